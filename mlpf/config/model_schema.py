@@ -1,0 +1,111 @@
+"""Typed model section (``parameters``): every key is a constructor argument of a model or layer.
+
+Key names follow the published configuration of the reference MLPF (Commun. Phys. 7, 124, 2024).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+Activation = Literal["elu", "gelu", "relu", "selu", "silu", "tanh", "linear"]
+DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GaussianKernelConfig(Section):
+    """Pair kernel A_ij = max(exp(-dist_mult D_ij), clip_value_low) inside a bin."""
+
+    type: Literal["NodePairGaussianKernel"] = Field("NodePairGaussianKernel", description="kernel class")
+    dist_mult: float = Field(0.1, gt=0.0, description="multiplies the distance in the exponent")
+    clip_value_low: float = Field(0.0, ge=0.0, lt=1.0, description="smallest value of the kernel")
+
+
+class NodeMessageConfig(Section):
+    """Gated graph convolution inside a bin."""
+
+    type: Literal["GHConvDense"] = Field("GHConvDense", description="message class")
+    output_dim: PositiveInt = Field(256, description="width D of the node features")
+    activation: Activation = Field("elu", description="activation of the message")
+    normalize_degrees: bool = Field(False, description="divide neighbour sums by the kernel's degree")
+
+
+class CombinedGraphLayerConfig(Section):
+    """Learnable binning followed by message passing inside each bin."""
+
+    bin_size: PositiveInt = Field(256, description="elements per bin S")
+    max_num_bins: Annotated[int, Field(ge=2, multiple_of=2)] = Field(200, description="most bins per event")
+    distance_dim: PositiveInt = Field(128, description="width of the distance embedding")
+    layernorm: bool = Field(True, description="normalise the node features first")
+    dropout: DropoutRate = Field(0.0, description="dropout after each message layer")
+    dist_activation: Activation = Field("elu", description="activation of the distance embedding")
+    ffn_dist_num_layers: PositiveInt = Field(3, description="hidden layers of the distance network")
+    ffn_dist_hidden_dim: PositiveInt = Field(64, description="width of the distance network")
+    kernel: GaussianKernelConfig = Field(GaussianKernelConfig(), description="pair kernel")
+    num_node_messages: PositiveInt = Field(2, description="message layers per graph layer")
+    node_message: NodeMessageConfig = Field(NodeMessageConfig(), description="message layer")
+    activation: Activation = Field("elu", description="activation of the distance network")
+
+
+class OutputDecodingConfig(Section):
+    """Output heads."""
+
+    activation: Activation = Field("elu", description="activation of the heads")
+    regression_use_classification: bool = Field(True, description="feed class logits to the regression heads")
+    dropout: DropoutRate = Field(0.1, description="dropout in the heads")
+    layernorm: bool = Field(True, description="normalise the classification features first")
+    pt_as_correction: bool = Field(False, description="pt = |a pt_in + b| instead of |a|")
+    energy_as_correction: Literal["additive", "linear"] = Field(
+        "additive", description="energy = |E_in + a|, or linear |a E_in + b|"
+    )
+    id_hidden_dim: PositiveInt = Field(128, description="width of the class head")
+    charge_hidden_dim: PositiveInt = Field(128, description="width of the charge head")
+    pt_hidden_dim: PositiveInt = Field(128, description="width of the pt head")
+    eta_hidden_dim: PositiveInt = Field(128, description="width of the eta head")
+    phi_hidden_dim: PositiveInt = Field(128, description="width of the phi head")
+    energy_hidden_dim: PositiveInt = Field(128, description="width of the energy head")
+    id_num_layers: PositiveInt = Field(1, description="hidden layers of the class head")
+    charge_num_layers: PositiveInt = Field(1, description="hidden layers of the charge head")
+    pt_num_layers: PositiveInt = Field(1, description="hidden layers of the pt head")
+    eta_num_layers: PositiveInt = Field(1, description="hidden layers of the eta head")
+    phi_num_layers: PositiveInt = Field(1, description="hidden layers of the phi head")
+    energy_num_layers: PositiveInt = Field(1, description="hidden layers of the energy head")
+    id_dim_decrease: bool = Field(True, description="halve the width after each hidden layer")
+    charge_dim_decrease: bool = Field(True, description="halve the width after each hidden layer")
+    pt_dim_decrease: bool = Field(True, description="halve the width after each hidden layer")
+    eta_dim_decrease: bool = Field(True, description="halve the width after each hidden layer")
+    phi_dim_decrease: bool = Field(True, description="halve the width after each hidden layer")
+    energy_dim_decrease: bool = Field(True, description="halve the width after each hidden layer")
+
+
+class GNNConfig(Section):
+    """PFNetDense: the graph network with learnable binning."""
+
+    model: Literal["gnn_dense"] = Field("gnn_dense", description="model name")
+    input_encoding: Literal["clic", "clic_helix"] = Field(
+        "clic",
+        description="clic = one-hot element type and raw columns; clic_helix adds the position at the "
+        "calorimeter face (tracks extrapolated along their helix) and logarithms of the energies",
+    )
+    use_normalizer: bool = Field(
+        False, description="standardise inputs per element type with statistics of the train split"
+    )
+    activation: Activation = Field("gelu", description="activation of the node encoding")
+    do_node_encoding: bool = Field(True, description="encode elements before the graph layers")
+    node_encoding_hidden_dim: PositiveInt = Field(256, description="width of the node encoding")
+    node_update_mode: Literal["additive", "concat"] = Field("additive", description="how layers combine")
+    skip_connection: bool = Field(False, description="concat mode: feed the encoded input to the heads too")
+    num_graph_layers_id: PositiveInt = Field(6, description="graph layers of the classification stack")
+    num_graph_layers_reg: PositiveInt = Field(6, description="graph layers of the regression stack")
+    combined_graph_layer: CombinedGraphLayerConfig = Field(
+        CombinedGraphLayerConfig(), description="graph layer"
+    )
+    output_decoding: OutputDecodingConfig = Field(OutputDecodingConfig(), description="output heads")
+
+
+# A discriminated union on ``model`` once there are several.
+ModelConfig = GNNConfig

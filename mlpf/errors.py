@@ -1,0 +1,29 @@
+"""Errors a user can cause. Each message says what was given, expected, where, and what to do next."""
+
+
+class MLPFError(Exception):
+    """Base class: the command line prints it as one line and exits with code 2."""
+
+
+class ConfigError(MLPFError):
+    """A configuration file or override is not valid."""
+
+
+class DataError(MLPFError):
+    """An input file, event or dataset cannot be used."""
+
+
+class SchemaMismatch(DataError):
+    """Columns of a file or dataset differ from those that the code expects."""
+
+
+class CheckpointError(MLPFError):
+    """A checkpoint is missing, incomplete, or belongs to another model."""
+
+
+class OutputExists(MLPFError):
+    """An output path is in the way and nothing allows us to replace it."""
+
+
+class MissingDependency(MLPFError):
+    """An optional package is not installed."""

@@ -1,0 +1,156 @@
+"""Named columns of every array in the package: order, unit and meaning in one place.
+
+Units everywhere: GeV (pt, p, energy), mm (lengths), ns (time), T (field), rad (angles).
+A column is reached by name, ``TRACK_FEATURES.index("pt")``, never by a literal number.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mlpf.errors import SchemaMismatch
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: name, unit ("" if dimensionless) and meaning."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Columns:
+    """An ordered, named set of columns of one kind of row.
+
+    Attributes:
+        kind: what one row is, e.g. ``"track"``; used in error messages.
+        columns: the columns in storage order.
+    """
+
+    kind: str
+    columns: tuple[Column, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in storage order."""
+        return tuple(c.name for c in self.columns)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Units in storage order."""
+        return tuple(c.unit for c in self.columns)
+
+    def __len__(self) -> int:
+        """Return the number of columns."""
+        return len(self.columns)
+
+    def __iter__(self) -> Iterator[Column]:
+        """Iterate over the columns in storage order."""
+        return iter(self.columns)
+
+    def index(self, name: str) -> int:
+        """Return the position of column ``name``.
+
+        Raises:
+            KeyError: no such column; the message lists those that exist.
+        """
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise KeyError(f"no {self.kind} column {name!r}; columns are {', '.join(self.names)}") from None
+
+    def slice(self, first: str, last: str) -> slice:
+        """Return the slice from column ``first`` to column ``last``, both included."""
+        return slice(self.index(first), self.index(last) + 1)
+
+    def require(self, names: Sequence[str], where: str) -> None:
+        """Check that ``names`` equal these columns, in order.
+
+        Raises:
+            SchemaMismatch: names the first column that differs.
+        """
+        for i, expected in enumerate(self.names):
+            found = names[i] if i < len(names) else "nothing"
+            if found != expected:
+                raise SchemaMismatch(f"{where}: {self.kind} column {i} is {found!r}, expected {expected!r}")
+        if len(names) > len(self):
+            raise SchemaMismatch(
+                f"{where}: {self.kind} has {len(names)} columns, expected {len(self)}; "
+                f"first extra column is {names[len(self)]!r}"
+            )
+
+
+# Values of the first feature column of CLIC events.
+ELEMTYPE_PADDING = 0
+ELEMTYPE_TRACK = 1
+ELEMTYPE_CLUSTER = 2
+
+TRACK_FEATURES = Columns(
+    "track",
+    (
+        Column("elemtype", "", "element type, 1 = track"),
+        Column("pt", "GeV", "transverse momentum, 3e-4 |B / omega|"),
+        Column("eta", "", "pseudorapidity of the momentum"),
+        Column("sin_phi", "", "sine of the azimuth at the perigee"),
+        Column("cos_phi", "", "cosine of the azimuth at the perigee"),
+        Column("p", "GeV", "momentum"),
+        Column("chi2", "", "chi squared of the track fit"),
+        Column("ndf", "", "degrees of freedom of the track fit"),
+        Column("dEdx", "GeV/mm", "energy loss per length"),
+        Column("dEdxError", "GeV/mm", "uncertainty of dEdx"),
+        Column("radiusOfInnermostHit", "mm", "radius of the innermost hit"),
+        Column("tanLambda", "", "tangent of the dip angle"),
+        Column("D0", "mm", "transverse impact parameter"),
+        Column("omega", "1/mm", "signed curvature"),
+        Column("Z0", "mm", "longitudinal impact parameter"),
+        Column("time", "ns", "time of the track state"),
+    ),
+)
+
+CLUSTER_FEATURES = Columns(
+    "cluster",
+    (
+        Column("elemtype", "", "element type, 2 = cluster"),
+        Column("et", "GeV", "transverse energy, energy x sin(iTheta)"),
+        Column("eta", "", "pseudorapidity of the intrinsic direction"),
+        Column("sin_phi", "", "sine of the intrinsic azimuth"),
+        Column("cos_phi", "", "cosine of the intrinsic azimuth"),
+        Column("energy", "GeV", "cluster energy"),
+        Column("position.x", "mm", "cluster position"),
+        Column("position.y", "mm", "cluster position"),
+        Column("position.z", "mm", "cluster position"),
+        Column("iTheta", "rad", "intrinsic polar angle"),
+        Column("energy_ecal", "GeV", "energy of the member hits in the ECAL"),
+        Column("energy_hcal", "GeV", "energy of the member hits in the HCAL"),
+        Column("energy_other", "GeV", "energy of the member hits in the muon system"),
+        Column("num_hits", "", "number of member hits"),
+        Column("sigma_x", "mm", "unweighted standard deviation of member hit x"),
+        Column("sigma_y", "mm", "unweighted standard deviation of member hit y"),
+        Column("sigma_z", "mm", "unweighted standard deviation of member hit z"),
+    ),
+)
+
+_KINEMATICS = (
+    Column("charge", "e", "electric charge"),
+    Column("pt", "GeV", "transverse momentum"),
+    Column("eta", "", "pseudorapidity"),
+    Column("sin_phi", "", "sine of the azimuth"),
+    Column("cos_phi", "", "cosine of the azimuth"),
+    Column("energy", "GeV", "energy"),
+)
+
+# Targets as parquet files keep them: one row per element, all zero where it has no particle.
+PARQUET_TARGETS = Columns("parquet target", (Column("PDG", "", "PDG label of the class"), *_KINEMATICS))
+
+# Particle lists in datasets: one row per particle, not per element.
+PARTICLE_COLUMNS = Columns("particle", (Column("cls", "", "class index"), *_KINEMATICS))
+
+# Targets as datasets keep them: one row per element.
+TARGETS = Columns(
+    "target",
+    (*PARTICLE_COLUMNS.columns, Column("jet_idx", "", "rank of the jet in pt, 1 = hardest, 0 = in no jet")),
+)
+
+# X of a CLIC event: [tracks ; clusters], tracks padded on the right with one zero column.
+NUM_CLIC_FEATURES = len(CLUSTER_FEATURES)
