@@ -141,7 +141,7 @@ class Candidates:
         pdg: signed PDG code.
         charge: in e.
         track: index of its track, -1 for neutrals.
-        clusters: per candidate, indices of its clusters (charged ones may have none; neutrals have exactly one).
+        clusters: per candidate, indices of its clusters (charged: any number; neutrals: exactly one).
     """
 
     pdg: IntArray
