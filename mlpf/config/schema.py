@@ -217,3 +217,8 @@ class Config(Section):
                 node = node[key]
             node[last] = value
         return Config.model_validate(data)
+
+    def with_data_dir(self, data_dir: str) -> "Config":
+        """Return a copy in which every dataset is looked up in ``data_dir``."""
+        sources = {n: s.model_copy(update={"data_dir": data_dir}) for n, s in self.datasets.items()}
+        return self.model_copy(update={"datasets": sources})

@@ -1,0 +1,204 @@
+"""YAML files and overrides -> Config, with errors that name file, line, key and the likely spelling."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from mlpf.atomic import atomic_write
+from mlpf.config.schema import Config
+from mlpf.errors import ConfigError
+
+Path_ = tuple[str, ...]
+
+
+@dataclass
+class Document:
+    """A parsed YAML file: plain data, and the line on which each key stands."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    lines: dict[Path_, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), extra: dict[str, Any] | None = None
+) -> Config:
+    """Read a YAML configuration, apply overrides and validate it.
+
+    Args:
+        path: YAML file.
+        overrides: ``"a.b=value"`` strings; the value is parsed as YAML.
+        extra: dotted key -> value, e.g. from command line options; applied last.
+
+    Returns:
+        The frozen configuration.
+
+    Raises:
+        ConfigError: every problem, one per line, each with file, line and key.
+    """
+    document = _read(Path(path))
+    problems = document.problems
+    sources: dict[Path_, str] = {}
+    for text in overrides:
+        key, value, problem = _parse_override(text)
+        if problem:
+            problems.append(problem)
+        else:
+            _set(document.data, key, value, f"--set {text}", sources, problems)
+    for dotted, value in (extra or {}).items():
+        _set(document.data, tuple(dotted.split(".")), value, "command line", sources, problems)
+    try:
+        config = Config.model_validate(document.data)
+    except ValidationError as error:
+        problems = [*problems, *(_describe(e, path, document, sources) for e in error.errors())]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def write_resolved(config: Config, path: Path) -> None:
+    """Write the complete configuration, defaults included, as YAML. Atomic.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    with atomic_write(path) as part:
+        part.write_text(yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False))
+
+
+def _read(path: Path) -> Document:
+    """Parse a YAML file into plain data with line numbers; reports duplicate keys."""
+    try:
+        text = path.read_text()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; ready-made ones are in parameters/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}  not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{path}:1  expected a mapping of sections, found no `key: value` lines")
+    document = Document()
+    document.data = _walk(node, (), path, document, yaml.SafeLoader(""))
+    return document
+
+
+def _walk(node: yaml.Node, at: Path_, path: Path, document: Document, loader: yaml.SafeLoader) -> Any:
+    """Turn a YAML node into plain data, filling ``document.lines``."""
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(loader.construct_object(key_node))
+            line = key_node.start_mark.line + 1
+            if key in mapping:
+                first = document.lines[(*at, key)]
+                document.problems.append(
+                    f"{path}:{line}  {'.'.join((*at, key))}: key given twice, first on line {first}"
+                )
+            document.lines[(*at, key)] = line
+            mapping[key] = _walk(value_node, (*at, key), path, document, loader)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            document.lines[(*at, str(i))] = item.start_mark.line + 1
+        return [_walk(item, (*at, str(i)), path, document, loader) for i, item in enumerate(node.value)]
+    return loader.construct_object(node)
+
+
+def _parse_override(text: str) -> tuple[Path_, Any, str]:
+    """Split ``a.b=value``; the third item describes what is wrong, or is empty."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        return (), None, f"--set {text}: expected KEY=VALUE, e.g. --set setup.lr=1e-4"
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return (), None, f"--set {text}: the value is not valid YAML"
+    if isinstance(parsed, str):
+        parsed = _number(parsed)
+    return tuple(key.split(".")), parsed, ""
+
+
+def _number(text: str) -> Any:
+    """Read ``1e-4`` as a number: YAML 1.1 takes it for a string."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _set(
+    data: dict[str, Any], key: Path_, value: Any, source: str, sources: dict[Path_, str], problems: list[str]
+) -> None:
+    """Put ``value`` at ``key``, creating sections on the way."""
+    node: Any = data
+    for part in key[:-1]:
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            problems.append(f"{source}: {part!r} is a value, not a section")
+            return
+    node[key[-1]] = value
+    sources[key] = source
+
+
+def _describe(error: ErrorDetails, path: str | Path, document: Document, sources: dict[Path_, str]) -> str:
+    """One readable line for one pydantic error."""
+    at = tuple(str(part) for part in error["loc"])
+    where = str(path)
+    for end in range(len(at), 0, -1):
+        if at[:end] in sources:
+            where = sources[at[:end]]
+            break
+        if at[:end] in document.lines:
+            where = f"{path}:{document.lines[at[:end]]}"
+            break
+    key = ".".join(at)
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(at[-1], _known_keys(at[:-1]), n=1)
+        hint = (
+            f" (did you mean {close[0]!r}?)" if close else f"; known here: {', '.join(_known_keys(at[:-1]))}"
+        )
+        return f"{where}  {key}: unknown key{hint}"
+    if error["type"] == "missing":
+        return f"{where}  {key}: required key is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if not key:
+        return f"{where}  {message}"
+    given = repr(error["input"])
+    shown = given if len(given) <= 60 else given[:57] + "..."
+    return f"{where}  {key}: {message} (given {shown})"
+
+
+def _known_keys(at: Path_) -> list[str]:
+    """Return the keys that the section at ``at`` accepts."""
+    model: Any = Config
+    for part in at:
+        fields = getattr(model, "model_fields", {})
+        match = next((f for n, f in fields.items() if part in (n, f.alias)), None)
+        if match is None:
+            continue  # a key of a free mapping, such as a dataset name
+        model = section_of(match.annotation)
+    return [f.alias or n for n, f in getattr(model, "model_fields", {}).items()]
+
+
+def section_of(annotation: Any) -> Any:
+    """Return the section class inside an annotation such as ``dict[str, Section]``, else None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = section_of(argument)
+        if found is not None:
+            return found
+    return None
