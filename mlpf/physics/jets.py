@@ -1,0 +1,239 @@
+"""Jets: their definitions, clustering, the jet of each particle, and one-to-one matching.
+
+Clustering is fastjet's (Cacciari, Salam, Soyez, Eur. Phys. J. C 72, 1896, 2012): the generalised e+e- kt
+algorithm and anti-kt. Jets are kept flat, with the number of jets of each event beside them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpf.physics.kinematics import delta_r, eta_from_momentum, momentum_from_pt
+
+Array = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.int64]
+JetAlgorithm = Literal["ee_genkt", "antikt"]
+
+MATCH_DELTA_R = 0.1
+
+
+@dataclass(frozen=True)
+class JetDefinition:
+    """What a jet is: fastjet algorithm, radius, exponent of the generalised kt metric, lowest pt in GeV."""
+
+    fastjet_algorithm: str
+    radius: float
+    exponent: float | None
+    min_pt: float
+
+
+JET_DEFINITIONS: dict[str, JetDefinition] = {
+    "ee_genkt": JetDefinition("ee_genkt_algorithm", radius=0.7, exponent=-1.0, min_pt=5.0),
+    "antikt": JetDefinition("antikt_algorithm", radius=0.4, exponent=None, min_pt=5.0),
+}
+
+
+@dataclass(frozen=True)
+class Jets:
+    """Jets of B events, M in total, event after event and within one by falling pt.
+
+    Attributes:
+        counts: [B] jets per event.
+        pt: [M] GeV.
+        eta: [M] pseudorapidity.
+        phi: [M] rad.
+        energy: [M] GeV.
+    """
+
+    counts: IntArray
+    pt: Array
+    eta: Array
+    phi: Array
+    energy: Array
+
+    def __len__(self) -> int:
+        """Return the number of jets of all events."""
+        return len(self.pt)
+
+    @property
+    def event(self) -> IntArray:
+        """Event of each jet, [M], counted from 0."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+
+def definition_of(algorithm: str) -> JetDefinition:
+    """Return the definition called ``algorithm``.
+
+    Raises:
+        ValueError: no such algorithm.
+    """
+    if algorithm not in JET_DEFINITIONS:
+        raise ValueError(f"no jet algorithm {algorithm!r}; those known are {', '.join(JET_DEFINITIONS)}")
+    return JET_DEFINITIONS[algorithm]
+
+
+@cache
+def _fastjet_definition(algorithm: str) -> tuple[Any, Any]:
+    """Import fastjet without its banner; return the module and the jet definition."""
+    import fastjet
+
+    # fastjet prints a banner at the first clustering of a process unless its stream is null.
+    fastjet._swig.ClusterSequence.set_fastjet_banner_stream(None)
+    jet = definition_of(algorithm)
+    extra = () if jet.exponent is None else (jet.exponent,)
+    return fastjet, fastjet.JetDefinition(getattr(fastjet, jet.fastjet_algorithm), jet.radius, *extra)
+
+
+def _clusterable(pt: Array, eta: Array, phi: Array, energy: Array) -> npt.NDArray[np.bool_]:
+    """Particles with a direction and an energy; the metric of e+e- kt divides by both."""
+    finite = np.isfinite(pt) & np.isfinite(eta) & np.isfinite(phi) & np.isfinite(energy)
+    return finite & (pt > 0) & (energy > 0)
+
+
+def _flatten(events: Sequence[Any], counts: IntArray) -> Array:
+    parts = [np.asarray(event, dtype=np.float64) for event in events]
+    if len(parts) != len(counts) or any(len(p) != n for p, n in zip(parts, counts, strict=False)):
+        raise ValueError("pt, eta, phi and energy hold different numbers of particles in some event")
+    return np.concatenate([*parts, np.empty(0)])
+
+
+def cluster_jets(
+    pt: Sequence[Any],
+    eta: Sequence[Any],
+    phi: Sequence[Any],
+    energy: Sequence[Any],
+    algorithm: JetAlgorithm = "ee_genkt",
+) -> Jets:
+    """Cluster the particles of B events into jets.
+
+    Args:
+        pt: B events, each the pt of its particles in GeV: a list of arrays or a jagged awkward array.
+        eta: the same for the pseudorapidity.
+        phi: the same for the azimuth in rad.
+        energy: the same for the energy in GeV.
+        algorithm: a key of ``JET_DEFINITIONS``.
+
+    Returns:
+        Inclusive jets above the lowest pt of the definition. Particles without momentum or energy,
+        or with a value that is not finite, are left out.
+
+    Raises:
+        ValueError: unknown algorithm, or the four inputs differ in shape.
+    """
+    definition_of(algorithm)
+    counts = np.array([len(event) for event in pt], dtype=np.int64)
+    flat = (_flatten(pt, counts), _flatten(eta, counts), _flatten(phi, counts), _flatten(energy, counts))
+    return cluster_flat_jets(counts, *flat, algorithm)
+
+
+def cluster_flat_jets(
+    counts: IntArray,
+    pt: Array,
+    eta: Array,
+    phi: Array,
+    energy: Array,
+    algorithm: JetAlgorithm = "ee_genkt",
+) -> Jets:
+    """Cluster particles kept flat: ``counts`` [B] particles per event, the others [P], event after event.
+
+    Units, result and errors are those of ``cluster_jets``.
+    """
+    import awkward as ak
+
+    fastjet, definition = _fastjet_definition(algorithm)
+    good = _clusterable(pt, eta, phi, energy)
+    event = np.repeat(np.arange(len(counts)), counts)[good]
+    counts = np.bincount(event, minlength=len(counts))
+    if not len(event):
+        empty = np.empty(0)
+        return Jets(np.zeros(len(counts), np.int64), empty, empty, empty, empty)
+    pt, eta, phi, energy = (np.asarray(a, dtype=np.float64)[good] for a in (pt, eta, phi, energy))
+    px, py, pz = momentum_from_pt(pt, eta, np.sin(phi), np.cos(phi))
+    particles = ak.zip({"px": px, "py": py, "pz": pz, "E": energy}, with_name="Momentum4D")
+    sequence = fastjet.ClusterSequence(ak.unflatten(particles, counts), definition)
+    jets = sequence.inclusive_jets(min_pt=definition_of(algorithm).min_pt)
+    number = ak.to_numpy(ak.num(jets)).astype(np.int64)
+    px, py, pz, energy = (ak.to_numpy(ak.flatten(jets[name])) for name in ("px", "py", "pz", "E"))
+    pt = np.hypot(px, py)
+    order = np.lexsort((-pt, np.repeat(np.arange(len(number)), number)))
+    return Jets(
+        number, pt[order], eta_from_momentum(px, py, pz)[order], np.arctan2(py, px)[order], energy[order]
+    )
+
+
+def jet_index(
+    pt: Array, eta: Array, phi: Array, energy: Array, algorithm: JetAlgorithm = "ee_genkt"
+) -> IntArray:
+    """Return for each particle of one event the rank in pt of its jet.
+
+    Args:
+        pt: [P] GeV.
+        eta: [P] pseudorapidity.
+        phi: [P] rad.
+        energy: [P] GeV.
+        algorithm: a key of ``JET_DEFINITIONS``.
+
+    Returns:
+        [P] int64, 1 = hardest jet, 0 = in no jet.
+
+    Raises:
+        ValueError: unknown algorithm.
+    """
+    fastjet, definition = _fastjet_definition(algorithm)
+    pt, eta, phi, energy = (np.asarray(a, dtype=np.float64) for a in (pt, eta, phi, energy))
+    good = np.flatnonzero(_clusterable(pt, eta, phi, energy))
+    index = np.zeros(len(pt), dtype=np.int64)
+    if not len(good):
+        return index
+    px, py, pz = momentum_from_pt(pt[good], eta[good], np.sin(phi[good]), np.cos(phi[good]))
+    momenta = np.stack([px, py, pz, energy[good]], axis=1).tolist()
+    # One event: fastjet's own objects cost half of what its awkward interface does.
+    particles = [fastjet.PseudoJet(*momentum) for momentum in momenta]
+    for place, particle in zip(good.tolist(), particles, strict=True):
+        particle.set_user_index(place)
+    sequence = fastjet._swig.ClusterSequence(particles, definition)
+    jets = sequence.inclusive_jets(definition_of(algorithm).min_pt)
+    for rank, jet in enumerate(sorted(jets, key=lambda jet: -jet.pt()), start=1):
+        index[[constituent.user_index() for constituent in jet.constituents()]] = rank
+    return index
+
+
+def match_jets(gen: Jets, reco: Jets, max_delta_r: float = MATCH_DELTA_R) -> tuple[IntArray, IntArray]:
+    """Match jets of the same events one to one, nearest pairs first.
+
+    All pairs closer than ``max_delta_r`` are taken by rising distance; a pair counts if neither of its
+    jets is taken yet.
+
+    Args:
+        gen: jets of B events.
+        reco: jets of the same B events.
+        max_delta_r: largest distance in (eta, phi).
+
+    Returns:
+        Positions in ``gen`` and in ``reco`` of the matched jets, both [Q], rising in ``gen``.
+
+    Raises:
+        ValueError: the numbers of events differ.
+    """
+    if len(gen.counts) != len(reco.counts):
+        raise ValueError(f"{len(gen.counts)} events of gen jets but {len(reco.counts)} of reco jets")
+    first_reco = np.cumsum(reco.counts) - reco.counts
+    partners = reco.counts[gen.event]
+    gen_pair = np.repeat(np.arange(len(gen)), partners)
+    within = np.arange(len(gen_pair)) - np.repeat(np.cumsum(partners) - partners, partners)
+    reco_pair = np.repeat(first_reco[gen.event], partners) + within
+    distance = delta_r(gen.eta[gen_pair], gen.phi[gen_pair], reco.eta[reco_pair], reco.phi[reco_pair])
+    close = np.flatnonzero(distance < max_delta_r)
+    close = close[np.lexsort((reco_pair[close], gen_pair[close], distance[close]))]
+    gen_partner = np.full(len(gen), -1, dtype=np.int64)
+    reco_taken = np.zeros(len(reco), dtype=bool)
+    for i, j in zip(gen_pair[close].tolist(), reco_pair[close].tolist(), strict=True):
+        if gen_partner[i] < 0 and not reco_taken[j]:
+            gen_partner[i] = j
+            reco_taken[j] = True
+    matched = np.flatnonzero(gen_partner >= 0)
+    return matched, gen_partner[matched]
