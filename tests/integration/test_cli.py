@@ -1,0 +1,93 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.configs import write_config
+
+HEAVY = ("tensorflow", "keras", "matplotlib", "awkward", "uproot", "fastjet", "scipy", "pythia8mc")
+
+
+def run_cli(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "mlpf.pipeline", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
+    )
+
+
+def modules_loaded_by(*arguments):
+    code = (
+        "import sys\n"
+        f"sys.argv = ['mlpf', *{[str(a) for a in arguments]!r}]\n"
+        "from mlpf.pipeline import main\n"
+        "try:\n    main()\nexcept SystemExit: pass\n"
+        "print('LOADED', *sorted({m.split('.')[0] for m in sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["train"],
+        ["simulate"],
+        ["postprocess"],
+        ["build"],
+        ["evaluate"],
+        ["plots"],
+        ["export"],
+        ["config"],
+    ],
+)
+def test_help_loads_nothing_heavy(command):
+    assert modules_loaded_by(*command, "--help").isdisjoint(HEAVY)
+
+
+def test_config_error_loads_nothing_heavy(tmp_path):
+    path = write_config(tmp_path, "setup: {lrr: 1}\n")
+    assert modules_loaded_by("train", "-c", path).isdisjoint(HEAVY)
+
+
+def test_config_error_is_lines_and_exit_code_2(tmp_path):
+    path = write_config(tmp_path, "setup: {lrr: 1, num_epochs: x}\n")
+    done = run_cli("train", "-c", path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"error: {path}:") for line in lines)
+
+
+def test_config_check_reports_each_file(tmp_path):
+    good, bad = write_config(tmp_path), write_config(tmp_path, "x: 1\n", name="bad.yaml")
+    done = run_cli("config", "check", good, bad)
+    assert done.returncode == 2
+    assert f"{good}: ok" in done.stdout
+    assert "x: unknown key" in done.stderr
+
+
+def test_script_runs_from_another_directory_despite_a_decoy(repo_root, tmp_path):
+    (tmp_path / "click.py").write_text("raise RuntimeError('decoy imported')\n")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, str(repo_root / "mlpf" / "pipeline.py"), "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_train_needs_a_config_or_a_run_to_resume(tmp_path):
+    done = run_cli("train")
+    assert done.returncode == 2
+    assert "--resume RUN_DIR" in done.stderr
+
+
+def test_bad_split_fractions_are_refused(tmp_path):
+    done = run_cli("build", "clic_edm4hep/ttbar", "-i", tmp_path, "--split-fractions", "0.5,0.6")
+    assert done.returncode == 2
+    assert "three fractions that sum to 1" in done.stderr

@@ -1,0 +1,22 @@
+"""A minimal valid configuration file for tests."""
+
+from pathlib import Path
+
+MINIMAL = """\
+train_test_datasets:
+  physical:
+    batch_per_gpu: 8
+    datasets: [clic_edm4hep/ttbar]
+validation_dataset: clic_edm4hep/ttbar
+evaluation_datasets:
+  clic_edm4hep/ttbar: {batch_size: 4}
+datasets:
+  clic_edm4hep/ttbar: {version: 1.0.0, data_dir: nowhere}
+"""
+
+
+def write_config(folder: Path, extra: str = "", name: str = "test.yaml") -> Path:
+    """Write the minimal configuration followed by ``extra`` YAML."""
+    path = folder / name
+    path.write_text(MINIMAL + extra)
+    return path

@@ -1,0 +1,31 @@
+import pytest
+
+from mlpf.config.explain import explain
+from mlpf.errors import ConfigError
+
+
+def test_every_key_has_a_meaning():
+    assert [k.key for k in explain() if not k.meaning] == []
+
+
+def test_one_key_shows_type_default_and_meaning():
+    (key,) = explain("setup.lr")
+    assert (key.default, key.meaning) == ("0.001", "peak learning rate")
+
+
+def test_prefix_selects_a_section():
+    assert {k.key for k in explain("loss.cls_loss")} == {
+        "loss.cls_loss",
+        "loss.cls_loss.type",
+        "loss.cls_loss.gamma",
+        "loss.cls_loss.alpha",
+    }
+
+
+def test_free_sections_show_a_placeholder_name():
+    assert explain("datasets.NAME.version")[0].default == "required"
+
+
+def test_unknown_key_suggests_the_nearest():
+    with pytest.raises(ConfigError, match=r"did you mean setup\.lr"):
+        explain("setup.lrr")

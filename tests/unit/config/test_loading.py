@@ -1,0 +1,128 @@
+import pytest
+
+from mlpf.config import load_config, write_resolved
+from mlpf.errors import ConfigError
+from tests.support.configs import MINIMAL, write_config
+
+
+def lines_of(error: pytest.ExceptionInfo[ConfigError]) -> list[str]:
+    return str(error.value).splitlines()
+
+
+def test_minimal_file_loads_with_defaults(tmp_path):
+    config = load_config(write_config(tmp_path))
+    assert config.parameters.combined_graph_layer.bin_size == 256
+    assert config.datasets["clic_edm4hep/ttbar"].version == "1.0.0"
+
+
+def test_missing_file_says_where_to_look(tmp_path):
+    with pytest.raises(ConfigError, match=r"no such file; ready-made ones are in parameters/"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_unknown_key_gives_file_line_and_suggestion(tmp_path):
+    path = write_config(tmp_path, "loss:\n  cls_loss:\n    gama: 1.0\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    line = MINIMAL.count("\n") + 3
+    assert lines_of(error) == [f"{path}:{line}  loss.cls_loss.gama: unknown key (did you mean 'gamma'?)"]
+
+
+def test_unknown_key_under_a_dataset_name_gets_a_suggestion(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(MINIMAL.replace("data_dir: nowhere", "datadir: nowhere"))
+    with pytest.raises(ConfigError, match=r"datadir: unknown key \(did you mean 'data_dir'\?\)"):
+        load_config(path)
+
+
+def test_all_problems_are_reported_at_once(tmp_path):
+    path = write_config(tmp_path, "setup:\n  lr: fast\n  num_epochs: 0\nbatchin: {}\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    text = str(error.value)
+    assert len(lines_of(error)) == 3
+    assert "setup.lr" in text
+    assert "(given 'fast')" in text
+    assert "setup.num_epochs" in text
+    assert "did you mean 'batching'?" in text
+
+
+def test_missing_required_key_is_named(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(MINIMAL.replace("validation_dataset: clic_edm4hep/ttbar\n", ""))
+    with pytest.raises(ConfigError, match="validation_dataset: required key is missing"):
+        load_config(path)
+
+
+def test_dataset_that_is_not_listed_is_named(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(MINIMAL.replace("validation_dataset: clic_edm4hep/ttbar", "validation_dataset: other"))
+    with pytest.raises(ConfigError, match="not listed under datasets: validation_dataset: other"):
+        load_config(path)
+
+
+def test_duplicate_key_is_an_error(tmp_path):
+    path = write_config(tmp_path, "setup: {lr: 1.0}\nsetup: {lr: 2.0}\n")
+    with pytest.raises(ConfigError, match="setup: key given twice, first on line"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "not valid YAML"), ("- 1\n", "expected a mapping"), ("", "expected a mapping")],
+)
+def test_text_that_is_no_mapping_is_an_error(tmp_path, text, message):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_binary_file_is_an_error(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ConfigError, match="cannot be read as text"):
+        load_config(path)
+
+
+def test_override_changes_the_value_and_reads_exponents(tmp_path):
+    config = load_config(write_config(tmp_path), ["setup.lr=1e-4", "parameters.use_normalizer=true"])
+    assert config.setup.lr == pytest.approx(1e-4, abs=1e-12)
+    assert config.parameters.use_normalizer is True
+
+
+def test_bad_override_is_named_as_the_source(tmp_path):
+    with pytest.raises(ConfigError, match=r"--set setup.lrr=1  setup.lrr: unknown key \(did you mean 'lr'"):
+        load_config(write_config(tmp_path), ["setup.lrr=1"])
+    with pytest.raises(ConfigError, match="expected KEY=VALUE"):
+        load_config(write_config(tmp_path), ["setup.lr"])
+    with pytest.raises(ConfigError, match="is a value, not a section"):
+        load_config(write_config(tmp_path), ["validation_dataset.x.y=1"])
+
+
+def test_command_line_shortcut_wins_over_override(tmp_path):
+    config = load_config(write_config(tmp_path), ["setup.num_epochs=3"], {"setup.num_epochs": 5})
+    assert config.setup.num_epochs == 5
+
+
+def test_resolved_file_loads_to_the_same_configuration(tmp_path):
+    config = load_config(write_config(tmp_path), ["setup.lr=0.5"])
+    write_resolved(config, tmp_path / "resolved.yaml")
+    assert load_config(tmp_path / "resolved.yaml") == config
+
+
+def test_configuration_cannot_be_changed_after_loading(tmp_path):
+    config = load_config(write_config(tmp_path))
+    with pytest.raises(ValueError, match="frozen"):
+        config.setup.lr = 1.0  # type: ignore[misc]
+
+
+def test_delta_without_huber_is_refused(tmp_path):
+    path = write_config(tmp_path, "loss: {pt_loss: {type: LogCosh, delta: 1.0}}\n")
+    with pytest.raises(ConfigError, match="delta belongs to Huber"):
+        load_config(path)
+
+
+def test_with_data_dir_moves_every_dataset(tmp_path):
+    config = load_config(write_config(tmp_path)).with_data_dir("elsewhere")
+    assert {s.data_dir for s in config.datasets.values()} == {"elsewhere"}
