@@ -8,4 +8,4 @@ def test_generated_pages_are_up_to_date(repo_root):
     assert (repo_root / "docs" / "configuration.md").read_text() == module.configuration_page(), (
         "run `make docs`"
     )
-    assert (repo_root / "docs" / "columns.md").read_text() == module.columns_page(), "run `make docs`"
+    assert (docs / "columns.md").read_text() == module.columns_page(), "run `make docs`"
