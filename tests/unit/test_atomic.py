@@ -13,8 +13,13 @@ def test_complete_file_appears_under_the_final_name(tmp_path):
 
 def test_failure_half_way_leaves_nothing_and_keeps_the_old_file(tmp_path):
     (tmp_path / "x").write_text("old")
-    with pytest.raises(OSError, match="No space left"), atomic_write(tmp_path / "x") as part:
-        part.write_text("ha")
-        raise OSError(28, "No space left on device")
+
+    def write_half():
+        with atomic_write(tmp_path / "x") as part:
+            part.write_text("ha")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_half()
     assert (tmp_path / "x").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
