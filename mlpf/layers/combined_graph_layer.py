@@ -1,0 +1,142 @@
+"""Graph layer: learnable binning followed by message passing inside each bin."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from mlpf.layers.binning import LearnableBinning, bin_elements, inverse_order, unbin_elements
+from mlpf.layers.feedforward import FFN
+from mlpf.layers.message_passing import GHConvDense
+from mlpf.layers.pair_kernels import NodePairGaussianKernel
+
+KERNELS = {"NodePairGaussianKernel": NodePairGaussianKernel}
+NODE_MESSAGES = {"GHConvDense": GHConvDense}
+
+
+@keras.saving.register_keras_serializable(package="mlpf")
+class CombinedGraphLayer(keras.layers.Layer):
+    """Embed, bin, weigh pairs, pass messages, put back in order.
+
+    Args:
+        bin_size: elements per bin S.
+        max_num_bins: most bins per event.
+        distance_dim: width of the distance embedding.
+        layernorm: normalise the node features first.
+        dropout: dropout rate after each message layer.
+        dist_activation: activation of the distance embedding.
+        ffn_dist_num_layers: hidden layers of the distance network.
+        ffn_dist_hidden_dim: width of the distance network.
+        kernel: ``type`` out of ``KERNELS`` and its constructor arguments.
+        num_node_messages: message layers.
+        node_message: ``type`` out of ``NODE_MESSAGES`` and its constructor arguments.
+        activation: activation of the distance network.
+        **kwargs: keyword arguments of ``keras.layers.Layer``.
+    """
+
+    def __init__(
+        self,
+        bin_size: int,
+        max_num_bins: int,
+        distance_dim: int,
+        layernorm: bool,
+        dropout: float,
+        dist_activation: str,
+        ffn_dist_num_layers: int,
+        ffn_dist_hidden_dim: int,
+        kernel: Mapping[str, Any],
+        num_node_messages: int,
+        node_message: Mapping[str, Any],
+        activation: str,
+        **kwargs: Any,
+    ):
+        # The distance network ends in float32: its input may be cast, its output must not.
+        super().__init__(autocast=False, **kwargs)
+        self._config = {
+            "bin_size": bin_size,
+            "max_num_bins": max_num_bins,
+            "distance_dim": distance_dim,
+            "layernorm": layernorm,
+            "dropout": dropout,
+            "dist_activation": dist_activation,
+            "ffn_dist_num_layers": ffn_dist_num_layers,
+            "ffn_dist_hidden_dim": ffn_dist_hidden_dim,
+            "kernel": dict(kernel),
+            "num_node_messages": num_node_messages,
+            "node_message": dict(node_message),
+            "activation": activation,
+        }
+        policy = self.dtype_policy
+        self.bin_size = bin_size
+        self.layernorm = None
+        if layernorm:
+            self.layernorm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name="layernorm")
+        self.ffn_dist = FFN(
+            distance_dim,
+            ffn_dist_hidden_dim,
+            ffn_dist_num_layers,
+            activation=activation,
+            dtype=policy,
+            name="ffn_dist",
+        )
+        self._dist_activate = keras.activations.get(dist_activation)
+        self.binning = LearnableBinning(bin_size, max_num_bins, distance_dim, name="binning")
+        self.pair_kernel = KERNELS[kernel["type"]](**_without_type(kernel), name="kernel")
+        self.messages = [
+            NODE_MESSAGES[node_message["type"]](
+                **_without_type(node_message), dtype=policy, name=f"message_{i}"
+            )
+            for i in range(num_node_messages)
+        ]
+        self.dropouts = [
+            keras.layers.Dropout(dropout, dtype=policy, name=f"dropout_{i}")
+            for i in range(num_node_messages if dropout > 0 else 0)
+        ]
+
+    def build(self, x_shape, mask_shape=None):  # noqa: ARG002
+        """Create the weights; ``x_shape`` is [B, N, D_in]."""
+        shape = tuple(x_shape)
+        if self.layernorm is not None:
+            self.layernorm.build(shape)
+        self.ffn_dist.build(shape)
+        embedding = (*shape[:-1], self.ffn_dist.d_out)
+        self.binning.build(embedding)
+        self.pair_kernel.build(embedding)
+        for message in self.messages:
+            message.build(shape)
+            shape = (*shape[:-1], message.output_dim)
+
+    def call(self, x, mask, training=False):
+        """Return the new node features.
+
+        Args:
+            x: [B, N, D_in] node features; N is a multiple of S.
+            mask: [B, N] boolean, True = real element.
+            training: use dropout.
+
+        Returns:
+            [B, N, D], zero for padded elements.
+        """
+        if self.layernorm is not None:
+            x = self.layernorm(x)
+        z = self._dist_activate(self.ffn_dist(x))
+        order = self.binning(z, mask)
+        z, x, mask = (bin_elements(t, order, self.bin_size) for t in (z, x, mask))
+        kernel = self.pair_kernel(z, mask)
+        for i, message in enumerate(self.messages):
+            x = message(x, kernel, mask)
+            if self.dropouts:
+                x = self.dropouts[i](x, training=training)
+        return unbin_elements(x, inverse_order(order))
+
+    def compute_output_shape(self, x_shape, mask_shape=None):  # noqa: ARG002
+        """Return [B, N, D]."""
+        return (*tuple(x_shape)[:-1], self.messages[-1].output_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return {**super().get_config(), **self._config}
+
+
+def _without_type(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key != "type"}

@@ -1,0 +1,78 @@
+"""Input encoding: raw columns to the vector that enters the network."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from mlpf.layers.helix_encoding import CLIC_HALF_LENGTH_MM, CLIC_RADIUS_MM, NUM_HELIX_FEATURES, helix_features
+
+ENCODINGS = ("clic", "clic_helix")
+
+
+@keras.saving.register_keras_serializable(package="mlpf")
+class InputEncoding(keras.layers.Layer):
+    """One-hot element type and the remaining columns, optionally with the position at the calorimeter.
+
+    Args:
+        num_input_classes: element types T, padding included.
+        encoding: ``clic`` = one-hot of column 0 and the other columns; ``clic_helix`` appends
+            ``helix_features`` of the raw columns.
+        radius: radius of the calorimeter face in mm (``clic_helix``).
+        half_length: half length of the calorimeter face in mm (``clic_helix``).
+        **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Raises:
+        ValueError: unknown encoding.
+    """
+
+    def __init__(
+        self,
+        num_input_classes: int,
+        encoding: str = "clic",
+        radius: float = CLIC_RADIUS_MM,
+        half_length: float = CLIC_HALF_LENGTH_MM,
+        **kwargs: Any,
+    ):
+        kwargs["dtype"] = "float32"  # 8 bits of mantissa would lose the positions
+        super().__init__(**kwargs)
+        if encoding not in ENCODINGS:
+            raise ValueError(f"input_encoding={encoding!r}, expected one of {', '.join(ENCODINGS)}")
+        self.num_input_classes = num_input_classes
+        self.encoding = encoding
+        self.radius = radius
+        self.half_length = half_length
+
+    def build(self, x_shape, raw_shape=None):
+        """Nothing to build: the encoding has no weights."""
+
+    def call(self, x, raw):
+        """Return the encoded elements.
+
+        Args:
+            x: [B, N, F], column 0 the element type, the others raw or normalised.
+            raw: [B, N, F] raw columns; only ``clic_helix`` uses them.
+
+        Returns:
+            [B, N, T + F - 1 (+ NUM_HELIX_FEATURES)] float32.
+        """
+        kind = ops.one_hot(ops.cast(x[..., 0], "int32"), self.num_input_classes, dtype=x.dtype)
+        parts = [kind, x[..., 1:]]
+        if self.encoding == "clic_helix":
+            parts.append(helix_features(raw, self.radius, self.half_length))
+        return ops.concatenate(parts, axis=-1)
+
+    def compute_output_shape(self, x_shape, raw_shape=None):  # noqa: ARG002
+        """Return [B, N, E]."""
+        extra = NUM_HELIX_FEATURES if self.encoding == "clic_helix" else 0
+        return (*tuple(x_shape)[:-1], self.num_input_classes + x_shape[-1] - 1 + extra)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return {
+            **super().get_config(),
+            "num_input_classes": self.num_input_classes,
+            "encoding": self.encoding,
+            "radius": self.radius,
+            "half_length": self.half_length,
+        }

@@ -1,0 +1,81 @@
+"""Message passing between the elements of a bin."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+DEGREE_EPSILON = 1e-6
+
+
+@keras.saving.register_keras_serializable(package="mlpf")
+class GHConvDense(keras.layers.Layer):
+    """Graph convolution with a gate g between neighbours (hom) and the element itself (het).
+
+    out = act(g * A x theta + (1 - g) * x W_h), g = sigmoid(x W_t + b_t).
+
+    Args:
+        output_dim: width D of the output.
+        activation: activation of the message.
+        normalize_degrees: replace A by s A s with s_i = (sum_j |A_ij| + 1e-6)^(-1/2).
+        **kwargs: keyword arguments of ``keras.layers.Layer``.
+    """
+
+    def __init__(
+        self, output_dim: int, activation: str = "elu", normalize_degrees: bool = False, **kwargs: Any
+    ):
+        super().__init__(**kwargs)
+        self.output_dim = output_dim
+        self.activation = activation
+        self.normalize_degrees = normalize_degrees
+        self._activate = keras.activations.get(activation)
+
+    def build(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002
+        """Create the weights w_t, w_h, theta [D_in, D] and b_t [D]."""
+        shape = (x_shape[-1], self.output_dim)
+
+        def normal(name: str, shape: tuple[int, ...]):
+            initializer = keras.initializers.RandomNormal(stddev=0.05)
+            return self.add_weight(shape=shape, initializer=initializer, name=name)
+
+        self.w_t = normal("w_t", shape)
+        self.b_t = normal("b_t", shape[1:])
+        self.w_h = normal("w_h", shape)
+        self.theta = normal("theta", shape)
+
+    def call(self, x, kernel, mask):
+        """Return the new node features.
+
+        Args:
+            x: [B, K, S, D_in] node features.
+            kernel: [B, K, S, S] pair kernel A, zero for padded elements.
+            mask: [B, K, S] boolean, True = real element.
+
+        Returns:
+            [B, K, S, D], zero for padded elements.
+        """
+        real = ops.cast(ops.expand_dims(mask, axis=-1), self.compute_dtype)
+        x = x * real
+        neighbours = ops.matmul(x, self.theta)
+        if self.normalize_degrees:
+            degree = ops.sum(ops.abs(ops.cast(kernel, "float32")), axis=-1, keepdims=True)
+            scale = ops.cast(ops.rsqrt(degree + DEGREE_EPSILON), self.compute_dtype) * real
+            hom = scale * ops.matmul(kernel, scale * neighbours)
+        else:
+            hom = ops.matmul(kernel, neighbours)
+        het = ops.matmul(x, self.w_h)
+        gate = ops.sigmoid(ops.matmul(x, self.w_t) + self.b_t)
+        return self._activate(gate * hom + (1.0 - gate) * het) * real
+
+    def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002
+        """Return [B, K, S, D]."""
+        return (*tuple(x_shape)[:-1], self.output_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return {
+            **super().get_config(),
+            "output_dim": self.output_dim,
+            "activation": self.activation,
+            "normalize_degrees": self.normalize_degrees,
+        }

@@ -1,0 +1,43 @@
+"""Models: detector elements in, particles out."""
+
+import keras
+
+from mlpf.config.model_schema import GNNConfig, ModelConfig
+from mlpf.models.gnn_dense import PFNetDense
+
+_MODELS = {"gnn_dense": PFNetDense}
+
+__all__ = ["PFNetDense", "build_model"]
+
+
+def build_model(
+    config: ModelConfig | None = None,
+    num_input_features: int = 17,
+    num_input_classes: int = 3,
+    num_output_classes: int = 6,
+) -> keras.Model:
+    """Build a model with its weights, under the dtype policy in force.
+
+    Args:
+        config: section ``parameters`` of the configuration; default the published model.
+        num_input_features: columns F of X.
+        num_input_classes: element types, padding included.
+        num_output_classes: particle classes C, none included.
+
+    Returns:
+        A model of X [B, N, F] float32; see ``mlpf.models.outputs`` for what it returns.
+
+    Raises:
+        ConfigError: options that do not go together.
+    """
+    config = config or GNNConfig()
+    arguments = config.model_dump(exclude={"model"})
+    model = _MODELS[config.model](
+        num_input_features=num_input_features,
+        num_input_classes=num_input_classes,
+        num_output_classes=num_output_classes,
+        name=config.model,
+        **arguments,
+    )
+    model.build((None, None, num_input_features))
+    return model

@@ -1,0 +1,198 @@
+"""PFNetDense: the graph network with learnable binning (Pata et al., Commun. Phys. 7, 124, 2024)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from mlpf.errors import ConfigError
+from mlpf.layers.combined_graph_layer import CombinedGraphLayer
+from mlpf.layers.feedforward import FFN
+from mlpf.layers.input_encoding import InputEncoding
+from mlpf.layers.input_normalization import InputNormalization
+from mlpf.layers.output_decoding import OutputDecoding
+
+
+@keras.saving.register_keras_serializable(package="mlpf")
+class PFNetDense(keras.Model):
+    """Encode elements, two stacks of graph layers (classification, regression), decode.
+
+    Both stacks start from the encoded elements. ``additive``: h <- h + layer(h), the heads see the last h.
+    ``concat``: h <- layer(h), the heads see all h.
+
+    Args:
+        num_input_features: columns F of X.
+        num_input_classes: element types, padding included.
+        num_output_classes: particle classes C, none included.
+        input_encoding: ``clic`` or ``clic_helix``.
+        use_normalizer: standardise inputs (``input_normalization.set_statistics`` before training).
+        activation: activation of the node encoding.
+        do_node_encoding: encode elements before the graph layers.
+        node_encoding_hidden_dim: width of the node encoding.
+        node_update_mode: ``additive`` or ``concat``.
+        skip_connection: ``concat`` only: feed the encoded input to the heads too.
+        num_graph_layers_id: graph layers of the classification stack.
+        num_graph_layers_reg: graph layers of the regression stack.
+        combined_graph_layer: arguments of ``CombinedGraphLayer``.
+        output_decoding: arguments of ``OutputDecoding``.
+        **kwargs: keyword arguments of ``keras.Model``.
+
+    Raises:
+        ConfigError: additive updates without node encoding, or a skip connection in additive mode.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_input_features: int,
+        num_input_classes: int,
+        num_output_classes: int,
+        input_encoding: str,
+        use_normalizer: bool,
+        activation: str,
+        do_node_encoding: bool,
+        node_encoding_hidden_dim: int,
+        node_update_mode: str,
+        skip_connection: bool,
+        num_graph_layers_id: int,
+        num_graph_layers_reg: int,
+        combined_graph_layer: Mapping[str, Any],
+        output_decoding: Mapping[str, Any],
+        **kwargs: Any,
+    ):
+        _check_combination(node_update_mode, do_node_encoding, skip_connection)
+        # No cast on entry: the encoding and the heads need X at full precision.
+        super().__init__(autocast=False, **kwargs)
+        self._config = {
+            "num_input_features": num_input_features,
+            "num_input_classes": num_input_classes,
+            "num_output_classes": num_output_classes,
+            "input_encoding": input_encoding,
+            "use_normalizer": use_normalizer,
+            "activation": activation,
+            "do_node_encoding": do_node_encoding,
+            "node_encoding_hidden_dim": node_encoding_hidden_dim,
+            "node_update_mode": node_update_mode,
+            "skip_connection": skip_connection,
+            "num_graph_layers_id": num_graph_layers_id,
+            "num_graph_layers_reg": num_graph_layers_reg,
+            "combined_graph_layer": dict(combined_graph_layer),
+            "output_decoding": dict(output_decoding),
+        }
+        policy = self.dtype_policy
+        self.num_input_features = num_input_features
+        self.bin_size = int(combined_graph_layer["bin_size"])
+        self.additive = node_update_mode == "additive"
+        self.skip_connection = skip_connection
+        self.input_normalization = None
+        if use_normalizer:
+            self.input_normalization = InputNormalization(num_input_classes, name="input_normalization")
+        self.encoding = InputEncoding(num_input_classes, input_encoding, name="input_encoding")
+        self._activate = keras.activations.get(activation)
+        self.node_encoding = None
+        if do_node_encoding:
+            self.node_encoding = FFN(
+                combined_graph_layer["node_message"]["output_dim"],
+                node_encoding_hidden_dim,
+                1,
+                activation=activation,
+                dtype=policy,
+                name="node_encoding",
+            )
+        self.cg_id = [
+            CombinedGraphLayer(**combined_graph_layer, dtype=policy, name=f"cg_id_{i}")
+            for i in range(num_graph_layers_id)
+        ]
+        self.cg_reg = [
+            CombinedGraphLayer(**combined_graph_layer, dtype=policy, name=f"cg_reg_{i}")
+            for i in range(num_graph_layers_reg)
+        ]
+        self.decoding = OutputDecoding(
+            num_output_classes, **output_decoding, dtype=policy, name="output_decoding"
+        )
+
+    def build(self, input_shape):
+        """Create all weights; ``input_shape`` is [B, N, F]."""
+        shape = tuple(input_shape)
+        if self.input_normalization is not None:
+            self.input_normalization.build(shape)
+        encoded = self.encoding.compute_output_shape(shape)
+        nodes = encoded
+        if self.node_encoding is not None:
+            self.node_encoding.build(encoded)
+            nodes = self.node_encoding.compute_output_shape(encoded)
+        widths = [self._build_stack(stack, nodes, encoded[-1]) for stack in (self.cg_id, self.cg_reg)]
+        self.decoding.build(shape, *((*shape[:-1], width) for width in widths))
+
+    def _build_stack(self, stack: list[CombinedGraphLayer], nodes: tuple[Any, ...], encoded: int) -> int:
+        """Build the layers of a stack and return the width of its features."""
+        total = encoded if self.skip_connection else 0
+        for layer in stack:
+            layer.build(nodes)
+            nodes = layer.compute_output_shape(nodes)
+            total += nodes[-1]
+        return nodes[-1] if self.additive else total
+
+    def call(self, X, training=False):
+        """Return the outputs.
+
+        Args:
+            X: [B, N, F] raw columns, column 0 = 0 marks padding; any N.
+            training: use dropout.
+
+        Returns:
+            dict of ``OUTPUT_NAMES``, [B, N, .] float32, zero on padding.
+        """
+        raw, num_elements = self._pad_to_bins(_finite_or_zero(X))
+        mask = ops.not_equal(raw[..., 0], 0.0)
+        x = raw if self.input_normalization is None else self.input_normalization(raw)
+        encoded = self.encoding(x, raw)
+        h = encoded
+        if self.node_encoding is not None:
+            h = self._activate(self.node_encoding(encoded, training=training))
+        h_id = self._run_stack(self.cg_id, h, encoded, mask, training)
+        h_reg = self._run_stack(self.cg_reg, h, encoded, mask, training)
+        outputs = self.decoding(raw, h_id, h_reg, mask, training=training)
+        return {name: value[:, :num_elements] for name, value in outputs.items()}
+
+    def _pad_to_bins(self, x):
+        """Pad [B, N, F] with zeros to a multiple of the bin size; also return N."""
+        num_elements = ops.shape(x)[1]
+        # No negative operand of %: it exports to ONNX as a truncating division.
+        missing = (self.bin_size - num_elements % self.bin_size) % self.bin_size
+        if isinstance(missing, int) and missing == 0:
+            return x, num_elements
+        return ops.pad(x, ((0, 0), (0, missing), (0, 0))), num_elements
+
+    def _run_stack(self, stack: list[CombinedGraphLayer], h, encoded, mask, training):
+        outputs = [encoded] if self.skip_connection else []
+        for layer in stack:
+            update = layer(h, mask, training=training)
+            # The residual stream stays in float32 under mixed precision.
+            h = h + ops.cast(update, h.dtype) if self.additive else update
+            outputs.append(ops.cast(h, "float32"))
+        if self.additive:
+            return h
+        return ops.concatenate(outputs, axis=-1) * ops.cast(ops.expand_dims(mask, axis=-1), "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return {**super().get_config(), **self._config}
+
+
+def _check_combination(node_update_mode: str, do_node_encoding: bool, skip_connection: bool) -> None:
+    if node_update_mode == "additive" and not do_node_encoding:
+        raise ConfigError(
+            "parameters.node_update_mode: additive adds layers to encoded elements of the same width; "
+            "set parameters.do_node_encoding: true or parameters.node_update_mode: concat"
+        )
+    if node_update_mode == "additive" and skip_connection:
+        raise ConfigError(
+            "parameters.skip_connection: true has no effect with node_update_mode: additive; "
+            "set it to false or parameters.node_update_mode to concat"
+        )
+
+
+def _finite_or_zero(x):
+    return ops.where(ops.abs(x) < 3.0e38, x, ops.zeros_like(x))
