@@ -1,0 +1,220 @@
+"""Events of prepared splits -> shuffled, padded batches through tf.data."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from mlpf.data.batching import EMPTY_EVENT, BatchPlan, IntArray, bucket_edges, plan_epoch
+from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
+
+FloatArray = npt.NDArray[np.float32]
+
+FIELD_WIDTHS = {"X": NUM_CLIC_FEATURES, "ygen": len(TARGETS), "ycand": len(TARGETS)}
+DEFAULT_FIELDS = ("X", "ygen")
+
+# Below this size decoded events stay in memory: later epochs then cost a copy instead of a decode.
+MEMORY_LIMIT_BYTES = 4 * 1024**3
+_READ_CHUNK = 512
+_PARALLEL_FETCHES = 2
+
+
+class EventSplit(Protocol):
+    """What the pipeline needs of a prepared split."""
+
+    @property
+    def num_events(self) -> int:
+        """Number of events."""
+
+    @property
+    def lengths(self) -> IntArray:
+        """[n] elements of each event."""
+
+    def fetch(self, indices: Any, fields: Sequence[str] = DEFAULT_FIELDS) -> list[dict[str, Any]]:
+        """Return the arrays of some events."""
+
+
+class EventPool:
+    """Events of several splits, numbered through, as padded arrays.
+
+    Args:
+        splits: (split, most events to use or None) of each dataset; the first events are used.
+        fields: arrays of an event to read, out of ``FIELD_WIDTHS``.
+        memory_limit: bytes up to which decoded events are kept in memory.
+
+    Attributes:
+        lengths: [n] elements of each event.
+        num_bad_values: NaN or infinite values of X that were set to 0 so far.
+    """
+
+    def __init__(
+        self,
+        splits: Sequence[tuple[EventSplit, int | None]],
+        fields: Sequence[str] = DEFAULT_FIELDS,
+        memory_limit: int = MEMORY_LIMIT_BYTES,
+    ):
+        self._splits = [split for split, _ in splits]
+        counts = [split.num_events if most is None else min(most, split.num_events) for split, most in splits]
+        self._first = np.cumsum([0, *counts])
+        self.fields = tuple(fields)
+        self.lengths: IntArray = np.concatenate(
+            [np.asarray(s.lengths[:n], np.int64) for s, n in zip(self._splits, counts, strict=True)]
+            or [np.empty(0, np.int64)]
+        )
+        self.num_bad_values = 0
+        self._lock = threading.Lock()
+        self._offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._stored: dict[str, FloatArray] | None = None
+        row_bytes = 4 * sum(FIELD_WIDTHS[name] for name in self.fields)
+        if int(self._offsets[-1]) * row_bytes <= memory_limit:
+            self._stored = self._read_all()
+
+    @property
+    def num_events(self) -> int:
+        """Number of events in the pool."""
+        return len(self.lengths)
+
+    @property
+    def in_memory(self) -> bool:
+        """True if all events are decoded already."""
+        return self._stored is not None
+
+    def events_of(self, position: int) -> IntArray:
+        """Return the numbers of the events of split number ``position``."""
+        return np.arange(self._first[position], self._first[position + 1])
+
+    def fetch_padded(self, indices: IntArray, length: int) -> dict[str, FloatArray]:
+        """Return the fields of some events, zero-padded.
+
+        Args:
+            indices: [B] events; ``EMPTY_EVENT`` gives an event without elements.
+            length: padded number of elements N.
+
+        Returns:
+            Arrays [B, N, width], float32.
+        """
+        padded = {
+            name: np.zeros((len(indices), length, FIELD_WIDTHS[name]), np.float32) for name in self.fields
+        }
+        real = np.flatnonzero(indices != EMPTY_EVENT)
+        if self._stored is None:
+            for row, event in zip(real, self._read(indices[real]), strict=True):
+                for name in self.fields:
+                    padded[name][row, : len(event[name])] = event[name]
+            return padded
+        for row in real:
+            start, stop = self._offsets[indices[row]], self._offsets[indices[row] + 1]
+            for name, rows in self._stored.items():
+                padded[name][row, : stop - start] = rows[start:stop]
+        return padded
+
+    def _read(self, indices: IntArray) -> list[dict[str, FloatArray]]:
+        """Decode some events and clean X; keeps the order of ``indices``."""
+        owner = np.searchsorted(self._first, indices, side="right") - 1
+        events: list[dict[str, FloatArray]] = [{}] * len(indices)
+        for number in np.unique(owner):
+            places = np.flatnonzero(owner == number)
+            found = self._splits[number].fetch(indices[places] - self._first[number], self.fields)
+            for place, event in zip(places, found, strict=True):
+                events[place] = event
+        if "X" in self.fields:
+            events = [event | {"X": self._clean(event["X"])} for event in events]
+        return events
+
+    def _clean(self, X: FloatArray) -> FloatArray:
+        """Set NaN and infinite values to 0 and count them."""
+        finite = np.isfinite(X)
+        if finite.all():
+            return X
+        with self._lock:
+            self.num_bad_values += int(finite.size - finite.sum())
+        return np.where(finite, X, np.float32(0))
+
+    def _read_all(self) -> dict[str, FloatArray]:
+        """Decode every event into one array of rows per field."""
+        stored = {
+            name: np.empty((int(self._offsets[-1]), FIELD_WIDTHS[name]), np.float32) for name in self.fields
+        }
+        for first in range(0, self.num_events, _READ_CHUNK):
+            indices = np.arange(first, min(first + _READ_CHUNK, self.num_events))
+            rows = slice(self._offsets[indices[0]], self._offsets[indices[-1] + 1])
+            events = self._read(indices)
+            for name in self.fields:
+                stored[name][rows] = np.concatenate([event[name] for event in events])
+        return stored
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The batches of one epoch.
+
+    Attributes:
+        plan: which event is in which batch.
+        batches: dicts of [B, N, width] float32 tensors.
+    """
+
+    plan: BatchPlan
+    batches: Iterable[dict[str, tf.Tensor]]
+
+
+class BatchLoader:
+    """Makes the batches of each epoch from a pool of events.
+
+    Args:
+        pool: the events.
+        groups: (events, batch size) of each group.
+        edges: bucket lengths; the last one holds the longest event.
+        seed: shuffles anew every epoch; None keeps one fixed order.
+    """
+
+    def __init__(
+        self,
+        pool: EventPool,
+        groups: Sequence[tuple[IntArray, int]],
+        edges: Sequence[int],
+        seed: int | None = None,
+    ):
+        self.pool = pool
+        self._groups = list(groups)
+        self._edges = tuple(edges)
+        self._seed = seed
+
+    def plan(self, epoch: int) -> BatchPlan:
+        """Return the batches of ``epoch``; their number is the same in every epoch."""
+        return plan_epoch(self.pool.lengths, self._groups, self._edges, seed=self._seed, epoch=epoch)
+
+    def epoch(self, epoch: int) -> Epoch:
+        """Return the batches of ``epoch``, fetched ahead of their use."""
+        plan = self.plan(epoch)
+        return Epoch(plan, prefetched(self.pool, plan))
+
+
+def prefetched(pool: EventPool, plan: BatchPlan) -> tf.data.Dataset:
+    """Return the batches of ``plan`` as a dataset that fetches and pads in the background."""
+
+    def fetch(number: npt.NDArray[np.int64]) -> list[FloatArray]:
+        batch = plan.batches[int(number)]
+        return list(pool.fetch_padded(batch.indices, batch.length).values())
+
+    def named(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        arrays = tf.numpy_function(fetch, [number], [tf.float32] * len(pool.fields), stateful=False)
+        named_arrays = dict(zip(pool.fields, arrays, strict=True))
+        for name, array in named_arrays.items():
+            array.set_shape((None, None, FIELD_WIDTHS[name]))
+        return named_arrays
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = _PARALLEL_FETCHES
+    dataset = tf.data.Dataset.range(len(plan))
+    dataset = dataset.map(named, num_parallel_calls=_PARALLEL_FETCHES, deterministic=True)
+    return dataset.prefetch(2 * _PARALLEL_FETCHES).with_options(options)
+
+
+def length_buckets(pools: Sequence[EventPool], bin_size: int, growth: float) -> tuple[int, ...]:
+    """Return the bucket lengths that hold every event of ``pools`` (infinite growth: one bucket)."""
+    longest = max((int(pool.lengths.max()) for pool in pools if pool.num_events), default=0)
+    return bucket_edges(longest, bin_size, growth)

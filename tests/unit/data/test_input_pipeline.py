@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from mlpf.data.batching import EMPTY_EVENT
+from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
+from tests.support.fake_split import FakeSplit
+
+
+def one_event(split, index, field="X"):
+    return split.fetch([index], (field,))[0][field]
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_fetch_pads_with_zeros_and_crosses_datasets(memory_limit):
+    first, second = FakeSplit(5, seed=1), FakeSplit(7, seed=2)
+    pool = EventPool([(first, None), (second, 4)], memory_limit=memory_limit)
+
+    batch = pool.fetch_padded(np.array([6, EMPTY_EVENT, 0]), 64)
+
+    assert pool.num_events == 9
+    assert pool.in_memory == (memory_limit > 0)
+    assert batch["X"].shape == (3, 64, 17)
+    np.testing.assert_array_equal(batch["X"][0, : second.lengths[1]], one_event(second, 1))
+    np.testing.assert_array_equal(batch["ygen"][2, : first.lengths[0]], one_event(first, 0, "ygen"))
+    assert not batch["X"][1].any()
+    assert not batch["X"][0, second.lengths[1] :].any()
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_bad_values_are_zeroed_and_counted(memory_limit):
+    split = FakeSplit(3, seed=1)
+    split._events[1]["X"][0, 3:5] = [np.nan, np.inf]
+    pool = EventPool([(split, None)], memory_limit=memory_limit)
+
+    batch = pool.fetch_padded(np.arange(3), 64)
+
+    assert np.isfinite(batch["X"]).all()
+    assert pool.num_bad_values == 2
+
+
+def test_an_epoch_yields_its_plan():
+    pool = EventPool([(FakeSplit(30, seed=1), None)])
+    loader = BatchLoader(pool, [(pool.events_of(0), 4)], length_buckets([pool], 8, 1.3), seed=5)
+
+    epoch = loader.epoch(2)
+    batches = list(epoch.batches)
+
+    assert len(batches) == len(epoch.plan) == 8
+    for planned, batch in zip(epoch.plan.batches, batches, strict=True):
+        expected = pool.fetch_padded(planned.indices, planned.length)
+        np.testing.assert_array_equal(batch["X"], expected["X"])
+        np.testing.assert_array_equal(batch["ygen"], expected["ygen"])
+
+
+def test_events_in_memory_are_read_once():
+    split = FakeSplit(30, seed=1)
+    pool = EventPool([(split, None)])
+    reads = split.num_fetches
+    loader = BatchLoader(pool, [(pool.events_of(0), 4)], length_buckets([pool], 8, 1.3))
+
+    for epoch in range(3):
+        list(loader.epoch(epoch).batches)
+
+    assert split.num_fetches == reads

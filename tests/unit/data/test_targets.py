@@ -1,0 +1,34 @@
+import numpy as np
+
+from mlpf.data.targets import element_mask, element_pt, particle_mask, split_targets
+from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS, TRACK_FEATURES
+
+
+def test_masks_separate_padding_elements_and_particles():
+    X = np.zeros((1, 3, NUM_CLIC_FEATURES), np.float32)
+    y = np.zeros((1, 3, len(TARGETS)), np.float32)
+    X[0, :2, TRACK_FEATURES.index("elemtype")] = [1, 2]
+    X[0, :2, TRACK_FEATURES.index("pt")] = [3.0, -1.0]
+    y[0, 0, TARGETS.index("cls")] = 1
+
+    assert np.array(element_mask(X)).tolist() == [[True, True, False]]
+    assert np.array(particle_mask(X, y)).tolist() == [[True, False, False]]
+    assert np.array(element_pt(X)).tolist() == [[3.0, 0.0, 0.0]]
+
+
+def test_charges_become_places_and_are_limited_to_one():
+    y = np.zeros((1, 4, len(TARGETS)), np.float32)
+    y[0, :, TARGETS.index("cls")] = 1
+    y[0, :, TARGETS.index("charge")] = [-2, -1, 0, 1]
+
+    assert np.array(split_targets(y)["charge"]).tolist() == [[0, 0, 1, 2]]
+
+
+def test_regression_targets_vanish_without_a_particle():
+    y = np.ones((1, 2, len(TARGETS)), np.float32)
+    y[0, 1, TARGETS.index("cls")] = 0
+
+    targets = split_targets(y)
+
+    assert np.array(targets["energy"]).tolist() == [[[1.0], [0.0]]]
+    assert np.array(targets["cls"]).tolist() == [[1, 0]]
