@@ -1,8 +1,7 @@
 """EDM4HEP ROOT files -> flat tables.
 
-Branches are found by leaf name: every logical field has a list of leaves and the first that exists is read
-(podio renames branches between versions; a new layout is one more name in the list). Collection ids differ
-from file to file, so references go through the id table in the file's metadata.
+Branches are found by leaf name (``edm4hep_fields``). Collection ids differ from file to file, so references
+go through the id table in the file's metadata.
 """
 
 import struct
@@ -19,10 +18,26 @@ import numpy as np
 import numpy.typing as npt
 import uproot
 
+from mlpf.data.edm4hep_fields import (
+    CANDIDATE_CLUSTER_REFERENCES,
+    CANDIDATE_FIELDS,
+    CANDIDATE_TRACK_REFERENCES,
+    CLUSTER_FIELDS,
+    CLUSTER_HIT_REFERENCES,
+    EXPECTED_COLLECTIONS,
+    HIT_LINK_FIELDS,
+    HIT_SYSTEMS,
+    PARENT_FIELDS,
+    PARENT_REFERENCES,
+    PARTICLE_FIELDS,
+    STATE_FIELDS,
+    STATE_NAMES,
+    TRACK_FIELDS,
+    TRACK_LINK_FIELDS,
+    Fields,
+    hit_fields,
+)
 from mlpf.data.tables import (
-    SYSTEM_ECAL,
-    SYSTEM_HCAL,
-    SYSTEM_OTHER,
     BoolArray,
     IntArray,
     RawEvents,
@@ -32,84 +47,6 @@ from mlpf.data.tables import (
     offsets_from_counts,
 )
 from mlpf.errors import DataError
-
-Fields = dict[str, tuple[str, ...]]
-
-
-def _same_names(collection: str, *names: str) -> Fields:
-    return {name: (f"{collection}.{name}",) for name in names}
-
-
-def _vector(*bases: str) -> Fields:
-    return {f"p{axis}": tuple(f"{b}.momentum.{axis}" for b in bases) for axis in "xyz"}
-
-
-PARTICLE_FIELDS: Fields = {
-    "pdg": ("MCParticles.PDG",),
-    "status": ("MCParticles.generatorStatus",),
-    **_same_names("MCParticles", "charge", "mass"),
-    **_vector("MCParticles"),
-}
-# Optional as a whole: without them links of secondaries cannot be traced to a stable ancestor.
-PARENT_FIELDS: Fields = {
-    "begin": ("MCParticles.parents_begin",),
-    "end": ("MCParticles.parents_end",),
-}
-PARENT_REFERENCES: Fields = {"index": ("MCParticles#0.index",)}
-TRACK_FIELDS: Fields = _same_names(
-    "SiTracks_Refitted", "chi2", "ndf", "dEdx", "dEdxError", "radiusOfInnermostHit", "trackStates_begin"
-)
-STATE_NAMES = ("tanLambda", "D0", "phi", "omega", "Z0", "time")
-# Older productions keep the states of the unrefitted tracks only.
-STATE_FIELDS: Fields = {n: (f"SiTracks_Refitted_1.{n}", f"SiTracks_1.{n}") for n in STATE_NAMES}
-CLUSTER_FIELDS: Fields = {
-    **{axis: (f"PandoraClusters.position.{axis}",) for axis in "xyz"},
-    **_same_names("PandoraClusters", "iTheta", "phi", "energy", "hits_begin", "hits_end"),
-}
-CLUSTER_HIT_REFERENCES: Fields = {
-    "index": ("PandoraClusters#1.index",),
-    "collection": ("PandoraClusters#1.collectionID",),
-}
-HIT_LINK_FIELDS: Fields = {
-    "weight": ("CalohitMCTruthLink.weight",),
-    "hit": ("CalohitMCTruthLink#0.index",),
-    "collection": ("CalohitMCTruthLink#0.collectionID",),
-    "particle": ("CalohitMCTruthLink#1.index",),
-}
-TRACK_LINK_FIELDS: Fields = {
-    "weight": ("SiTracksMCTruthLink.weight",),
-    "track": ("SiTracksMCTruthLink#0.index",),
-    "particle": ("SiTracksMCTruthLink#1.index",),
-}
-CANDIDATE_FIELDS: Fields = {
-    "pdg": ("MergedRecoParticles.type",),
-    **_same_names("MergedRecoParticles", "charge", "mass"),
-    **_vector("MergedRecoParticles"),
-    **_same_names("MergedRecoParticles", "clusters_begin", "clusters_end", "tracks_begin", "tracks_end"),
-}
-CANDIDATE_CLUSTER_REFERENCES: Fields = {"index": ("MergedRecoParticles#0.index",)}
-CANDIDATE_TRACK_REFERENCES: Fields = {"index": ("MergedRecoParticles#1.index",)}
-
-# Concatenated in this (alphabetical) order within each event.
-HIT_SYSTEMS = {
-    "ECALBarrel": SYSTEM_ECAL,
-    "ECALEndcap": SYSTEM_ECAL,
-    "ECALOther": SYSTEM_ECAL,
-    "HCALBarrel": SYSTEM_HCAL,
-    "HCALEndcap": SYSTEM_HCAL,
-    "HCALOther": SYSTEM_HCAL,
-    "MUON": SYSTEM_OTHER,
-}
-EXPECTED_COLLECTIONS = (
-    "MCParticles",
-    "SiTracks_Refitted",
-    "SiTracks_Refitted_1 or SiTracks_1",
-    "PandoraClusters",
-    *HIT_SYSTEMS,
-    "CalohitMCTruthLink",
-    "SiTracksMCTruthLink",
-    "MergedRecoParticles",
-)
 
 BAD_LENGTHS = "inconsistent lengths"
 BAD_RANGES = "inconsistent ranges"
@@ -147,7 +84,7 @@ class _EventTree:
             )
         self.tree = file["events"]
         self.num_events = int(self.tree.num_entries)
-        self.leaves = {key.rsplit("/", 1)[-1] for key in self.tree.keys()}
+        self.leaves = {key.rsplit("/", 1)[-1] for key in self.tree.keys(full_paths=False)}
         self.collection_ids = self._read_collection_ids(file, names)
         self.has_parents = self._exists(PARENT_FIELDS) and self._exists(PARENT_REFERENCES)
         for fields in (
@@ -156,7 +93,7 @@ class _EventTree:
             STATE_FIELDS,
             CLUSTER_FIELDS,
             CLUSTER_HIT_REFERENCES,
-            *(_hit_fields(name) for name in HIT_SYSTEMS),
+            *(hit_fields(name) for name in HIT_SYSTEMS),
             HIT_LINK_FIELDS,
             TRACK_LINK_FIELDS,
             CANDIDATE_FIELDS,
@@ -219,11 +156,6 @@ class _EventTree:
         return Table(flat, offsets_from_counts(first))
 
 
-def _hit_fields(collection: str) -> Fields:
-    position = {axis: (f"{collection}.position.{axis}",) for axis in "xyz"}
-    return {**position, "energy": (f"{collection}.energy",)}
-
-
 @contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file provokes into one readable error."""
@@ -254,7 +186,7 @@ def read_events(path: Path, chunk_events: int = 200) -> Iterator[RawEvents]:
         raise DataError(f"{path}: no such file; give an existing EDM4HEP ROOT file")
     with _translate_errors(path):
         # The dictionary form keeps uproot from reading a colon in the path as an object name.
-        file = uproot.open({str(path): None})
+        file = uproot.open({str(path): None}, handler=uproot.MemmapSource)
     with file:
         with _translate_errors(path):
             tree = _EventTree(path, file)
@@ -276,7 +208,7 @@ def _read_chunk(tree: _EventTree, start: int, stop: int) -> RawEvents:
     particles = _with_parents(table, table(PARTICLE_FIELDS), tree.has_parents, bad, counters)
     tracks = _with_states(table(TRACK_FIELDS), table(STATE_FIELDS), bad)
     clusters = table(CLUSTER_FIELDS)
-    hits, within = _concatenate_hits({name: table(_hit_fields(name)) for name in HIT_SYSTEMS})
+    hits, within = _concatenate_hits({name: table(hit_fields(name)) for name in HIT_SYSTEMS})
     candidates = table(CANDIDATE_FIELDS)
 
     cluster_rows, references = _referenced(clusters, "hits", table(CLUSTER_HIT_REFERENCES), bad)

@@ -1,7 +1,6 @@
 """Events as parquet: one file per input file, one row per event, jagged arrays with named columns."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlpf.atomic import atomic_write
 from mlpf.data.tables import BoolArray, IntArray, expand_ranges, offsets_from_counts
 from mlpf.errors import DataError, SchemaMismatch
 from mlpf.physics.features import CLUSTER_FEATURES, PARQUET_TARGETS, TRACK_FEATURES, Columns
@@ -148,14 +148,11 @@ def write_events(events: Events, path: Path) -> None:
         "units": {n: list(c.units) for n, c in JAGGED_COLUMNS.items()},
     }
     table = pa.table(arrays).replace_schema_metadata({METADATA_KEY: json.dumps(description).encode()})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        pq.write_table(table, temporary, compression="zstd")
-        temporary.replace(path)
+        with atomic_write(path) as part:
+            pq.write_table(table, part, compression="zstd")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); free space or choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def cluster_features(raw: RawEvents) -> tuple[npt.NDArray[np.float32], int]:
 def sum_by_cluster(raw: RawEvents, hit_values: FloatArray) -> FloatArray:
     """Sum a value [H] of the hits over the member hits of each cluster, [K]."""
     chosen = hit_values[raw.cluster_hits.target]
-    return np.bincount(raw.cluster_hits.source, chosen, minlength=len(raw.clusters))
+    return np.bincount(raw.cluster_hits.source, chosen, minlength=len(raw.clusters)).astype(np.float64)
 
 
 def _stack(

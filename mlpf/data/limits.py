@@ -24,8 +24,8 @@ def gen_particles(raw: RawEvents, links: TruthLinks) -> Rows:
     p = np.flatnonzero(links.stable)
     particles = raw.particles
     charge = particles["charge"].astype(np.float64)[p]
-    momentum = [particles[n].astype(np.float64)[p] for n in ("px", "py", "pz")]
-    rows = target_rows(label_from_pdg(particles["pdg"][p], charge), charge, *momentum, links.energy[p])
+    px, py, pz = (particles[n].astype(np.float64)[p] for n in ("px", "py", "pz"))
+    rows = target_rows(label_from_pdg(particles["pdg"][p], charge), charge, px, py, pz, links.energy[p])
     return rows, particles.event[p]
 
 
@@ -118,7 +118,8 @@ def _along(
     """Massless four-momenta from the origin towards ``position``: a calorimeter measures no mass."""
     norm = np.sqrt(sum(x**2 for x in position))
     scale = np.divide(energy, norm, out=np.zeros_like(energy), where=norm > 0)
-    return target_rows(label, charge, *(x * scale for x in position), energy)
+    px, py, pz = (x * scale for x in position)
+    return target_rows(label, charge, px, py, pz, energy)
 
 
 def _merge(first: Rows, second: Rows) -> Rows:

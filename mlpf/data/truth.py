@@ -271,8 +271,8 @@ def gen_targets(raw: RawEvents, links: TruthLinks) -> Targets:
     return Targets(
         track,
         cluster,
-        np.bincount(event, links.energy * lost, minlength=num_events),
-        np.bincount(event, charge * (links.stable & (track_of < 0)), minlength=num_events),
+        np.bincount(event, links.energy * lost, minlength=num_events).astype(np.float64),
+        np.bincount(event, charge * (links.stable & (track_of < 0)), minlength=num_events).astype(np.float64),
         np.bincount(event, lost, minlength=num_events).astype(np.int64),
         track_of,
         cluster_of,

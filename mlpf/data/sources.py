@@ -1,0 +1,39 @@
+"""Input files named by the user: files, directories, globs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlpf.errors import DataError
+
+
+def expand_inputs(inputs: Sequence[str | Path], suffix: str) -> list[Path]:
+    """Return the files named by files, directories and globs, sorted by base name.
+
+    Args:
+        inputs: a file is taken as it is, also if missing; a directory stands for its ``*suffix``.
+        suffix: e.g. ``".root"``.
+
+    Raises:
+        DataError: an input matches nothing, or two files have the same base name.
+    """
+    found: dict[Path, None] = {}
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            matches = sorted(path.glob(f"*{suffix}"))
+        elif any(c in str(given) for c in "*?[") and not path.exists():
+            matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        else:
+            matches = [path]
+        if not matches:
+            raise DataError(f"{given}: no {suffix} file there; give files, directories or quoted globs")
+        found.update(dict.fromkeys(matches))
+    by_name: dict[str, Path] = {}
+    for path in found:
+        other = by_name.setdefault(path.stem, path)
+        if other.resolve() != path.resolve():
+            raise DataError(
+                f"{path} and {other} have the same base name, which must be unique; "
+                "process them apart or rename one"
+            )
+    return sorted(by_name.values(), key=lambda p: p.name)
