@@ -1,0 +1,77 @@
+"""The process: seeds, threads, GPU memory, number format, and a report of what it runs on."""
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from mlpf import __version__
+
+_REPORTED_PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "array-record", "pyarrow")
+
+
+def set_seeds(seed: int) -> None:
+    """Seed Python, NumPy, Keras and TensorFlow."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+
+
+def set_threads(num_cpus: int | None) -> None:
+    """Limit TensorFlow to ``num_cpus`` threads; None = all cores.
+
+    Has no effect once TensorFlow has run its first operation.
+    """
+    import tensorflow as tf
+
+    if num_cpus is None:
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(num_cpus)
+        tf.config.threading.set_inter_op_parallelism_threads(num_cpus)
+    except RuntimeError:
+        # TensorFlow has started: a program that embeds us has made this choice already.
+        return
+
+
+def grow_gpu_memory() -> None:
+    """Let TensorFlow take GPU memory as it needs it instead of all at once."""
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:
+            return  # TensorFlow has started: too late to change, and harmless
+
+
+def set_dtype_policy(name: str) -> None:
+    """Set the Keras number format, ``float32`` or ``mixed_bfloat16``."""
+    import keras
+
+    keras.config.set_dtype_policy(name)
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, platform, devices and thread counts as plain data."""
+    import tensorflow as tf
+
+    return {
+        "mlpf": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+        "packages": {name: _version(name) for name in _REPORTED_PACKAGES},
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+    }
+
+
+def _version(package: str) -> str:
+    """Return the installed version of a package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,124 @@
+"""Devices of a training: one interface for a single device and for several GPUs of one machine.
+
+A step runs once per replica on its share of the batch. Sums over replicas are taken where a
+normalisation or a gradient needs them, so the result does not depend on the number of replicas.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import keras
+import tensorflow as tf
+
+Batch = dict[str, Any]
+
+
+class Distribution(Protocol):
+    """How a step is spread over devices; batches are split evenly along their first axis."""
+
+    num_replicas: int
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return the context in which model and optimizer are built."""
+
+    def distribute(self, batches: Iterable[Batch]) -> Iterator[Any]:
+        """Yield each batch in the form that ``run`` takes."""
+
+    def run(self, step: Callable[[Batch], Any], batch: Any) -> Any:
+        """Run ``step`` on every replica, return the sum of its results. Call inside a tf.function."""
+
+    def all_reduce(self, tensors: Any) -> Any:
+        """Sum tensors over replicas. Call inside ``step``."""
+
+    def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
+        """Update the variables with gradients that are summed already. Call inside ``step``."""
+
+
+class SingleDevice:
+    """One CPU or GPU."""
+
+    num_replicas = 1
+
+    def __init__(self) -> None:
+        # Gradients have the same shapes whatever the batch: a function of its own is traced once,
+        # not once per bucket (a Keras optimizer takes longer to trace than a small model).
+        self._apply = tf.function(_apply_gradients)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return the default device context of TensorFlow."""
+        return tf.distribute.get_strategy().scope()
+
+    def distribute(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the batches as they are."""
+        yield from batches
+
+    def run(self, step: Callable[[Batch], Any], batch: Batch) -> Any:
+        """Run the step."""
+        return step(batch)
+
+    def all_reduce(self, tensors: Any) -> Any:
+        """Return the tensors: there is one replica."""
+        return tensors
+
+    def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
+        """Update the variables."""
+        self._apply(optimizer, gradients)
+
+
+class Mirrored:
+    """Several GPUs of one machine, the variables mirrored on each (tf.distribute.MirroredStrategy).
+
+    Args:
+        devices: names such as ``"GPU:0"``; None takes every GPU.
+    """
+
+    def __init__(self, devices: list[str] | None = None):
+        self._strategy = tf.distribute.MirroredStrategy(devices)
+        self.num_replicas = int(self._strategy.num_replicas_in_sync)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return the scope in which variables are mirrored."""
+        return self._strategy.scope()
+
+    def distribute(self, batches: Iterable[Batch]) -> Iterator[Any]:
+        """Yield each batch cut into one part per replica."""
+        for batch in batches:
+            yield self._strategy.experimental_distribute_values_from_function(
+                lambda context, batch=batch: {
+                    name: _share(array, context.replica_id_in_sync_group, self.num_replicas)
+                    for name, array in batch.items()
+                }
+            )
+
+    def run(self, step: Callable[[Batch], Any], batch: Any) -> Any:
+        """Run the step on every replica and sum its results."""
+        result = self._strategy.run(step, args=(batch,))
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, result, axis=None)
+
+    def all_reduce(self, tensors: Any) -> Any:
+        """Sum tensors over replicas."""
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+    def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
+        """Update the variables on every replica."""
+        # Keras sums over replicas once more: hand it one share of a sum that is complete.
+        _apply_gradients(optimizer, [gradient / self.num_replicas for gradient in gradients])
+
+
+def build_distribution() -> Distribution:
+    """Return ``Mirrored`` where TensorFlow sees several GPUs, else ``SingleDevice``."""
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return Mirrored()
+    return SingleDevice()
+
+
+def _apply_gradients(optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
+    """Update the variables with which the optimizer was built."""
+    optimizer.apply(gradients)
+
+
+def _share(array: Any, replica: int, num_replicas: int) -> Any:
+    """Return the part of a batch that belongs to one replica."""
+    size = array.shape[0] // num_replicas
+    return array[replica * size : (replica + 1) * size]

@@ -1,0 +1,244 @@
+"""The training loop: steps, epochs, validation; one graph per bucket shape."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlpf.data.input_pipeline import BatchLoader, Epoch
+from mlpf.errors import MLPFError
+from mlpf.training.distribution import Distribution
+from mlpf.training.losses import TERM_NAMES, MLPFLoss
+from mlpf.training.optimizers import clip_gradients
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, float]
+EpochHook = Callable[[list[Record]], None]
+
+# The host reads losses this often: rarely enough to let a GPU run ahead, often enough to watch.
+_READ_INTERVAL_S = 0.25
+
+
+class TrainingDiverged(MLPFError):
+    """The loss became NaN or infinite."""
+
+
+class Progress(Protocol):
+    """Shows how an epoch advances."""
+
+    def start(self, epoch: int, num_epochs: int, num_events: int) -> None:
+        """Begin an epoch of ``num_events``."""
+
+    def update(self, num_events: int, loss: float) -> None:
+        """``num_events`` of the epoch are done, with this mean loss."""
+
+    def finish(self, record: Record) -> None:
+        """End an epoch with its record."""
+
+
+class Trainer:
+    """Trains one model.
+
+    Args:
+        model: X [B, N, F] -> dict of outputs; built in the scope of ``distribution``.
+        loss: terms of the loss.
+        optimizer: built in the same scope.
+        distribution: devices.
+        clipnorm: largest global norm of the gradients, None = any.
+        seed: dropout masks of an epoch follow from (seed, epoch).
+
+    Attributes:
+        num_traces: graphs made so far, for training and validation.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        loss: MLPFLoss,
+        optimizer: keras.optimizers.Optimizer,
+        distribution: Distribution,
+        *,
+        clipnorm: float | None = None,
+        seed: int = 0,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.num_traces = 0
+        self._loss = loss
+        self._distribution = distribution
+        self._clipnorm = clipnorm
+        self._seed = seed
+        with distribution.scope():
+            optimizer.build(model.trainable_variables)
+        self._train_step = tf.function(self._distributed(self._train_replica))
+        self._valid_step = tf.function(self._distributed(self._valid_replica))
+
+    def fit(
+        self,
+        train: BatchLoader,
+        valid: BatchLoader,
+        num_epochs: int,
+        *,
+        history: Sequence[Record] = (),
+        on_epoch_end: Sequence[EpochHook] = (),
+        progress: Progress | None = None,
+    ) -> list[Record]:
+        """Train until ``num_epochs`` epochs are recorded.
+
+        Args:
+            train: shuffled training batches.
+            valid: validation batches.
+            num_epochs: epochs in total, those of ``history`` included.
+            history: records of the epochs already done.
+            on_epoch_end: called in order with the history; its last record is the epoch just done,
+                and a hook may add metrics to it for the next ones.
+            progress: shows how an epoch advances.
+
+        Returns:
+            One record per epoch.
+
+        Raises:
+            TrainingDiverged: the loss of a step is NaN or infinite.
+        """
+        records = list(history)
+        for epoch in range(len(records) + 1, num_epochs + 1):
+            batches = train.epoch(epoch)
+            if progress:
+                progress.start(epoch, num_epochs, batches.plan.num_events)
+            record: Record = {"epoch": epoch}
+            record |= self._train_epoch(batches, epoch, progress)
+            started = time.perf_counter()
+            record |= {f"val_{name}": value for name, value in self.evaluate(valid).items()}
+            record["val_seconds"] = time.perf_counter() - started
+            record["bad_values"] = train.pool.num_bad_values + valid.pool.num_bad_values
+            record["num_traces"] = self.num_traces
+            records.append(record)
+            for hook in on_epoch_end:
+                hook(records)
+            if progress:
+                progress.finish(record)
+        return records
+
+    def evaluate(self, loader: BatchLoader) -> Record:
+        """Return loss and its terms over all events of ``loader``, each event counted once."""
+        sums = _Sums()
+        for batch in self._distribution.distribute(loader.epoch(0).batches):
+            sums.add(self._valid_step(batch))
+        return self._loss.components(*sums.read())
+
+    def _train_epoch(self, epoch_batches: Epoch, epoch: int, progress: Progress | None) -> Record:
+        """Make one pass over the training events and return its record."""
+        plan = epoch_batches.plan
+        self._reseed(epoch)
+        rate = float(self.optimizer.learning_rate)
+        sums = _Sums()
+        done, waited = 0, 0.0
+        started = last_read = time.perf_counter()
+        batches = iter(self._distribution.distribute(epoch_batches.batches))
+        for planned in plan.batches:
+            asked = time.perf_counter()
+            batch = next(batches)
+            now = time.perf_counter()
+            waited += now - asked
+            sums.add(self._train_step(batch))
+            done += int(np.sum(planned.indices >= 0))
+            if now - last_read > _READ_INTERVAL_S:
+                last_read = now
+                self._check(sums, epoch)
+                if progress:
+                    progress.update(done, self._loss.components(*sums.read())["loss"])
+        self._check(sums, epoch)
+        seconds = time.perf_counter() - started
+        return {
+            **self._loss.components(*sums.read()),
+            "learning_rate": rate,
+            "seconds": seconds,
+            "num_events": plan.num_events,
+            "events_per_second": plan.num_events / seconds,
+            "wait_share": waited / seconds,
+            "padded_fraction": plan.padded_fraction,
+        }
+
+    def _check(self, sums: "_Sums", epoch: int) -> None:
+        """Stop at the first step whose loss is not a number."""
+        sums.read()
+        if sums.first_bad is not None:
+            bad = sums.bad_terms(TERM_NAMES)
+            raise TrainingDiverged(
+                f"epoch {epoch}, step {sums.first_bad + 1}: the loss is not finite ({', '.join(bad)}); "
+                "lower setup.lr, set setup.clipnorm, or lengthen setup.lr_warmup_steps"
+            )
+
+    def _reseed(self, epoch: int) -> None:
+        """Set the random states of the model (dropout), so that a resumed run draws the same masks."""
+        weights = {id(weight) for weight in self.model.weights}
+        states = [v for v in self.model.variables if id(v) not in weights]
+        rng = np.random.default_rng([self._seed, epoch])
+        for state in states:
+            state.assign(rng.integers(0, 2**31, state.shape).astype(state.dtype))
+
+    def _distributed(self, step: Callable[[dict[str, Any]], Any]) -> Callable[[Any], Any]:
+        """Return a function of a distributed batch; its body runs once per trace."""
+
+        def run(batch: Any) -> Any:
+            self.num_traces += 1
+            return self._distribution.run(step, batch)
+
+        return run
+
+    def _train_replica(self, batch: dict[str, Any]) -> Any:
+        """Take one gradient step; return [2, T] sums of values and weights of this replica."""
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            outputs = self.model(batch["X"], training=True)
+            sums = self._loss.sums(batch["X"], batch["ygen"], outputs)
+            # Each replica divides by the weight of the whole batch: gradients then add up.
+            loss = self._loss.total(sums.values, self._distribution.all_reduce(sums.weights))
+        gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        gradients = clip_gradients(self._distribution.all_reduce(gradients), self._clipnorm)
+        self._distribution.apply(self.optimizer, gradients)
+        return tf.stack([sums.values, sums.weights])
+
+    def _valid_replica(self, batch: dict[str, Any]) -> Any:
+        """Return [2, T] sums of values and weights of this replica."""
+        outputs = self.model(batch["X"], training=False)
+        sums = self._loss.sums(batch["X"], batch["ygen"], outputs)
+        return tf.stack([sums.values, sums.weights])
+
+
+class _Sums:
+    """Sums of steps, read from the device late and added in float64."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Any] = []
+        self._total = np.zeros((2, len(TERM_NAMES)))
+        self._num_steps = 0
+        self.first_bad: int | None = None
+        self._bad = np.zeros(len(TERM_NAMES), bool)
+
+    def add(self, sums: Any) -> None:
+        """Add the [2, T] result of one step without reading it."""
+        self._waiting.append(sums)
+
+    def read(self) -> tuple[Any, Any]:
+        """Return values [T] and weights [T] of all steps so far."""
+        for sums in self._waiting:
+            numbers = sums.numpy().astype(np.float64)
+            if self.first_bad is None and not math.isfinite(float(numbers.sum())):
+                self.first_bad = self._num_steps
+                self._bad = ~np.isfinite(numbers[0])
+            self._total += numbers
+            self._num_steps += 1
+        self._waiting.clear()
+        return self._total[0].astype(np.float32), self._total[1].astype(np.float32)
+
+    def bad_terms(self, names: Sequence[str]) -> list[str]:
+        """Return the names of the terms that were not finite in the first bad step."""
+        return [name for name, bad in zip(names, self._bad, strict=True) if bad]

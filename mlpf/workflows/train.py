@@ -1,0 +1,246 @@
+"""Train a model: data, model, distribution and hooks into one run directory."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mlpf import runtime
+from mlpf.atomic import atomic_write
+from mlpf.config.loading import write_resolved
+from mlpf.config.schema import Config
+from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
+from mlpf.data.prepared import open_split
+from mlpf.errors import DataError, OutputExists
+from mlpf.layers.input_normalization import fit_normalization
+from mlpf.models import build_model
+from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter, TerminalProgress
+from mlpf.training.checkpoints import (
+    CheckpointWriter,
+    best_epoch,
+    find_checkpoint,
+    load_optimizer,
+    load_weights,
+    read_state,
+)
+from mlpf.training.distribution import Distribution, build_distribution
+from mlpf.training.losses import MLPFLoss
+from mlpf.training.optimizers import build_optimizer
+from mlpf.training.trainer import EpochHook, Record, Trainer
+
+_NORMALIZATION_EVENTS = 256  # events read at a time while fitting
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What a training did.
+
+    Attributes:
+        run_dir: run directory.
+        history: one record per epoch.
+        best_epoch: epoch, counted from 1, with the smallest monitored metric.
+        monitor: that metric.
+        seconds: wall time of this call.
+    """
+
+    run_dir: Path
+    history: list[Record]
+    best_epoch: int
+    monitor: str
+    seconds: float
+
+
+def run(
+    config: Config,
+    run_dir: Path,
+    *,
+    ntrain: int | None = None,
+    ntest: int | None = None,
+    weights: Path | None = None,
+    resume: bool = False,
+    num_cpus: int | None = None,
+) -> TrainingSummary:
+    """Train as ``config`` describes.
+
+    Args:
+        config: the whole configuration.
+        run_dir: directory of the run; must be empty or absent unless ``resume``.
+        ntrain: most training events per dataset.
+        ntest: most validation events.
+        weights: start from the weights of this run directory (its best), checkpoint or file.
+        resume: continue after the latest checkpoint of ``run_dir``.
+        num_cpus: threads; None = all cores.
+
+    Raises:
+        OutputExists: ``run_dir`` is not empty.
+        CheckpointError: a checkpoint is missing, damaged or of another model.
+        DataError: a dataset cannot be read or has no events.
+        TrainingDiverged: the loss is NaN or infinite.
+    """
+    started = time.perf_counter()
+    if not resume and run_dir.exists() and any(run_dir.iterdir()):
+        raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
+    runtime.set_threads(num_cpus)
+    runtime.grow_gpu_memory()
+    runtime.set_dtype_policy(config.setup.dtype)
+    runtime.set_seeds(config.setup.seed)
+    distribution = build_distribution()
+    train, valid = build_loaders(config, distribution.num_replicas, ntrain=ntrain, ntest=ntest)
+    trainer = _build_trainer(config, distribution, train)
+    history: list[Record] = []
+    if resume:
+        checkpoint = find_checkpoint(run_dir, "latest")
+        load_weights(checkpoint, trainer.model)
+        load_optimizer(checkpoint, trainer.optimizer)
+        history = read_state(checkpoint)["history"]
+    elif weights is not None:
+        is_run = (weights / "checkpoints").is_dir()
+        load_weights(find_checkpoint(weights) if is_run else weights, trainer.model)
+    _write_description(config, run_dir)
+    console = Console()
+    progress = TerminalProgress(console)
+    try:
+        history = trainer.fit(
+            train,
+            valid,
+            config.setup.num_epochs,
+            history=history,
+            on_epoch_end=_build_hooks(config, run_dir, trainer),
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    monitor = config.callbacks.checkpoint.monitor
+    summary = TrainingSummary(
+        run_dir, history, best_epoch(history, monitor), monitor, time.perf_counter() - started
+    )
+    console.print(_summary_table(summary))
+    return summary
+
+
+def build_loaders(
+    config: Config, num_replicas: int, *, ntrain: int | None = None, ntest: int | None = None
+) -> tuple[BatchLoader, BatchLoader]:
+    """Return the loaders of shuffled training batches and of validation batches.
+
+    Args:
+        config: the whole configuration.
+        num_replicas: devices that share a batch.
+        ntrain: most training events per dataset.
+        ntest: most validation events.
+
+    Raises:
+        DataError: a dataset cannot be read, or a split has no events.
+    """
+    names = [name for group in config.train_test_datasets.values() for name in group.datasets]
+    pool = EventPool([(open_split(name, config.datasets[name], "train"), ntrain) for name in names])
+    _require_events(pool, ", ".join(names), "train")
+    scale = num_replicas * config.batching.batch_multiplier
+    groups, position = [], 0
+    for group in config.train_test_datasets.values():
+        events = [pool.events_of(position + i) for i in range(len(group.datasets))]
+        groups.append((np.concatenate(events), group.batch_per_gpu * scale))
+        position += len(group.datasets)
+    name = config.validation_dataset
+    limits = [n for n in (config.validation_num_events, ntest) if n is not None and n >= 0]
+    valid = EventPool([(open_split(name, config.datasets[name], "valid"), min(limits, default=None))])
+    _require_events(valid, name, "valid")
+    growth = config.batching.bucket_growth if config.batching.bucket_by_sequence_length else math.inf
+    edges = length_buckets([pool, valid], config.parameters.combined_graph_layer.bin_size, growth)
+    valid_size = math.ceil(config.validation_batch_size / num_replicas) * num_replicas
+    return (
+        BatchLoader(pool, groups, edges, seed=config.setup.seed),
+        BatchLoader(valid, [(valid.events_of(0), valid_size)], edges),
+    )
+
+
+def _require_events(pool: EventPool, name: str, split: str) -> None:
+    """Refuse a split without events."""
+    if not pool.num_events:
+        raise DataError(f"{name}: split {split} has no events; build it from more files or other fractions")
+
+
+def _build_trainer(config: Config, distribution: Distribution, train: BatchLoader) -> Trainer:
+    """Build model, optimizer and loss on the devices of the run."""
+    with distribution.scope():
+        model = build_model(
+            config.parameters,
+            config.dataset.num_input_features,
+            config.dataset.num_input_classes,
+            config.dataset.num_output_classes,
+        )
+        _normalize(config, model, train.pool)
+        total_steps = len(train.plan(1)) * config.setup.num_epochs
+        optimizer = build_optimizer(config.setup, config.optimizer, total_steps)
+    return Trainer(
+        model,
+        MLPFLoss(config.loss),
+        optimizer,
+        distribution,
+        clipnorm=config.setup.clipnorm,
+        seed=config.setup.seed,
+    )
+
+
+def _normalize(config: Config, model: keras.Model, pool: EventPool) -> None:
+    """Fit the input normalisation to the training events, where the model has one."""
+    if not config.parameters.use_normalizer:
+        return
+
+    def batches() -> Iterator[np.ndarray]:
+        for first in range(0, pool.num_events, _NORMALIZATION_EVENTS):
+            indices = np.arange(first, min(first + _NORMALIZATION_EVENTS, pool.num_events))
+            yield pool.fetch_padded(indices, int(pool.lengths[indices].max()))["X"]
+
+    statistics = fit_normalization(batches(), config.dataset.num_input_classes)
+    model.input_normalization.set_statistics(statistics)
+
+
+def _build_hooks(config: Config, run_dir: Path, trainer: Trainer) -> list[EpochHook]:
+    """Return what happens after each epoch: first the checkpoint, then what only reports."""
+    hooks: list[EpochHook] = [
+        CheckpointWriter(run_dir, config.callbacks.checkpoint, trainer.model, trainer.optimizer),
+        HistoryWriter(run_dir / "history.json"),
+    ]
+    if config.callbacks.tensorboard:
+        hooks.append(TensorBoardWriter(run_dir / "logs"))
+    return hooks
+
+
+def _write_description(config: Config, run_dir: Path) -> None:
+    """Write what is needed to repeat the run."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_resolved(config, run_dir / "config.resolved.yaml")
+    with atomic_write(run_dir / "environment.json") as part:
+        part.write_text(json.dumps(runtime.environment(), indent=1))
+
+
+def _summary_table(summary: TrainingSummary) -> Table:
+    """Return the table that ends a training."""
+    history = summary.history
+    last, best = history[-1], history[summary.best_epoch - 1]
+    seconds = sum(record["seconds"] for record in history)
+    rows = {
+        "run directory": str(summary.run_dir),
+        "epochs": str(len(history)),
+        "best epoch": f"{summary.best_epoch} ({summary.monitor} {best[summary.monitor]:.5g})",
+        "loss, val_loss": f"{last['loss']:.5g}, {last['val_loss']:.5g}",
+        "training events/s": f"{sum(r['num_events'] for r in history) / seconds:.0f}, "
+        f"last epoch {last['events_per_second']:.0f}",
+        "wall time": f"{summary.seconds:.1f} s",
+        "waiting for data": f"{sum(r['wait_share'] * r['seconds'] for r in history) / seconds:.2%}",
+        "padding": f"{last['padded_fraction']:.1%}",
+        "graphs traced": str(last["num_traces"]),
+        "NaN or infinite inputs": str(last["bad_values"]),
+    }
+    table = Table("training", "", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
