@@ -1,0 +1,119 @@
+"""Run a model over the events of a dataset, in batches of few fixed shapes."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpf.data.batching import EMPTY_EVENT, Batch, bucket_edges, plan_epoch
+from mlpf.evaluation.particles import Array, rows_from_outputs
+
+Forward = Callable[[npt.NDArray[np.float32]], Mapping[str, Array]]
+
+
+class Split(Protocol):
+    """What inference needs of ``mlpf.data.prepared.PreparedSplit``."""
+
+    @property
+    def num_events(self) -> int:
+        """Number of events."""
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Elements of each event, [num_events]."""
+
+    def fetch(self, indices: Any, fields: Sequence[str] = ...) -> list[dict[str, np.ndarray]]:
+        """Return the fields of the events at ``indices``."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Result of ``predict``.
+
+    Attributes:
+        events: per event the fields that were fetched, in the order of the dataset.
+        predicted: per event rows of ``PARTICLE_COLUMNS`` for each element, [N_i, 7].
+        seconds: time spent in the model, tracing of the shapes not counted.
+        shapes: (B, N) of the batches, each traced once.
+    """
+
+    events: list[dict[str, np.ndarray]]
+    predicted: list[Array]
+    seconds: float
+    shapes: tuple[tuple[int, int], ...]
+
+    @property
+    def events_per_second(self) -> float:
+        """Events through the model per second."""
+        return len(self.events) / self.seconds if self.seconds > 0 else float("nan")
+
+
+def keras_forward(model: Any) -> Forward:
+    """Return a compiled forward pass of a Keras model, X [B, N, F] -> outputs as arrays."""
+    # XLA would compile each bucket for longer than an evaluation takes.
+    model.jit_compile = False
+    return model.predict_on_batch
+
+
+def predict(
+    forward: Forward,
+    split: Split,
+    *,
+    batch_size: int,
+    bin_size: int,
+    growth: float,
+    num_events: int = -1,
+    fields: Sequence[str] = ("X", "ygen", "ycand"),
+    on_batch: Callable[[int], None] | None = None,
+) -> Inference:
+    """Run a model over the first events of a split.
+
+    Args:
+        forward: X [B, N, F] -> outputs, e.g. ``keras_forward(model)``.
+        split: the events.
+        batch_size: events per batch B.
+        bin_size: elements per bin S; batches are padded to multiples of it.
+        growth: ratio of neighbouring bucket lengths.
+        num_events: first events only; -1 = all.
+        fields: what to fetch beside the predictions; must contain ``X``.
+        on_batch: called after each batch with its number of events.
+    """
+    total = split.num_events if num_events < 0 else min(num_events, split.num_events)
+    if total == 0:
+        return Inference([], [], 0.0, ())
+    lengths = np.asarray(split.lengths)[:total]
+    edges = bucket_edges(int(lengths.max()), bin_size, growth)
+    plan = plan_epoch(lengths, [(np.arange(total), batch_size)], edges)
+    events: list[dict[str, np.ndarray]] = [{}] * total
+    predicted: list[Array] = [np.empty(0)] * total
+    shapes: list[tuple[int, int]] = []
+    seconds = 0.0
+    for batch in plan.batches:
+        indices = batch.indices[batch.indices != EMPTY_EVENT]
+        fetched = split.fetch(indices, tuple(fields))
+        X = _pad([event["X"] for event in fetched], batch)
+        if X.shape[:2] not in shapes:
+            # The first call of a shape traces the model: not part of its speed.
+            forward(np.zeros_like(X))
+            shapes.append((X.shape[0], X.shape[1]))
+        start = time.perf_counter()
+        outputs = forward(X)
+        seconds += time.perf_counter() - start
+        rows = rows_from_outputs(outputs, [len(event["X"]) for event in fetched])
+        for index, event, particles in zip(indices, fetched, rows, strict=True):
+            events[index] = event
+            predicted[index] = particles
+        if on_batch is not None:
+            on_batch(len(indices))
+    return Inference(events, predicted, seconds, tuple(shapes))
+
+
+def _pad(events: Sequence[Array], batch: Batch) -> npt.NDArray[np.float32]:
+    """Stack X of events, [B, N, F] with zeros where there is no element or no event."""
+    X = np.zeros((len(batch.indices), batch.length, events[0].shape[1]), dtype=np.float32)
+    for i, event in enumerate(events):
+        X[i, : len(event)] = event
+    return X

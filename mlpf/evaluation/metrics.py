@@ -1,0 +1,235 @@
+"""Numbers that judge a reconstruction: jets, missing momentum, energy sums, efficiencies and fake rates.
+
+Definitions (``method`` is network, baseline, targets, or one of the two limits set by truth):
+
+* jet response: pt of the reconstructed jet over pt of the generated jet it is matched to;
+* matched fraction: generated jets with a partner over all generated jets;
+* missing momentum response: the same ratio of |sum of transverse momenta|, over events in which the
+  generated one is at least ``MIN_GEN_MET``;
+* energy response: ratio of the sums of energies of an event;
+* efficiency of class c: elements with target class c that were given c over elements with target class c;
+* fake rate of class c: elements given class c whose target is another class, "none" included, over
+  elements given class c. For class 0 ("none") it is the share of dropped elements that carry a particle.
+
+Uncertainties: bootstrap over events for medians and widths, binomial for fractions.
+"""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from mlpf.evaluation.particles import Array, Elements, IntArray
+from mlpf.evaluation.predictions import GEN, Predictions
+from mlpf.evaluation.statistics import (
+    Fraction,
+    Spread,
+    bootstrap_spread,
+    bootstrap_weights,
+    fraction,
+    spread,
+)
+from mlpf.physics.features import ELEMTYPE_CLUSTER, ELEMTYPE_TRACK
+from mlpf.physics.jets import MATCH_DELTA_R, definition_of
+from mlpf.physics.particles import CLASS_NAMES, NUM_CLASSES
+
+# GeV; below, the ratio of two nearly vanishing vector sums says nothing about a detector.
+MIN_GEN_MET = 10.0
+# GeV, edges of bins in the pt of the generated jet and in the energy of a particle.
+JET_PT_EDGES = (5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0)
+ENERGY_EDGES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
+
+NETWORK, BASELINE = "pred", "cand"
+
+
+def jet_response(predictions: Predictions, method: str) -> tuple[Array, Array, IntArray]:
+    """Return response, gen pt in GeV and event of the matched gen jets, all [Q]."""
+    gen, reco = predictions.matches[method]
+    gen_jets = predictions.jets[GEN]
+    gen_pt = gen_jets.pt[gen]
+    return predictions.jets[method].pt[reco] / gen_pt, gen_pt, gen_jets.event[gen]
+
+
+def met_response(predictions: Predictions, method: str) -> tuple[Array, IntArray]:
+    """Return missing momentum response and event of the events above ``MIN_GEN_MET``, both [Q]."""
+    gen = predictions.particles[GEN].missing_momentum()
+    event = np.flatnonzero(gen >= MIN_GEN_MET)
+    return predictions.particles[method].missing_momentum()[event] / gen[event], event
+
+
+def energy_response(predictions: Predictions, method: str) -> tuple[Array, IntArray]:
+    """Return energy response and event of the events with gen particles, both [Q]."""
+    particles, reference = predictions.particles[method], predictions.particles[GEN]
+    gen = reference.sum_per_event(reference.energy)
+    event = np.flatnonzero(gen > 0)
+    return particles.sum_per_event(particles.energy)[event] / gen[event], event
+
+
+def class_sums(predictions: Predictions, method: str, cls: int) -> tuple[IntArray, Array]:
+    """Return per event the number and the summed energy in GeV of the particles of a class, both [B]."""
+    particles = predictions.particles[method]
+    of_class = particles.select(particles.cls == cls)
+    return of_class.counts, of_class.sum_per_event(of_class.energy)
+
+
+def confusion_matrix(elements: Elements, method: str) -> IntArray:
+    """Count elements by target class (rows) and class given by ``method`` (columns), [C, C]."""
+    pair = elements.cls["target"] * NUM_CLASSES + elements.cls[method]
+    return np.bincount(pair, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
+
+
+def efficiency_and_fake_rate(elements: Elements, method: str) -> dict[str, dict[str, Fraction]]:
+    """Return class name -> ``efficiency`` and ``fake_rate`` of ``method`` against the targets."""
+    counts = confusion_matrix(elements, method)
+    return {
+        name: {
+            "efficiency": fraction(int(counts[c, c]), int(counts[c].sum())),
+            "fake_rate": fraction(int(counts[:, c].sum() - counts[c, c]), int(counts[:, c].sum())),
+        }
+        for c, name in enumerate(CLASS_NAMES)
+    }
+
+
+def class_fractions_by_energy(
+    elements: Elements, method: str, cls: int, edges: tuple[float, ...] = ENERGY_EDGES
+) -> dict[str, list[Fraction]]:
+    """Return ``efficiency`` and ``fake_rate`` of a class in bins of energy.
+
+    The efficiency is binned in the energy of the target, the fake rate in that of the particle given.
+
+    Args:
+        elements: elements of all events.
+        method: ``"pred"`` or ``"cand"``.
+        cls: class index above 0.
+        edges: bin edges in GeV.
+    """
+    target, given = elements.cls["target"] == cls, elements.cls[method] == cls
+
+    def binned(passed: Array, total: Array, energy: Array) -> list[Fraction]:
+        above, below = np.histogram(energy[passed], edges)[0], np.histogram(energy[total], edges)[0]
+        return [fraction(int(a), int(b)) for a, b in zip(above, below, strict=True)]
+
+    return {
+        "efficiency": binned(target & given, target, elements.energy["target"]),
+        "fake_rate": binned(given & ~target, given, elements.energy[method]),
+    }
+
+
+def binned_jet_response(
+    predictions: Predictions, method: str, weights: IntArray, edges: tuple[float, ...] = JET_PT_EDGES
+) -> list[dict[str, float]]:
+    """Return per bin of gen jet pt: median, IQR/median, their uncertainties, number of jets."""
+    response, gen_pt, event = jet_response(predictions, method)
+    bins = np.digitize(gen_pt, edges) - 1
+    return [
+        _with_uncertainty(response[bins == i], event[bins == i], weights)[0] for i in range(len(edges) - 1)
+    ]
+
+
+def evaluate_predictions(predictions: Predictions, num_resamples: int = 200, seed: int = 1) -> dict[str, Any]:
+    """Compute all numbers of one dataset.
+
+    Args:
+        predictions: of the dataset.
+        num_resamples: resamples of the bootstrap.
+        seed: seed of the bootstrap.
+
+    Returns:
+        Data for JSON (None where a number is undefined): ``jet_definition``, ``methods`` (per method
+        ``jet``, ``met``, ``energy``), ``classes`` and ``confusion`` (network and baseline),
+        ``comparison`` (network against baseline and limits).
+    """
+    weights = bootstrap_weights(predictions.num_events, num_resamples, seed)
+    methods, widths = {}, {}
+    for method in predictions.methods:
+        methods[method], widths[method] = _method_numbers(predictions, method, weights)
+    definition = definition_of(predictions.jet_algorithm)
+    elements = predictions.elements
+    numbers = {
+        "num_events": predictions.num_events,
+        "num_elements": len(elements.elemtype),
+        "num_tracks": int(np.sum(elements.elemtype == ELEMTYPE_TRACK)),
+        "num_clusters": int(np.sum(elements.elemtype == ELEMTYPE_CLUSTER)),
+        "num_gen_jets": len(predictions.jets[GEN]),
+        "gen_reference": predictions.gen_reference,
+        "jet_definition": {
+            "algorithm": predictions.jet_algorithm,
+            **{k: v for k, v in asdict(definition).items() if k != "fastjet_algorithm"},
+            "match_delta_r": MATCH_DELTA_R,
+        },
+        "min_gen_met": MIN_GEN_MET,
+        "methods": methods,
+        "classes": {
+            m: {
+                name: {k: asdict(f) for k, f in both.items()}
+                for name, both in efficiency_and_fake_rate(elements, m).items()
+            }
+            for m in (NETWORK, BASELINE)
+        },
+        "confusion": {m: confusion_matrix(elements, m).tolist() for m in (NETWORK, BASELINE)},
+        "comparison": _comparison(methods, widths),
+    }
+    return _without_nan(numbers)
+
+
+def _with_uncertainty(values: Array, event: IntArray, weights: IntArray) -> tuple[dict[str, float], Array]:
+    """Median and IQR/median with bootstrap uncertainties; the second item is IQR/median per resample."""
+    centre: Spread = spread(values)
+    medians, widths = bootstrap_spread(values, event, weights)
+    return {
+        **asdict(centre),
+        "median_uncertainty": _deviation(medians),
+        "iqr_over_median_uncertainty": _deviation(widths),
+    }, widths
+
+
+def _deviation(values: Array) -> float:
+    """Standard deviation over the resamples in which the number is defined."""
+    defined = values[np.isfinite(values)]
+    return float(np.std(defined)) if len(defined) > 1 else math.nan
+
+
+def _method_numbers(predictions: Predictions, method: str, weights: IntArray) -> tuple[dict[str, Any], Array]:
+    response, _, event = jet_response(predictions, method)
+    jet, widths = _with_uncertainty(response, event, weights)
+    matched = fraction(len(response), len(predictions.jets[GEN]))
+    met, _ = _with_uncertainty(*met_response(predictions, method), weights)
+    energy, _ = _with_uncertainty(*energy_response(predictions, method), weights)
+    jet = {
+        **jet,
+        "matched_fraction": matched.value,
+        "matched_fraction_uncertainty": matched.uncertainty,
+        "num_jets": len(predictions.jets[method]),
+    }
+    particles_per_event = len(predictions.particles[method].cls) / max(predictions.num_events, 1)
+    return {"jet": jet, "met": met, "energy": energy, "particles_per_event": particles_per_event}, widths
+
+
+def _comparison(methods: dict[str, dict[str, Any]], widths: dict[str, Array]) -> dict[str, Any]:
+    """Network minus baseline in IQR/median of the jet response, and the way gone to the limits.
+
+    ``gap_closed_to_<limit>`` is (baseline - network) / (baseline - limit): 0 = like the baseline, 1 = at
+    the limit. The uncertainty is that of the paired difference.
+    """
+    width = {m: numbers["jet"]["iqr_over_median"] for m, numbers in methods.items()}
+    gain = width[BASELINE] - width[NETWORK]
+    result = {
+        "iqr_over_median_difference": -gain,
+        "iqr_over_median_difference_uncertainty": _deviation(widths[NETWORK] - widths[BASELINE]),
+    }
+    for limit in ("oracle", "perfect"):
+        if limit in width and width[BASELINE] != width[limit]:
+            result[f"gap_closed_to_{limit}"] = gain / (width[BASELINE] - width[limit])
+    return result
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace numbers that are not finite by None: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

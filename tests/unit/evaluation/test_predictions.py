@@ -1,0 +1,95 @@
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlpf.errors import DataError
+from mlpf.evaluation.metrics import evaluate_predictions
+from mlpf.evaluation.predictions import Predictions, make_predictions, read_predictions, write_predictions
+from tests.support.events import dijet_events, rows_of
+
+
+def some_predictions(number: int = 4) -> Predictions:
+    events = dijet_events(number)
+    predicted = rows_of(events)
+    if number > 1:
+        predicted[1] = predicted[1] * 0  # an event in which nothing was found
+    return make_predictions("clic/dijet", events, predicted, "ee_genkt")
+
+
+@pytest.mark.parametrize("number", [4, 1, 0])
+def test_predictions_survive_the_round_trip(tmp_path, number):
+    written = some_predictions(number)
+    write_predictions(written, tmp_path / "p" / "dijet.parquet")
+    read = read_predictions(tmp_path / "p" / "dijet.parquet")
+    assert (read.dataset, read.gen_reference, read.jet_algorithm) == (
+        written.dataset,
+        written.gen_reference,
+        "ee_genkt",
+    )
+    assert read.event == written.event
+    assert read.methods == written.methods
+    for name, particles in written.particles.items():
+        for field in dataclasses.fields(particles):
+            expected = getattr(particles, field.name)
+            np.testing.assert_array_equal(getattr(read.particles[name], field.name), expected)
+    for name, jets in written.jets.items():
+        np.testing.assert_array_equal(read.jets[name].counts, jets.counts)
+        np.testing.assert_allclose(read.jets[name].pt, jets.pt, rtol=1e-6)  # float32 on disk
+    for name, (gen, reco) in written.matches.items():
+        assert read.matches[name][0].tolist() == gen.tolist()
+        assert read.matches[name][1].tolist() == reco.tolist()
+    np.testing.assert_array_equal(read.elements.cls["pred"], written.elements.cls["pred"])
+
+
+def test_metrics_of_the_file_are_those_of_the_memory(tmp_path):
+    written = some_predictions()
+    write_predictions(written, tmp_path / "dijet.parquet")
+    before = evaluate_predictions(written)
+    after = evaluate_predictions(read_predictions(tmp_path / "dijet.parquet"))
+    assert after["classes"] == before["classes"]
+    for method in before["methods"]:
+        expected = before["methods"][method]["jet"]
+        # jets are float32 on disk
+        assert after["methods"][method]["jet"] == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+
+def test_targets_are_the_reference_of_a_dataset_without_gen_particles():
+    events = [{k: e[k] for k in ("X", "ygen", "ycand")} for e in dijet_events(2)]
+    predictions = make_predictions("clic/dijet", events, rows_of(events), "antikt")
+    assert predictions.gen_reference == "targets"
+    assert predictions.methods == ("pred", "cand", "target")
+    assert predictions.event == ["0", "1"]
+
+
+def test_nested_columns_are_reached_by_name(tmp_path):
+    write_predictions(some_predictions(), tmp_path / "dijet.parquet")
+    row = pq.read_table(tmp_path / "dijet.parquet").to_pylist()[0]
+    assert row["event"] == "dijet_0"
+    assert len(row["particles"]["gen"]["pt"]) == 10
+    assert len(row["elements"]["target"]["cls"]) == 12
+    assert row["matched_jets"]["pred"] == {"gen": [0, 1], "reco": [0, 1]}
+
+
+def test_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(table, path):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pq, "write_table", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write_predictions(some_predictions(), tmp_path / "dijet.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_hold_no_predictions_are_errors(tmp_path):
+    with pytest.raises(DataError, match="no such file; `mlpf evaluate"):
+        read_predictions(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("text")
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        read_predictions(tmp_path / "text.parquet")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
+    with pytest.raises(DataError, match="holds no predictions"):
+        read_predictions(tmp_path / "other.parquet")
