@@ -140,14 +140,15 @@ def helix_features(x, radius: float = CLIC_RADIUS_MM, half_length: float = CLIC_
     length = ops.sqrt(ops.sum(position * position, axis=-1, keepdims=True))
     depth = ops.where(kind == ELEMTYPE_CLUSTER, 1e-3 * (length - distance), ops.zeros_like(length))
     pt, energy = (ops.maximum(x[..., COMMON[n] : COMMON[n] + 1], 0.0) for n in ("pt", "energy"))
+    # log(1 + v) and not log1p: the latter does not export to ONNX.
     parts = [
         direction,
         1e-3 * point,
         *_octaves(azimuth[..., 0:1], azimuth[..., 1:2]),
         *_octaves(direction[..., 2:3], transverse),
         depth,
-        ops.log1p(pt),
-        ops.log1p(energy),
+        ops.log(1.0 + pt),
+        ops.log(1.0 + energy),
         0.1 * ops.sqrt(energy),
     ]
     return _finite(ops.concatenate(parts, axis=-1))

@@ -44,7 +44,8 @@ class InputNormalization(keras.layers.Layer):
         raw = x[..., 1:]
         raw = ops.where(ops.abs(raw) <= np.finfo(np.float32).max, raw, ops.zeros_like(raw))
         v = raw / scale
-        y = (ops.sign(v) * ops.log1p(ops.abs(v)) - mean) / std
+        # log(1 + |v|) and not log1p: the latter does not export to ONNX.
+        y = (ops.sign(v) * ops.log(1.0 + ops.abs(v)) - mean) / std
         y = ops.where(self.adapted > 0, ops.clip(y, -CLIP, CLIP), raw)
         return ops.concatenate([x[..., :1], y], axis=-1)
 

@@ -80,36 +80,41 @@ class PFNetDense(keras.Model):
             "combined_graph_layer": dict(combined_graph_layer),
             "output_decoding": dict(output_decoding),
         }
-        policy = self.dtype_policy
         self.num_input_features = num_input_features
+        self.num_output_classes = num_output_classes
         self.bin_size = int(combined_graph_layer["bin_size"])
         self.additive = node_update_mode == "additive"
         self.skip_connection = skip_connection
-        self.input_normalization = None
-        if use_normalizer:
-            self.input_normalization = InputNormalization(num_input_classes, name="input_normalization")
         self.encoding = InputEncoding(num_input_classes, input_encoding, name="input_encoding")
         self._activate = keras.activations.get(activation)
+        self._make_layers(**self._config)
+
+    def _make_layers(self, **c: Any) -> None:
+        """Create the layers that the configuration makes optional or repeats."""
+        policy = self.dtype_policy
+        graph = c["combined_graph_layer"]
+        self.input_normalization = None
+        if c["use_normalizer"]:
+            self.input_normalization = InputNormalization(c["num_input_classes"], name="input_normalization")
         self.node_encoding = None
-        if do_node_encoding:
+        if c["do_node_encoding"]:
             self.node_encoding = FFN(
-                combined_graph_layer["node_message"]["output_dim"],
-                node_encoding_hidden_dim,
-                1,
-                activation=activation,
+                graph["node_message"]["output_dim"],
+                c["node_encoding_hidden_dim"],
+                num_layers=1,
+                activation=c["activation"],
                 dtype=policy,
                 name="node_encoding",
             )
-        self.cg_id = [
-            CombinedGraphLayer(**combined_graph_layer, dtype=policy, name=f"cg_id_{i}")
-            for i in range(num_graph_layers_id)
-        ]
-        self.cg_reg = [
-            CombinedGraphLayer(**combined_graph_layer, dtype=policy, name=f"cg_reg_{i}")
-            for i in range(num_graph_layers_reg)
-        ]
+        self.cg_id, self.cg_reg = (
+            [
+                CombinedGraphLayer(**graph, dtype=policy, name=f"cg_{stack}_{i}")
+                for i in range(c[f"num_graph_layers_{stack}"])
+            ]
+            for stack in ("id", "reg")
+        )
         self.decoding = OutputDecoding(
-            num_output_classes, **output_decoding, dtype=policy, name="output_decoding"
+            c["num_output_classes"], **c["output_decoding"], dtype=policy, name="output_decoding"
         )
 
     def build(self, input_shape):
