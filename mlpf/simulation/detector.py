@@ -109,7 +109,7 @@ class Detector:
 
     @property
     def bending(self) -> float:
-        """pT = bending x radius of curvature for unit charge, GeV/mm."""
+        """Transverse momentum per radius of curvature of a unit charge, GeV/mm."""
         return SPEED_OF_LIGHT * 1e-6 * self.field
 
     def depth(self, x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
