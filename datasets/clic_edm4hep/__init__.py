@@ -1,0 +1,1 @@
+"""CLIC events from EDM4HEP files."""
