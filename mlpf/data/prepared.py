@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class PreparedSplit:
 
     def __init__(self, builder: Any, path: Path, split: str) -> None:
         self._builder = builder
-        self._sources: dict[tuple[str, ...], Any] = {}
+        self._decoders: dict[tuple[str, ...], Callable[[bytes], dict[str, Any]]] = {}
         self.path = path
         self.split = split
         self.num_events = int(builder.info.splits[split].num_examples)
@@ -67,9 +67,9 @@ class PreparedSplit:
         Raises:
             DataError: a field that the dataset does not have, or a damaged record.
         """
-        source = self._source(tuple(fields))
+        decode = self._decoder(tuple(fields))
         try:
-            events = source.__getitems__([int(i) for i in indices])
+            events = [decode(record) for record in self._records.__getitems__([int(i) for i in indices])]
         except (RuntimeError, OSError) as error:
             raise DataError(
                 f"{self.path}: split {self.split!r} cannot be read ({str(error)[:120]}); "
@@ -104,9 +104,10 @@ class PreparedSplit:
         files = [(Path(f).name, Path(f).stat().st_size, Path(f).stat().st_mtime_ns) for f in info.filepaths]
         return hashlib.blake2b(repr(files).encode(), digest_size=8).hexdigest()
 
-    def _source(self, fields: tuple[str, ...]) -> Any:
-        if fields not in self._sources:
-            from tensorflow_datasets.core import decode
+    def _decoder(self, fields: tuple[str, ...]) -> Callable[[bytes], dict[str, Any]]:
+        """Return a function that decodes only ``fields`` of a record: the others are never unpacked."""
+        if fields not in self._decoders:
+            import tensorflow_datasets as tfds
 
             for name in fields:
                 if name not in self.fields:
@@ -114,9 +115,17 @@ class PreparedSplit:
                         f"{self.path}: no field {name!r}, the dataset has {', '.join(self.fields)}; "
                         "build it with mlpf build to have them all"
                     )
-            decoders = decode.PartialDecoding(dict.fromkeys(fields, True))
-            self._sources[fields] = self._builder.as_data_source(split=self.split, decoders=decoders)
-        return self._sources[fields]
+            features = tfds.features.FeaturesDict(
+                {name: self._builder.info.features[name] for name in fields}
+            )
+            self._decoders[fields] = features.deserialize_example_np
+        return self._decoders[fields]
+
+    @cached_property
+    def _records(self) -> Any:
+        from tensorflow_datasets.core.decode import DeserializeMethod
+
+        return self._builder.as_data_source(split=self.split, deserialize_method=DeserializeMethod.RAW_BYTES)
 
 
 def _to_array(value: Any) -> npt.NDArray:
