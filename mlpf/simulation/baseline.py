@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from mlpf.physics.particles import CLASSES
 from mlpf.simulation.baseline_matching import (
-    ECAL_HADRON_SCALE,
     Shapes,
     centroid_distance,
     cluster_shapes,
@@ -20,6 +19,7 @@ from mlpf.simulation.baseline_matching import (
 )
 from mlpf.simulation.detector import Detector
 from mlpf.simulation.records import Candidates, Clusters, FloatArray, Hits, IntArray, Tracks
+from mlpf.simulation.showers import HADRON_SCALE_ECAL
 
 PION, PHOTON, NEUTRAL_HADRON, ELECTRON, MUON = 211, 22, 130, 11, 13
 MASS_GEV = {c.pdg: c.mass_gev for c in CLASSES}
@@ -242,7 +242,7 @@ def _residual(
 ) -> tuple[int, int, float]:
     """Return (cluster, pdg, energy) of the neutral particle that explains an excess over the tracks."""
     if shapes.ecal_share[cluster] > settings.residual_photon_ecal_share:
-        return cluster, PHOTON, excess * ECAL_HADRON_SCALE
+        return cluster, PHOTON, excess * HADRON_SCALE_ECAL
     return cluster, NEUTRAL_HADRON, excess
 
 

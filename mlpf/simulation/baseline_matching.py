@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.simulation.calorimeter import muon_layer_crossings
 from mlpf.simulation.clustering import HCAL, MUON, SYSTEM_OF_COLLECTION, nearest_within
-from mlpf.simulation.detector import Detector, MuonSystem
+from mlpf.simulation.detector import Detector
 from mlpf.simulation.helix import Helix
 from mlpf.simulation.records import Clusters, FloatArray, Hits, IntArray, Tracks
-
-# e/h of the ECAL: what it measures of a hadronic shower, relative to an electromagnetic one.
-ECAL_HADRON_SCALE = 0.80
+from mlpf.simulation.showers import HADRON_SCALE_ECAL
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def cluster_shapes(hits: Hits, clusters: Clusters, detector: Detector) -> Shapes
     width = np.sqrt(np.bincount(of, energy * transverse2, num) / clusters.energy)
     return Shapes(
         em_energy=clusters.energy,
-        had_energy=clusters.energy_ecal / ECAL_HADRON_SCALE + clusters.energy_hcal,
+        had_energy=clusters.energy_ecal / HADRON_SCALE_ECAL + clusters.energy_hcal,
         ecal_share=ecal_share,
         depth=depth,
         width=width,
@@ -170,29 +169,10 @@ def muon_votes(
     if not (muon.size and reaching.size):
         return votes
     helix = Helix.from_states(tracks.at_calorimeter).take(reaching)
-    points, owner = _yoke_points(helix, detector.muon)
-    if not len(points):
+    owner, _, _, *crossing, _ = muon_layer_crossings(helix, detector)
+    if not owner.size:
         return votes
     position = np.stack((hits.x[muon], hits.y[muon], hits.z[muon]), axis=1)
-    _, nearest = nearest_within(points, position, settings.muon_tolerance)
+    _, nearest = nearest_within(np.stack(crossing, axis=1), position, settings.muon_tolerance)
     np.add.at(votes, reaching[owner[nearest]], 1)
     return votes
-
-
-def _yoke_points(helix: Helix, yoke: MuonSystem) -> tuple[FloatArray, IntArray]:
-    """Crossings of T helices with the layers of the yoke: points [n, 3] in mm and their helices [n]."""
-    angles = [helix.cylinder_angle(radius) for radius in yoke.barrel_radii]
-    angles += [helix.plane_angle(z) for z in yoke.endcap_positions]
-    points, owner = [], []
-    for layer, angle in enumerate(angles):
-        # Tracks that have turned around belong to the tracker, not to the yoke.
-        crossing = np.flatnonzero(angle < np.pi)
-        x, y, z, _ = helix.take(crossing).at(angle[crossing])
-        if layer < yoke.layers:
-            inside = np.abs(z) < yoke.barrel_half_length
-        else:
-            radius = np.hypot(x, y)
-            inside = (radius > yoke.endcap_inner_radius) & (radius < yoke.outer_radius)
-        points.append(np.stack((x, y, z), axis=1)[inside])
-        owner.append(crossing[inside])
-    return np.concatenate(points), np.concatenate(owner)

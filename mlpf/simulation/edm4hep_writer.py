@@ -4,7 +4,6 @@ Leaves carry the names and types that podio gave them (EDM4hep 0.7); ``X#n`` is 
 ``X_n`` its n-th vector member. Covariances are left out: uproot cannot write lists of fixed-size arrays.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -14,6 +13,7 @@ import awkward as ak
 import numpy as np
 import uproot
 
+from mlpf.atomic import atomic_write
 from mlpf.errors import DataError
 from mlpf.simulation.records import (
     HIT_COLLECTIONS,
@@ -85,30 +85,25 @@ def write_events(path: Path, events: Iterable[SimulatedEvent], provenance: Prove
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with uproot.recreate(part, compression=uproot.ZSTD(5)) as file:
-            tree = None
-            for chunk in _chunks(events):
-                arrays = {name: _jagged(chunk, make) for name, make in COLLECTIONS.items()}
-                if tree is None:
-                    tree = file.mktree(
-                        "events",
-                        {name: array.type.content for name, array in arrays.items()},
-                        counter_name=lambda name: f"n_{name}",
-                        field_name=lambda collection, leaf: f"{collection}.{leaf}",
-                    )
-                tree.extend(arrays)
+    with atomic_write(path) as part, uproot.recreate(part, compression=uproot.ZSTD(5)) as file:
+        tree = None
+        for chunk in _chunks(events):
+            arrays = {name: _jagged(chunk, make) for name, make in COLLECTIONS.items()}
             if tree is None:
-                raise ValueError(f"{path}: no events to write")
-            file["metadata"] = {
-                "m_names": ak.Array([list(COLLECTION_IDS)]),
-                "m_collectionIDs": ak.Array([list(COLLECTION_IDS.values())]),
-                **{f"simulation_{key}": ak.Array([value]) for key, value in asdict(provenance).items()},
-            }
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+                tree = file.mktree(
+                    "events",
+                    {name: array.type.content for name, array in arrays.items()},
+                    counter_name=lambda name: f"n_{name}",
+                    field_name=lambda collection, leaf: f"{collection}.{leaf}",
+                )
+            tree.extend(arrays)
+        if tree is None:
+            raise ValueError(f"{path}: no events to write")
+        file["metadata"] = {
+            "m_names": ak.Array([list(COLLECTION_IDS)]),
+            "m_collectionIDs": ak.Array([list(COLLECTION_IDS.values())]),
+            **{f"simulation_{key}": ak.Array([value]) for key, value in asdict(provenance).items()},
+        }
 
 
 def read_provenance(path: Path) -> Provenance:
