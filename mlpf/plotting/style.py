@@ -1,0 +1,70 @@
+"""How all figures look: mplhep's style at a size for reports, and one colour per method."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import mplhep
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlpf.plotting.tables import METHOD_NAMES
+
+# Colours that people with colour blindness can tell apart (Petroff, arXiv:2107.02270).
+COLORS = {
+    "gen": "black",
+    "pred": "#bd1f01",
+    "cand": "#3f90da",
+    "target": "#94a4a2",
+    "oracle": "#ffa90e",
+    "perfect": "#832db6",
+}
+LABELS = {"gen": "generated", **METHOD_NAMES}
+
+_OVERRIDES = {
+    # The font of mplhep is not on every machine; this one comes with matplotlib.
+    "font.family": "DejaVu Sans",
+    "font.size": 11.0,
+    "axes.labelsize": 11.0,
+    "xtick.labelsize": 10.0,
+    "ytick.labelsize": 10.0,
+    "legend.fontsize": 9.0,
+    "axes.titlesize": 10.0,
+    "figure.dpi": 100,
+    "lines.linewidth": 1.5,
+    "figure.constrained_layout.use": True,
+    "mathtext.fontset": "dejavusans",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and save with the style of the package; restores the settings afterwards."""
+    with mpl.rc_context():
+        mpl.rcParams.update({k: v for k, v in mplhep.style.ROOT.items() if not k.startswith("savefig")})
+        mpl.rcParams.update(_OVERRIDES)
+        yield
+
+
+def single(title: str, size: tuple[float, float] = (6.0, 4.5)) -> tuple[Figure, Axes]:
+    """Return a figure with one panel. No pyplot: nothing is kept after the figure is dropped."""
+    figure = Figure(figsize=size)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left")
+    return figure, axes
+
+
+def with_ratio(title: str, size: tuple[float, float] = (6.0, 5.5)) -> tuple[Figure, Axes, Axes]:
+    """Return a figure with a main panel and a ratio panel below it that shares its x axis."""
+    figure = Figure(figsize=size)
+    main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    main.set_title(title, loc="left")
+    return figure, main, ratio
+
+
+def pair(title: str, size: tuple[float, float] = (10.0, 4.5)) -> tuple[Figure, list[Axes]]:
+    """Return a figure with two panels side by side."""
+    figure = Figure(figsize=size)
+    axes = list(figure.subplots(1, 2))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return figure, axes

@@ -1,0 +1,86 @@
+"""Numbers of metrics.json as text: rows of tables and sentences, for the terminal and the report."""
+
+from typing import Any
+
+NETWORK, BASELINE = "pred", "cand"
+METHOD_NAMES = {
+    "pred": "network",
+    "cand": "baseline",
+    "target": "targets",
+    "oracle": "oracle (whole clusters)",
+    "perfect": "perfect assignment",
+}
+
+
+def number(value: float | None, uncertainty: float | None = None, digits: int = 4) -> str:
+    """Format a number of metrics.json, with its uncertainty if there is one."""
+    if value is None:
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text if uncertainty is None else f"{text} ± {uncertainty:.{digits}f}"
+
+
+def response_rows(numbers: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the response table, one row per method."""
+    header = ["method", "jet median", "jet IQR/median", "matched", "MET median", "MET IQR/median", "energy"]
+    rows = []
+    for method, values in numbers["methods"].items():
+        jet, met, energy = values["jet"], values["met"], values["energy"]
+        rows.append(
+            [
+                METHOD_NAMES[method],
+                number(jet["median"], jet["median_uncertainty"]),
+                number(jet["iqr_over_median"], jet["iqr_over_median_uncertainty"]),
+                number(jet["matched_fraction"], jet["matched_fraction_uncertainty"], 3),
+                number(met["median"], met["median_uncertainty"], 3),
+                number(met["iqr_over_median"], met["iqr_over_median_uncertainty"], 3),
+                number(energy["median"], energy["median_uncertainty"], 3),
+            ]
+        )
+    return header, rows
+
+
+def class_rows(numbers: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table of efficiencies and fake rates, one row per class."""
+    methods = (NETWORK, BASELINE)
+    quantities = {"efficiency": "efficiency", "fake rate": "fake_rate"}
+    header = ["class", *(f"{METHOD_NAMES[m]} {text}" for text in quantities for m in methods)]
+    rows = []
+    for name in numbers["classes"][NETWORK]:
+        cells = [numbers["classes"][m][name][key] for key in quantities.values() for m in methods]
+        rows.append([name, *(number(c["value"], c["uncertainty"], 3) for c in cells)])
+    return header, rows
+
+
+def caption(numbers: dict[str, Any]) -> str:
+    """Say what the numbers of a dataset refer to."""
+    jet = numbers["jet_definition"]
+    exponent = "" if jet["exponent"] is None else f" p={jet['exponent']:g}"
+    reference = numbers["gen_reference"].replace("_", " ")
+    return (
+        f"{numbers['num_events']} {numbers['split']} events, {numbers['num_gen_jets']} jets of {reference}, "
+        f"{jet['algorithm']} R={jet['radius']:g}{exponent}, pt > {jet['min_pt']:g} GeV, "
+        f"matched one to one within dR < {jet['match_delta_r']:g}; "
+        f"network {numbers['inference_events_per_second']:g} events/s"
+    )
+
+
+def scale_sentence(numbers: dict[str, Any]) -> str:
+    """Say where the network stands between baseline, oracle and perfect assignment."""
+    width = {m: v["jet"]["iqr_over_median"] for m, v in numbers["methods"].items()}
+    scale = ", ".join(
+        f"{METHOD_NAMES[m]} {number(width[m])}" for m in ("cand", "oracle", "perfect", "pred") if m in width
+    )
+    comparison = numbers["comparison"]
+    difference = comparison["iqr_over_median_difference"]
+    if difference is None:
+        return f"jet response IQR/median: {scale}"
+    verdict = "better than" if difference < 0 else "not better than"
+    spread = number(difference, comparison["iqr_over_median_difference_uncertainty"])
+    gaps = [
+        f"{100 * comparison[f'gap_closed_to_{limit}']:.0f} % of the way to {METHOD_NAMES[limit]}"
+        for limit in ("oracle", "perfect")
+        if comparison.get(f"gap_closed_to_{limit}") is not None
+    ]
+    tail = f"; {', '.join(gaps)}" if gaps else ""
+    return f"jet response IQR/median: {scale}; network is {verdict} the baseline by {spread} (paired){tail}"

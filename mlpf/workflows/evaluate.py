@@ -1,0 +1,156 @@
+"""Evaluate a trained model: predictions, metrics.json and two tables per dataset."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlpf import runtime
+from mlpf.atomic import atomic_write
+from mlpf.config.schema import Config, EvaluationDatasetConfig
+from mlpf.data.prepared import open_split
+from mlpf.errors import DataError
+from mlpf.evaluation.inference import Forward, keras_forward, predict
+from mlpf.evaluation.metrics import evaluate_predictions
+from mlpf.evaluation.predictions import make_predictions, write_predictions
+from mlpf.plotting.tables import caption, class_rows, response_rows, scale_sentence
+from mlpf.workflows.trained import load_run_config, load_trained_model
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+WANTED_FIELDS = ("X", "ygen", "ycand", "gen_particles", "oracle_particles", "perfect_particles", "event")
+
+
+def predictions_path(run_dir: Path, dataset: str) -> Path:
+    """Return where the predictions of a dataset are."""
+    return run_dir / "predictions" / f"{dataset.replace('/', '_')}.parquet"
+
+
+def run(
+    run_dir: Path,
+    *,
+    weights: str | Path | None = None,
+    num_events: int | None = None,
+    data_dir: Path | None = None,
+) -> dict[str, Any]:
+    """Evaluate a run on the datasets of its configuration.
+
+    Args:
+        run_dir: run directory of a training.
+        weights: ``best`` (default), ``latest``, or the path of a checkpoint.
+        num_events: most events per dataset; default as the configuration says.
+        data_dir: where all datasets are; default as the configuration says.
+
+    Returns:
+        What ``metrics.json`` holds. Datasets that are not built are listed under ``skipped``.
+
+    Raises:
+        DataError: none of the datasets is built, or one is damaged.
+        CheckpointError: no run directory, or its checkpoint is missing or of another model.
+    """
+    run_dir = Path(run_dir)
+    config = load_run_config(run_dir)
+    if data_dir is not None:
+        config = config.with_data_dir(str(data_dir))
+    skipped = _not_built(config)
+    names = [name for name in config.evaluation_datasets if name not in skipped]
+    if not names:
+        reasons = "; ".join(skipped.values()) or "evaluation_datasets is empty"
+        raise DataError(f"{run_dir}: nothing to evaluate on: {reasons}")
+    for reason in skipped.values():
+        logger.warning("skipped %s", reason)
+    runtime.grow_gpu_memory()
+    runtime.set_dtype_policy(config.setup.dtype)
+    model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
+    forward = keras_forward(model)
+    metrics: dict[str, Any] = {"checkpoint": checkpoint.name, "datasets": {}, "skipped": skipped}
+    console = Console()
+    for name in names:
+        settings = config.evaluation_datasets[name]
+        if num_events is not None:
+            settings = settings.model_copy(update={"num_events": num_events})
+        numbers = _evaluate_dataset(name, config, settings, forward, run_dir, console)
+        metrics["datasets"][name] = numbers
+        console.print(response_table(name, numbers))
+        console.print(class_table(name, numbers))
+    for name, reason in skipped.items():
+        console.print(f"skipped {name}: {reason}", style="yellow")
+    with atomic_write(run_dir / METRICS_FILE) as part:
+        part.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    return metrics
+
+
+def _not_built(config: Config) -> dict[str, str]:
+    """Return why, for each evaluation dataset that is not there."""
+    reasons = {}
+    for name in config.evaluation_datasets:
+        source = config.datasets[name]
+        folder = Path(source.data_dir) / name / source.version
+        if not (folder / "dataset_info.json").is_file():
+            reasons[name] = (
+                f"{name}: not built in {folder}; run "
+                f"mlpf build {name} --data-dir {source.data_dir} --input <directory of parquet files>"
+            )
+    return reasons
+
+
+def _evaluate_dataset(
+    name: str,
+    config: Config,
+    settings: EvaluationDatasetConfig,
+    forward: Forward,
+    run_dir: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """Predict one dataset, write its predictions, return its numbers."""
+    split = open_split(name, config.datasets[name], settings.split)
+    total = split.num_events if settings.num_events < 0 else min(settings.num_events, split.num_events)
+    if total == 0:
+        raise DataError(f"{name}: split {settings.split} has no events; evaluate another one")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    batching = config.batching
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"{name} {settings.split}", total=total)
+        result = predict(
+            forward,
+            split,
+            batch_size=settings.batch_size,
+            bin_size=config.parameters.combined_graph_layer.bin_size,
+            growth=batching.bucket_growth if batching.bucket_by_sequence_length else math.inf,
+            num_events=total,
+            fields=tuple(field for field in WANTED_FIELDS if field in split.fields),
+            on_batch=lambda number: progress.advance(task, number),
+        )
+    predictions = make_predictions(name, result.events, result.predicted, config.evaluation_jet_algo)
+    write_predictions(predictions, predictions_path(run_dir, name))
+    return {
+        "split": settings.split,
+        "inference_events_per_second": round(result.events_per_second, 2),
+        **evaluate_predictions(predictions),
+    }
+
+
+def response_table(name: str, numbers: dict[str, Any]) -> Table:
+    """Return the response table for the terminal."""
+    header, rows = response_rows(numbers)
+    table = Table(
+        *header, title=f"{name}: response", caption=f"{caption(numbers)}\n{scale_sentence(numbers)}"
+    )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def class_table(name: str, numbers: dict[str, Any]) -> Table:
+    """Return the table of efficiencies and fake rates for the terminal."""
+    header, rows = class_rows(numbers)
+    table = Table(*header, title=f"{name}: elements against their targets")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,51 @@
+"""What a finished run directory holds: its configuration and its model with trained weights."""
+
+from pathlib import Path
+from typing import Any
+
+from mlpf.config.loading import load_config
+from mlpf.config.schema import Config
+from mlpf.errors import CheckpointError
+
+CONFIG_FILE = "config.resolved.yaml"
+
+
+def load_run_config(run_dir: Path) -> Config:
+    """Read the resolved configuration of a run.
+
+    Raises:
+        CheckpointError: ``run_dir`` is not a run directory.
+        ConfigError: its configuration is not valid.
+    """
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{run_dir}: not a run directory, no {CONFIG_FILE} in it; give a directory that mlpf train wrote"
+        )
+    return load_config(path)
+
+
+def load_trained_model(run_dir: Path, config: Config, weights: str | None = None) -> tuple[Any, Path]:
+    """Build the model of a run and load a checkpoint into it.
+
+    Args:
+        run_dir: run directory.
+        config: its configuration.
+        weights: ``best`` (default), ``latest``, or the path of a checkpoint.
+
+    Returns:
+        The Keras model and the checkpoint it comes from.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or belongs to another model.
+    """
+    from mlpf.models import build_model
+    from mlpf.training.checkpoints import find_checkpoint, load_weights
+
+    checkpoint = find_checkpoint(run_dir, weights or "best")
+    dataset = config.dataset
+    model = build_model(
+        config.parameters, dataset.num_input_features, dataset.num_input_classes, dataset.num_output_classes
+    )
+    load_weights(checkpoint, model)
+    return model, checkpoint
