@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from mlpf.layers.binning import LearnableBinning, bin_elements, inverse_order, unbin_elements
+from tests.support.layer_contract import LayerCase, check_layer, set_values
+
+
+def test_contract(rng):
+    z = rng.normal(size=(2, 32, 3)).astype(np.float32)
+    mask = np.arange(32)[None] < np.array([[32], [20]])
+    # 16 bins at most: a codebook of 3 x 8
+    check_layer(
+        LayerCase(
+            lambda: LearnableBinning(8, 16, 3),
+            (z, mask),
+            (2, 32),
+            num_trainable=0,
+            num_frozen=24,
+            dtype="int32",
+            mixed_dtype="int32",
+            gradients=False,
+        )
+    )
+
+
+def test_hand_worked():
+    layer = LearnableBinning(2, 4, 1)
+    layer.build((None, None, 1))
+    set_values(layer, np.array([[1.0, 2.0]]))
+    # 8 elements, 4 bins, both columns: u = [z, 2z, -z, -2z]; z > 0 is in bucket 1, z < 0 in bucket 3.
+    # z = 0 ties at bucket 0. Element 3 is padding: last.
+    z = np.array([[[-1.0], [2.0], [0.0], [5.0], [-3.0], [1.0], [0.0], [-2.0]]])
+    mask = np.array([[True, True, True, False, True, True, True, True]])
+    # bucket 0: 2, 6; bucket 1: 1, 5; bucket 3: 0, 4, 7; padding: 3
+    assert np.asarray(layer(z, mask))[0].tolist() == [2, 6, 1, 5, 0, 4, 7, 3]
+
+
+def test_unbin_undoes_bin(rng):
+    x = rng.normal(size=(3, 12, 5)).astype(np.float32)
+    order = np.stack([rng.permutation(12) for _ in range(3)]).astype(np.int32)
+    binned = bin_elements(x, order, 4)
+    assert binned.shape == (3, 3, 4, 5)
+    np.testing.assert_array_equal(np.asarray(binned)[1, 0, 2], x[1, order[1, 2]])
+    np.testing.assert_array_equal(np.asarray(unbin_elements(binned, inverse_order(order))), x)
+
+
+def test_more_bins_than_the_codebook_has_are_refused():
+    layer = LearnableBinning(2, 4, 1)
+    with pytest.raises(ValueError, match="10 elements make 5 bins of 2, more than max_num_bins=4"):
+        layer(np.ones((1, 10, 1), np.float32), np.ones((1, 10), bool))
+
+
+def test_elements_that_do_not_fill_bins_are_refused():
+    layer = LearnableBinning(4, 4, 1)
+    with pytest.raises(ValueError, match="6 elements are not a multiple of bin_size=4"):
+        layer(np.ones((1, 6, 1), np.float32), np.ones((1, 6), bool))

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from mlpf.layers.message_passing import GHConvDense
+from tests.support.layer_contract import LayerCase, check_layer, set_values
+
+
+@pytest.mark.parametrize("normalize_degrees", [False, True])
+def test_contract(rng, normalize_degrees):
+    x = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    mask = rng.random((2, 3, 4)) < 0.7
+    kernel = (rng.random((2, 3, 4, 4)) * mask[..., None] * mask[..., None, :]).astype(np.float32)
+    # three 5 x 6 matrices and a bias of 6
+    check_layer(
+        LayerCase(
+            lambda: GHConvDense(6, normalize_degrees=normalize_degrees),
+            (x, kernel, mask),
+            (2, 3, 4, 6),
+            num_trainable=96,
+            mixed_dtype="bfloat16",
+        )
+    )
+
+
+def _layer(**kwargs):
+    layer = GHConvDense(1, activation="linear", **kwargs)
+    layer.build((None, None, None, 1))
+    # w_t = 0, b_t = 0: the gate is 1/2; W_h = 2; theta = 3
+    set_values(layer, [[0.0]], [0.0], [[2.0]], [[3.0]])
+    return layer
+
+
+X = np.array([[[[1.0], [2.0], [9.0]]]])
+KERNEL = np.array([[[[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 0.0]]]])
+MASK = np.array([[[True, True, False]]])
+
+
+def test_hand_worked():
+    # hom = A (3 x) = [3 + 0.5*6, 0.5*3 + 6] = [6, 7.5]; het = [2, 4]; out = mean of both; padding 0
+    out = np.asarray(_layer()(X, KERNEL, MASK)).ravel()
+    assert out == pytest.approx([4.0, 5.75, 0.0], abs=1e-6)
+
+
+def test_hand_worked_with_normalised_degrees():
+    # degrees 1.5 each: s A s = A / 1.5, so hom = [4, 5]
+    out = np.asarray(_layer(normalize_degrees=True)(X, KERNEL, MASK)).ravel()
+    assert out == pytest.approx([3.0, 4.5, 0.0], abs=1e-5)

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from mlpf.export_samples import clic_like_events
+from mlpf.layers.output_decoding import HEADS, OutputDecoding
+from tests.support.layer_contract import LayerCase, check_layer
+
+WIDTHS = {"cls": 6, "charge": 3, "pt": 1, "eta": 1, "sin_phi": 1, "cos_phi": 1, "energy": 1}
+
+
+def make(**kwargs):
+    settings = {f"{head}_hidden_dim": 8 for head in HEADS}
+    return OutputDecoding(6, **{**settings, **kwargs})
+
+
+def inputs(rng, n=20, width=5):
+    x = clic_like_events(2, n)
+    h_id, h_reg = rng.normal(size=(2, 2, n, width)).astype(np.float32)
+    return x, h_id, h_reg, x[..., 0] != 0
+
+
+# pt as a correction: otherwise one of its two outputs is unused and has no gradient.
+@pytest.mark.parametrize(("energy_as_correction", "num_energy"), [("additive", 1), ("linear", 2)])
+def test_contract(rng, energy_as_correction, num_energy):
+    # LayerNorm 10; hidden layers: id, charge 5 -> 8; eta, phi 11 -> 8; pt, energy 22 -> 8;
+    # outputs 6, 3, 1, 2, 2 and those of the energy, from 8 and a bias
+    trainable = 10 + 2 * 48 + 2 * 96 + 2 * 184 + 9 * (6 + 3 + 1 + 2 + 2 + num_energy)
+    shapes = {name: (2, 20, width) for name, width in WIDTHS.items()}
+    settings = {"pt_as_correction": True, "energy_as_correction": energy_as_correction, "dropout": 0.1}
+    check_layer(LayerCase(lambda: make(**settings), inputs(rng), shapes, num_trainable=trainable))
+
+
+def with_constant_heads(**kwargs):
+    """Heads whose kernels are zero: their outputs are their biases."""
+    layer = make(layernorm=False, **kwargs)
+    layer.build((None, None, 17), (None, None, 5), (None, None, 5))
+    for weight in layer.weights:
+        weight.assign(np.zeros(weight.shape))
+    return layer
+
+
+def test_hand_worked(rng):
+    layer = with_constant_heads()
+    layer.ffn_pt.out.bias.assign([-3.0, 100.0])
+    layer.ffn_eta.out.bias.assign([9.0])
+    layer.ffn_phi.out.bias.assign([0.25, -5.0])
+    layer.ffn_energy.out.bias.assign([-12.0])
+    layer.ffn_id.out.bias.assign([0, 1, 2, 3, 4, 5])
+    x = np.zeros((1, 2, 17), np.float32)
+    x[0, 0, :6] = [2, 8.0, 1.0, 0.5, 0.5, 10.0]
+    h = np.ones((1, 2, 5), np.float32)
+    out = {k: np.asarray(v)[0] for k, v in layer(x, h, h, x[..., 0] != 0).items()}
+    assert out["cls"].tolist() == [[0, 1, 2, 3, 4, 5], [0] * 6]
+    assert out["pt"].tolist() == [[3.0], [0.0]]  # |a|, b unused
+    assert out["eta"].tolist() == [[7.0], [0.0]]  # 1 + 9 clipped to 7
+    assert out["sin_phi"].tolist() == [[0.75], [0.0]]
+    assert out["cos_phi"].tolist() == [[-1.0], [0.0]]  # 0.5 - 5 clipped to -1
+    assert out["energy"].tolist() == [[2.0], [0.0]]  # |10 - 12|
+
+
+def test_linear_corrections_hand_worked():
+    layer = with_constant_heads(pt_as_correction=True, energy_as_correction="linear")
+    layer.ffn_pt.out.bias.assign([0.5, 1.0])
+    layer.ffn_energy.out.bias.assign([2.0, -30.0])
+    x = np.zeros((1, 1, 17), np.float32)
+    x[0, 0, :6] = [1, 8.0, 1.0, 0.5, 0.5, 10.0]
+    h = np.ones((1, 1, 5), np.float32)
+    out = layer(x, h, h, x[..., 0] != 0)
+    assert float(out["pt"][0, 0, 0]) == 5.0  # 0.5 * 8 + 1
+    assert float(out["energy"][0, 0, 0]) == 10.0  # |2 * 10 - 30|
+
+
+def test_linear_corrections_start_at_the_input(rng):
+    layer = make(pt_as_correction=True, energy_as_correction="linear", id_hidden_dim=64)
+    x, h_id, h_reg, mask = inputs(rng)
+    out = layer(x, h_id, h_reg, mask)
+    for name, column in (("pt", 1), ("energy", 5)):
+        # output kernels of width 0.01 over 8 hidden values: a few per cent, and the same in GeV
+        assert np.asarray(out[name])[..., 0] == pytest.approx(x[..., column] * mask, rel=0.3, abs=0.3)
+
+
+def test_nan_and_inf_become_zero(rng):
+    x, h_id, h_reg, mask = inputs(rng)
+    h_reg[0, 0] = np.nan
+    x[1, 1, 5] = np.inf
+    out = make()(x, h_id, h_reg, mask)
+    assert np.asarray(out["pt"])[0, 0, 0] == 0
+    assert np.asarray(out["energy"])[1, 1, 0] == 0
+
+
+def test_unknown_energy_correction_is_refused():
+    with pytest.raises(ValueError, match="energy_as_correction='square', expected additive or linear"):
+        make(energy_as_correction="square")

@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from mlpf.layers.pair_kernels import NodePairGaussianKernel
+from tests.support.layer_contract import LayerCase, check_layer
+
+
+def test_contract(rng):
+    z = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    mask = rng.random((2, 3, 4)) < 0.7
+    check_layer(LayerCase(NodePairGaussianKernel, (z, mask), (2, 3, 4, 4), num_trainable=0))
+
+
+def test_hand_worked():
+    # distances: 0-1 is 5 (3, 4); element 2 is padding
+    z = np.array([[[[0.0, 0.0], [3.0, 4.0], [1.0, 1.0]]]])
+    kernel = np.asarray(NodePairGaussianKernel(0.1, 0.0)(z, np.array([[[True, True, False]]])))[0, 0]
+    # exp(-0.1 * 5) = 0.606531; on the diagonal the distance is 1e-3: exp(-1e-4) = 0.9999
+    expected = [[0.9999, 0.606531, 0], [0.606531, 0.9999, 0], [0, 0, 0]]
+    assert kernel == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_lower_bound_holds_for_real_pairs_only():
+    z = np.array([[[[0.0], [1000.0], [0.0]]]])
+    kernel = np.asarray(NodePairGaussianKernel(0.1, 0.2)(z, np.array([[[True, True, False]]])))[0, 0]
+    assert kernel[0, 1] == pytest.approx(0.2)
+    assert kernel[0, 2] == 0
