@@ -34,19 +34,18 @@ def muon_layer_crossings(
     muon = detector.muon
     rows = []
     for barrel, positions in ((True, muon.barrel_radii), (False, muon.endcap_positions)):
-        for layer, position in enumerate(positions):
-            angle = helix.cylinder_angle(position) if barrel else helix.plane_angle(position)
-            index = np.flatnonzero(angle < np.pi)
-            angle = angle[index]
-            crossing = helix.take(index)
-            x, y, z, _ = crossing.at(angle)
+        column = np.array(positions)[:, None]
+        angle = helix.cylinder_angle(column) if barrel else helix.plane_angle(column)
+        layer, index = np.nonzero(angle < np.pi)
+        crossing, angle = helix.take(index), angle[layer, index]
+        x, y, z, _ = crossing.at(angle)
+        if barrel:
+            inside = np.abs(z) < muon.barrel_half_length
+        else:
             radius = np.hypot(x, y)
-            if barrel:
-                inside = np.abs(z) < muon.barrel_half_length
-            else:
-                inside = (radius > muon.endcap_inner_radius) & (radius < muon.outer_radius)
-            full = (index, np.full(len(index), layer), np.full(len(index), barrel), x, y, z)
-            rows.append(tuple(column[inside] for column in (*full, crossing.path(angle))))
+            inside = (radius > muon.endcap_inner_radius) & (radius < muon.outer_radius)
+        found = (index, layer, np.full(len(index), barrel), x, y, z, crossing.path(angle))
+        rows.append(tuple(values[inside] for values in found))
     index, layers, in_barrel, x, y, z, path = (np.concatenate(column) for column in zip(*rows, strict=True))
     return index, layers, in_barrel, x, y, z, path
 
@@ -131,7 +130,7 @@ def simulate_hits(
     path = np.concatenate([spots.path, muon_spots.path])
     cells = digitise(key, particle, np.concatenate([spots.energy, muon_spots.energy]), detector)
 
-    noise_key = np.setdiff1d(_noise_keys(detector, noise_rng), cells.key)
+    noise_key = np.setdiff1d(_noise_keys(detector, noise_rng), cells.key, assume_unique=True)
     excess = 1.05 + 0.3 * noise_rng.standard_exponential(len(noise_key))
     noise_energy = thresholds(noise_key, detector) * excess
     all_keys = np.concatenate([cells.key, noise_key])

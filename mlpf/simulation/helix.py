@@ -121,7 +121,7 @@ class Helix:
         )
 
     def at(self, angle: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Return (x, y, z, azimuth of the direction) after turning by ``angle`` [n] rad."""
+        """Return (x, y, z, azimuth of the direction) after turning by ``angle`` [n] or [m, n] rad."""
         phi = self.phi - self.sign * angle
         signed = self.sign * self.radius
         return (
@@ -132,15 +132,18 @@ class Helix:
         )
 
     def path(self, angle: FloatArray) -> FloatArray:
-        """Length in mm of the trajectory over a turning ``angle`` [n] in rad."""
+        """Length in mm of the trajectory over a turning ``angle`` [n] or [m, n] in rad."""
         return self.radius * angle * np.sqrt(1.0 + self.tan_lambda**2)
 
     def _centre(self) -> tuple[FloatArray, FloatArray]:
         signed = self.sign * self.radius
         return self.x + signed * np.sin(self.phi), self.y - signed * np.cos(self.phi)
 
-    def cylinder_angle(self, rho: float) -> FloatArray:
-        """Turning angle [n] to the first crossing of the cylinder of radius ``rho`` mm; inf where none."""
+    def cylinder_angle(self, rho: float | FloatArray) -> FloatArray:
+        """Turning angle [n] to the first crossing of the cylinder of radius ``rho`` mm; inf where none.
+
+        Radii of shape [m, 1] give angles [m, n].
+        """
         cx, cy = self._centre()
         distance = np.maximum(np.hypot(cx, cy), 1e-12)
         sine = self.sign * (rho**2 - distance**2 - self.radius**2) / (2 * distance * self.radius)
@@ -151,8 +154,11 @@ class Helix:
         second = np.mod(self.sign * (self.phi - psi + np.pi - arc), 2 * np.pi)
         return np.where(crosses, np.minimum(first, second), np.inf)
 
-    def plane_angle(self, half_length: float) -> FloatArray:
-        """Turning angle [n] to the plane |z| = ``half_length`` mm ahead; inf where none."""
+    def plane_angle(self, half_length: float | FloatArray) -> FloatArray:
+        """Turning angle [n] to the plane |z| = ``half_length`` mm ahead; inf where none.
+
+        Positions of shape [m, 1] give angles [m, n].
+        """
         rate = self.radius * self.tan_lambda
         moves = np.abs(rate) > 1e-12
         target = np.sign(rate) * half_length
