@@ -1,0 +1,195 @@
+import numpy as np
+import pytest
+import uproot
+from tests.support.edm4hep_files import HIT_COLLECTIONS, HandEvent, simple_event, write_edm4hep
+
+from mlpf.data.edm4hep import read_events
+from mlpf.data.preparation import prepare_file, usable_events
+from mlpf.data.tables import SYSTEM_ECAL, SYSTEM_HCAL
+from mlpf.errors import DataError
+
+
+def read_one(path):
+    (chunk,) = read_events(path)
+    return chunk
+
+
+def test_tables_hold_what_was_written(tmp_path):
+    raw = read_one(write_edm4hep(tmp_path / "a.root", [simple_event(10.0), simple_event(20.0)]))
+    assert len(raw) == 2
+    assert raw.particles["pdg"].tolist() == [211, 22, 211, 22]
+    assert raw.particles.offsets.tolist() == [0, 2, 4]
+    assert raw.clusters.counts.tolist() == [2, 2]
+    assert raw.hits["system"].tolist() == [SYSTEM_ECAL, SYSTEM_HCAL] * 2
+    np.testing.assert_allclose(raw.hits["energy"], [5, 6, 10, 12], atol=1e-6)  # float32 in the file
+
+
+def test_references_become_rows_of_the_whole_chunk(tmp_path):
+    raw = read_one(write_edm4hep(tmp_path / "a.root", [simple_event(), simple_event()]))
+    assert raw.cluster_hits.source.tolist() == [0, 1, 2, 3]
+    assert raw.cluster_hits.target.tolist() == [
+        1,
+        0,
+        3,
+        2,
+    ]  # the HCAL hit of a cluster comes after the ECAL hit
+    assert raw.hit_particles.target.tolist() == [0, 1, 2, 3]
+    assert raw.track_particles.source.tolist() == [0, 1]
+    assert raw.candidate_clusters.target.tolist() == [1, 3]
+
+
+def test_only_the_first_state_of_a_track_is_read(tmp_path):
+    event = HandEvent()
+    for phi in (0.1, 0.2):
+        event.track(phi=phi)
+    raw = read_one(write_edm4hep(tmp_path / "a.root", [event]))
+    np.testing.assert_allclose(raw.tracks["phi"], [0.1, 0.2], atol=1e-7)  # float32 in the file
+
+
+def test_chunks_together_are_the_file(tmp_path):
+    path = write_edm4hep(tmp_path / "a.root", [simple_event(e) for e in (10, 20, 30, 40, 50)])
+    chunks = list(read_events(path, chunk_events=2))
+    assert [len(c) for c in chunks] == [2, 2, 1]
+    assert np.concatenate([c.number for c in chunks]).tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(np.concatenate([c.particles["px"] for c in chunks])[::2], [10, 20, 30, 40, 50])
+
+
+def test_parents_point_at_rows_and_missing_ones_are_minus_one(tmp_path):
+    event = simple_event()
+    event.particle(11, -1, 1.0, status=0, parent=1)
+    path = write_edm4hep(tmp_path / "a.root", [event, event])
+    assert read_one(path).particles["parent"].tolist() == [-1, -1, 1, -1, -1, 4]
+
+
+def test_files_without_parents_are_read(tmp_path):
+    path = write_edm4hep(tmp_path / "a.root", [simple_event()], parents=False)
+    assert read_one(path).particles["parent"].tolist() == [-1, -1]
+
+
+def test_bad_references_are_counted_and_ignored(tmp_path):
+    event = simple_event()
+    event.hit_links += [("ECALBarrel", -2, 0, 1.0), ("ECALBarrel", 50, 0, 1.0), ("LumiCal", 0, 0, 1.0)]
+    event.track_links += [(0, 77, 1.0)]
+    raw = read_one(write_edm4hep(tmp_path / "a.root", [event]))
+    assert len(raw.hit_particles) == 2
+    assert len(raw.track_particles) == 1
+    assert raw.counters["null references"] == 1
+    assert raw.counters["references out of range"] == 2
+    assert raw.counters["references to unknown collections"] == 1
+
+
+def reason_of(path):
+    return usable_events(read_one(path))[1]
+
+
+def break_range(leaves):
+    leaves["PandoraClusters"]["hits_end"] = [999 for _ in leaves["PandoraClusters"]["hits_end"]]
+
+
+def break_momentum(leaves):
+    leaves["MCParticles"]["momentum.x"][0] = np.nan
+
+
+def break_lengths(leaves):
+    leaves["PandoraClusters"]["phi"] = leaves["PandoraClusters"]["phi"][:-1]
+
+
+def break_states(leaves):
+    leaves["SiTracks_Refitted"]["trackStates_begin"][0] = 44
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (break_range, "inconsistent ranges"),
+        (break_states, "inconsistent ranges"),
+        (break_momentum, "not a number"),
+        (break_lengths, "inconsistent lengths"),
+    ],
+)
+def test_an_event_that_makes_no_sense_is_skipped_with_its_reason(tmp_path, change, reason):
+    calls = []
+
+    def only_second(leaves):
+        calls.append(leaves)
+        if len(calls) == 2:
+            change(leaves)
+
+    path = write_edm4hep(tmp_path / "a.root", [simple_event(e) for e in (10, 20, 30)], change=only_second)
+    assert reason_of(path) == {reason: 1}
+    events = prepare_file(path)
+    assert events.scalars["event"].tolist() == [0, 2]
+    assert events.metadata["skipped"] == {reason: 1}
+    np.testing.assert_allclose(events.jagged["gen_particles"].values[[0, 2], 2], [10, 30], atol=1e-5)
+
+
+def test_events_without_tracks_or_without_clusters_are_kept_and_empty_ones_are_not(tmp_path):
+    photon_only, track_only, empty = HandEvent(), HandEvent(), HandEvent()
+    photon_only.deposit([(photon_only.particle(22, 0.0, 5.0), 5.0)])
+    track_only.track([(track_only.particle(13, -1.0, 5.0, mass=0.1057), 1.0)], pt=5.0)
+    events = prepare_file(write_edm4hep(tmp_path / "a.root", [photon_only, track_only, empty]))
+    assert events.scalars["event"].tolist() == [0, 1]
+    assert events.metadata["skipped"] == {"no tracks and no clusters": 1}
+    assert np.diff(events.jagged["X_track"].offsets).tolist() == [0, 1]
+    assert np.diff(events.jagged["X_cluster"].offsets).tolist() == [1, 0]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.root: no such file"):
+        list(read_events(tmp_path / "gone.root"))
+
+
+@pytest.mark.parametrize("content", [b"", b"just some text, longer than a ROOT header would be" * 20])
+def test_a_file_that_is_not_root_is_named(tmp_path, content):
+    path = tmp_path / "text.root"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"text\.root: cannot be read as a ROOT file"):
+        list(read_events(path))
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.3, 0.5, 0.7, 0.9, 0.99])
+def test_a_truncated_file_is_an_error_in_one_line(tmp_path, fraction):
+    path = write_edm4hep(tmp_path / "cut.root", [simple_event(e) for e in range(5, 25)])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(fraction * len(content))])
+    with pytest.raises(DataError, match=r"cut\.root") as caught:
+        list(read_events(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_content_is_an_error_in_one_line(tmp_path):
+    path = write_edm4hep(tmp_path / "bad.root", [simple_event(e) for e in range(5, 25)])
+    content = bytearray(path.read_bytes())
+    content[400:-4000] = bytes(len(content) - 4400)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"bad\.root"):
+        list(read_events(path))
+
+
+def test_a_root_file_without_events_lists_what_it_has(tmp_path):
+    path = write_edm4hep(tmp_path / "a.root", [simple_event()], tree="other")
+    with pytest.raises(DataError, match=r"no 'events' tree, found metadata, other"):
+        list(read_events(path))
+
+
+def test_a_file_without_collection_ids_says_so(tmp_path):
+    path = tmp_path / "a.root"
+    with uproot.recreate(path) as file:
+        file.mktree("events", {"x": "int32"})
+        file["events"].extend({"x": np.arange(3, dtype=np.int32)})
+    with pytest.raises(DataError, match="no 'metadata' tree"):
+        list(read_events(path))
+
+
+@pytest.mark.parametrize("missing", ["MCParticles", "PandoraClusters#1", "MUON", "SiTracksMCTruthLink"])
+def test_a_missing_collection_is_named_with_those_expected(tmp_path, missing):
+    path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=(missing,), parents=False)
+    with pytest.raises(DataError, match=f"collection {missing} is missing") as caught:
+        list(read_events(path))
+    assert all(name in str(caught.value) for name in HIT_COLLECTIONS)
+
+
+def test_missing_track_states_name_both_collections_that_would_do(tmp_path):
+    path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=("SiTracks_1",))
+    with pytest.raises(DataError, match="collection SiTracks_Refitted_1 or SiTracks_1 is missing"):
+        list(read_events(path))
