@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -26,6 +28,12 @@ def outputs(model, x):
     return {name: np.asarray(value) for name, value in model(x).items()}
 
 
+@functools.cache
+def variant_model(variant):
+    """One model per variant for the tests that only call it."""
+    return normalized_model(**VARIANTS[variant])
+
+
 def normalized_model(**changes):
     model = tiny_model(**changes)
     if model.input_normalization is not None:
@@ -42,7 +50,7 @@ def test_default_model_has_the_published_number_of_weights():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_outputs_have_the_shapes_of_the_contract(variant):
     x = clic_like_events(3, 37)
-    found = outputs(normalized_model(**VARIANTS[variant]), x)
+    found = outputs(variant_model(variant), x)
     assert {name: (v.shape, str(v.dtype)) for name, v in found.items()} == {
         name: ((3, 37, width), "float32") for name, width in output_widths(6).items()
     }
@@ -54,7 +62,7 @@ def test_outputs_have_the_shapes_of_the_contract(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_padding_within_the_same_bins_does_not_change_real_elements(variant):
-    model = normalized_model(**VARIANTS[variant])
+    model = variant_model(variant)
     x = clic_like_events(2, 37)
     padded = np.concatenate([x, np.zeros((2, 48 - 37, 17), np.float32)], axis=1)
     short, long = outputs(model, x), outputs(model, padded)
@@ -63,7 +71,7 @@ def test_padding_within_the_same_bins_does_not_change_real_elements(variant):
 
 
 def test_one_bin_does_not_depend_on_the_order_of_elements(rng):
-    model = normalized_model(**VARIANTS["helix"])
+    model = variant_model("helix")
     x = clic_like_events(2, 16)
     order = rng.permutation(16)
     straight, permuted = outputs(model, x), outputs(model, x[:, order])
@@ -72,7 +80,7 @@ def test_one_bin_does_not_depend_on_the_order_of_elements(rng):
 
 
 def test_events_of_a_batch_do_not_see_each_other():
-    model = normalized_model()
+    model = variant_model("additive")
     x = clic_like_events(3, 40)
     together, alone = outputs(model, x), outputs(model, x[1:2])
     for name in OUTPUT_NAMES:
@@ -95,7 +103,7 @@ def test_gradients_reach_every_weight():
 
 
 def test_graph_of_unknown_shape_gives_the_eager_result():
-    model = normalized_model(**VARIANTS["helix"])
+    model = variant_model("helix")
     signature = [tf.TensorSpec((None, None, 17), tf.float32)]
     traced = tf.function(lambda x: model(x), input_signature=signature)
     x = clic_like_events(2, 50)
@@ -107,12 +115,12 @@ def test_graph_of_unknown_shape_gives_the_eager_result():
 def test_nan_and_inf_inputs_give_finite_outputs():
     x = clic_like_events(1, 20)
     x[0, 0, 5], x[0, 1, 8], x[0, 12, 1] = np.nan, np.inf, -np.inf
-    for variant in VARIANTS.values():
-        assert all(np.isfinite(v).all() for v in outputs(normalized_model(**variant), x).values())
+    for variant in VARIANTS:
+        assert all(np.isfinite(v).all() for v in outputs(variant_model(variant), x).values())
 
 
 def test_an_event_without_elements_gives_zeros():
-    found = outputs(normalized_model(), np.zeros((1, 16, 17), np.float32))
+    found = outputs(variant_model("additive"), np.zeros((1, 16, 17), np.float32))
     assert all((values == 0).all() for values in found.values())
 
 
@@ -133,7 +141,7 @@ def test_mixed_precision_stays_close_to_float32():
 
 
 def test_saved_weights_give_the_same_outputs(tmp_path):
-    model = normalized_model(**VARIANTS["helix"])
+    model = variant_model("helix")
     x = clic_like_events(1, 30)
     model.save_weights(tmp_path / "model.weights.h5")
     copy = tiny_model(seed=2, **VARIANTS["helix"])
@@ -143,7 +151,7 @@ def test_saved_weights_give_the_same_outputs(tmp_path):
 
 
 def test_saved_model_gives_the_same_outputs(tmp_path):
-    model = normalized_model(**VARIANTS["helix"])
+    model = variant_model("helix")
     x = clic_like_events(1, 30)
     model.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
