@@ -129,7 +129,7 @@ def link_truth(raw: RawEvents) -> TruthLinks:
     hit_links = raw.hit_particles
     weight = np.maximum(hit_links.weight, 0.0)
     total = np.bincount(hit_links.source, weight, minlength=len(raw.hits))
-    scale = np.divide(raw.hits["energy"], total, out=np.zeros_like(total), where=total > 0)
+    scale = np.divide(raw.hits["energy"], total, out=np.zeros(len(total)), where=total > 0)
     shares = Relation(hit_links.source, hit_links.target, weight * scale[hit_links.source])
     hit_energy = _by_owner(shares, owner, len(raw.hits), "hit links without stable particle", counters)
     members = sparse.csr_array(

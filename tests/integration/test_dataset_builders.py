@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.support.edm4hep_files import HandEvent, simple_event, write_edm4hep
 
 from mlpf.config.schema import DatasetSourceConfig
 from mlpf.data.event import read_events
@@ -13,6 +12,7 @@ from mlpf.data.prepared import open_split
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
 from mlpf.physics.features import CLUSTER_FEATURES, NUM_CLIC_FEATURES, TARGETS, TRACK_FEATURES
 from mlpf.workflows import build, postprocess
+from tests.support.edm4hep_files import HandEvent, simple_event, write_edm4hep
 
 NAME = "clic_edm4hep/ttbar"
 FRACTIONS = (0.4, 0.3, 0.3)
@@ -89,7 +89,7 @@ def test_same_inputs_are_reused_and_others_need_overwrite(parquet, data_dir, tmp
     (version.parent / "incomplete.1").mkdir()
     arguments = {"split_seed": SEED, "split_fractions": FRACTIONS}
     assert build.run(NAME, data, [parquet], **arguments).reused
-    with pytest.raises(OutputExists, match="split_fractions was .* use --overwrite"):
+    with pytest.raises(OutputExists, match=r"split_fractions was .* use --overwrite"):
         build.run(NAME, data, [parquet], split_seed=SEED, split_fractions=(1.0, 0.0, 0.0))
     fewer = sorted(parquet.glob("*.parquet"))[:-1]
     with pytest.raises(OutputExists, match=r"1 input file\(s\) removed, e.g. reco_5"):
@@ -103,7 +103,7 @@ def test_same_inputs_are_reused_and_others_need_overwrite(parquet, data_dir, tmp
 
 def test_a_split_without_events_says_what_to_do(parquet, tmp_path):
     (one,) = list(parquet.glob("reco_0.parquet"))
-    with pytest.raises(DataError, match="has no events.*give more files"):
+    with pytest.raises(DataError, match=r"has no events.*give more files"):
         build.run(NAME, tmp_path, [one])
     assert not (tmp_path / NAME).exists()
 

@@ -1,6 +1,7 @@
 """Hand-made events written as small EDM4HEP files of the old podio layout."""
 
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import awkward as ak
@@ -89,7 +90,7 @@ def _event_leaves(e: HandEvent, parents: bool) -> dict[str, dict[str, list]]:
         begin, end = _ranges(lists)
         out["MCParticles"] |= {"parents_begin": begin, "parents_end": end}
         out["MCParticles#0"] = {
-            "index": sum(lists, []),
+            "index": list(chain.from_iterable(lists)),
             "collectionID": [IDS["MCParticles"]] * sum(map(len, lists)),
         }
     quality = ("chi2", "ndf", "dEdx", "dEdxError", "radiusOfInnermostHit")
@@ -126,7 +127,7 @@ def _event_leaves(e: HandEvent, parents: bool) -> dict[str, dict[str, list]]:
         lists = [c[kind] for c in e.candidates]
         begin, end = _ranges(lists)
         out["MergedRecoParticles"] |= {f"{kind}_begin": begin, f"{kind}_end": end}
-        out[f"MergedRecoParticles#{number}"] = {"index": sum(lists, [])}
+        out[f"MergedRecoParticles#{number}"] = {"index": list(chain.from_iterable(lists))}
     return out
 
 
@@ -145,7 +146,7 @@ def _typed(leaf: str, values: list[list]) -> ak.Array:
 def write_edm4hep(
     path: Path, events: list[HandEvent], *, drop=(), parents=True, change=None, tree="events"
 ) -> Path:
-    """Write events; leave out the collections in ``drop``; ``change(leaves)`` edits the leaves of each event."""
+    """Write events without the collections in ``drop``; ``change(leaves)`` edits the leaves of each."""
     per_event = [_event_leaves(e, parents) for e in events]
     for leaves in per_event:
         if change is not None:

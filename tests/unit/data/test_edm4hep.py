@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import uproot
-from tests.support.edm4hep_files import HIT_COLLECTIONS, HandEvent, simple_event, write_edm4hep
 
 from mlpf.data.edm4hep import read_events
 from mlpf.data.preparation import prepare_file, usable_events
 from mlpf.data.tables import SYSTEM_ECAL, SYSTEM_HCAL
 from mlpf.errors import DataError
+from tests.support.edm4hep_files import HIT_COLLECTIONS, HandEvent, simple_event, write_edm4hep
 
 
 def read_one(path):

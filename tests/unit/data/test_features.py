@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from tests.support.edm4hep_files import HandEvent, write_edm4hep
 
 from mlpf.data.edm4hep import read_events
 from mlpf.data.features import cluster_features, track_features
 from mlpf.physics.features import CLUSTER_FEATURES, TRACK_FEATURES
+from tests.support.edm4hep_files import HandEvent, write_edm4hep
 
 
 def named(matrix, columns, row=0):

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from tests.support.edm4hep_files import HandEvent, simple_event, write_edm4hep
 
 from mlpf.data.edm4hep import read_events
 from mlpf.data.truth import candidate_targets, gen_targets, link_truth, visible_particles
 from mlpf.physics.features import PARQUET_TARGETS
+from tests.support.edm4hep_files import HandEvent, simple_event, write_edm4hep
 
 PDG, CHARGE, PT, ENERGY = (PARQUET_TARGETS.index(n) for n in ("PDG", "charge", "pt", "energy"))
 # Files hold float32; energies of up to 100 GeV are then good to 1e-5 GeV.

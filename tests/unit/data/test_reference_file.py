@@ -1,0 +1,63 @@
+"""Against the output of the reference's own postprocessing (v1.6.2), where that is at hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlpf.data.edm4hep import read_events
+from mlpf.data.features import cluster_features, track_features
+from mlpf.data.truth import candidate_targets, gen_targets, link_truth
+from mlpf.physics.features import PARQUET_TARGETS
+
+FOLDER = Path(__file__).resolve().parents[4] / "shared" / "data"
+ROOT = FOLDER / "clic_ttbar_30.root"
+REFERENCE = FOLDER / "clic_ttbar_30_reference.npz"
+pytestmark = pytest.mark.skipif(not ROOT.is_file(), reason="the reference's files are not at hand")
+
+ENERGY = PARQUET_TARGETS.index("energy")
+# Relative to the value, or to 0.01 for directions near zero: the reference works in float32.
+RELATIVE, FLOOR = 1e-4, 1e-2
+
+
+@pytest.fixture(scope="module")
+def raw():
+    (chunk,) = read_events(ROOT)
+    return chunk
+
+
+def differing_rows(ours, reference):
+    difference = np.abs(ours - reference) / np.maximum(np.abs(reference), FLOOR)
+    return np.flatnonzero((difference > RELATIVE).any(axis=1))
+
+
+def test_features_agree(raw):
+    with np.load(REFERENCE, allow_pickle=False) as reference:
+        assert len(differing_rows(track_features(raw)[0], reference["X_track"])) == 0
+        assert len(differing_rows(cluster_features(raw)[0], reference["X_cluster"])) == 0
+
+
+def test_candidates_agree(raw):
+    track, cluster, _ = candidate_targets(raw)
+    with np.load(REFERENCE, allow_pickle=False) as reference:
+        assert len(differing_rows(track, reference["ycand_track"])) == 0
+        assert len(differing_rows(cluster, reference["ycand_cluster"])) == 0
+
+
+def test_targets_differ_only_where_several_particles_merge_into_one(raw):
+    links = link_truth(raw)
+    targets = gen_targets(raw, links)
+    with np.load(REFERENCE, allow_pickle=False) as reference:
+        assert len(differing_rows(targets.track, reference["ygen_track"])) == 0
+        rows = differing_rows(targets.cluster, reference["ygen_cluster"])
+        found = reference["ygen_cluster"][rows]
+    assert len(rows) == 4
+    owner_of = {int(c): p for p, c in enumerate(targets.cluster_of) if c >= 0}
+    for row, theirs in zip(rows, found, strict=True):
+        owner = owner_of[int(row)]
+        guests = np.flatnonzero(targets.merged_into == owner)
+        assert len(guests) > 1
+        # The reference keeps the last of the guests only.
+        last = links.energy[owner] + links.energy[guests]
+        assert np.abs(last - theirs[ENERGY]).min() < 1e-4
+        assert targets.cluster[row, ENERGY] == pytest.approx(links.energy[[owner, *guests]].sum(), abs=1e-6)
