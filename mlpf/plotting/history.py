@@ -34,6 +34,6 @@ def loss_curve(history: Sequence[Mapping[str, float]], name: str) -> Figure:
             axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"{name.replace('_', ' ')} per element")
+    axes.set_ylabel(name.replace("_", " "))
     axes.legend()
     return figure

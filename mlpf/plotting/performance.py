@@ -22,9 +22,9 @@ def _steps(axes: Axes, counts: Array, edges: Array, method: str, label: str = ""
 
 
 def _points(axes: Axes, edges: Sequence[float], values: Array, errors: Array, method: str) -> None:
-    edges = np.asarray(edges)
+    low, high = np.asarray(edges[:-1]), np.asarray(edges[1:])
     axes.errorbar(
-        np.sqrt(edges[1:] * edges[:-1]),
+        np.sqrt(low * high),
         values,
         yerr=errors,
         color=COLORS[method],
@@ -93,6 +93,9 @@ def binned_response(
             centre = _floats([v[key] for v in values])
             _points(axes, edges, centre, _floats([v[f"{key}_uncertainty"] for v in values]), method)
         axes.set_xscale("log")
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_xticks(edges, [f"{edge:g}" for edge in edges])
+        axes.minorticks_off()
         axes.set_xlabel("generated jet $p_T$ [GeV]")
         axes.set_ylabel(f"jet response {text}")
     panels[0].axhline(1, color="gray", linewidth=0.8)
@@ -109,7 +112,7 @@ def class_sums(sums: Mapping[str, tuple[Array, Array]], class_name: str, title: 
         class_name: name of the class.
         title: of the figure.
     """
-    figure = Figure(figsize=(10.0, 5.5))
+    figure = Figure(figsize=(10.0, 5.5), layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", height_ratios=(3, 1))
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     labels = (f"{class_name}s per event", f"energy sum of {class_name}s per event [GeV]")

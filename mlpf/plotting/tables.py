@@ -7,8 +7,8 @@ METHOD_NAMES = {
     "pred": "network",
     "cand": "baseline",
     "target": "targets",
-    "oracle": "oracle (whole clusters)",
-    "perfect": "perfect assignment",
+    "oracle": "oracle",
+    "perfect": "perfect",
 }
 
 
@@ -22,19 +22,27 @@ def number(value: float | None, uncertainty: float | None = None, digits: int = 
 
 def response_rows(numbers: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the response table, one row per method."""
-    header = ["method", "jet median", "jet IQR/median", "matched", "MET median", "MET IQR/median", "energy"]
+    header = [
+        "method",
+        "jet median",
+        "jet IQR/median",
+        "matched",
+        "MET median, IQR/M",
+        "energy median, IQR/M",
+    ]
     rows = []
     for method, values in numbers["methods"].items():
-        jet, met, energy = values["jet"], values["met"], values["energy"]
+        jet = values["jet"]
         rows.append(
             [
                 METHOD_NAMES[method],
-                number(jet["median"], jet["median_uncertainty"]),
+                number(jet["median"], None, 3),
                 number(jet["iqr_over_median"], jet["iqr_over_median_uncertainty"]),
-                number(jet["matched_fraction"], jet["matched_fraction_uncertainty"], 3),
-                number(met["median"], met["median_uncertainty"], 3),
-                number(met["iqr_over_median"], met["iqr_over_median_uncertainty"], 3),
-                number(energy["median"], energy["median_uncertainty"], 3),
+                number(jet["matched_fraction"], None, 3),
+                *(
+                    f"{number(values[q]['median'], None, 3)}, {number(values[q]['iqr_over_median'], None, 3)}"
+                    for q in ("met", "energy")
+                ),
             ]
         )
     return header, rows
@@ -57,11 +65,13 @@ def caption(numbers: dict[str, Any]) -> str:
     jet = numbers["jet_definition"]
     exponent = "" if jet["exponent"] is None else f" p={jet['exponent']:g}"
     reference = numbers["gen_reference"].replace("_", " ")
+    limits = "oracle" in numbers["methods"]
     return (
         f"{numbers['num_events']} {numbers['split']} events, {numbers['num_gen_jets']} jets of {reference}, "
         f"{jet['algorithm']} R={jet['radius']:g}{exponent}, pt > {jet['min_pt']:g} GeV, "
         f"matched one to one within dR < {jet['match_delta_r']:g}; "
         f"network {numbers['inference_events_per_second']:g} events/s"
+        + ("; oracle: whole clusters, perfect: every hit assigned by truth" if limits else "")
     )
 
 

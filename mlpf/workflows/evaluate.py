@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -138,19 +139,19 @@ def _evaluate_dataset(
 
 def response_table(name: str, numbers: dict[str, Any]) -> Table:
     """Return the response table for the terminal."""
-    header, rows = response_rows(numbers)
-    table = Table(
-        *header, title=f"{name}: response", caption=f"{caption(numbers)}\n{scale_sentence(numbers)}"
-    )
-    for row in rows:
-        table.add_row(*row)
+    table = _table(f"{name}: response", *response_rows(numbers))
+    table.caption = f"{caption(numbers)}\n{scale_sentence(numbers)}"
     return table
 
 
 def class_table(name: str, numbers: dict[str, Any]) -> Table:
     """Return the table of efficiencies and fake rates for the terminal."""
-    header, rows = class_rows(numbers)
-    table = Table(*header, title=f"{name}: elements against their targets")
+    return _table(f"{name}: elements against their targets", *class_rows(numbers))
+
+
+def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    # Without vertical lines the tables fit into 80 columns.
+    table = Table(*header, title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*row)
     return table

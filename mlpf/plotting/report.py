@@ -1,0 +1,140 @@
+"""The report of a run: one HTML page with tables and figures inside it, nothing to load from elsewhere."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from mlpf.plotting.tables import caption, class_rows, response_rows, scale_sentence
+
+_PAGE = Template(
+    """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>$title</title>
+<style>
+body { font-family: sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 0.5rem 0 1rem; font-size: 0.9rem; }
+th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+figure { display: inline-block; margin: 0.5rem; vertical-align: top; }
+figure img { max-width: 100%; }
+figcaption, .note { color: #666; font-size: 0.85rem; }
+.scale { font-weight: bold; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+$body
+</body>
+</html>
+"""
+)
+
+
+def build_report(
+    title: str,
+    metrics: Mapping[str, Any],
+    figures: Mapping[str, Sequence[Path]],
+    *,
+    settings: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    model_card: Mapping[str, Any] | None,
+) -> str:
+    """Return the page as text.
+
+    Args:
+        title: of the page.
+        metrics: contents of ``metrics.json``.
+        figures: dataset name -> PNG files; ``"training"`` holds those of the training.
+        settings: summary of the configuration, name -> value.
+        environment: contents of ``environment.json``.
+        history: records of the epochs, as ``history.json`` holds.
+        model_card: contents of ``model_card.json``, None if the model was not exported.
+
+    Raises:
+        OSError: a figure cannot be read.
+    """
+    parts = []
+    for name, numbers in metrics["datasets"].items():
+        parts += [
+            f"<h2>{escape(name)}</h2>",
+            f'<p class="scale">{escape(scale_sentence(numbers))}.</p>',
+            _table(*response_rows(numbers)),
+            f'<p class="note">{escape(caption(numbers))}</p>',
+            "<h3>Elements against their targets</h3>",
+            _table(*class_rows(numbers)),
+            *(_figure(path) for path in figures.get(name, ())),
+        ]
+    for reason in metrics["skipped"].values():
+        parts.append(f'<p class="note">skipped {escape(reason)}</p>')
+    parts += ["<h2>Training</h2>", _table(["quantity", "value"], training_rows(history, metrics))]
+    parts += [_figure(path) for path in figures.get("training", ())]
+    if model_card is not None:
+        parts += ["<h2>ONNX</h2>", _table(["output", "largest difference from Keras"], onnx_rows(model_card))]
+    parts += ["<h2>Configuration</h2>", _table(["key", "value"], _as_rows(settings))]
+    parts += ["<h2>Environment</h2>", _table(["", "value"], _as_rows(environment))]
+    return _PAGE.substitute(title=escape(title), body="\n".join(parts))
+
+
+def training_rows(history: Sequence[Mapping[str, float]], metrics: Mapping[str, Any]) -> list[list[str]]:
+    """Return rows with the epochs, the time and the speed of a training."""
+    if not history:
+        return [["epochs", "0"]]
+    rows = [
+        ["epochs", str(len(history))],
+        ["checkpoint evaluated", str(metrics["checkpoint"])],
+    ]
+    training = sum(record.get("seconds", 0.0) for record in history)
+    validation = sum(record.get("val_seconds", 0.0) for record in history)
+    if training > 0:
+        events = sum(record.get("num_events", 0) for record in history)
+        rows += [
+            ["training time", f"{training / 60:.1f} min"],
+            ["validation time", f"{validation / 60:.1f} min"],
+            ["training events/s", f"{events / training:.0f}"],
+        ]
+    last = history[-1]
+    return rows + [
+        [f"last {name.replace('_', ' ')}", f"{last[name]:.5g}"]
+        for name in ("loss", "val_loss")
+        if name in last
+    ]
+
+
+def onnx_rows(model_card: Mapping[str, Any]) -> list[list[str]]:
+    """Return rows with the difference of each output between ONNX and Keras."""
+    differences = model_card.get("onnx_difference", {})
+    rows = [[name, f"{value:.1e}"] for name, value in differences.items()]
+    if differences:
+        rows.append(["largest", f"{max(differences.values()):.1e}"])
+    return rows
+
+
+def _as_rows(values: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
+    """Flatten nested mappings to rows of dotted name and value."""
+    rows: list[list[str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows += _as_rows(value, f"{name}.")
+        else:
+            rows.append([name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)])
+    return rows
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+
+
+def _figure(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    name = escape(path.stem.replace("_", " "))
+    image = f'<img alt="{name}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{name}</figcaption></figure>"

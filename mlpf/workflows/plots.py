@@ -1,0 +1,157 @@
+"""Draw the figures of an evaluated run and write its report page."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from mlpf.atomic import atomic_write
+from mlpf.config.schema import Config
+from mlpf.errors import DataError
+from mlpf.evaluation import metrics as numbers
+from mlpf.evaluation.predictions import GEN, Predictions, read_predictions
+from mlpf.evaluation.statistics import Fraction, bootstrap_weights
+from mlpf.physics.features import ELEMTYPE_CLUSTER, ELEMTYPE_TRACK
+from mlpf.physics.particles import CLASSES
+from mlpf.plotting import history as history_figures
+from mlpf.plotting import performance
+from mlpf.plotting.report import build_report
+from mlpf.plotting.style import fix_layout, style
+from mlpf.workflows.evaluate import METRICS_FILE, predictions_path
+from mlpf.workflows.trained import load_run_config
+
+COMPARED = (numbers.NETWORK, numbers.BASELINE)
+NUM_RESAMPLES = 100
+# Sections of the configuration that the report shows.
+REPORTED_SECTIONS = ("setup", "batching", "parameters", "loss")
+
+
+def run(run_dir: Path) -> Path:
+    """Write ``figures/`` (PNG and PDF) and ``report.html``.
+
+    Args:
+        run_dir: run directory that ``mlpf evaluate`` has been through.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        DataError: metrics or predictions are missing or damaged.
+        CheckpointError: no run directory.
+    """
+    run_dir = Path(run_dir)
+    config = load_run_config(run_dir)
+    metrics = _read_json(run_dir / METRICS_FILE)
+    if metrics is None:
+        raise DataError(f"{run_dir / METRICS_FILE}: no such file; run mlpf evaluate {run_dir} first")
+    history: list[dict[str, float]] = _read_json(run_dir / "history.json") or []
+    figures: dict[str, list[Path]] = {}
+    console = Console()
+    with style(), console.status("drawing figures"):
+        for name in metrics["datasets"]:
+            path = predictions_path(run_dir, name)
+            prefix = f"{path.stem}_"
+            drawn = dataset_figures(read_predictions(path))
+            figures[name] = [_save(figure, run_dir, prefix + stem) for stem, figure in drawn]
+        figures["training"] = [
+            _save(history_figures.loss_curve(history, loss), run_dir, loss)
+            for loss in history_figures.loss_names(history)
+        ]
+    page = build_report(
+        f"MLPF: {run_dir.resolve().name}",
+        metrics,
+        figures,
+        settings=_settings(config),
+        environment=_read_json(run_dir / "environment.json") or {},
+        history=history,
+        model_card=_read_json(run_dir / "model_card.json"),
+    )
+    report = run_dir / "report.html"
+    with atomic_write(report) as part:
+        part.write_text(page, encoding="utf-8")
+    console.print(f"report: {report}")
+    return report
+
+
+def dataset_figures(predictions: Predictions) -> Iterator[tuple[str, Figure]]:
+    """Yield file stem and figure for each figure of one dataset."""
+    title = predictions.dataset
+    methods = [m for m in predictions.methods if m != "target"]
+    jets = {m: numbers.jet_response(predictions, m)[0] for m in methods}
+    yield "jet_response", performance.response(jets, "jet $p_T$", title, (0.7, 1.3))
+    weights = bootstrap_weights(predictions.num_events, NUM_RESAMPLES)
+    binned = {m: numbers.binned_jet_response(predictions, m, weights) for m in methods}
+    yield "jet_response_binned", performance.binned_response(binned, numbers.JET_PT_EDGES, title)
+    met = {m: numbers.met_response(predictions, m)[0] for m in methods}
+    yield "met_response", performance.response(met, "missing $p_T$", title, (0.0, 2.0))
+    energy = {m: numbers.energy_response(predictions, m)[0] for m in methods}
+    yield "energy_response", performance.response(energy, "event energy", title, (0.8, 1.2))
+    elements = predictions.elements
+    matrices = {m: numbers.confusion_matrix(elements, m) for m in COMPARED}
+    yield "confusion", performance.confusion(matrices, [c.name for c in CLASSES], title)
+    yield "num_elements", performance.num_elements(_element_counts(predictions), title)
+    for particle in CLASSES[1:]:
+        stem = particle.name.replace(" ", "_")
+        sums = {m: numbers.class_sums(predictions, m, particle.index) for m in (GEN, *COMPARED)}
+        yield f"sums_{stem}", performance.class_sums(sums, particle.name, title)
+        fractions = {
+            m: {
+                key: _columns(values)
+                for key, values in numbers.class_fractions_by_energy(elements, m, particle.index).items()
+            }
+            for m in COMPARED
+        }
+        yield (
+            f"efficiency_{stem}",
+            performance.class_fractions(fractions, numbers.ENERGY_EDGES, particle.name, title),
+        )
+
+
+def _columns(fractions: list[Fraction]) -> tuple[np.ndarray, np.ndarray]:
+    """Values and uncertainties as arrays."""
+    return np.array([f.value for f in fractions]), np.array([f.uncertainty for f in fractions])
+
+
+def _element_counts(predictions: Predictions) -> dict[str, np.ndarray]:
+    """Number of elements of each kind in each event."""
+    elements = predictions.elements
+    event = np.repeat(np.arange(predictions.num_events), elements.counts)
+    kinds = {"tracks": ELEMTYPE_TRACK, "clusters": ELEMTYPE_CLUSTER}
+    return {
+        "all": elements.counts,
+        **{
+            name: np.bincount(event[elements.elemtype == kind], minlength=predictions.num_events)
+            for name, kind in kinds.items()
+        },
+    }
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    data = config.model_dump(by_alias=True, exclude_none=True)
+    return {section: data[section] for section in REPORTED_SECTIONS}
+
+
+def _save(figure: Figure, run_dir: Path, stem: str) -> Path:
+    """Write a figure as PDF and PNG; return the PNG."""
+    folder = run_dir / "figures"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{stem}.png"
+    fix_layout(figure)
+    for target in (path.with_suffix(".pdf"), path):
+        with atomic_write(target) as part:
+            figure.savefig(part, format=target.suffix[1:])
+    return path
+
+
+def _read_json(path: Path) -> Any:
+    """Return the contents of a JSON file, None if there is no such file."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}); run the command that writes it again") from None

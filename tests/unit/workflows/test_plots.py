@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from mlpf.config.loading import load_config, write_resolved
+from mlpf.errors import CheckpointError, DataError
+from mlpf.evaluation.metrics import evaluate_predictions
+from mlpf.evaluation.predictions import make_predictions, write_predictions
+from mlpf.workflows import plots
+from mlpf.workflows.evaluate import METRICS_FILE, predictions_path
+from tests.support.configs import write_config
+from tests.support.events import dijet_events, rows_of
+
+DATASET = "clic_edm4hep/ttbar"
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run directory after evaluation, without a training behind it."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    write_resolved(load_config(write_config(tmp_path)), run_dir / "config.resolved.yaml")
+    events = dijet_events(10)
+    predictions = make_predictions(DATASET, events, rows_of(events), "ee_genkt")
+    write_predictions(predictions, predictions_path(run_dir, DATASET))
+    extra = {"split": "test", "inference_events_per_second": 3.0}
+    metrics = {
+        "checkpoint": "epoch_2",
+        "datasets": {DATASET: extra | evaluate_predictions(predictions)},
+        "skipped": {"clic/other": "clic/other: not built <here>"},
+    }
+    (run_dir / METRICS_FILE).write_text(json.dumps(metrics))
+    history = [
+        {"epoch": e, "loss": 1.5, "val_loss": 2.5, "seconds": 30.0, "val_seconds": 6.0, "num_events": 60}
+        for e in (1, 2)
+    ]
+    (run_dir / "history.json").write_text(json.dumps(history))
+    (run_dir / "environment.json").write_text(json.dumps({"packages": {"numpy": "2.0"}}))
+    (run_dir / "model_card.json").write_text(json.dumps({"onnx_difference": {"cls": 2e-6, "pt": 1e-5}}))
+    return run_dir
+
+
+def test_report_holds_tables_and_figures_and_loads_nothing(run_dir, monkeypatch):
+    drawn = plots.dataset_figures
+    # every figure is drawn in test_performance; two are enough to see them embedded
+    monkeypatch.setattr(plots, "dataset_figures", lambda p: (f for f, _ in zip(drawn(p), "12", strict=False)))
+    report = plots.run(run_dir)
+    page = report.read_text()
+    assert report == run_dir / "report.html"
+    for text in (
+        DATASET,
+        "<td>network</td>",
+        "<td>perfect</td>",
+        "<td>charged hadron</td>",
+        "better than the baseline",
+        "<td>epoch_2</td>",
+        "<td>training time</td><td>1.0 min</td>",
+        "<td>largest</td><td>1.0e-05</td>",
+        "<td>packages.numpy</td><td>2.0</td>",
+        "<td>setup.lr</td>",
+        "not built &lt;here&gt;",
+    ):
+        assert text in page
+    assert page.count("data:image/png;base64,") == 3
+    assert "http" not in page
+    names = sorted(path.name for path in (run_dir / "figures").iterdir())
+    assert names == [
+        "clic_edm4hep_ttbar_jet_response.pdf",
+        "clic_edm4hep_ttbar_jet_response.png",
+        "clic_edm4hep_ttbar_jet_response_binned.pdf",
+        "clic_edm4hep_ttbar_jet_response_binned.png",
+        "loss.pdf",
+        "loss.png",
+    ]
+
+
+def test_each_class_and_quantity_has_its_figure():
+    events = dijet_events(3)
+    predictions = make_predictions(DATASET, events, rows_of(events), "ee_genkt")
+    stems = [stem for stem, _ in plots.dataset_figures(predictions)]
+    assert len(stems) == len(set(stems)) == 16
+    assert {"jet_response", "met_response", "confusion", "num_elements", "sums_neutral_hadron"} < set(stems)
+
+
+def test_missing_pieces_say_what_to_run(run_dir, tmp_path):
+    with pytest.raises(CheckpointError, match="not a run directory"):
+        plots.run(tmp_path)
+    (run_dir / METRICS_FILE).write_text("{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        plots.run(run_dir)
+    (run_dir / METRICS_FILE).unlink()
+    with pytest.raises(DataError, match="run mlpf evaluate"):
+        plots.run(run_dir)
