@@ -22,6 +22,9 @@ class Distribution(Protocol):
     def scope(self) -> AbstractContextManager[Any]:
         """Return the context in which model and optimizer are built."""
 
+    def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:
+        """Return ``function`` of a distributed batch as a graph; ``spec`` describes a batch."""
+
     def distribute(self, batches: Iterable[Batch]) -> Iterator[Any]:
         """Yield each batch in the form that ``run`` takes."""
 
@@ -40,14 +43,16 @@ class SingleDevice:
 
     num_replicas = 1
 
-    def __init__(self) -> None:
-        # Gradients have the same shapes whatever the batch: a function of its own is traced once,
-        # not once per bucket (a Keras optimizer takes longer to trace than a small model).
-        self._apply = tf.function(_apply_gradients)
-
     def scope(self) -> AbstractContextManager[Any]:
         """Return the default device context of TensorFlow."""
         return tf.distribute.get_strategy().scope()
+
+    def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:
+        """Return a graph with open batch and element axes.
+
+        Traced once for all buckets: a graph per shape costs seconds each and runs no faster.
+        """
+        return tf.function(function, input_signature=[spec], autograph=False)
 
     def distribute(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield the batches as they are."""
@@ -63,7 +68,7 @@ class SingleDevice:
 
     def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
         """Update the variables."""
-        self._apply(optimizer, gradients)
+        optimizer.apply(gradients)
 
 
 class Mirrored:
@@ -80,6 +85,10 @@ class Mirrored:
     def scope(self) -> AbstractContextManager[Any]:
         """Return the scope in which variables are mirrored."""
         return self._strategy.scope()
+
+    def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:  # noqa: ARG002
+        """Return a graph that opens its axes after the second shape (a signature cannot name replicas)."""
+        return tf.function(function, autograph=False, reduce_retracing=True)
 
     def distribute(self, batches: Iterable[Batch]) -> Iterator[Any]:
         """Yield each batch cut into one part per replica."""
@@ -103,7 +112,7 @@ class Mirrored:
     def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
         """Update the variables on every replica."""
         # Keras sums over replicas once more: hand it one share of a sum that is complete.
-        _apply_gradients(optimizer, [gradient / self.num_replicas for gradient in gradients])
+        optimizer.apply([gradient / self.num_replicas for gradient in gradients])
 
 
 def build_distribution() -> Distribution:
@@ -111,11 +120,6 @@ def build_distribution() -> Distribution:
     if len(tf.config.list_logical_devices("GPU")) > 1:
         return Mirrored()
     return SingleDevice()
-
-
-def _apply_gradients(optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
-    """Update the variables with which the optimizer was built."""
-    optimizer.apply(gradients)
 
 
 def _share(array: Any, replica: int, num_replicas: int) -> Any:

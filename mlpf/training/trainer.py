@@ -1,4 +1,4 @@
-"""The training loop: steps, epochs, validation; one graph per bucket shape."""
+"""The training loop: steps, epochs, validation; on one device, one graph serves every bucket."""
 
 import logging
 import math
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlpf.data.input_pipeline import BatchLoader, Epoch
+from mlpf.data.input_pipeline import DEFAULT_FIELDS, FIELD_WIDTHS, BatchLoader, Epoch
 from mlpf.errors import MLPFError
 from mlpf.training.distribution import Distribution
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
@@ -23,6 +23,8 @@ EpochHook = Callable[[list[Record]], None]
 
 # The host reads losses this often: rarely enough to let a GPU run ahead, often enough to watch.
 _READ_INTERVAL_S = 0.25
+
+_BATCH_SPEC = {name: tf.TensorSpec((None, None, FIELD_WIDTHS[name]), tf.float32) for name in DEFAULT_FIELDS}
 
 
 class TrainingDiverged(MLPFError):
@@ -76,8 +78,8 @@ class Trainer:
         self._seed = seed
         with distribution.scope():
             optimizer.build(model.trainable_variables)
-        self._train_step = tf.function(self._distributed(self._train_replica))
-        self._valid_step = tf.function(self._distributed(self._valid_replica))
+        self._train_step = distribution.compile(self._distributed(self._train_replica), _BATCH_SPEC)
+        self._valid_step = distribution.compile(self._distributed(self._valid_replica), _BATCH_SPEC)
 
     def fit(
         self,

@@ -89,6 +89,7 @@ def run(
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
     runtime.set_threads(num_cpus)
     runtime.grow_gpu_memory()
+    runtime.skip_slow_graph_rewrites()
     runtime.set_dtype_policy(config.setup.dtype)
     runtime.set_seeds(config.setup.seed)
     distribution = build_distribution()
