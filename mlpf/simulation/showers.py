@@ -169,6 +169,7 @@ def _interactions(
     # Far sub-cascades are neutral secondaries: the satellites that split clusters.
     far = rng.random(m) < 0.18
     offset = rng.standard_exponential(m) * np.where(far, 200.0, 60.0)
+    offset[first] = 0.0  # the leading sub-cascade starts where the hadron interacts
     polar = np.minimum(rng.standard_exponential(m) * np.where(far, 0.9, 0.35), 2.2)
     azimuth = rng.uniform(-np.pi, np.pi, m)
     probability = np.clip(0.12 + 0.12 * np.log(np.maximum(energy, 1e-3)), 0.0, 0.6) * (energy > 0.5)
@@ -204,8 +205,7 @@ def _hadronic(
     charged = particles.charge[index] != 0
     # Thresholds and binding energy cost neutral hadrons part of their signal.
     loss = np.where(charged, 0.0, 0.12 * np.maximum(energy, 0.3) ** -0.6)
-    mean = energy * (1.0 - loss)
-    visible = _visible_energy(mean, np.hypot(0.50 * np.sqrt(energy), 0.03 * energy), rng)
+    visible = _visible_energy(energy, np.hypot(0.50 * np.sqrt(energy), 0.03 * energy), rng) * (1.0 - loss)
     start = rng.exponential(_INTERACTION_LENGTH, len(index))
     start = np.where(charged, np.minimum(start, visible / _MIP_LOSS), start)
     rest = visible - np.where(charged, _MIP_LOSS * start, 0.0)
