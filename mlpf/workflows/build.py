@@ -159,7 +159,7 @@ def run(
         try:
             with console.status(f"build {dataset} from {len(files)} files"):
                 _build(builder_class, config, files, folder, final, split_seed, split_fractions)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the writer of array_record raises the latter
             raise DataError(
                 f"{final}: cannot be written ({error}); free space or choose another --data-dir"
             ) from error

@@ -33,7 +33,7 @@ class FileReport:
         counters: what was ignored or unusual, by name.
         lost_energy: sum over the events, GeV.
         gen_energy: energy of all generator particles, sum over the events, GeV.
-        seconds: time one process spent on it.
+        cpu_seconds: processor time spent on it.
     """
 
     source: Path
@@ -44,7 +44,7 @@ class FileReport:
     counters: dict[str, int] = field(default_factory=dict)
     lost_energy: float = 0.0
     gen_energy: float = 0.0
-    seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class PostprocessSummary:
 
     @property
     def events_per_cpu_second(self) -> float:
-        """Events per second and process."""
-        seconds = sum(f.seconds for f in self.files)
+        """Events per second of processor time."""
+        seconds = sum(f.cpu_seconds for f in self.files)
         return self.num_events / seconds if seconds else 0.0
 
 
 def _process(source: Path, target: Path) -> FileReport:
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         events = prepare_file(source)
         if not len(events):
@@ -101,7 +101,7 @@ def _process(source: Path, target: Path) -> FileReport:
             raise DataError(f"{source}: holds no usable event ({reasons or 'it is empty'}); check the file")
         write_events(events, target)
     except DataError as error:
-        return FileReport(source, error=str(error), seconds=time.perf_counter() - start)
+        return FileReport(source, error=str(error), cpu_seconds=time.process_time() - start)
     energy = events.jagged["gen_particles"].values[:, -1]
     return FileReport(
         source,
@@ -110,7 +110,7 @@ def _process(source: Path, target: Path) -> FileReport:
         counters=events.metadata["counters"],
         lost_energy=float(events.scalars["lost_energy"].sum()),
         gen_energy=float(energy.sum(dtype=np.float64)),
-        seconds=time.perf_counter() - start,
+        cpu_seconds=time.process_time() - start,
     )
 
 
@@ -197,6 +197,6 @@ def _table(summary: PostprocessSummary) -> Table:
     for name, count in sorted(summary.counters.items()):
         table.add_row(name, str(count))
     table.add_row("generator energy on no target", f"{100 * summary.lost_fraction:.2f} %")
-    table.add_row("events per second and process", f"{summary.events_per_cpu_second:.0f}")
+    table.add_row("events per CPU second", f"{summary.events_per_cpu_second:.0f}")
     table.add_row("wall time", f"{summary.wall_seconds:.1f} s")
     return table
