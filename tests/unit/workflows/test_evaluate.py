@@ -1,0 +1,104 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from mlpf.config.loading import load_config, write_resolved
+from mlpf.errors import CheckpointError, DataError
+from mlpf.evaluation.predictions import read_predictions
+from mlpf.workflows import evaluate
+from tests.support.configs import MINIMAL
+from tests.support.events import dijet_events
+
+DATASET = "clic_edm4hep/ttbar"
+TWO_DATASETS = MINIMAL.replace("{batch_size: 4}", "{batch_size: 4}\n  clic_edm4hep/qq: {batch_size: 4}") + (
+    "  clic_edm4hep/qq: {version: 1.0.0, data_dir: nowhere}\n"
+)
+
+
+class DijetSplit:
+    """A prepared split of dijet events."""
+
+    fields = ("X", "ygen", "ycand", "gen_particles", "oracle_particles", "perfect_particles", "event")
+
+    def __init__(self, number: int):
+        self._events = dijet_events(number)
+        self.num_events = number
+        self.lengths = np.array([len(event["X"]) for event in self._events], dtype=np.int64)
+
+    def fetch(self, indices, fields=("X", "ygen")):
+        return [{field: self._events[i][field] for field in fields} for i in indices]
+
+
+class Silent:
+    """A model that finds nothing."""
+
+    jit_compile = True
+
+    def predict_on_batch(self, X):
+        outputs = {n: np.zeros((*X.shape[:2], 1)) for n in ("pt", "eta", "sin_phi", "cos_phi", "energy")}
+        cls = np.zeros((*X.shape[:2], 6))
+        cls[..., 0] = 1
+        return outputs | {"cls": cls, "charge": np.zeros((*X.shape[:2], 3))}
+
+
+@pytest.fixture
+def run_dir(tmp_path, monkeypatch):
+    """A run whose first evaluation dataset is built and whose second one is not."""
+    config_file = tmp_path / "c.yaml"
+    config_file.write_text(TWO_DATASETS)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    config = load_config(config_file).with_data_dir(str(tmp_path / "data"))
+    write_resolved(config, run_dir / "config.resolved.yaml")
+    info = tmp_path / "data" / DATASET / "1.0.0" / "dataset_info.json"
+    info.parent.mkdir(parents=True)
+    info.write_text("{}")
+    monkeypatch.setattr(evaluate, "open_split", lambda *_: DijetSplit(6))
+    monkeypatch.setattr(evaluate, "load_trained_model", lambda run_dir, *_: (Silent(), run_dir / "epoch_3"))
+    return run_dir
+
+
+def test_evaluation_writes_predictions_and_metrics(run_dir):
+    returned = evaluate.run(run_dir)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics == returned
+    assert metrics["checkpoint"] == "epoch_3"
+    numbers = metrics["datasets"][DATASET]
+    assert (numbers["num_events"], numbers["split"], numbers["gen_reference"]) == (6, "test", "gen_particles")
+    assert numbers["methods"]["pred"]["jet"]["matched_fraction"] == 0
+    assert numbers["methods"]["perfect"]["jet"]["matched_fraction"] == 1
+    assert numbers["inference_events_per_second"] > 0
+    predictions = read_predictions(run_dir / "predictions" / "clic_edm4hep_ttbar.parquet")
+    assert predictions.event == [f"dijet_{i}" for i in range(6)]
+
+
+def test_dataset_that_is_not_built_is_listed_when_another_one_is(run_dir, caplog):
+    with caplog.at_level(logging.WARNING):
+        metrics = evaluate.run(run_dir)
+    assert list(metrics["datasets"]) == [DATASET]
+    assert "mlpf build clic_edm4hep/qq" in metrics["skipped"]["clic_edm4hep/qq"]
+    assert "skipped clic_edm4hep/qq: not built" in caplog.text
+
+
+def test_no_dataset_built_is_an_error(run_dir, tmp_path):
+    with pytest.raises(DataError, match="nothing to evaluate on: clic_edm4hep/ttbar: not built in"):
+        evaluate.run(run_dir, data_dir=tmp_path / "elsewhere")
+    assert not (run_dir / "metrics.json").exists()
+
+
+def test_number_of_events_can_be_limited(run_dir):
+    metrics = evaluate.run(run_dir, num_events=2)
+    assert metrics["datasets"][DATASET]["num_events"] == 2
+
+
+def test_split_without_events_is_an_error(run_dir, monkeypatch):
+    monkeypatch.setattr(evaluate, "open_split", lambda *_: DijetSplit(0))
+    with pytest.raises(DataError, match="split test has no events"):
+        evaluate.run(run_dir)
+
+
+def test_directory_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="not a run directory"):
+        evaluate.run(tmp_path)
