@@ -21,7 +21,7 @@ def number(value: float | None, uncertainty: float | None = None, digits: int = 
 
 
 def response_rows(numbers: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the response table, one row per method."""
+    """Return header and rows of the response table, one row per method (M = median; first columns: jets)."""
     header = [
         "method",
         "jet median",

@@ -114,6 +114,7 @@ def _evaluate_dataset(
     total = split.num_events if settings.num_events < 0 else min(settings.num_events, split.num_events)
     if total == 0:
         raise DataError(f"{name}: split {settings.split} has no events; evaluate another one")
+    _require_fit(name, config, int(split.lengths[:total].max()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     batching = config.batching
     with Progress(*columns, console=console, transient=True) as progress:
@@ -137,9 +138,20 @@ def _evaluate_dataset(
     }
 
 
+def _require_fit(name: str, config: Config, num_elements: int) -> None:
+    """Refuse events that the model has no bins for."""
+    layer = config.parameters.combined_graph_layer
+    most = layer.bin_size * layer.max_num_bins
+    if num_elements > most:
+        raise DataError(
+            f"{name}: an event has {num_elements} elements, the model takes {most}; "
+            "train one with more parameters.combined_graph_layer.max_num_bins"
+        )
+
+
 def response_table(name: str, numbers: dict[str, Any]) -> Table:
     """Return the response table for the terminal."""
-    table = _table(f"{name}: response", *response_rows(numbers))
+    table = _table(f"{name}: jet, missing momentum and energy response", *response_rows(numbers))
     table.caption = f"{caption(numbers)}\n{scale_sentence(numbers)}"
     return table
 

@@ -102,3 +102,11 @@ def test_split_without_events_is_an_error(run_dir, monkeypatch):
 def test_directory_without_a_run_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="not a run directory"):
         evaluate.run(tmp_path)
+
+
+def test_event_larger_than_the_model_is_an_error(run_dir, monkeypatch):
+    split = DijetSplit(2)
+    split.lengths[1] = 10**6
+    monkeypatch.setattr(evaluate, "open_split", lambda *_: split)
+    with pytest.raises(DataError, match="1000000 elements, the model takes 51200"):
+        evaluate.run(run_dir)
