@@ -1,0 +1,119 @@
+import keras
+import numpy as np
+import pytest
+
+from mlpf.config.schema import LossConfig, OptimizerConfig, SetupConfig
+from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
+from mlpf.training.distribution import SingleDevice
+from mlpf.training.losses import MLPFLoss
+from mlpf.training.optimizers import build_optimizer
+from mlpf.training.trainer import Trainer, TrainingDiverged
+from tests.support.fake_split import FakeSplit
+from tests.support.tiny_model import tiny_model
+
+
+def loaders(batch_size=8):
+    pool, valid = EventPool([(FakeSplit(40, seed=1), None)]), EventPool([(FakeSplit(15, seed=2), None)])
+    edges = length_buckets([pool, valid], 8, 1.3)
+    return (
+        BatchLoader(pool, [(pool.events_of(0), batch_size)], edges, seed=3),
+        BatchLoader(valid, [(valid.events_of(0), batch_size)], edges),
+    )
+
+
+def trainer(dropout=0.0, clipnorm=None, **setup):
+    section = SetupConfig(lr_schedule="none", **({"lr": 1e-2} | setup))
+    model = tiny_model(seed=0, dropout=dropout)
+    optimizer = build_optimizer(section, OptimizerConfig(), 10)
+    return Trainer(model, MLPFLoss(LossConfig()), optimizer, SingleDevice(), clipnorm=clipnorm, seed=4)
+
+
+def weights(built):
+    return [np.array(w) for w in built.model.get_weights()]
+
+
+def test_training_lowers_the_loss_with_one_graph_per_kind_of_step():
+    built = trainer()
+    train, valid = loaders()
+
+    history = built.fit(train, valid, 4)
+
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["val_loss"] < history[0]["val_loss"]
+    assert len({batch.length for batch in train.plan(1).batches}) > 1
+    assert built.num_traces == 2
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    runs = [trainer(dropout=0.2) for _ in range(2)]
+    losses = [[r["loss"] for r in run.fit(*loaders(), 2)] for run in runs]
+
+    assert losses[0] == losses[1]
+
+
+def test_validation_does_not_depend_on_the_batch_size():
+    built = trainer()
+
+    small, large = (built.evaluate(loaders(size)[1]) for size in (4, 15))
+
+    for name, value in small.items():
+        assert large[name] == pytest.approx(value, abs=1e-5 * max(1, abs(value)))  # float32 order of sums
+
+
+def test_an_interrupted_training_continues_as_if_it_was_not():
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(history):
+        if len(history) == 2:
+            raise Stop
+
+    straight, halves = trainer(dropout=0.2), trainer(dropout=0.2)
+    straight.fit(*loaders(), 4)
+    first_half = []
+    with pytest.raises(Stop):
+        halves.fit(*loaders(), 4, on_epoch_end=[first_half.extend, stop_after_two])
+    halves.fit(*loaders(), 4, history=first_half[-2:])
+
+    for a, b in zip(weights(straight), weights(halves), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_diverging_loss_names_epoch_step_and_terms():
+    built = trainer()
+    built.model.get_layer("decode").heads["energy"].bias.assign([np.nan])
+
+    with pytest.raises(TrainingDiverged, match=r"epoch 1, step 1: .*energy"):
+        built.fit(*loaders(), 1)
+
+
+def test_hooks_may_add_metrics_for_later_hooks():
+    seen = []
+    built = trainer()
+
+    built.fit(
+        *loaders(), 1, on_epoch_end=[lambda h: h[-1].update(extra=1.0), lambda h: seen.append(h[-1]["extra"])]
+    )
+
+    assert seen == [1.0]
+
+
+def test_clipnorm_changes_the_weights():
+    free, clipped = trainer(optimizer="sgd", lr=1e-4), trainer(optimizer="sgd", lr=1e-4, clipnorm=1e-3)
+    free.fit(*loaders(), 1)
+    clipped.fit(*loaders(), 1)
+
+    assert max(np.abs(a - b).max() for a, b in zip(weights(free), weights(clipped), strict=True)) > 1e-6
+
+
+def test_mixed_precision_trains_with_float32_weights():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        built = trainer()
+        history = built.fit(*loaders(), 1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+    assert np.isfinite(history[0]["loss"])
+    assert {w.dtype for w in built.model.trainable_weights} == {"float32"}
