@@ -143,6 +143,14 @@ def _typed(leaf: str, values: list[list]) -> ak.Array:
     return ak.unflatten(ak.Array(flat), [len(event) for event in values])
 
 
+def _grouped(name: str, leaves: dict[str, ak.Array]) -> dict[str, ak.Array]:
+    """One group with one counter, which is faster; leaves that differ in length stay alone."""
+    lengths = [ak.num(array).tolist() for array in leaves.values()]
+    if any(length != lengths[0] for length in lengths):
+        return {f"{name}.{leaf}": array for leaf, array in leaves.items()}
+    return {name: ak.zip(leaves, depth_limit=2)}
+
+
 def write_edm4hep(
     path: Path, events: list[HandEvent], *, drop=(), parents=True, change=None, tree="events"
 ) -> Path:
@@ -151,15 +159,16 @@ def write_edm4hep(
     for leaves in per_event:
         if change is not None:
             change(leaves)
-    arrays = {
-        f"{name}.{leaf}": _typed(leaf, [leaves[name][leaf] for leaves in per_event])
-        for name, columns in per_event[0].items()
-        if name not in drop
-        for leaf in columns
-    }
+    groups = {}
+    for name, columns in per_event[0].items():
+        if name not in drop:
+            leaves = {leaf: _typed(leaf, [event[name][leaf] for event in per_event]) for leaf in columns}
+            groups |= _grouped(name, leaves)
     with uproot.recreate(path, compression=None) as file:
-        file.mktree(tree, {k: v.type.content for k, v in arrays.items()}, counter_name=lambda n: f"n_{n}")
-        file[tree].extend(arrays)
+        types = {k: v.type.content for k, v in groups.items()}
+        names = {"counter_name": lambda n: f"n_{n}", "field_name": lambda outer, inner: f"{outer}.{inner}"}
+        file.mktree(tree, types, **names)
+        file[tree].extend(groups)
         # Names are strings, which uproot writes as RNTuple only; readers look leaves up the same way.
         file["metadata"] = {
             "m_names": ak.Array([list(IDS)]),

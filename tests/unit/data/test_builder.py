@@ -41,9 +41,9 @@ def test_a_split_of_fraction_zero_is_left_out():
 
 def test_an_empty_split_suggests_a_seed_that_works():
     files = [Path(f"reco_{i}.parquet") for i in range(4)]
+    all_in_one = next(s for s in range(100) if len({split_of_file(f.stem, s, FRACTIONS) for f in files}) == 1)
     with pytest.raises(DataError, match=r"first that works: \d+") as caught:
-        for seed in range(100):
-            split_files(files, seed, FRACTIONS)
+        split_files(files, all_in_one, FRACTIONS)
     seed = int(str(caught.value).rsplit(" ", 1)[1].rstrip(")"))
     assert all(split_files(files, seed, FRACTIONS).values())
 
