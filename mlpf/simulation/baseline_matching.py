@@ -148,13 +148,16 @@ def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
     )
 
 
-def centroid_distance(lines: TrackLines, clusters: Clusters) -> FloatArray:
-    """Distance [T, K] in mm of each centroid from each track's half-line; inf for tracks not reaching."""
+def centroid_distance(
+    lines: TrackLines, clusters: Clusters, settings: MatchingSettings = SETTINGS
+) -> FloatArray:
+    """Distance [T, K] in mm of each centroid from each track's line; inf before the face or off it."""
     centroid = np.stack((clusters.x, clusters.y, clusters.z), axis=1)
     offset = centroid[None, :, :] - lines.point[:, None, :]
     along = np.einsum("tkc,tc->tk", offset, lines.direction)
-    squared = (offset**2).sum(axis=2) - np.maximum(along, 0.0) ** 2
+    squared = (offset**2).sum(axis=2) - along**2
     distance = np.sqrt(np.maximum(squared, 0.0))
+    distance[along < -settings.before_face] = np.inf
     distance[~lines.reaches] = np.inf
     return distance
 
