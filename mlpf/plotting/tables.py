@@ -22,14 +22,7 @@ def number(value: float | None, uncertainty: float | None = None, digits: int = 
 
 def response_rows(numbers: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the response table, one row per method (M = median; first columns: jets)."""
-    header = [
-        "method",
-        "jet median",
-        "jet IQR/median",
-        "matched",
-        "MET median, IQR/M",
-        "energy median, IQR/M",
-    ]
+    header = ["method", "median", "IQR/median", "matched", "MET M, IQR/M", "energy M, IQR/M"]
     rows = []
     for method, values in numbers["methods"].items():
         jet = values["jet"]
@@ -93,4 +86,5 @@ def scale_sentence(numbers: dict[str, Any]) -> str:
         if comparison.get(f"gap_closed_to_{limit}") is not None
     ]
     tail = f"; {', '.join(gaps)}" if gaps else ""
-    return f"jet response IQR/median: {scale}; network is {verdict} the baseline by {spread} (paired){tail}"
+    verdict = f"network is {verdict} the baseline, difference {spread} (paired){tail}"
+    return f"jet response IQR/median: {scale}; {verdict}"

@@ -36,7 +36,7 @@ def test_class_table_sets_network_beside_baseline():
 
 def test_sentence_says_where_the_network_stands():
     sentence = scale_sentence(numbers())
-    assert "network is better than the baseline by -0.0" in sentence
+    assert "network is better than the baseline, difference -0.0" in sentence
     assert "100 % of the way to perfect" in sentence
 
 
