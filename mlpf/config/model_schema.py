@@ -5,7 +5,7 @@ Key names follow the published configuration of the reference MLPF (Commun. Phys
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 Activation = Literal["elu", "gelu", "relu", "selu", "silu", "tanh", "linear"]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -103,6 +103,11 @@ class GNNConfig(Section):
     num_graph_layers_reg: PositiveInt = Field(6, description="graph layers of the regression stack")
     combined_graph_layer: CombinedGraphLayerConfig = Field(
         CombinedGraphLayerConfig(), description="graph layer"
+    )
+    position_scales: list[PositiveFloat] = Field(
+        [],
+        description="mm; graph layers in turn also weigh pairs by the distance of their positions at the "
+        "calorimeter face in units of this length, which is trained; empty = as published",
     )
     output_decoding: OutputDecodingConfig = Field(OutputDecodingConfig(), description="output heads")
 

@@ -1,9 +1,11 @@
 """Graph layer: learnable binning followed by message passing inside each bin."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+from keras import ops
 
 from mlpf.layers.binning import LearnableBinning, bin_elements, inverse_order, unbin_elements
 from mlpf.layers.feedforward import FFN
@@ -11,6 +13,7 @@ from mlpf.layers.message_passing import GHConvDense
 from mlpf.layers.pair_kernels import NodePairGaussianKernel
 
 KERNELS = {"NodePairGaussianKernel": NodePairGaussianKernel}
+NUM_COORDINATES = 3
 NODE_MESSAGES = {"GHConvDense": GHConvDense}
 
 
@@ -31,6 +34,9 @@ class CombinedGraphLayer(keras.layers.Layer):
         num_node_messages: message layers.
         node_message: ``type`` out of ``NODE_MESSAGES`` and its constructor arguments.
         activation: activation of the distance network.
+        position_scale: append positions to the distance embedding, divided by this length (mm, trained
+            as its logarithm): by position alone, a pair that far apart weighs 1/e of a pair at one place.
+            None = the embedding is learned from the node features alone, as published.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
     """
 
@@ -48,6 +54,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         num_node_messages: int,
         node_message: Mapping[str, Any],
         activation: str,
+        position_scale: float | None = None,
         **kwargs: Any,
     ):
         # The distance network ends in float32: its input may be cast, its output must not.
@@ -65,6 +72,7 @@ class CombinedGraphLayer(keras.layers.Layer):
             "num_node_messages": num_node_messages,
             "node_message": dict(node_message),
             "activation": activation,
+            "position_scale": position_scale,
         }
         policy = self.dtype_policy
         self.bin_size = bin_size
@@ -80,7 +88,9 @@ class CombinedGraphLayer(keras.layers.Layer):
             name="ffn_dist",
         )
         self._dist_activate = keras.activations.get(dist_activation)
-        self.binning = LearnableBinning(bin_size, max_num_bins, distance_dim, name="binning")
+        self.position_scale = position_scale
+        embedding_dim = distance_dim + (0 if position_scale is None else NUM_COORDINATES)
+        self.binning = LearnableBinning(bin_size, max_num_bins, embedding_dim, name="binning")
         self.pair_kernel = KERNELS[kernel["type"]](**_without_type(kernel), name="kernel")
         self.messages = [
             NODE_MESSAGES[node_message["type"]](
@@ -93,25 +103,33 @@ class CombinedGraphLayer(keras.layers.Layer):
             for i in range(num_node_messages if dropout > 0 else 0)
         ]
 
-    def build(self, x_shape, mask_shape=None):  # noqa: ARG002
+    def build(self, x_shape, mask_shape=None, position_shape=None):  # noqa: ARG002
         """Create the weights; ``x_shape`` is [B, N, D_in]."""
         shape = tuple(x_shape)
         if self.layernorm is not None:
             self.layernorm.build(shape)
         self.ffn_dist.build(shape)
-        embedding = (*shape[:-1], self.ffn_dist.d_out)
+        embedding = (*shape[:-1], self.binning.distance_dim)
+        if self.position_scale is not None:
+            self.log_scale = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(math.log(self.position_scale)),
+                dtype="float32",
+                name="log_scale",
+            )
         self.binning.build(embedding)
         self.pair_kernel.build(embedding)
         for message in self.messages:
             message.build(shape)
             shape = (*shape[:-1], message.output_dim)
 
-    def call(self, x, mask, training=False):
+    def call(self, x, mask, position=None, training=False):
         """Return the new node features.
 
         Args:
             x: [B, N, D_in] node features; N is a multiple of S.
             mask: [B, N] boolean, True = real element.
+            position: [B, N, 3] float32 positions in mm; needed with ``position_scale``, else unused.
             training: use dropout.
 
         Returns:
@@ -120,6 +138,10 @@ class CombinedGraphLayer(keras.layers.Layer):
         if self.layernorm is not None:
             x = self.layernorm(x)
         z = self._dist_activate(self.ffn_dist(x))
+        if self.position_scale is not None:
+            # The kernel multiplies distances by dist_mult; dividing by it here makes the scale a length.
+            unit = ops.exp(-self.log_scale) / self.pair_kernel.dist_mult
+            z = ops.concatenate([z, ops.cast(position, z.dtype) * unit], axis=-1)
         order = self.binning(z, mask)
         z, x, mask = (bin_elements(t, order, self.bin_size) for t in (z, x, mask))
         kernel = self.pair_kernel(z, mask)
@@ -129,7 +151,7 @@ class CombinedGraphLayer(keras.layers.Layer):
                 x = self.dropouts[i](x, training=training)
         return unbin_elements(x, inverse_order(order))
 
-    def compute_output_shape(self, x_shape, mask_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, x_shape, mask_shape=None, position_shape=None):  # noqa: ARG002
         """Return [B, N, D]."""
         return (*tuple(x_shape)[:-1], self.messages[-1].output_dim)
 

@@ -65,14 +65,15 @@ class OutputDecoding(keras.layers.Layer):
         self.layernorm = None
         if layernorm:
             self.layernorm = keras.layers.LayerNormalization(epsilon=1e-6, dtype="float32", name="layernorm")
+        # Heads that correct a measured value start close to leaving it as it is.
         line = (1.0, 0.0)
         self.ffn_id = self._head("id", num_output_classes)
         self.ffn_charge = self._head("charge", NUM_CHARGES)
         self.ffn_pt = self._head("pt", 2, line if pt_as_correction else None)
-        self.ffn_eta = self._head("eta", 1)
-        self.ffn_phi = self._head("phi", 2)
+        self.ffn_eta = self._head("eta", 1, (0.0,))
+        self.ffn_phi = self._head("phi", 2, (0.0, 0.0))
         linear = energy_as_correction == "linear"
-        self.ffn_energy = self._head("energy", 2 if linear else 1, line if linear else None)
+        self.ffn_energy = self._head("energy", 2 if linear else 1, line if linear else (0.0,))
 
     def _head(self, head: str, d_out: int, output_bias: tuple[float, ...] | None = None) -> FFN:
         config = self._head_config

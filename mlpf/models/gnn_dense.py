@@ -1,6 +1,6 @@
 """PFNetDense: the graph network with learnable binning (Pata et al., Commun. Phys. 7, 124, 2024)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +9,7 @@ from keras import ops
 from mlpf.errors import ConfigError
 from mlpf.layers.combined_graph_layer import CombinedGraphLayer
 from mlpf.layers.feedforward import FFN
+from mlpf.layers.helix_encoding import face_points
 from mlpf.layers.input_encoding import InputEncoding
 from mlpf.layers.input_normalization import InputNormalization
 from mlpf.layers.output_decoding import OutputDecoding
@@ -36,6 +37,8 @@ class PFNetDense(keras.Model):
         num_graph_layers_reg: graph layers of the regression stack.
         combined_graph_layer: arguments of ``CombinedGraphLayer``.
         output_decoding: arguments of ``OutputDecoding``.
+        position_scales: ``position_scale`` in mm of the graph layers, one after the other and then again
+            from the first; the positions are ``face_points``. Empty = as published.
         **kwargs: keyword arguments of ``keras.Model``.
 
     Raises:
@@ -59,6 +62,7 @@ class PFNetDense(keras.Model):
         num_graph_layers_reg: int,
         combined_graph_layer: Mapping[str, Any],
         output_decoding: Mapping[str, Any],
+        position_scales: Sequence[float] = (),
         **kwargs: Any,
     ):
         _check_combination(node_update_mode, do_node_encoding, skip_connection)
@@ -79,6 +83,7 @@ class PFNetDense(keras.Model):
             "num_graph_layers_reg": num_graph_layers_reg,
             "combined_graph_layer": dict(combined_graph_layer),
             "output_decoding": dict(output_decoding),
+            "position_scales": list(position_scales),
         }
         self.num_input_features = num_input_features
         self.num_output_classes = num_output_classes
@@ -106,16 +111,24 @@ class PFNetDense(keras.Model):
                 dtype=policy,
                 name="node_encoding",
             )
-        self.cg_id, self.cg_reg = (
-            [
-                CombinedGraphLayer(**graph, dtype=policy, name=f"cg_{stack}_{i}")
-                for i in range(c[f"num_graph_layers_{stack}"])
-            ]
-            for stack in ("id", "reg")
-        )
+        self.position_scales = tuple(c["position_scales"])
+        self.cg_id = self._stack("cg_id", c["num_graph_layers_id"], graph)
+        self.cg_reg = self._stack("cg_reg", c["num_graph_layers_reg"], graph)
         self.decoding = OutputDecoding(
             c["num_output_classes"], **c["output_decoding"], dtype=policy, name="output_decoding"
         )
+
+    def _stack(self, name: str, num_layers: int, arguments: Mapping[str, Any]) -> list[CombinedGraphLayer]:
+        scales = self.position_scales or (None,)
+        return [
+            CombinedGraphLayer(
+                **arguments,
+                position_scale=scales[i % len(scales)],
+                dtype=self.dtype_policy,
+                name=f"{name}_{i}",
+            )
+            for i in range(num_layers)
+        ]
 
     def build(self, input_shape):
         """Create all weights; ``input_shape`` is [B, N, F]."""
@@ -156,8 +169,9 @@ class PFNetDense(keras.Model):
         h = encoded
         if self.node_encoding is not None:
             h = self._activate(self.node_encoding(encoded, training=training))
-        h_id = self._run_stack(self.cg_id, h, encoded, mask, training)
-        h_reg = self._run_stack(self.cg_reg, h, encoded, mask, training)
+        position = face_points(raw) if self.position_scales else None
+        h_id = self._run_stack(self.cg_id, h, encoded, mask, position, training)
+        h_reg = self._run_stack(self.cg_reg, h, encoded, mask, position, training)
         outputs = self.decoding(raw, h_id, h_reg, mask, training=training)
         return {name: value[:, :num_elements] for name, value in outputs.items()}
 
@@ -170,10 +184,10 @@ class PFNetDense(keras.Model):
             return x, num_elements
         return ops.pad(x, ((0, 0), (0, missing), (0, 0))), num_elements
 
-    def _run_stack(self, stack: list[CombinedGraphLayer], h, encoded, mask, training):
+    def _run_stack(self, stack: list[CombinedGraphLayer], h, encoded, mask, position, training):
         outputs = [encoded] if self.skip_connection else []
         for layer in stack:
-            update = layer(h, mask, training=training)
+            update = layer(h, mask, position, training=training)
             # The residual stream stays in float32 under mixed precision.
             h = h + ops.cast(update, h.dtype) if self.additive else update
             outputs.append(ops.cast(h, "float32"))
