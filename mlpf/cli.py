@@ -1,5 +1,6 @@
 """Command line: parse, load the configuration, import one workflow, run it."""
 
+import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -233,6 +234,9 @@ def explain(key: str) -> None:
 
 def main(run: Callable[..., Any] = cli.main) -> None:
     """Run the command line; errors of a user become one line each and exit code 2."""
+    # Before TensorFlow is imported: our progress and tables are what a user wants to see.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
         run(standalone_mode=False)
     except click.exceptions.Exit as leave:

@@ -92,11 +92,14 @@ class CombinedGraphLayer(keras.layers.Layer):
         embedding_dim = distance_dim + (0 if position_scale is None else NUM_COORDINATES)
         self.binning = LearnableBinning(bin_size, max_num_bins, embedding_dim, name="binning")
         self.pair_kernel = KERNELS[kernel["type"]](**_without_type(kernel), name="kernel")
+        self._add_messages(num_node_messages, node_message, dropout)
+
+    def _add_messages(self, num_node_messages: int, node_message: Mapping[str, Any], dropout: float) -> None:
+        policy = self.dtype_policy
+        message = NODE_MESSAGES[node_message["type"]]
+        arguments = _without_type(node_message)
         self.messages = [
-            NODE_MESSAGES[node_message["type"]](
-                **_without_type(node_message), dtype=policy, name=f"message_{i}"
-            )
-            for i in range(num_node_messages)
+            message(**arguments, dtype=policy, name=f"message_{i}") for i in range(num_node_messages)
         ]
         self.dropouts = [
             keras.layers.Dropout(dropout, dtype=policy, name=f"dropout_{i}")

@@ -87,11 +87,7 @@ def run(
     started = time.perf_counter()
     if not resume and run_dir.exists() and any(run_dir.iterdir()):
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
-    runtime.set_threads(num_cpus)
-    runtime.grow_gpu_memory()
-    runtime.skip_slow_graph_rewrites()
-    runtime.set_dtype_policy(config.setup.dtype)
-    runtime.set_seeds(config.setup.seed)
+    _prepare_process(config, num_cpus)
     distribution = build_distribution()
     train, valid = build_loaders(config, distribution.num_replicas, ntrain=ntrain, ntest=ntest)
     trainer = _build_trainer(config, distribution, train)
@@ -124,6 +120,14 @@ def run(
     )
     console.print(_summary_table(summary))
     return summary
+
+
+def _prepare_process(config: Config, num_cpus: int | None) -> None:
+    runtime.set_threads(num_cpus)
+    runtime.grow_gpu_memory()
+    runtime.skip_slow_graph_rewrites()
+    runtime.set_dtype_policy(config.setup.dtype)
+    runtime.set_seeds(config.setup.seed)
 
 
 def build_loaders(
