@@ -91,13 +91,8 @@ def run(
     distribution = build_distribution()
     train, valid = build_loaders(config, distribution.num_replicas, ntrain=ntrain, ntest=ntest)
     trainer = _build_trainer(config, distribution, train)
-    history: list[Record] = []
-    if resume:
-        checkpoint = find_checkpoint(run_dir, "latest")
-        load_weights(checkpoint, trainer.model)
-        load_optimizer(checkpoint, trainer.optimizer)
-        history = read_state(checkpoint)["history"]
-    elif weights is not None:
+    history = _restore(trainer, run_dir) if resume else []
+    if weights is not None:
         is_run = (weights / "checkpoints").is_dir()
         load_weights(find_checkpoint(weights) if is_run else weights, trainer.model)
     _write_description(config, run_dir)
@@ -128,6 +123,14 @@ def _prepare_process(config: Config, num_cpus: int | None) -> None:
     runtime.skip_slow_graph_rewrites()
     runtime.set_dtype_policy(config.setup.dtype)
     runtime.set_seeds(config.setup.seed)
+
+
+def _restore(trainer: Trainer, run_dir: Path) -> list[Record]:
+    """Load the latest checkpoint of ``run_dir`` into ``trainer``; return the history up to it."""
+    checkpoint = find_checkpoint(run_dir, "latest")
+    load_weights(checkpoint, trainer.model)
+    load_optimizer(checkpoint, trainer.optimizer)
+    return read_state(checkpoint)["history"]
 
 
 def build_loaders(

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -21,7 +22,7 @@ def test_bucket_edges_rise_by_whole_bins_up_to_the_longest_event():
     assert edges[0] == 32
     assert edges[-1] == 416
     assert all(edge % 32 == 0 for edge in edges)
-    assert all(b > a for a, b in zip(edges, edges[1:], strict=False))
+    assert all(b > a for a, b in itertools.pairwise(edges))
 
 
 def test_larger_growth_makes_fewer_buckets():
