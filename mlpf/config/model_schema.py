@@ -49,6 +49,11 @@ class CombinedGraphLayerConfig(Section):
     num_node_messages: PositiveInt = Field(2, description="message layers per graph layer")
     node_message: NodeMessageConfig = Field(NodeMessageConfig(), description="message layer")
     activation: Activation = Field("elu", description="activation of the distance network")
+    position_scales: list[PositiveFloat] = Field(
+        [],
+        description="mm; weigh pairs also by the distance of their positions at the calorimeter face, at "
+        "these scales (trained), each for an equal slice of the node features; empty = as published",
+    )
 
 
 class OutputDecodingConfig(Section):
@@ -103,11 +108,6 @@ class GNNConfig(Section):
     num_graph_layers_reg: PositiveInt = Field(6, description="graph layers of the regression stack")
     combined_graph_layer: CombinedGraphLayerConfig = Field(
         CombinedGraphLayerConfig(), description="graph layer"
-    )
-    position_scales: list[PositiveFloat] = Field(
-        [],
-        description="mm; graph layers in turn also weigh pairs by the distance of their positions at the "
-        "calorimeter face in units of this length, which is trained; empty = as published",
     )
     output_decoding: OutputDecodingConfig = Field(OutputDecodingConfig(), description="output heads")
 

@@ -1,19 +1,21 @@
 """Graph layer: learnable binning followed by message passing inside each bin."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from mlpf.errors import ConfigError
 from mlpf.layers.binning import LearnableBinning, bin_elements, inverse_order, unbin_elements
 from mlpf.layers.feedforward import FFN
 from mlpf.layers.message_passing import GHConvDense
-from mlpf.layers.pair_kernels import NodePairGaussianKernel
+from mlpf.layers.pair_kernels import NodePairGaussianKernel, PositionKernel
 
 KERNELS = {"NodePairGaussianKernel": NodePairGaussianKernel}
 NUM_COORDINATES = 3
+# Divides positions before hashing, so that they weigh against learned features of order one.
+BINNING_UNIT_MM = 100.0
 NODE_MESSAGES = {"GHConvDense": GHConvDense}
 
 
@@ -34,9 +36,8 @@ class CombinedGraphLayer(keras.layers.Layer):
         num_node_messages: message layers.
         node_message: ``type`` out of ``NODE_MESSAGES`` and its constructor arguments.
         activation: activation of the distance network.
-        position_scale: append positions to the distance embedding, divided by this length (mm, trained
-            as its logarithm): by position alone, a pair that far apart weighs 1/e of a pair at one place.
-            None = the embedding is learned from the node features alone, as published.
+        position_scales: lengths in mm; with them the pair kernel is multiplied by a ``PositionKernel`` at
+            each scale, each for one slice of the node features. Empty = as published.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
     """
 
@@ -54,7 +55,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         num_node_messages: int,
         node_message: Mapping[str, Any],
         activation: str,
-        position_scale: float | None = None,
+        position_scales: Sequence[float] = (),
         **kwargs: Any,
     ):
         # The distance network ends in float32: its input may be cast, its output must not.
@@ -72,7 +73,7 @@ class CombinedGraphLayer(keras.layers.Layer):
             "num_node_messages": num_node_messages,
             "node_message": dict(node_message),
             "activation": activation,
-            "position_scale": position_scale,
+            "position_scales": list(position_scales),
         }
         policy = self.dtype_policy
         self.bin_size = bin_size
@@ -88,9 +89,13 @@ class CombinedGraphLayer(keras.layers.Layer):
             name="ffn_dist",
         )
         self._dist_activate = keras.activations.get(dist_activation)
-        self.position_scale = position_scale
-        embedding_dim = distance_dim + (0 if position_scale is None else NUM_COORDINATES)
+        # With positions, bins are regions in space too: pairs in different bins are not seen.
+        embedding_dim = distance_dim + (NUM_COORDINATES if position_scales else 0)
         self.binning = LearnableBinning(bin_size, max_num_bins, embedding_dim, name="binning")
+        self.position_kernel = None
+        if position_scales:
+            _check_heads(position_scales, node_message["output_dim"])
+            self.position_kernel = PositionKernel(position_scales, name="position_kernel")
         self.pair_kernel = KERNELS[kernel["type"]](**_without_type(kernel), name="kernel")
         self._add_messages(num_node_messages, node_message, dropout)
 
@@ -113,13 +118,8 @@ class CombinedGraphLayer(keras.layers.Layer):
             self.layernorm.build(shape)
         self.ffn_dist.build(shape)
         embedding = (*shape[:-1], self.binning.distance_dim)
-        if self.position_scale is not None:
-            self.log_scale = self.add_weight(
-                shape=(),
-                initializer=keras.initializers.Constant(math.log(self.position_scale)),
-                dtype="float32",
-                name="log_scale",
-            )
+        if self.position_kernel is not None:
+            self.position_kernel.build()
         self.binning.build(embedding)
         self.pair_kernel.build(embedding)
         for message in self.messages:
@@ -132,7 +132,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         Args:
             x: [B, N, D_in] node features; N is a multiple of S.
             mask: [B, N] boolean, True = real element.
-            position: [B, N, 3] float32 positions in mm; needed with ``position_scale``, else unused.
+            position: [B, N, 3] float32 positions in mm; needed with ``position_scales``, else unused.
             training: use dropout.
 
         Returns:
@@ -141,13 +141,15 @@ class CombinedGraphLayer(keras.layers.Layer):
         if self.layernorm is not None:
             x = self.layernorm(x)
         z = self._dist_activate(self.ffn_dist(x))
-        if self.position_scale is not None:
-            # The kernel multiplies distances by dist_mult; dividing by it here makes the scale a length.
-            unit = ops.exp(-self.log_scale) / self.pair_kernel.dist_mult
-            z = ops.concatenate([z, ops.cast(position, z.dtype) * unit], axis=-1)
-        order = self.binning(z, mask)
+        hashed = z
+        if self.position_kernel is not None:
+            hashed = ops.concatenate([z, ops.cast(position, z.dtype) / BINNING_UNIT_MM], axis=-1)
+        order = self.binning(hashed, mask)
         z, x, mask = (bin_elements(t, order, self.bin_size) for t in (z, x, mask))
         kernel = self.pair_kernel(z, mask)
+        if self.position_kernel is not None:
+            position = bin_elements(ops.cast(position, "float32"), order, self.bin_size)
+            kernel = ops.expand_dims(kernel, axis=2) * self.position_kernel(position)
         for i, message in enumerate(self.messages):
             x = message(x, kernel, mask)
             if self.dropouts:
@@ -165,3 +167,11 @@ class CombinedGraphLayer(keras.layers.Layer):
 
 def _without_type(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key != "type"}
+
+
+def _check_heads(position_scales: Sequence[float], output_dim: int) -> None:
+    if output_dim % len(position_scales):
+        raise ConfigError(
+            f"combined_graph_layer.position_scales has {len(position_scales)} scales, which do not divide "
+            f"node_message.output_dim={output_dim} into equal slices; change one of them"
+        )

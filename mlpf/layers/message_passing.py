@@ -48,7 +48,8 @@ class GHConvDense(keras.layers.Layer):
 
         Args:
             x: [B, K, S, D_in] node features.
-            kernel: [B, K, S, S] pair kernel A, zero for padded elements.
+            kernel: [B, K, S, S] pair kernel A, zero for padded elements; or [B, K, H, S, S], one kernel
+                for each of H equal slices of the D neighbour features.
             mask: [B, K, S] boolean, True = real element.
 
         Returns:
@@ -57,15 +58,24 @@ class GHConvDense(keras.layers.Layer):
         real = ops.cast(ops.expand_dims(mask, axis=-1), self.compute_dtype)
         x = x * real
         neighbours = ops.matmul(x, self.theta)
-        if self.normalize_degrees:
-            degree = ops.sum(ops.abs(ops.cast(kernel, "float32")), axis=-1, keepdims=True)
-            scale = ops.cast(ops.rsqrt(degree + DEGREE_EPSILON), self.compute_dtype) * real
-            hom = scale * ops.matmul(kernel, scale * neighbours)
+        if len(kernel.shape) == 4:
+            hom = self._sum_neighbours(kernel, neighbours)
         else:
-            hom = ops.matmul(kernel, neighbours)
+            sliced = _split_heads(neighbours, kernel.shape[2])
+            hom = _merge_heads(self._sum_neighbours(kernel, sliced))
         het = ops.matmul(x, self.w_h)
         gate = ops.sigmoid(ops.matmul(x, self.w_t) + self.b_t)
         return self._activate(gate * hom + (1.0 - gate) * het) * real
+
+    def _sum_neighbours(self, kernel, neighbours):
+        """Return A x for kernel [..., S, S] and neighbours [..., S, D], with normalised degrees if asked."""
+        if not self.normalize_degrees:
+            return ops.matmul(kernel, neighbours)
+        degree = ops.sum(ops.abs(ops.cast(kernel, "float32")), axis=-1, keepdims=True)
+        # A padded element has no degree; without the floor its scale would overflow half precision.
+        scale = ops.where(degree > 0, ops.rsqrt(degree + DEGREE_EPSILON), 0.0)
+        scale = ops.cast(scale, self.compute_dtype)
+        return scale * ops.matmul(kernel, scale * neighbours)
 
     def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002
         """Return [B, K, S, D]."""
@@ -79,3 +89,17 @@ class GHConvDense(keras.layers.Layer):
             "activation": self.activation,
             "normalize_degrees": self.normalize_degrees,
         }
+
+
+def _split_heads(x, num_heads: int):
+    """Turn [B, K, S, D] into [B, K, H, S, D / H]."""
+    shape = ops.shape(x)
+    x = ops.reshape(x, (-1, shape[1], shape[2], num_heads, x.shape[-1] // num_heads))
+    return ops.transpose(x, (0, 1, 3, 2, 4))
+
+
+def _merge_heads(x):
+    """Turn [B, K, H, S, D / H] back into [B, K, S, D]."""
+    shape = ops.shape(x)
+    x = ops.transpose(x, (0, 1, 3, 2, 4))
+    return ops.reshape(x, (-1, shape[1], shape[3], x.shape[-2] * x.shape[-1]))

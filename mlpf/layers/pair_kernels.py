@@ -1,5 +1,7 @@
 """Pair kernels: the weight of each pair of elements in a bin."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -41,11 +43,7 @@ class NodePairGaussianKernel(keras.layers.Layer):
             [B, K, S, S] float32 in [0, 1].
         """
         real = ops.cast(ops.expand_dims(mask, axis=-1), z.dtype)
-        z = z * real
-        square = ops.sum(z * z, axis=-1, keepdims=True)
-        cross = ops.matmul(z, ops.swapaxes(z, -1, -2))
-        squared = square - 2.0 * cross + ops.swapaxes(square, -1, -2)
-        distance = ops.sqrt(ops.maximum(squared, MIN_SQUARED_DISTANCE))
+        distance = pair_distance(z * real)
         kernel = ops.maximum(ops.exp(-self.dist_mult * distance), self.clip_value_low)
         return kernel * real * ops.swapaxes(real, -1, -2)
 
@@ -60,3 +58,58 @@ class NodePairGaussianKernel(keras.layers.Layer):
             "dist_mult": self.dist_mult,
             "clip_value_low": self.clip_value_low,
         }
+
+
+@keras.saving.register_keras_serializable(package="mlpf")
+class PositionKernel(keras.layers.Layer):
+    """P_hij = exp(-|p_i - p_j| / scale_h): pairs by their distance in space, at several trained scales.
+
+    Showers are tens of mm wide and leave satellites hundreds of mm away: one scale cannot serve both.
+
+    Args:
+        scales: lengths in mm at the start of training, one per head H.
+        **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Raises:
+        ValueError: no scale, or one that is not positive.
+    """
+
+    def __init__(self, scales: Sequence[float], **kwargs: Any):
+        kwargs["dtype"] = "float32"  # differences of large squares
+        super().__init__(**kwargs)
+        if not scales or min(scales) <= 0:
+            raise ValueError(f"scales={list(scales)}, expected positive lengths in mm")
+        self.scales = tuple(float(scale) for scale in scales)
+
+    def build(self, position_shape=None):  # noqa: ARG002
+        """Create the logarithms of the scales, [H, 1, 1]."""
+        self.log_scale = self.add_weight(
+            shape=(len(self.scales), 1, 1),
+            initializer=keras.initializers.Constant([[[math.log(scale)]] for scale in self.scales]),
+            name="log_scale",
+        )
+
+    def call(self, position):
+        """Return the kernel [B, K, H, S, S] in (0, 1] for positions [B, K, S, 3] in mm."""
+        distance = ops.expand_dims(pair_distance(position), axis=2)  # [B, K, 1, S, S]
+        return ops.exp(-distance * ops.exp(-self.log_scale))
+
+    def compute_output_shape(self, position_shape):
+        """Return [B, K, H, S, S]."""
+        b, k, s, _ = tuple(position_shape)
+        return (b, k, len(self.scales), s, s)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return {**super().get_config(), "scales": self.scales}
+
+
+def pair_distance(z):
+    """Return |z_i - z_j| of all pairs, [..., S, S], for z [..., S, d].
+
+    Never below the square root of ``MIN_SQUARED_DISTANCE``.
+    """
+    square = ops.sum(z * z, axis=-1, keepdims=True)
+    cross = ops.matmul(z, ops.swapaxes(z, -1, -2))
+    squared = square - 2.0 * cross + ops.swapaxes(square, -1, -2)
+    return ops.sqrt(ops.maximum(squared, MIN_SQUARED_DISTANCE))

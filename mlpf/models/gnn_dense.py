@@ -1,6 +1,6 @@
 """PFNetDense: the graph network with learnable binning (Pata et al., Commun. Phys. 7, 124, 2024)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -37,8 +37,6 @@ class PFNetDense(keras.Model):
         num_graph_layers_reg: graph layers of the regression stack.
         combined_graph_layer: arguments of ``CombinedGraphLayer``.
         output_decoding: arguments of ``OutputDecoding``.
-        position_scales: ``position_scale`` in mm of the graph layers, one after the other and then again
-            from the first; the positions are ``face_points``. Empty = as published.
         **kwargs: keyword arguments of ``keras.Model``.
 
     Raises:
@@ -62,7 +60,6 @@ class PFNetDense(keras.Model):
         num_graph_layers_reg: int,
         combined_graph_layer: Mapping[str, Any],
         output_decoding: Mapping[str, Any],
-        position_scales: Sequence[float] = (),
         **kwargs: Any,
     ):
         _check_combination(node_update_mode, do_node_encoding, skip_connection)
@@ -83,7 +80,6 @@ class PFNetDense(keras.Model):
             "num_graph_layers_reg": num_graph_layers_reg,
             "combined_graph_layer": dict(combined_graph_layer),
             "output_decoding": dict(output_decoding),
-            "position_scales": list(position_scales),
         }
         self.num_input_features = num_input_features
         self.num_output_classes = num_output_classes
@@ -111,7 +107,7 @@ class PFNetDense(keras.Model):
                 dtype=policy,
                 name="node_encoding",
             )
-        self.position_scales = tuple(c["position_scales"])
+        self.needs_position = bool(graph.get("position_scales"))
         self.cg_id = self._stack("cg_id", c["num_graph_layers_id"], graph)
         self.cg_reg = self._stack("cg_reg", c["num_graph_layers_reg"], graph)
         self.decoding = OutputDecoding(
@@ -119,14 +115,8 @@ class PFNetDense(keras.Model):
         )
 
     def _stack(self, name: str, num_layers: int, arguments: Mapping[str, Any]) -> list[CombinedGraphLayer]:
-        scales = self.position_scales or (None,)
         return [
-            CombinedGraphLayer(
-                **arguments,
-                position_scale=scales[i % len(scales)],
-                dtype=self.dtype_policy,
-                name=f"{name}_{i}",
-            )
+            CombinedGraphLayer(**arguments, dtype=self.dtype_policy, name=f"{name}_{i}")
             for i in range(num_layers)
         ]
 
@@ -169,7 +159,7 @@ class PFNetDense(keras.Model):
         h = encoded
         if self.node_encoding is not None:
             h = self._activate(self.node_encoding(encoded, training=training))
-        position = face_points(raw) if self.position_scales else None
+        position = face_points(raw) if self.needs_position else None
         h_id = self._run_stack(self.cg_id, h, encoded, mask, position, training)
         h_reg = self._run_stack(self.cg_reg, h, encoded, mask, position, training)
         outputs = self.decoding(raw, h_id, h_reg, mask, training=training)
