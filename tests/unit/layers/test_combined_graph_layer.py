@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mlpf.errors import ConfigError
 from mlpf.layers.combined_graph_layer import CombinedGraphLayer
 from tests.support.layer_contract import LayerCase, check_layer, check_padding_invariance, set_values
 
@@ -73,3 +74,24 @@ def test_hand_worked():
     # bins {2, 1} and {-1, -3}; A = 2^-distance: 1/2 and 1/4, 2^-0.001 = 0.99931 on the diagonal
     # -1 - 3/4, 2 + 1/2, -3 - 1/4, 1 + 2/2
     assert np.asarray(out).ravel() == pytest.approx([-1.75, 2.5, -3.25, 2.0], abs=3e-3)
+
+
+def test_contract_with_positions(rng):
+    x, mask = events(rng, 24, 20)
+    position = rng.normal(size=(2, 24, 3)).astype(np.float32)
+    # as without positions, and two scales; the codebook hashes three coordinates more
+    check_layer(
+        LayerCase(
+            lambda: make(position_scales=[0.5, 2.0]),
+            (x, mask, position),
+            (2, 24, 4),
+            num_trainable=8 + 43 + 104 + 2,
+            num_frozen=24,
+            mixed_dtype="bfloat16",
+        )
+    )
+
+
+def test_scales_must_divide_the_width():
+    with pytest.raises(ConfigError, match="3 scales, which do not divide"):
+        make(position_scales=[1.0, 2.0, 3.0])

@@ -45,3 +45,31 @@ def test_hand_worked_with_normalised_degrees():
     # degrees 1.5 each: s A s = A / 1.5, so hom = [4, 5]
     out = np.asarray(_layer(normalize_degrees=True)(X, KERNEL, MASK)).ravel()
     assert out == pytest.approx([3.0, 4.5, 0.0], abs=1e-5)
+
+
+def test_each_head_sums_its_own_slice_hand_worked():
+    layer = GHConvDense(2, activation="linear")
+    layer.build((None, None, None, 1))
+    # the gate is 1/2, het = 0, theta maps x to the slices (x, 10 x)
+    set_values(layer, [[0.0, 0.0]], [0.0, 0.0], [[0.0, 0.0]], [[1.0, 10.0]])
+    near = [[1.0, 0.0], [0.0, 1.0]]
+    far = [[1.0, 0.5], [0.5, 1.0]]
+    x = np.array([[[[1.0], [2.0]]]])
+    out = np.asarray(layer(x, np.array([[[near, far]]]), np.array([[[True, True]]])))[0, 0]
+    # head 0: [1, 2] / 2; head 1: [10 + 10, 5 + 20] / 2
+    assert out == pytest.approx(np.array([[0.5, 10.0], [1.0, 12.5]]), abs=1e-6)
+
+
+def test_contract_with_heads(rng):
+    x = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    mask = rng.random((2, 3, 4)) < 0.7
+    pair_mask = mask[..., None] * mask[..., None, :]
+    kernel = (rng.random((2, 3, 2, 4, 4)) * pair_mask[:, :, None]).astype(np.float32)
+    case = LayerCase(
+        lambda: GHConvDense(6, normalize_degrees=True),
+        (x, kernel, mask),
+        (2, 3, 4, 6),
+        num_trainable=96,
+        mixed_dtype="bfloat16",
+    )
+    check_layer(case)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlpf.layers.pair_kernels import NodePairGaussianKernel
+from mlpf.layers.pair_kernels import NodePairGaussianKernel, PositionKernel
 from tests.support.layer_contract import LayerCase, check_layer
 
 
@@ -25,3 +25,23 @@ def test_lower_bound_holds_for_real_pairs_only():
     kernel = np.asarray(NodePairGaussianKernel(0.1, 0.2)(z, np.array([[[True, True, False]]])))[0, 0]
     assert kernel[0, 1] == pytest.approx(0.2)
     assert kernel[0, 2] == 0
+
+
+def test_position_kernel_contract(rng):
+    position = rng.normal(size=(2, 3, 4, 3)).astype(np.float32)
+    check_layer(LayerCase(lambda: PositionKernel([1.0, 2.0]), (position,), (2, 3, 2, 4, 4), num_trainable=2))
+
+
+def test_position_kernel_hand_worked():
+    # two elements 50 mm apart (30, 40, 0): exp(-50/25) = 0.135335, exp(-50/100) = 0.606531
+    position = np.array([[[[1500.0, 0.0, 0.0], [1530.0, 40.0, 0.0]]]])
+    kernel = np.asarray(PositionKernel([25.0, 100.0])(position))[0, 0]
+    # float32 squares of 1500 mm leave 1 mm^2: 0.01 mm at 50 mm, 4e-4 of the kernel; 1 mm on the diagonal
+    assert kernel[:, 0, 1] == pytest.approx([0.135335, 0.606531], abs=1e-3)
+    assert kernel[:, 0, 0] == pytest.approx([1.0, 1.0], abs=0.05)
+
+
+@pytest.mark.parametrize("scales", [[], [10.0, 0.0]])
+def test_position_kernel_refuses_lengths_that_are_not_positive(scales):
+    with pytest.raises(ValueError, match="expected positive lengths in mm"):
+        PositionKernel(scales)
