@@ -23,8 +23,8 @@ class SpotCount:
     cap: int
 
     def __call__(self, energy: FloatArray) -> FloatArray:
-        """Return the number of spots for ``energy`` in GeV, floored, any shape."""
-        return np.floor(np.minimum(self.offset + self.scale * energy**self.power, self.cap))
+        """Return the number of spots for ``energy`` in GeV, rounded, any shape."""
+        return np.rint(np.minimum(self.offset + self.scale * energy**self.power, self.cap))
 
 
 @dataclass(frozen=True)

@@ -140,3 +140,15 @@ def test_cell_centres_lie_in_their_own_cell() -> None:
         key = cell_keys(layers, spots.x, spots.y, spots.z, CLIC)
         _, x, y, z = cell_centres(key, CLIC)
         np.testing.assert_array_equal(cell_keys(layers, x, y, z, CLIC), key)
+
+
+def test_spot_counts_are_rounded_and_capped() -> None:
+    # 6 + 8 E^0.6: at 1.04 GeV 14.19, at 1.06 GeV 14.28, at 0.95 GeV 13.76, at 100 GeV above the cap.
+    number = CLIC.granularity.em_spots(np.array([0.95, 1.04, 1.06, 100.0]))
+    assert number.tolist() == [14, 14, 14, 40]
+
+
+def test_photons_leave_the_hits_of_the_reference() -> None:
+    # Reference detector, 30 ttbar events: 13.6 hits per photon of 1-2 GeV; 4 standard errors of 200 showers.
+    number = [len(np.unique(hits_of(single_particle(22, 1.4), seed).links.source)) for seed in range(200)]
+    assert np.mean(number) == pytest.approx(13.4, abs=0.5)
