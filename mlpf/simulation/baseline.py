@@ -240,10 +240,16 @@ def _is_electron(measured: _Measured, track: int, cluster: int, settings: Baseli
 def _residual(
     shapes: Shapes, cluster: int, excess: float, settings: BaselineSettings
 ) -> tuple[int, int, float]:
-    """Return (cluster, pdg, energy) of the neutral particle that explains an excess over the tracks."""
-    if shapes.ecal_share[cluster] > settings.residual_photon_ecal_share:
+    """Return (cluster, pdg, energy) of the neutral particle that explains an excess over the tracks.
+
+    The excess is on the hadronic scale; only in a cluster that is nearly all ECAL is it a photon's for sure
+    and put on the electromagnetic scale. Elsewhere it is a photon's if the ECAL alone could hold it.
+    """
+    share = shapes.ecal_share[cluster]
+    if share > settings.residual_photon_ecal_share:
         return cluster, PHOTON, excess * HADRON_SCALE_ECAL
-    return cluster, NEUTRAL_HADRON, excess
+    explained = share * shapes.em_energy[cluster] >= excess
+    return cluster, PHOTON if explained else NEUTRAL_HADRON, excess
 
 
 def _add_track(builder: _Builder, measured: _Measured, track: int, pdg: int, clusters: list[int]) -> None:

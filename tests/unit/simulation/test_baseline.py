@@ -98,6 +98,30 @@ def test_excess_over_the_track_becomes_a_photon():
     assert candidates.energy[1] == pytest.approx(10 - 0.8 * 2, abs=1e-9)
 
 
+def mixed_excess(momentum, ecal_energy, hcal_energy):
+    """Candidates of a track whose one cluster has energy in both calorimeters."""
+    tracks = make_tracks((momentum, 0.0, 0.0, 1))
+    hits = make_hits(
+        ("ECALBarrel", blob(entry(tracks, 100), 8.0), ecal_energy / 20),
+        ("HCALBarrel", blob(entry(tracks, 300), 20.0), hcal_energy / 20),
+    )
+    return reconstruct(tracks, hits)
+
+
+def test_excess_that_the_ecal_can_hold_becomes_a_photon():
+    candidates = mixed_excess(momentum=10.0, ecal_energy=16.0, hcal_energy=4.0)
+    assert candidates.pdg.tolist() == [211, 22]
+    # 16 GeV of the ECAL count 20 on the hadronic scale; 10 of the 24 GeV belong to the pion, 14 < 16 remain.
+    assert candidates.energy[1] == pytest.approx(16 / 0.8 + 4 - 10, abs=1e-9)
+
+
+def test_excess_that_the_ecal_cannot_hold_becomes_a_neutral_hadron():
+    candidates = mixed_excess(momentum=2.0, ecal_energy=8.0, hcal_energy=8.0)
+    assert candidates.pdg.tolist() == [211, 130]
+    # 8 GeV of the ECAL count 10 on the hadronic scale; 2 of the 18 GeV belong to the pion.
+    assert candidates.energy[1] == pytest.approx(8 / 0.8 + 8 - 2, abs=1e-9)
+
+
 def test_absorbed_fragment_is_no_neutral_hadron():
     tracks = make_tracks((10.0, 0.0, 0.0, 1))
     fragment = entry(tracks, 400) + np.array([0.0, 0.0, 250.0])
