@@ -49,6 +49,11 @@ class CombinedGraphLayerConfig(Section):
     num_node_messages: PositiveInt = Field(2, description="message layers per graph layer")
     node_message: NodeMessageConfig = Field(NodeMessageConfig(), description="message layer")
     activation: Activation = Field("elu", description="activation of the distance network")
+    bin_order: Literal["event", "projection"] = Field(
+        "event",
+        description="order of the elements of one bucket: as in the event (published), or by projection, "
+        "so that a bin holds neighbours",
+    )
     position_scales: list[PositiveFloat] = Field(
         [],
         description="mm; weigh pairs also by the distance of their positions at the calorimeter face, at "

@@ -9,27 +9,41 @@ from typing import Any
 import keras
 from keras import ops
 
+BIN_ORDERS = ("event", "projection")
+
 
 @keras.saving.register_keras_serializable(package="mlpf")
 class LearnableBinning(keras.layers.Layer):
     """Order the elements of each event so that contiguous slices of S elements are the bins.
 
     The bucket of an element is argmax([z R ; -z R]) with a frozen random codebook R; elements are sorted
-    by bucket, ties by position, padded elements last. Nothing here carries a gradient.
+    by bucket, padded elements last. Nothing here carries a gradient. Elements of one bucket keep the order
+    of the event, as published. A slice then cuts a bucket by element type, since tracks come first: with
+    ``bin_order="projection"`` they are sorted by their signed projection instead, so that a cut separates
+    what is far apart; with one direction (K < 4) the whole event is cut into slabs along it.
 
     Args:
         bin_size: elements per bin S.
         max_num_bins: most bins per event; the codebook has half as many columns.
         distance_dim: width d of the embedding.
+        bin_order: order inside a bucket, one of ``BIN_ORDERS``.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Raises:
+        ValueError: unknown order.
     """
 
-    def __init__(self, bin_size: int, max_num_bins: int, distance_dim: int, **kwargs: Any):
+    def __init__(
+        self, bin_size: int, max_num_bins: int, distance_dim: int, bin_order: str = "event", **kwargs: Any
+    ):
         kwargs["dtype"] = "float32"  # a rounded projection would reorder the elements
         super().__init__(**kwargs)
         self.bin_size = bin_size
         self.max_num_bins = max_num_bins
         self.distance_dim = distance_dim
+        if bin_order not in BIN_ORDERS:
+            raise ValueError(f"bin_order={bin_order!r}, expected one of {', '.join(BIN_ORDERS)}")
+        self.bin_order = bin_order
 
     def build(self, z_shape, mask_shape=None):  # noqa: ARG002 (Keras passes the shape of each argument)
         """Create the codebook [d, max_num_bins / 2]."""
@@ -59,11 +73,15 @@ class LearnableBinning(keras.layers.Layer):
         half = ops.maximum(1, num_bins // 2) if not isinstance(num_bins, int) else max(1, num_bins // 2)
         projected = ops.matmul(ops.stop_gradient(z), self.codebook[:, :half])
         # top_k and not argmax: the latter exports to ONNX with an operator that onnxruntime lacks.
-        bucket = ops.top_k(ops.concatenate([projected, -projected], axis=-1), 1)[1][..., 0]
-        bucket = ops.where(mask, ops.cast(bucket, "int32"), self.max_num_bins)
+        strength, bucket = ops.top_k(ops.concatenate([projected, -projected], axis=-1), 1)
+        bucket = ops.cast(bucket[..., 0], "int32")
         # Unique keys make the sort stable on every backend and in ONNX.
-        position = ops.arange(num_elements, dtype="int32")
-        return ops.cast(ops.argsort(bucket * num_elements + position, axis=-1), "int32")
+        rank = ops.arange(num_elements, dtype="int32")
+        if self.bin_order == "projection":
+            signed = ops.where(bucket < half, -strength[..., 0], strength[..., 0])
+            rank = inverse_order(ops.argsort(signed, axis=-1))
+        bucket = ops.where(mask, bucket, self.max_num_bins)
+        return ops.cast(ops.argsort(bucket * num_elements + rank, axis=-1), "int32")
 
     def _check_size(self, num_elements: Any) -> None:
         if not isinstance(num_elements, int):
@@ -93,6 +111,7 @@ class LearnableBinning(keras.layers.Layer):
             "bin_size": self.bin_size,
             "max_num_bins": self.max_num_bins,
             "distance_dim": self.distance_dim,
+            "bin_order": self.bin_order,
         }
 
 

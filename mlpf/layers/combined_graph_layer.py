@@ -38,6 +38,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         activation: activation of the distance network.
         position_scales: lengths in mm; with them the pair kernel is multiplied by a ``PositionKernel`` at
             each scale, each for one slice of the node features. Empty = as published.
+        bin_order: order inside a bucket; see ``LearnableBinning``.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
     """
 
@@ -56,6 +57,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         node_message: Mapping[str, Any],
         activation: str,
         position_scales: Sequence[float] = (),
+        bin_order: str = "event",
         **kwargs: Any,
     ):
         # The distance network ends in float32: its input may be cast, its output must not.
@@ -74,6 +76,7 @@ class CombinedGraphLayer(keras.layers.Layer):
             "node_message": dict(node_message),
             "activation": activation,
             "position_scales": list(position_scales),
+            "bin_order": bin_order,
         }
         policy = self.dtype_policy
         self.bin_size = bin_size
@@ -91,7 +94,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         self._dist_activate = keras.activations.get(dist_activation)
         # With positions, bins are regions in space too: pairs in different bins are not seen.
         embedding_dim = distance_dim + (NUM_COORDINATES if position_scales else 0)
-        self.binning = LearnableBinning(bin_size, max_num_bins, embedding_dim, name="binning")
+        self.binning = LearnableBinning(bin_size, max_num_bins, embedding_dim, bin_order, name="binning")
         self.position_kernel = None
         if position_scales:
             _check_heads(position_scales, node_message["output_dim"])

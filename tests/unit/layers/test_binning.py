@@ -54,3 +54,28 @@ def test_elements_that_do_not_fill_bins_are_refused():
     layer = LearnableBinning(4, 4, 1)
     with pytest.raises(ValueError, match="6 elements are not a multiple of bin_size=4"):
         layer(np.ones((1, 6, 1), np.float32), np.ones((1, 6), bool))
+
+
+def test_projection_order_hand_worked():
+    layer = LearnableBinning(3, 2, 1, bin_order="projection")
+    layer.build((None, None, 1))
+    set_values(layer, np.array([[1.0]]))
+    # one direction: slabs along it from the largest z to the smallest, padding (element 5) last
+    z = np.array([[[-1.0], [2.0], [0.5], [5.0], [-3.0], [9.0]]])
+    mask = np.array([[True, True, True, True, True, False]])
+    assert np.asarray(layer(z, mask))[0].tolist() == [3, 1, 2, 0, 4, 5]
+
+
+def test_projection_order_does_not_depend_on_the_order_of_the_event(rng):
+    layer = LearnableBinning(4, 8, 3, bin_order="projection")
+    z = rng.normal(size=(1, 32, 3)).astype(np.float32)
+    mask = np.ones((1, 32), bool)
+    shuffle = rng.permutation(32)
+    order = np.asarray(layer(z, mask))[0]
+    shuffled = np.asarray(layer(z[:, shuffle], mask))[0]
+    np.testing.assert_array_equal(shuffle[shuffled], order)
+
+
+def test_unknown_order_is_refused():
+    with pytest.raises(ValueError, match="expected one of event, projection"):
+        LearnableBinning(4, 4, 1, bin_order="random")
