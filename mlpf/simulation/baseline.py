@@ -61,7 +61,7 @@ class _Measured:
     direction: FloatArray
     charge: FloatArray
     is_muon: npt.NDArray[np.bool_]
-    touching: npt.NDArray[np.bool_]
+    absorbable: npt.NDArray[np.bool_]
     primary: IntArray
     distance: FloatArray
     shapes: Shapes
@@ -160,15 +160,18 @@ def _measure(
     if len(clusters):
         primary = np.where(touching.any(axis=1), np.argmin(to_hit, axis=1), -1)
     votes = muon_votes(tracks, hits, detector)
+    distance = centroid_distance(lines, clusters)
+    shapes = cluster_shapes(hits, clusters, detector)
+    reach = np.where(shapes.photon_like, settings.absorb_photon_distance, settings.absorb_distance)
     return _Measured(
         momentum=momentum,
         direction=direction,
         charge=np.sign(state.omega),
         is_muon=(votes >= settings.muon_min_votes) & (momentum > settings.muon_min_p),
-        touching=touching,
+        absorbable=(distance < reach) | (touching & ~shapes.photon_like),
         primary=primary,
-        distance=centroid_distance(lines, clusters),
-        shapes=cluster_shapes(hits, clusters, detector),
+        distance=distance,
+        shapes=shapes,
         num_hits=clusters.num_hits,
         energy_other=clusters.energy_other,
     )
@@ -199,9 +202,7 @@ def _reconstruct_group(
     absorbed = []
     if energy < expected:
         distance = measured.distance[members].min(axis=0)
-        touching = measured.touching[members].any(axis=0)
-        reach = np.where(shapes.photon_like, settings.absorb_photon_distance, settings.absorb_distance)
-        near = np.flatnonzero(free & ((distance < reach) | (touching & ~shapes.photon_like)))
+        near = np.flatnonzero(free & measured.absorbable[members].any(axis=0))
         for cluster in near[np.argsort(distance[near], kind="stable")].tolist():
             if energy + shapes.had_energy[cluster] < expected + settings.absorb_sigmas * sigma:
                 energy += float(shapes.had_energy[cluster])

@@ -130,22 +130,25 @@ def hit_distance(
     point, direction = lines.point[reaching], lines.direction[reaching]
     # |h - p|^2 and (h - p).u without a [T, H, 3] array, and without BLAS, whose threads cost more here.
     along = _dot(direction, position) - (point * direction).sum(axis=1)[:, None]
-    squared = (position**2).sum(axis=1) - 2 * _dot(point, position) + (point**2).sum(axis=1)[:, None]
+    squared = _dot(-2.0 * point, position)
+    squared += (position**2).sum(axis=1)
+    squared += (point**2).sum(axis=1)[:, None]
+    squared -= along**2
     tolerance = np.where(system[used] == HCAL, settings.hcal_tolerance, settings.ecal_tolerance)
-    distance = np.sqrt(np.maximum(squared - along**2, 0.0)) / tolerance
-    distance[(along < -settings.before_face) | (along > settings.behind_face)] = np.inf
+    squared /= tolerance**2
+    squared[(along < -settings.before_face) | (along > settings.behind_face)] = np.inf
     found, start = np.unique(clusters.hit_cluster[used], return_index=True)
-    result[np.ix_(reaching, found)] = np.minimum.reduceat(distance, start, axis=1)
+    nearest = np.minimum.reduceat(squared, start, axis=1)
+    result[np.ix_(reaching, found)] = np.sqrt(np.maximum(nearest, 0.0))
     return result
 
 
 def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
     """All scalar products of a [T, 3] and b [H, 3], [T, H]."""
-    return (
-        np.multiply.outer(a[:, 0], b[:, 0])
-        + np.multiply.outer(a[:, 1], b[:, 1])
-        + np.multiply.outer(a[:, 2], b[:, 2])
-    )
+    result = np.multiply.outer(a[:, 0], b[:, 0])
+    result += np.multiply.outer(a[:, 1], b[:, 1])
+    result += np.multiply.outer(a[:, 2], b[:, 2])
+    return result
 
 
 def centroid_distance(
@@ -153,9 +156,10 @@ def centroid_distance(
 ) -> FloatArray:
     """Distance [T, K] in mm of each centroid from each track's line; inf before the face or off it."""
     centroid = np.stack((clusters.x, clusters.y, clusters.z), axis=1)
-    offset = centroid[None, :, :] - lines.point[:, None, :]
-    along = np.einsum("tkc,tc->tk", offset, lines.direction)
-    squared = (offset**2).sum(axis=2) - along**2
+    along = _dot(lines.direction, centroid) - (lines.point * lines.direction).sum(axis=1)[:, None]
+    squared = _dot(-2.0 * lines.point, centroid) - along**2
+    squared += (centroid**2).sum(axis=1)
+    squared += (lines.point**2).sum(axis=1)[:, None]
     distance = np.sqrt(np.maximum(squared, 0.0))
     distance[along < -settings.before_face] = np.inf
     distance[~lines.reaches] = np.inf

@@ -120,9 +120,12 @@ def nearest_within(points: FloatArray, queries: FloatArray, max_distance: float)
 def _density_peaks(metric: FloatArray, energy: FloatArray, settings: ClusteringSettings) -> IntArray:
     """Return [H] the index of the seed hit that each hit belongs to, -1 for outliers."""
     pairs = cKDTree(metric).query_pairs(settings.search_distance, output_type="ndarray")
-    first, second = pairs[:, 0], pairs[:, 1]
-    distance = np.sqrt(((metric[first] - metric[second]) ** 2).sum(axis=1))
-    kernel = np.exp(-0.5 * (distance / (0.6 * settings.critical_distance)) ** 2)
+    first, second = np.ascontiguousarray(pairs.T)
+    squared = np.zeros(len(pairs))
+    for column in np.ascontiguousarray(metric.T):  # three passes are faster than one over [pairs, 3]
+        squared += (column[first] - column[second]) ** 2
+    distance = np.sqrt(squared)
+    kernel = np.exp(squared * (-0.5 / (0.6 * settings.critical_distance) ** 2))
     num_hits = len(energy)
     density = energy + np.bincount(first, energy[second] * kernel, num_hits)
     density += np.bincount(second, energy[first] * kernel, num_hits)
@@ -132,12 +135,14 @@ def _density_peaks(metric: FloatArray, energy: FloatArray, settings: ClusteringS
     rank[np.argsort(-density, kind="stable")] = np.arange(num_hits)
     first_is_denser = rank[first] < rank[second]
     lower, higher = np.where(first_is_denser, (second, first), (first, second))
-    # Far pairs first: of several assignments to one hit the last, nearest one stays.
-    order = np.lexsort((-rank[higher], -distance))
+    to_denser = np.full(num_hits, np.inf)
+    np.minimum.at(to_denser, lower, distance)
+    # Among equally near neighbours the densest: of several assignments to one hit the last one stays.
+    closest = distance == to_denser[lower]
+    lower, higher = lower[closest], higher[closest]
+    order = np.argsort(-rank[higher])
     parent = np.arange(num_hits)
     parent[lower[order]] = higher[order]
-    to_denser = np.full(num_hits, np.inf)
-    to_denser[lower[order]] = distance[order]
 
     seed = (to_denser > settings.critical_distance) & (density > settings.seed_density)
     parent[seed] = np.flatnonzero(seed)
