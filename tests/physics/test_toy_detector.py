@@ -55,13 +55,17 @@ def test_thirty_events_have_the_right_size_and_resolution():
 @pytest.mark.slow
 def test_two_hundred_events_have_the_measured_performance():
     events = simulate(200)
-    # About 1050 jets: the error of an IQR is 4 %; bounds are 2.5 of them around the 1000-event values.
+    # About 1000 jets: the error of an IQR is 4 %. Bounds hold the blocks of 200 events of the reference
+    # (baseline 0.055-0.063, floor 0.026-0.030, calorimeter 0.122-0.131) with room for that error.
     result = responses(events)
-    assert result["baseline"][1] == pytest.approx(0.066, abs=0.007)
-    assert result["perfect"][1] == pytest.approx(0.029, abs=0.003)
-    assert result["calorimeter"][1] == pytest.approx(0.129, abs=0.016)
-    assert result["baseline"][0] == pytest.approx(1.0, abs=0.02)
+    assert 0.050 < result["baseline"][1] < 0.070
+    assert 0.023 < result["perfect"][1] < 0.033
+    assert 0.11 < result["calorimeter"][1] < 0.145
+    assert result["baseline"][1] / result["perfect"][1] > 1.7
+    assert abs(result["baseline"][0] - 1) < 0.02
     assert result["baseline"][2] > 0.90
-    assert mean_size(events, "clusters") == pytest.approx(118, abs=10)
-    assert mean_size(events, "tracks") == pytest.approx(46, abs=5)
-    assert mean_size(events, "hits") == pytest.approx(1308, abs=120)
+    assert 110 < mean_size(events, "clusters") < 140
+    assert 43 < mean_size(events, "tracks") < 53
+    # Each event has its own multiplicity: the mean of 200 is good to 2 % around 1371 hits, 96 candidates.
+    assert mean_size(events, "hits") == pytest.approx(1371, abs=80)
+    assert mean_size(events, "candidates") == pytest.approx(96, abs=6)
