@@ -94,7 +94,8 @@ def export_onnx(
     """
     path = Path(path)
     num_features = int(model.num_input_features)
-    events = [clic_like_events(b, n, num_features, seed=i) for i, (b, n) in enumerate(PARITY_SHAPES)]
+    shapes = [(b, min(n, model.max_num_elements)) for b, n in PARITY_SHAPES]
+    events = [clic_like_events(b, n, num_features, seed=i) for i, (b, n) in enumerate(shapes)]
     entries = {**model_metadata(model, opset), **(metadata or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part, atomic_write(path.with_name("model_card.json")) as card:

@@ -84,6 +84,7 @@ class PFNetDense(keras.Model):
         self.num_input_features = num_input_features
         self.num_output_classes = num_output_classes
         self.bin_size = int(combined_graph_layer["bin_size"])
+        self.max_num_elements = self.bin_size * int(combined_graph_layer["max_num_bins"])
         self.additive = node_update_mode == "additive"
         self.skip_connection = skip_connection
         self.encoding = InputEncoding(num_input_classes, input_encoding, name="input_encoding")
