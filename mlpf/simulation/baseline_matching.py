@@ -145,10 +145,8 @@ def hit_distance(
 
 def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
     """All scalar products of a [T, 3] and b [H, 3], [T, H]."""
-    result = np.multiply.outer(a[:, 0], b[:, 0])
-    result += np.multiply.outer(a[:, 1], b[:, 1])
-    result += np.multiply.outer(a[:, 2], b[:, 2])
-    return result
+    # einsum over a contiguous last axis: several times faster than outer products.
+    return np.einsum("tc,ch->th", a, np.ascontiguousarray(b.T))
 
 
 def centroid_distance(
