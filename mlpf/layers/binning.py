@@ -20,7 +20,8 @@ class LearnableBinning(keras.layers.Layer):
     by bucket, padded elements last. Nothing here carries a gradient. Elements of one bucket keep the order
     of the event, as published. A slice then cuts a bucket by element type, since tracks come first: with
     ``bin_order="projection"`` they are sorted by their signed projection instead, so that a cut separates
-    what is far apart; with one direction (K < 4) the whole event is cut into slabs along it.
+    what is far apart; with one direction (K < 4) the whole event is cut into slabs along it. K is then the
+    number of bins that the real elements fill, so that padding never changes the bins.
 
     Args:
         bin_size: elements per bin S.
@@ -72,8 +73,11 @@ class LearnableBinning(keras.layers.Layer):
         num_bins = num_elements // self.bin_size
         half = ops.maximum(1, num_bins // 2) if not isinstance(num_bins, int) else max(1, num_bins // 2)
         projected = ops.matmul(ops.stop_gradient(z), self.codebook[:, :half])
+        both = ops.concatenate([projected, -projected], axis=-1)
+        if self.bin_order == "projection":
+            both = ops.where(self._directions_in_use(mask, half), both, -1e30)
         # top_k and not argmax: the latter exports to ONNX with an operator that onnxruntime lacks.
-        strength, bucket = ops.top_k(ops.concatenate([projected, -projected], axis=-1), 1)
+        strength, bucket = ops.top_k(both, 1)
         bucket = ops.cast(bucket[..., 0], "int32")
         # Unique keys make the sort stable on every backend and in ONNX.
         rank = ops.arange(num_elements, dtype="int32")
@@ -82,6 +86,14 @@ class LearnableBinning(keras.layers.Layer):
             rank = inverse_order(ops.argsort(signed, axis=-1))
         bucket = ops.where(mask, bucket, self.max_num_bins)
         return ops.cast(ops.argsort(bucket * num_elements + rank, axis=-1), "int32")
+
+    def _directions_in_use(self, mask, half):
+        """Return [B, 1, 2 half] boolean: directions (and their opposites) for the bins of real elements."""
+        num_real = ops.sum(ops.cast(mask, "int32"), axis=-1, keepdims=True)
+        num_bins = (num_real + self.bin_size - 1) // self.bin_size
+        direction = ops.expand_dims(ops.arange(half, dtype="int32"), axis=0)
+        used = ops.logical_or(direction < num_bins // 2, direction == 0)
+        return ops.expand_dims(ops.concatenate([used, used], axis=-1), axis=1)
 
     def _check_size(self, num_elements: Any) -> None:
         if not isinstance(num_elements, int):

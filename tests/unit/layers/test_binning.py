@@ -79,3 +79,12 @@ def test_projection_order_does_not_depend_on_the_order_of_the_event(rng):
 def test_unknown_order_is_refused():
     with pytest.raises(ValueError, match="expected one of event, projection"):
         LearnableBinning(4, 4, 1, bin_order="random")
+
+
+@pytest.mark.parametrize("num_real", [3, 17, 32])
+def test_projection_order_does_not_depend_on_padding(rng, num_real):
+    layer = LearnableBinning(4, 16, 3, bin_order="projection")
+    z = rng.normal(size=(1, 64, 3)).astype(np.float32)
+    mask = np.arange(64)[None] < num_real
+    short, long = (np.asarray(layer(z[:, :n], mask[:, :n]))[0, :num_real] for n in (32, 64))
+    np.testing.assert_array_equal(short, long)
