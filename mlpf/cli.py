@@ -188,7 +188,7 @@ def plots(run_dir: Path) -> None:
 @run_dir_option
 @weights_option
 @click.option("-o", "--output", type=PATH, help="ONNX file; default RUN_DIR/model.onnx.")
-@click.option("--opset", type=click.IntRange(13), help="ONNX opset; default that of the converter.")
+@click.option("--opset", type=click.IntRange(15), help="ONNX opset; default that of the converter.")
 def export(run_dir: Path, **options: Any) -> None:
     """Export a trained model to ONNX and check it against Keras."""
     from mlpf.workflows import export as workflow

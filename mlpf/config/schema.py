@@ -189,6 +189,11 @@ class Config(Section):
     evaluation_jet_algo: Literal["ee_genkt", "antikt"] = Field(
         "ee_genkt", description="jets of the evaluation"
     )
+    evaluation_none_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None,
+        description="an element holds no particle where the sigmoid of its logit for none exceeds this, else "
+        "the largest other class; null = the largest of all, as published",
+    )
     datasets: Annotated[dict[str, DatasetSourceConfig], Field(min_length=1)] = Field(
         description="where each dataset is"
     )

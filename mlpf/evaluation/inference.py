@@ -67,6 +67,7 @@ def predict(
     growth: float,
     num_events: int = -1,
     fields: Sequence[str] = ("X", "ygen", "ycand"),
+    none_threshold: float | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Inference:
     """Run a model over the first events of a split.
@@ -79,6 +80,7 @@ def predict(
         growth: ratio of neighbouring bucket lengths.
         num_events: first events only; -1 = all.
         fields: what to fetch beside the predictions; must contain ``X``.
+        none_threshold: see ``rows_from_outputs``.
         on_batch: called after each batch with its number of events.
     """
     total = split.num_events if num_events < 0 else min(num_events, split.num_events)
@@ -102,7 +104,7 @@ def predict(
         start = time.perf_counter()
         outputs = forward(X)
         seconds += time.perf_counter() - start
-        rows = rows_from_outputs(outputs, [len(event["X"]) for event in fetched])
+        rows = rows_from_outputs(outputs, [len(event["X"]) for event in fetched], none_threshold)
         for index, event, particles in zip(indices, fetched, rows, strict=True):
             events[index] = event
             predicted[index] = particles

@@ -1,5 +1,6 @@
 """Particles of many events kept flat, and how targets and model outputs become such lists."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -142,15 +143,20 @@ class Elements:
         )
 
 
-def rows_from_outputs(outputs: Mapping[str, Array], lengths: Sequence[int]) -> list[Array]:
+def rows_from_outputs(
+    outputs: Mapping[str, Array], lengths: Sequence[int], none_threshold: float | None = None
+) -> list[Array]:
     """Turn model outputs into rows of ``PARTICLE_COLUMNS``, one per element.
 
-    The class is the largest logit, the charge the largest of -1, 0, +1 where the class is charged,
-    else 0; rows of class 0 are zero, as in targets.
+    The class is the largest logit (see ``none_threshold``), the charge the largest of -1, 0, +1 where the
+    class is charged, else 0; rows of class 0 are zero, as in targets.
 
     Args:
         outputs: ``cls`` [B, N, C], ``charge`` [B, N, 3] and the others [B, N, 1].
         lengths: elements of each event that are no padding; may be shorter than B.
+        none_threshold: decide first whether there is a particle at all: there is none where the sigmoid of
+            its logit exceeds this; the class is then the largest of the others. An element that is surely
+            a particle, but as likely a photon as a neutral hadron, is then not lost to none.
 
     Returns:
         One [N_i, 7] float32 array per entry of ``lengths``.
@@ -162,6 +168,9 @@ def rows_from_outputs(outputs: Mapping[str, Array], lengths: Sequence[int]) -> l
     if logits.shape[-1] != NUM_CLASSES:
         raise ValueError(f"cls has {logits.shape[-1]} logits, expected {NUM_CLASSES}")
     best = np.argmax(logits, axis=-1)
+    if none_threshold is not None:
+        is_none = logits[..., 0] > math.log(none_threshold / (1.0 - none_threshold))
+        best = np.where(is_none, 0, 1 + np.argmax(logits[..., 1:], axis=-1))
     charge = np.argmax(np.asarray(outputs["charge"]), axis=-1) - 1
     columns = {"cls": best, "charge": np.where(np.isin(best, CHARGED_CLASSES), charge, 0)}
     rows = np.stack(

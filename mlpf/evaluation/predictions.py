@@ -153,7 +153,7 @@ def read_predictions(path: Path) -> Predictions:
         DataError: no such file, or it does not hold predictions.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such file; `mlpf evaluate RUN_DIR` writes it")
+        raise DataError(f"{path}: no such file; `mlpf evaluate -t RUN_DIR` writes it")
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:

@@ -126,6 +126,7 @@ def _evaluate_dataset(
             bin_size=config.parameters.combined_graph_layer.bin_size,
             growth=batching.bucket_growth if batching.bucket_by_sequence_length else math.inf,
             num_events=total,
+            none_threshold=config.evaluation_none_threshold,
             fields=tuple(field for field in WANTED_FIELDS if field in split.fields),
             on_batch=lambda number: progress.advance(task, number),
         )

@@ -44,7 +44,11 @@ def run(
         model,
         Path(output) if output is not None else run_dir / "model.onnx",
         opset=DEFAULT_OPSET if opset is None else opset,
-        metadata={"checkpoint": checkpoint.name, "jet_algorithm": config.evaluation_jet_algo},
+        metadata={
+            "checkpoint": checkpoint.name,
+            "jet_algorithm": config.evaluation_jet_algo,
+            "none_threshold": config.evaluation_none_threshold,
+        },
     )
     table = Table("output", "largest difference", title=f"{report.path}: ONNX against Keras")
     for name, difference in report.per_output.items():

@@ -47,7 +47,7 @@ def run(run_dir: Path) -> Path:
     config = load_run_config(run_dir)
     metrics = _read_json(run_dir / METRICS_FILE)
     if metrics is None:
-        raise DataError(f"{run_dir / METRICS_FILE}: no such file; run mlpf evaluate {run_dir} first")
+        raise DataError(f"{run_dir / METRICS_FILE}: no such file; run mlpf evaluate -t {run_dir} first")
     history: list[dict[str, float]] = _read_json(run_dir / "history.json") or []
     figures: dict[str, list[Path]] = {}
     console = Console()

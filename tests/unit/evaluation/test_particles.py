@@ -81,3 +81,13 @@ def test_elements_keep_every_element_with_its_classes():
     assert elements.elemtype.tolist() == ([1] * 6 + [2] * 6) * 2
     assert elements.cls["target"].tolist() == ([1] * 6 + [3] * 4 + [0] * 2) * 2
     assert elements.energy["target"].shape == (24,)
+
+
+def test_threshold_keeps_an_element_that_two_classes_share():
+    # none 0.4 is the largest logit, but its sigmoid 0.6 is below 0.7: a photon, the largest of the others
+    outputs = outputs_of([0], [0])
+    outputs["cls"] = np.array([[[0.4, -3.0, 0.2, 0.3, -3.0, -3.0]]], dtype=np.float32)
+    cls = PARTICLE_COLUMNS.index("cls")
+    assert rows_from_outputs(outputs, [1])[0][0, cls] == 0
+    assert rows_from_outputs(outputs, [1], none_threshold=0.7)[0][0, cls] == 3
+    assert rows_from_outputs(outputs, [1], none_threshold=0.55)[0][0, cls] == 0
