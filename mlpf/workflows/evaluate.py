@@ -20,7 +20,7 @@ from mlpf.evaluation.inference import Forward, keras_forward, predict
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import make_predictions, write_predictions
 from mlpf.plotting.tables import caption, class_rows, response_rows, scale_sentence
-from mlpf.workflows.trained import load_run_config, load_trained_model
+from mlpf.workflows.trained import load_run_config, load_trained_model, require_fit
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _evaluate_dataset(
     total = split.num_events if settings.num_events < 0 else min(settings.num_events, split.num_events)
     if total == 0:
         raise DataError(f"{name}: split {settings.split} has no events; evaluate another one")
-    _require_fit(name, config, int(split.lengths[:total].max()))
+    require_fit(name, config.parameters, int(split.lengths[:total].max()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     batching = config.batching
     with Progress(*columns, console=console, transient=True) as progress:
@@ -137,17 +137,6 @@ def _evaluate_dataset(
         "inference_events_per_second": round(result.events_per_second, 2),
         **evaluate_predictions(predictions),
     }
-
-
-def _require_fit(name: str, config: Config, num_elements: int) -> None:
-    """Refuse events that the model has no bins for."""
-    layer = config.parameters.combined_graph_layer
-    most = layer.bin_size * layer.max_num_bins
-    if num_elements > most:
-        raise DataError(
-            f"{name}: an event has {num_elements} elements, the model takes {most}; "
-            "train one with more parameters.combined_graph_layer.max_num_bins"
-        )
 
 
 def response_table(name: str, numbers: dict[str, Any]) -> Table:

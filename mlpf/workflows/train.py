@@ -34,6 +34,7 @@ from mlpf.training.distribution import Distribution, build_distribution
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.trainer import EpochHook, Record, Trainer
+from mlpf.workflows.trained import require_fit
 
 _NORMALIZATION_EVENTS = 256  # events read at a time while fitting
 
@@ -160,6 +161,8 @@ def build_loaders(
     limits = [n for n in (config.validation_num_events, ntest) if n is not None and n >= 0]
     valid = EventPool([(open_split(name, config.datasets[name], "valid"), min(limits, default=None))])
     _require_events(valid, name, "valid")
+    longest = max(int(pool.lengths.max()), int(valid.lengths.max()))
+    require_fit(", ".join(names), config.parameters, longest)
     growth = config.batching.bucket_growth if config.batching.bucket_by_sequence_length else math.inf
     edges = length_buckets([pool, valid], config.parameters.combined_graph_layer.bin_size, growth)
     valid_size = math.ceil(config.validation_batch_size / num_replicas) * num_replicas

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from mlpf.config.loading import load_config
+from mlpf.config.model_schema import ModelConfig
 from mlpf.config.schema import Config
-from mlpf.errors import CheckpointError
+from mlpf.errors import CheckpointError, DataError
 
 CONFIG_FILE = "config.resolved.yaml"
 
@@ -49,3 +50,23 @@ def load_trained_model(run_dir: Path, config: Config, weights: str | None = None
     )
     load_weights(checkpoint, model)
     return model, checkpoint
+
+
+def require_fit(name: str, parameters: ModelConfig, num_elements: int) -> None:
+    """Refuse events that a model has no bins for.
+
+    Args:
+        name: dataset, for the message.
+        parameters: section ``parameters`` of the configuration.
+        num_elements: elements of the longest event.
+
+    Raises:
+        DataError: more than ``bin_size * max_num_bins`` elements.
+    """
+    layer = parameters.combined_graph_layer
+    most = layer.bin_size * layer.max_num_bins
+    if num_elements > most:
+        raise DataError(
+            f"{name}: an event has {num_elements} elements, the model takes {most}; "
+            "raise parameters.combined_graph_layer.max_num_bins and train"
+        )
