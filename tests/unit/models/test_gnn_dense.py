@@ -21,6 +21,9 @@ VARIANTS = {
     "concat": {"node_update_mode": "concat", "skip_connection": True, "num_graph_layers_id": 2},
     "concat without node encoding": {"node_update_mode": "concat", "do_node_encoding": False},
     "helix": {"input_encoding": "clic_helix", "use_normalizer": True},
+    "positions": {
+        "combined_graph_layer": {**TINY_GRAPH, "bin_order": "projection", "position_scales": [20.0, 200.0]}
+    },
 }
 
 
@@ -68,6 +71,24 @@ def test_padding_within_the_same_bins_does_not_change_real_elements(variant):
     short, long = outputs(model, x), outputs(model, padded)
     for name in OUTPUT_NAMES:
         np.testing.assert_allclose(short[name], long[name][:, :37], **TOLERANCE)
+
+
+def test_padding_with_more_bins_does_not_change_real_elements_in_projection_order():
+    model = variant_model("positions")
+    x = clic_like_events(2, 37)
+    padded = np.concatenate([x, np.zeros((2, 160 - 37, 17), np.float32)], axis=1)
+    short, long = outputs(model, x), outputs(model, padded)
+    for name in OUTPUT_NAMES:
+        np.testing.assert_allclose(short[name], long[name][:, :37], **TOLERANCE)
+
+
+def test_several_bins_do_not_depend_on_the_order_of_elements_in_projection_order(rng):
+    model = variant_model("positions")
+    x = clic_like_events(1, 80)
+    order = rng.permutation(80)
+    straight, permuted = outputs(model, x), outputs(model, x[:, order])
+    for name in OUTPUT_NAMES:
+        np.testing.assert_allclose(straight[name][:, order], permuted[name], **TOLERANCE)
 
 
 def test_one_bin_does_not_depend_on_the_order_of_elements(rng):

@@ -1,0 +1,115 @@
+"""Every key of the model section changes the network: its weights or, for the same weights, its outputs."""
+
+import keras
+import numpy as np
+import pytest
+
+from mlpf.config.explain import explain
+from mlpf.config.model_schema import GNNConfig
+from mlpf.export_samples import clic_like_events
+from mlpf.layers.input_normalization import fit_normalization
+from mlpf.models import build_model
+from mlpf.models.outputs import concatenate_outputs
+
+HEADS = ("id", "charge", "pt", "eta", "phi", "energy")
+BASE = {
+    "node_encoding_hidden_dim": 8,
+    "num_graph_layers_id": 1,
+    "num_graph_layers_reg": 1,
+    "combined_graph_layer": {
+        "bin_size": 8,
+        "max_num_bins": 8,
+        "distance_dim": 4,
+        "ffn_dist_num_layers": 1,
+        "ffn_dist_hidden_dim": 8,
+        "num_node_messages": 1,
+        "node_message": {"output_dim": 12},
+    },
+    "output_decoding": {f"{head}_hidden_dim": 8 for head in HEADS},
+}
+GRAPH, DECODING = "combined_graph_layer.", "output_decoding."
+CHANGES = {
+    "input_encoding": "clic_helix",
+    "use_normalizer": True,
+    "activation": "tanh",
+    "node_encoding_hidden_dim": 9,
+    "node_update_mode": "concat",
+    "num_graph_layers_id": 2,
+    "num_graph_layers_reg": 2,
+    f"{GRAPH}bin_size": 16,
+    f"{GRAPH}max_num_bins": 10,
+    f"{GRAPH}distance_dim": 5,
+    f"{GRAPH}layernorm": False,
+    f"{GRAPH}dropout": 0.5,
+    f"{GRAPH}dist_activation": "tanh",
+    f"{GRAPH}ffn_dist_num_layers": 2,
+    f"{GRAPH}ffn_dist_hidden_dim": 9,
+    f"{GRAPH}kernel.dist_mult": 1.0,
+    f"{GRAPH}kernel.clip_value_low": 0.9,
+    f"{GRAPH}num_node_messages": 2,
+    f"{GRAPH}node_message.output_dim": 16,
+    f"{GRAPH}node_message.activation": "tanh",
+    f"{GRAPH}node_message.normalize_degrees": True,
+    f"{GRAPH}activation": "tanh",
+    f"{GRAPH}bin_order": "projection",
+    f"{GRAPH}position_scales": [20.0, 200.0],
+    f"{DECODING}activation": "tanh",
+    f"{DECODING}regression_use_classification": False,
+    f"{DECODING}dropout": 0.5,
+    f"{DECODING}layernorm": False,
+    f"{DECODING}pt_as_correction": True,
+    f"{DECODING}energy_as_correction": "linear",
+    **{f"{DECODING}{head}_hidden_dim": 9 for head in HEADS},
+    **{f"{DECODING}{head}_num_layers": 2 for head in HEADS},
+}
+# These need another choice beside them to have an effect; the value is (what beside, the change).
+TOGETHER = {
+    "do_node_encoding": ({"node_update_mode": "concat"}, False),
+    "skip_connection": ({"node_update_mode": "concat"}, True),
+    **{f"{DECODING}{head}_dim_decrease": ({f"{DECODING}{head}_num_layers": 2}, False) for head in HEADS},
+}
+# One value only: there is nothing to change to.
+SINGLE = {"model", f"{GRAPH}kernel.type", f"{GRAPH}node_message.type"}
+
+
+def config(changes):
+    data = GNNConfig.model_validate(BASE).model_dump()
+    for dotted, value in changes.items():
+        node = data
+        *parents, last = dotted.split(".")
+        for key in parents:
+            node = node[key]
+        node[last] = value
+    return GNNConfig.model_validate(data)
+
+
+def fingerprint(changes):
+    """Shapes of the weights, and outputs in training mode (dropout) for seeded weights."""
+    keras.utils.set_random_seed(1)
+    model = build_model(config(changes))
+    if model.input_normalization is not None:
+        model.input_normalization.set_statistics(fit_normalization([clic_like_events(4, 40, seed=9)]))
+    outputs = np.asarray(concatenate_outputs(model(clic_like_events(1, 40), training=True)))
+    return [tuple(w.shape) for w in model.weights], outputs
+
+
+def differ(first, second):
+    return first[0] != second[0] or float(np.abs(first[1] - second[1]).max()) > 1e-6
+
+
+def test_every_key_is_listed_here():
+    keys = {
+        k.key.removeprefix("parameters.") for k in explain("parameters") if not k.type.startswith("section")
+    }
+    assert keys == {*CHANGES, *TOGETHER, *SINGLE}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_key_changes_the_network(key):
+    assert differ(fingerprint({}), fingerprint({key: CHANGES[key]}))
+
+
+@pytest.mark.parametrize("key", TOGETHER)
+def test_key_changes_the_network_beside_another(key):
+    beside, value = TOGETHER[key]
+    assert differ(fingerprint(beside), fingerprint({**beside, key: value}))
