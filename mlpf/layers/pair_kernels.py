@@ -43,7 +43,11 @@ class NodePairGaussianKernel(keras.layers.Layer):
             [B, K, S, S] float32 in [0, 1].
         """
         real = ops.cast(ops.expand_dims(mask, axis=-1), z.dtype)
-        distance = pair_distance(z * real)
+        z = z * real
+        square = ops.sum(z * z, axis=-1, keepdims=True)
+        cross = ops.matmul(z, ops.swapaxes(z, -1, -2))
+        squared = square - 2.0 * cross + ops.swapaxes(square, -1, -2)
+        distance = ops.sqrt(ops.maximum(squared, MIN_SQUARED_DISTANCE))
         kernel = ops.maximum(ops.exp(-self.dist_mult * distance), self.clip_value_low)
         return kernel * real * ops.swapaxes(real, -1, -2)
 
@@ -91,7 +95,10 @@ class PositionKernel(keras.layers.Layer):
 
     def call(self, position):
         """Return the kernel [B, K, H, S, S] in (0, 1] for positions [B, K, S, 3] in mm."""
-        distance = ops.expand_dims(pair_distance(position), axis=2)  # [B, K, 1, S, S]
+        # By differences, not squares as for embeddings: those of 1500 mm leave only 1 mm in float32.
+        difference = ops.expand_dims(position, axis=-2) - ops.expand_dims(position, axis=-3)
+        squared = ops.sum(difference * difference, axis=-1)
+        distance = ops.expand_dims(ops.sqrt(ops.maximum(squared, MIN_SQUARED_DISTANCE)), axis=2)
         return ops.exp(-distance * ops.exp(-self.log_scale))
 
     def compute_output_shape(self, position_shape):
@@ -102,14 +109,3 @@ class PositionKernel(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments."""
         return {**super().get_config(), "scales": self.scales}
-
-
-def pair_distance(z):
-    """Return |z_i - z_j| of all pairs, [..., S, S], for z [..., S, d].
-
-    Never below the square root of ``MIN_SQUARED_DISTANCE``.
-    """
-    square = ops.sum(z * z, axis=-1, keepdims=True)
-    cross = ops.matmul(z, ops.swapaxes(z, -1, -2))
-    squared = square - 2.0 * cross + ops.swapaxes(square, -1, -2)
-    return ops.sqrt(ops.maximum(squared, MIN_SQUARED_DISTANCE))

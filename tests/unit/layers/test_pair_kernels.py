@@ -36,9 +36,9 @@ def test_position_kernel_hand_worked():
     # two elements 50 mm apart (30, 40, 0): exp(-50/25) = 0.135335, exp(-50/100) = 0.606531
     position = np.array([[[[1500.0, 0.0, 0.0], [1530.0, 40.0, 0.0]]]])
     kernel = np.asarray(PositionKernel([25.0, 100.0])(position))[0, 0]
-    # float32 squares of 1500 mm leave 1 mm^2: 0.01 mm at 50 mm, 4e-4 of the kernel; 1 mm on the diagonal
-    assert kernel[:, 0, 1] == pytest.approx([0.135335, 0.606531], abs=1e-3)
-    assert kernel[:, 0, 0] == pytest.approx([1.0, 1.0], abs=0.05)
+    # float32 knows 1500 mm to 1e-4 mm, 4e-6 of the kernel; distances start at 1e-3 mm
+    assert kernel[:, 0, 1] == pytest.approx([0.135335, 0.606531], abs=1e-5)
+    assert kernel[:, 0, 0] == pytest.approx([1.0, 1.0], abs=1e-4)
 
 
 @pytest.mark.parametrize("scales", [[], [10.0, 0.0]])
