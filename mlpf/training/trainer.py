@@ -155,6 +155,8 @@ class Trainer:
                 self._check(sums, epoch)
                 if progress:
                     progress.update(done, self._loss.components(*sums.read())["loss"])
+        # Read past the end: dropping an unfinished iterator blocks until its background threads time out.
+        next(batches, None)
         self._check(sums, epoch)
         seconds = time.perf_counter() - started
         return {
