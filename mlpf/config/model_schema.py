@@ -23,6 +23,9 @@ class GaussianKernelConfig(Section):
     type: Literal["NodePairGaussianKernel"] = Field("NodePairGaussianKernel", description="kernel class")
     dist_mult: float = Field(0.1, gt=0.0, description="multiplies the distance in the exponent")
     clip_value_low: float = Field(0.0, ge=0.0, lt=1.0, description="smallest value of the kernel")
+    exact_diagonal: bool = Field(
+        False, description="distance of an element to itself exactly zero, not rounding noise as published"
+    )
 
 
 class NodeMessageConfig(Section):

@@ -68,6 +68,8 @@ TOGETHER = {
     "skip_connection": ({"node_update_mode": "concat"}, True),
     **{f"{DECODING}{head}_dim_decrease": ({f"{DECODING}{head}_num_layers": 2}, False) for head in HEADS},
 }
+# Changes rounding alone: see tests/unit/layers/test_pair_kernels.py.
+ROUNDING = {f"{GRAPH}kernel.exact_diagonal"}
 # One value only: there is nothing to change to.
 SINGLE = {"model", f"{GRAPH}kernel.type", f"{GRAPH}node_message.type"}
 
@@ -101,7 +103,7 @@ def test_every_key_is_listed_here():
     keys = {
         k.key.removeprefix("parameters.") for k in explain("parameters") if not k.type.startswith("section")
     }
-    assert keys == {*CHANGES, *TOGETHER, *SINGLE}
+    assert keys == {*CHANGES, *TOGETHER, *ROUNDING, *SINGLE}
 
 
 @pytest.mark.parametrize("key", CHANGES)

@@ -45,3 +45,15 @@ def test_position_kernel_hand_worked():
 def test_position_kernel_refuses_lengths_that_are_not_positive(scales):
     with pytest.raises(ValueError, match="expected positive lengths in mm"):
         PositionKernel(scales)
+
+
+def test_exact_diagonal_is_free_of_rounding(rng):
+    # float32 squares of 1000 keep 0.1: distances of an element to itself come out up to 0.3, not 0.001
+    z = (1000 + rng.normal(size=(1, 1, 64, 16))).astype(np.float32)
+    mask = np.ones((1, 1, 64), bool)
+    diagonals = {
+        exact: np.diagonal(np.asarray(NodePairGaussianKernel(0.1, exact_diagonal=exact)(z, mask))[0, 0])
+        for exact in (True, False)
+    }
+    assert diagonals[True] == pytest.approx(0.9999, abs=1e-6)
+    assert diagonals[False].min() < 0.99
