@@ -120,7 +120,7 @@ def build(dataset: str, data_dir: Path, inputs: tuple[str, ...], **options: Any)
 @click.option("--resume", type=PATH, help="Continue the training in this run directory.")
 @click.option("-w", "--weights", type=PATH, help="Start from the weights of this run directory or file.")
 @click.option("--nepochs", type=click.IntRange(1), help="Epochs; shortcut for setup.num_epochs.")
-@click.option("--seed", type=click.IntRange(0), help="Seed; shortcut for setup.seed.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed; shortcut for setup.seed.")
 @click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
 @click.option("--ntest", type=click.IntRange(1), help="Most validation events.")
 @click.option("--num-cpus", type=click.IntRange(1), help="Threads; default all cores.")
@@ -146,8 +146,12 @@ def train(
         if run_dir is not None or options["weights"] is not None:
             raise click.UsageError("--resume continues in its own directory: leave out -o and -w")
         config_path, run_dir = resume / "config.resolved.yaml", resume
+        if not config_path.is_file():
+            raise click.UsageError(f"{resume}: not a run directory, no config.resolved.yaml in it")
     if config_path is None:
         raise click.UsageError("give -c CONFIG")
+    if prefix and run_dir is not None:
+        raise click.UsageError("-p is for the default run directory: leave it out with -o and --resume")
     shortcuts = {"setup.num_epochs": nepochs, "setup.seed": seed}
     extra = {key: value for key, value in shortcuts.items() if value is not None}
     config = load_config(config_path, overrides, extra)
@@ -188,7 +192,7 @@ def plots(run_dir: Path) -> None:
 @run_dir_option
 @weights_option
 @click.option("-o", "--output", type=PATH, help="ONNX file; default RUN_DIR/model.onnx.")
-@click.option("--opset", type=click.IntRange(15), help="ONNX opset; default that of the converter.")
+@click.option("--opset", type=click.IntRange(15, 18), help="ONNX opset; default that of the converter.")
 def export(run_dir: Path, **options: Any) -> None:
     """Export a trained model to ONNX and check it against Keras."""
     from mlpf.workflows import export as workflow
@@ -250,4 +254,10 @@ def main(run: Callable[..., Any] = cli.main) -> None:
     except MLPFError as error:
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(
+            f"error: {where}{error.strerror or error}; check path, permission and free space", err=True
+        )
         sys.exit(2)

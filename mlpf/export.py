@@ -90,15 +90,19 @@ def export_onnx(
         The comparison.
 
     Raises:
-        ExportError: ONNX and Keras differ by more than ``tolerance``; nothing is written.
+        ExportError: ONNX and Keras differ by more than ``tolerance``, or ``path`` is a directory; nothing
+            is written.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ExportError(f"{path}: is a directory; give the name of the file to write")
     num_features = int(model.num_input_features)
     shapes = [(b, min(n, model.max_num_elements)) for b, n in PARITY_SHAPES]
     events = [clic_like_events(b, n, num_features, seed=i) for i, (b, n) in enumerate(shapes)]
     entries = {**model_metadata(model, opset), **(metadata or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as part, atomic_write(path.with_name("model_card.json")) as card:
+    # The inner one gets its name first: a card never describes a model that is not there.
+    with atomic_write(path.with_name("model_card.json")) as card, atomic_write(path) as part:
         _convert(model, part, num_features, opset, entries)
         report = check_parity(model, part, [*events, *(samples or [])], tolerance, name=path)
         content = {**entries, "onnx_difference": report.per_output}

@@ -88,7 +88,14 @@ def _read(path: Path) -> Document:
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}:1  expected a mapping of sections, found no `key: value` lines")
     document = Document()
-    document.data = _walk(node, (), path, document, yaml.SafeLoader(""))
+    try:
+        document.data = _walk(node, (), path, document, yaml.SafeLoader(""))
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(
+            f"{where}  a value cannot be read: {getattr(error, 'problem', None) or error}"
+        ) from None
     return document
 
 
@@ -121,7 +128,7 @@ def _parse_override(text: str) -> tuple[Path_, Any, str]:
         return (), None, f"--set {text}: expected KEY=VALUE, e.g. --set setup.lr=1e-4"
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return (), None, f"--set {text}: the value is not valid YAML"
     if isinstance(parsed, str):
         parsed = _number(parsed)

@@ -82,7 +82,9 @@ class SetupConfig(Section):
     lr_warmup_steps: NonNegativeInt = Field(0, description="linear warm-up steps before the schedule")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
     dtype: Literal["float32", "mixed_bfloat16"] = Field("float32", description="Keras dtype policy")
-    seed: NonNegativeInt = Field(1, description="seed of weights, shuffling and dropout")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        1, description="seed of weights, shuffling and dropout"
+    )
     clipnorm: PositiveFloat | None = Field(None, description="clip the global gradient norm to this")
 
 
@@ -99,12 +101,17 @@ class BatchingConfig(Section):
 
 
 class AdamConfig(Section):
-    """Adam and AdamW."""
+    """Adam."""
 
     beta_1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="decay of the first moment")
     beta_2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="decay of the second moment")
     amsgrad: bool = Field(False, description="use the AMSGrad variant")
-    weight_decay: NonNegativeFloat | None = Field(None, description="decoupled weight decay (adamw only)")
+
+
+class AdamWConfig(AdamConfig):
+    """Adam with decoupled weight decay."""
+
+    weight_decay: NonNegativeFloat = Field(0.01, description="decoupled weight decay")
 
 
 class SGDConfig(Section):
@@ -126,7 +133,7 @@ class OptimizerConfig(Section):
     """Settings of each optimizer and schedule; ``setup`` chooses among them."""
 
     adam: AdamConfig = Field(AdamConfig(), description="used by setup.optimizer adam")
-    adamw: AdamConfig = Field(AdamConfig(weight_decay=0.01), description="used by setup.optimizer adamw")
+    adamw: AdamWConfig = Field(AdamWConfig(), description="used by setup.optimizer adamw")
     sgd: SGDConfig = Field(SGDConfig(), description="used by setup.optimizer sgd")
     exponentialdecay: ExponentialDecayConfig = Field(
         ExponentialDecayConfig(), description="used by setup.lr_schedule exponentialdecay"

@@ -80,7 +80,10 @@ class PreparedSplit:
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Elements per event, int64 [num_events]; kept in a file beside the data once computed."""
-        cache = self.path / f".lengths-{self.split}-{self._fingerprint()}.npy"
+        try:
+            cache = self.path / f".lengths-{self.split}-{self._fingerprint()}.npy"
+        except OSError as error:
+            raise DataError(f"{error.filename}: missing or unreadable; build the dataset again") from error
         try:
             lengths = np.load(cache, allow_pickle=False)
             if lengths.shape == (self.num_events,):
@@ -148,10 +151,11 @@ def open_split(name: str, source: DatasetSourceConfig, split: str) -> PreparedSp
     if not (path / "dataset_info.json").is_file():
         raise DataError(_not_built(name, source, path))
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
     try:
         builder = tfds.builder_from_directory(str(path))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, ParseError) as error:
         raise DataError(f"{path}: not a complete dataset ({str(error)[:120]}); build it again") from error
     file_format = getattr(builder.info.file_format, "value", "unknown")
     if file_format != "array_record":

@@ -22,7 +22,7 @@ def expand_inputs(inputs: Sequence[str | Path], suffix: str) -> list[Path]:
         if path.is_dir():
             matches = sorted(path.glob(f"*{suffix}"))
         elif any(c in str(given) for c in "*?[") and not path.exists():
-            matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            matches = _glob(path)
         else:
             matches = [path]
         if not matches:
@@ -37,3 +37,10 @@ def expand_inputs(inputs: Sequence[str | Path], suffix: str) -> list[Path]:
                 "process them apart or rename one"
             )
     return sorted(by_name.values(), key=lambda p: p.name)
+
+
+def _glob(pattern: Path) -> list[Path]:
+    try:
+        return sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+    except ValueError as error:
+        raise DataError(f"{pattern}: not a valid glob ({error})") from None

@@ -114,7 +114,7 @@ def _start_pythia(settings: tuple[str, ...]) -> Any:
     except ImportError:
         raise MissingDependency(
             "generating physics processes needs Pythia, which is not installed; "
-            "run `pip install mlpf[simulation]`, or simulate a single_* gun"
+            "run `pip install -e '.[simulation]'`, or simulate a single_* gun"
         ) from None
     pythia = pythia8.Pythia("", False)
     for line in (*_COMMON, *settings):

@@ -68,7 +68,7 @@ def load_weights(path: Path, model: keras.Model) -> None:
         _require_same_weights(read_state(file.parent)["weights"], model, file)
     try:
         model.load_weights(file)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{file}: damaged, or a checkpoint of another model ({reason})") from None
 
@@ -175,10 +175,15 @@ class CheckpointWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         epoch = len(history)
         save_checkpoint(self._folder / f"epoch_{epoch}", self._model, self._optimizer, history)
-        best = best_epoch(history, monitor)
+        best = best_epoch(self._kept(history), monitor)
         self._point("latest", epoch, history)
         self._point("best", best, history)
         self._prune({best, *range(epoch - self._config.keep_last + 1, epoch + 1)})
+
+    def _kept(self, history: list[Record]) -> list[Record]:
+        """Return the history without the metrics of epochs whose folder is gone: none of them can be best."""
+        folders = {folder.name for folder in self._folder.glob("epoch_*")}
+        return [r if f"epoch_{i}" in folders else {} for i, r in enumerate(history, start=1)]
 
     def _point(self, name: str, epoch: int, history: list[Record]) -> None:
         """Write ``<name>.json``."""

@@ -79,11 +79,9 @@ def build_optimizer(
         return keras.optimizers.SGD(
             schedule, momentum=optimizer.sgd.momentum, nesterov=optimizer.sgd.nesterov
         )
-    section = optimizer.adam if setup.optimizer == "adam" else optimizer.adamw
-    options = {"beta_1": section.beta_1, "beta_2": section.beta_2, "amsgrad": section.amsgrad}
     if setup.optimizer == "adamw":
-        return keras.optimizers.AdamW(schedule, weight_decay=section.weight_decay or 0.0, **options)
-    return keras.optimizers.Adam(schedule, **options)
+        return keras.optimizers.AdamW(schedule, **optimizer.adamw.model_dump())
+    return keras.optimizers.Adam(schedule, **optimizer.adam.model_dump())
 
 
 def clip_gradients(gradients: Sequence[Any], clipnorm: float | None) -> list[Any]:

@@ -1,7 +1,6 @@
 """Evaluate a trained model: predictions, metrics.json and two tables per dataset."""
 
 import json
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import make_predictions, write_predictions
 from mlpf.plotting.tables import caption, class_rows, response_rows, scale_sentence
 from mlpf.workflows.trained import load_run_config, load_trained_model, require_fit
-
-logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.json"
 WANTED_FIELDS = ("X", "ygen", "ycand", "gen_particles", "oracle_particles", "perfect_particles", "event")
@@ -64,8 +61,6 @@ def run(
     if not names:
         reasons = "; ".join(skipped.values()) or "evaluation_datasets is empty"
         raise DataError(f"{run_dir}: nothing to evaluate on: {reasons}")
-    for reason in skipped.values():
-        logger.warning("skipped %s", reason)
     runtime.grow_gpu_memory()
     runtime.set_dtype_policy(config.setup.dtype)
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
@@ -80,8 +75,8 @@ def run(
         metrics["datasets"][name] = numbers
         console.print(response_table(name, numbers))
         console.print(class_table(name, numbers))
-    for name, reason in skipped.items():
-        console.print(f"skipped {name}: {reason}", style="yellow")
+    for reason in skipped.values():
+        console.print(f"skipped {reason}", style="yellow")
     with atomic_write(run_dir / METRICS_FILE) as part:
         part.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     return metrics

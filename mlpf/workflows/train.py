@@ -18,7 +18,7 @@ from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
 from mlpf.data.prepared import open_split
-from mlpf.errors import DataError, OutputExists
+from mlpf.errors import ConfigError, DataError, OutputExists
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models import build_model
 from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter, TerminalProgress
@@ -31,11 +31,12 @@ from mlpf.training.checkpoints import (
     read_state,
 )
 from mlpf.training.distribution import Distribution, build_distribution
-from mlpf.training.losses import MLPFLoss
+from mlpf.training.losses import TERM_NAMES, MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.trainer import EpochHook, Record, Trainer
 from mlpf.workflows.trained import require_fit
 
+ENVIRONMENT_FILE = "environment.json"
 _NORMALIZATION_EVENTS = 256  # events read at a time while fitting
 
 
@@ -88,15 +89,16 @@ def run(
     started = time.perf_counter()
     if not resume and run_dir.exists() and any(run_dir.iterdir()):
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
+    recorded = _recorded_limits(run_dir) if resume else {}
+    limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
     _prepare_process(config, num_cpus)
     distribution = build_distribution()
-    train, valid = build_loaders(config, distribution.num_replicas, ntrain=ntrain, ntest=ntest)
+    train, valid = build_loaders(config, distribution.num_replicas, **limits)
     trainer = _build_trainer(config, distribution, train)
     history = _restore(trainer, run_dir) if resume else []
     if weights is not None:
-        is_run = (weights / "checkpoints").is_dir()
-        load_weights(find_checkpoint(weights) if is_run else weights, trainer.model)
-    _write_description(config, run_dir)
+        _start_from(weights, trainer)
+    _write_description(config, run_dir, limits)
     console = Console()
     progress = TerminalProgress(console)
     try:
@@ -116,6 +118,12 @@ def run(
     )
     console.print(_summary_table(summary))
     return summary
+
+
+def _start_from(weights: Path, trainer: Trainer) -> None:
+    """Load weights from a run directory (its best), a checkpoint or a file."""
+    is_run = (weights / "checkpoints").is_dir()
+    load_weights(find_checkpoint(weights) if is_run else weights, trainer.model)
 
 
 def _prepare_process(config: Config, num_cpus: int | None) -> None:
@@ -216,6 +224,13 @@ def _normalize(config: Config, model: keras.Model, pool: EventPool) -> None:
 
 def _build_hooks(config: Config, run_dir: Path, trainer: Trainer) -> list[EpochHook]:
     """Return what happens after each epoch: first the checkpoint, then what only reports."""
+    names = ("loss", *(f"{term}_loss" for term in TERM_NAMES))
+    recorded = [*names, *(f"val_{name}" for name in names)]
+    if config.callbacks.checkpoint.monitor not in recorded:
+        raise ConfigError(
+            f"callbacks.checkpoint.monitor: {config.callbacks.checkpoint.monitor!r} is not recorded; "
+            f"choose one of {', '.join(recorded)}"
+        )
     hooks: list[EpochHook] = [
         CheckpointWriter(run_dir, config.callbacks.checkpoint, trainer.model, trainer.optimizer),
         HistoryWriter(run_dir / "history.json"),
@@ -225,12 +240,20 @@ def _build_hooks(config: Config, run_dir: Path, trainer: Trainer) -> list[EpochH
     return hooks
 
 
-def _write_description(config: Config, run_dir: Path) -> None:
+def _recorded_limits(run_dir: Path) -> dict[str, int | None]:
+    """Return the event limits that a run to be resumed was started with."""
+    try:
+        return json.loads((run_dir / ENVIRONMENT_FILE).read_text())["limits"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # written by hand, or lost: the limits are those of the command line
+
+
+def _write_description(config: Config, run_dir: Path, limits: dict[str, int | None]) -> None:
     """Write what is needed to repeat the run."""
     run_dir.mkdir(parents=True, exist_ok=True)
     write_resolved(config, run_dir / "config.resolved.yaml")
-    with atomic_write(run_dir / "environment.json") as part:
-        part.write_text(json.dumps(runtime.environment(), indent=1))
+    with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
+        part.write_text(json.dumps({**runtime.environment(), "limits": limits}, indent=1))
 
 
 def _summary_table(summary: TrainingSummary) -> Table:

@@ -87,6 +87,26 @@ def test_train_needs_a_config_or_a_run_to_resume(tmp_path):
     assert "--resume RUN_DIR" in done.stderr
 
 
+def test_resume_of_a_directory_that_is_no_run_says_so(tmp_path):
+    done = run_cli("train", "--resume", tmp_path)
+    assert done.returncode == 2
+    assert "not a run directory" in done.stderr
+
+
+def test_prefix_beside_a_run_directory_is_refused(tmp_path):
+    done = run_cli("train", "-c", write_config(tmp_path), "-p", "x", "-o", tmp_path / "run")
+    assert done.returncode == 2
+    assert "leave it out with -o" in done.stderr
+
+
+def test_operating_system_errors_are_one_line(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = run_cli("simulate", "single_pi", "-n", 1, "-o", tmp_path / "file" / "below")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr
+
+
 def test_bad_split_fractions_are_refused(tmp_path):
     done = run_cli("build", "clic_edm4hep/ttbar", "-i", tmp_path, "--split-fractions", "0.5,0.6")
     assert done.returncode == 2

@@ -78,6 +78,12 @@ def test_text_that_is_no_mapping_is_an_error(tmp_path, text, message):
         load_config(path)
 
 
+@pytest.mark.parametrize("value", ["!foo 1", "2024-13-45"])
+def test_values_that_yaml_cannot_build_are_errors(tmp_path, value):
+    with pytest.raises(ConfigError, match="a value cannot be read"):
+        load_config(write_config(tmp_path, f"setup: {{lr: {value}}}\n"))
+
+
 def test_binary_file_is_an_error(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_bytes(b"\xff\xfe\x00\x80")

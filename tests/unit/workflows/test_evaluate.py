@@ -1,5 +1,4 @@
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -74,12 +73,11 @@ def test_evaluation_writes_predictions_and_metrics(run_dir):
     assert predictions.event == [f"dijet_{i}" for i in range(6)]
 
 
-def test_dataset_that_is_not_built_is_listed_when_another_one_is(run_dir, caplog):
-    with caplog.at_level(logging.WARNING):
-        metrics = evaluate.run(run_dir)
+def test_dataset_that_is_not_built_is_listed_when_another_one_is(run_dir, capsys):
+    metrics = evaluate.run(run_dir)
     assert list(metrics["datasets"]) == [DATASET]
     assert "mlpf build clic_edm4hep/qq" in metrics["skipped"]["clic_edm4hep/qq"]
-    assert "skipped clic_edm4hep/qq: not built" in caplog.text
+    assert "skipped clic_edm4hep/qq: not built" in capsys.readouterr().out
 
 
 def test_no_dataset_built_is_an_error(run_dir, tmp_path):

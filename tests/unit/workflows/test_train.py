@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlpf.config.schema import Config
-from mlpf.errors import DataError
+from mlpf.errors import ConfigError, DataError
 from mlpf.workflows import train
 from tests.support.fake_split import FakeSplit
 
@@ -70,3 +70,17 @@ def test_setup_seed_changes_the_order():
 def test_events_that_need_more_bins_than_the_model_has_are_refused():
     with pytest.raises(DataError, match=r"an event has \d+ elements, the model takes 16; raise"):
         plans({"parameters.combined_graph_layer.max_num_bins": 2})
+
+
+def test_a_resumed_run_remembers_its_limits(tmp_path):
+    config = Config.model_validate(BASE)
+    train._write_description(config, tmp_path, {"ntrain": 7, "ntest": None})
+    assert train._recorded_limits(tmp_path) == {"ntrain": 7, "ntest": None}
+    (tmp_path / train.ENVIRONMENT_FILE).write_text("{")
+    assert train._recorded_limits(tmp_path) == {}
+
+
+def test_a_monitor_that_is_never_recorded_is_refused_before_training(tmp_path):
+    config = Config.model_validate(BASE).with_overrides({"callbacks.checkpoint.monitor": "val_los"})
+    with pytest.raises(ConfigError, match="'val_los' is not recorded; choose one of loss, "):
+        train._build_hooks(config, tmp_path, None)
