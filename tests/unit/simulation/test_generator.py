@@ -69,7 +69,7 @@ def test_missing_pythia_is_reported_with_the_command_that_installs_it(
         return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", refuse)
-    with pytest.raises(MissingDependency, match=r"pip install mlpf\[simulation\]"):
+    with pytest.raises(MissingDependency, match=r"pip install -e '.\[simulation\]'"):
         Generator("ttbar", seed=0)
     assert len(Generator("single_pi", seed=0).generate(0)) == 1
 
