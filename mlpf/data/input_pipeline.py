@@ -209,6 +209,9 @@ def prefetched(pool: EventPool, plan: BatchPlan) -> tf.data.Dataset:
 
     options = tf.data.Options()
     options.threading.private_threadpool_size = _PARALLEL_FETCHES
+    # Nothing to tune, and its thread sleeps 10, 20, 40 ... ms: the end of an epoch waits for it to wake up,
+    # up to as long as the epoch has lasted.
+    options.autotune.enabled = False
     dataset = tf.data.Dataset.range(len(plan))
     dataset = dataset.map(named, num_parallel_calls=_PARALLEL_FETCHES, deterministic=True)
     return dataset.prefetch(2 * _PARALLEL_FETCHES).with_options(options)

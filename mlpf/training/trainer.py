@@ -155,8 +155,7 @@ class Trainer:
                 self._check(sums, epoch)
                 if progress:
                     progress.update(done, self._loss.components(*sums.read())["loss"])
-        # Read past the end: dropping an unfinished iterator blocks until its background threads time out.
-        next(batches, None)
+        next(batches, None)  # the end of the iterator belongs to the time of the epoch
         self._check(sums, epoch)
         seconds = time.perf_counter() - started
         return {
