@@ -1,0 +1,61 @@
+"""Command line: parse, load the configuration, import one workflow, run it."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mlpf import __version__
+from mlpf.cli import configuration, data, results, training
+from mlpf.errors import MLPFError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__)
+def cli() -> None:
+    """Machine-learned particle flow: from detector events to particles.
+
+    A first run: simulate -> postprocess -> build -> train -> evaluate -> plots -> export.
+    """
+
+
+for command in (
+    data.simulate,
+    data.postprocess,
+    data.build,
+    training.train,
+    results.evaluate,
+    results.plots,
+    results.export,
+    configuration.config,
+):
+    cli.add_command(command)
+
+
+def main(run: Callable[..., Any] = cli.main) -> None:
+    """Run the command line; errors of a user become one line each and exit code 2."""
+    # Before TensorFlow is imported: our progress and tables are what a user wants to see.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        run(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except MLPFError as error:
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(
+            f"error: {where}{error.strerror or error}; check path, permission and free space", err=True
+        )
+        sys.exit(2)

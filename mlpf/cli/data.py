@@ -1,0 +1,61 @@
+"""Commands that make and inspect data."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlpf.cli.options import PATH, Fractions, overwrite_option, workers_option
+
+
+@click.command()
+@click.argument("sample")
+@click.option("-n", "--num-events", type=click.IntRange(1), required=True, help="Events to simulate.")
+@click.option("-o", "--output", type=PATH, required=True, help="Directory for the ROOT files.")
+@click.option("--events-per-file", type=click.IntRange(1), default=100, help="Events per file.")
+@click.option("--first-event", type=click.IntRange(0), default=0, help="Number of the first event.")
+@click.option("--seed", type=click.IntRange(0), default=1, help="Seed; the same seed gives the same events.")
+@workers_option
+@overwrite_option
+def simulate(sample: str, num_events: int, output: Path, **options: Any) -> None:
+    """Generate SAMPLE with Pythia8 and a CLIC-like detector into EDM4HEP ROOT files.
+
+    Samples: ttbar, qq, zh_tautau, ww_fullhad, ttbar_pu10, and guns single_{neutron, kaon0l, pi, pi0,
+    mu, electron, gamma}.
+    """
+    from mlpf.workflows import simulate as workflow
+
+    workflow.run(sample, num_events, output, **options)
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("-o", "--output", type=PATH, required=True, help="Directory for the parquet files.")
+@workers_option
+@overwrite_option
+def postprocess(inputs: tuple[str, ...], output: Path, **options: Any) -> None:
+    """Turn EDM4HEP ROOT files (INPUTS: files, directories or globs) into parquet features and targets."""
+    from mlpf.workflows import postprocess as workflow
+
+    workflow.run(inputs, output, **options)
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--data-dir", type=PATH, default=Path("tensorflow_datasets"), help="Where datasets are.")
+@click.option(
+    "-i",
+    "--input",
+    "inputs",
+    multiple=True,
+    required=True,
+    help="Parquet files, directories, globs; repeatable.",
+)
+@click.option("--split-seed", type=int, default=0, help="Seed of the split by file name.")
+@click.option("--split-fractions", type=Fractions(), default=(0.8, 0.1, 0.1), help="Share of each split.")
+@overwrite_option
+def build(dataset: str, data_dir: Path, inputs: tuple[str, ...], **options: Any) -> None:
+    """Build DATASET, e.g. clic_edm4hep/ttbar, from parquet files into array_record splits."""
+    from mlpf.workflows import build as workflow
+
+    workflow.run(dataset, data_dir, inputs, **options)

@@ -1,0 +1,42 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a configuration key; repeatable."
+)
+run_dir_option = click.option(
+    "-t", "--train-dir", "run_dir", type=PATH, required=True, help="Run directory of a training."
+)
+weights_option = click.option(
+    "-w", "--weights", default="best", show_default=True, help="Checkpoint: best, latest, or a directory."
+)
+workers_option = click.option(
+    "-j", "--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes."
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+data_dir_option = click.option("--data-dir", type=PATH, help="Where datasets are, for all of them.")
+
+
+class Fractions(click.ParamType):
+    """Three comma-separated fractions that sum to one."""
+
+    name = "TRAIN,VALID,TEST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse ``0.8,0.1,0.1``."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            parts = tuple(float(p) for p in value.split(","))
+        except ValueError:
+            parts = ()
+        if len(parts) != 3 or min(parts) < 0 or abs(sum(parts) - 1) > 1e-6:
+            self.fail(f"{value!r}: expected three fractions that sum to 1, e.g. 0.8,0.1,0.1", param, ctx)
+        return parts

@@ -1,0 +1,43 @@
+"""Commands that use a trained model."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlpf.cli.options import PATH, data_dir_option, run_dir_option, weights_option
+
+
+@click.command()
+@run_dir_option
+@weights_option
+@click.option(
+    "--nevents", "num_events", type=click.IntRange(1), help="Events per dataset; default the config's."
+)
+@data_dir_option
+def evaluate(run_dir: Path, **options: Any) -> None:
+    """Judge a trained model against the rule-based baseline and the truth limits."""
+    from mlpf.workflows import evaluate as workflow
+
+    workflow.run(run_dir, **options)
+
+
+@click.command()
+@run_dir_option
+def plots(run_dir: Path) -> None:
+    """Draw the figures of an evaluated training and write its report page."""
+    from mlpf.workflows import plots as workflow
+
+    workflow.run(run_dir)
+
+
+@click.command()
+@run_dir_option
+@weights_option
+@click.option("-o", "--output", type=PATH, help="ONNX file; default RUN_DIR/model.onnx.")
+@click.option("--opset", type=click.IntRange(15, 18), help="ONNX opset; default that of the converter.")
+def export(run_dir: Path, **options: Any) -> None:
+    """Export a trained model to ONNX and check it against Keras."""
+    from mlpf.workflows import export as workflow
+
+    workflow.run(run_dir, **options)

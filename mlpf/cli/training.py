@@ -1,0 +1,63 @@
+"""Commands that train."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlpf.cli.options import PATH, data_dir_option, set_option
+
+
+@click.command()
+@click.option("-c", "--config", "config_path", type=PATH, help="YAML file (not with --resume).")
+@click.option(
+    "-o", "--outdir", "run_dir", type=PATH, help="Run directory; default experiments/<name>_<time>."
+)
+@click.option("-p", "--prefix", default="", help="Prefix of the default run directory name.")
+@click.option("--resume", type=PATH, help="Continue the training in this run directory.")
+@click.option("-w", "--weights", type=PATH, help="Start from the weights of this run directory or file.")
+@click.option("--nepochs", type=click.IntRange(1), help="Epochs; shortcut for setup.num_epochs.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed; shortcut for setup.seed.")
+@click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
+@click.option("--ntest", type=click.IntRange(1), help="Most validation events.")
+@click.option("--num-cpus", type=click.IntRange(1), help="Threads; default all cores.")
+@data_dir_option
+@set_option
+def train(
+    config_path: Path | None,
+    run_dir: Path | None,
+    prefix: str,
+    resume: Path | None,
+    nepochs: int | None,
+    seed: int | None,
+    data_dir: Path | None,
+    overrides: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Train a model."""
+    from mlpf.config.loading import load_config
+
+    if (config_path is None) == (resume is None):
+        raise click.UsageError("give either -c CONFIG for a new training or --resume RUN_DIR")
+    if resume is not None:
+        if run_dir is not None or options["weights"] is not None:
+            raise click.UsageError("--resume continues in its own directory: leave out -o and -w")
+        config_path, run_dir = resume / "config.resolved.yaml", resume
+        if not config_path.is_file():
+            raise click.UsageError(f"{resume}: not a run directory, no config.resolved.yaml in it")
+    if config_path is None:
+        raise click.UsageError("give -c CONFIG")
+    if prefix and run_dir is not None:
+        raise click.UsageError("-p is for the default run directory: leave it out with -o and --resume")
+    shortcuts = {"setup.num_epochs": nepochs, "setup.seed": seed}
+    extra = {key: value for key, value in shortcuts.items() if value is not None}
+    config = load_config(config_path, overrides, extra)
+    if data_dir is not None:
+        config = config.with_data_dir(str(data_dir))
+    if run_dir is None:
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
+        run_dir = Path("experiments") / f"{prefix}{config_path.stem}_{stamp}"
+    from mlpf.workflows import train as workflow
+
+    workflow.run(config, run_dir, resume=resume is not None, **options)
