@@ -81,10 +81,13 @@ class Columns:
             )
 
 
-# Values of the first feature column of CLIC events.
+# Values of the first feature column of CLIC events; a raw hit stands where a cluster would.
 ELEMTYPE_PADDING = 0
 ELEMTYPE_TRACK = 1
 ELEMTYPE_CLUSTER = 2
+# Delphes sets have them the other way round: published files do, so ours do.
+DELPHES_ELEMTYPE_TOWER = 1
+DELPHES_ELEMTYPE_TRACK = 2
 
 TRACK_FEATURES = Columns(
     "track",
@@ -128,6 +131,66 @@ CLUSTER_FEATURES = Columns(
         Column("sigma_x", "mm", "unweighted standard deviation of member hit x"),
         Column("sigma_y", "mm", "unweighted standard deviation of member hit y"),
         Column("sigma_z", "mm", "unweighted standard deviation of member hit z"),
+    ),
+)
+
+# Tracks of hit-based sets: no dE/dx, and the track's type at the end.
+HIT_TRACK_FEATURES = Columns(
+    "track",
+    (
+        *(c for c in TRACK_FEATURES if c.name not in ("dEdx", "dEdxError")),
+        Column("type", "", "type word of the track as stored"),
+    ),
+)
+
+HIT_FEATURES = Columns(
+    "hit",
+    (
+        Column("elemtype", "", "element type, 2 = calorimeter hit"),
+        Column("et", "GeV", "transverse energy, energy x sin(theta) of the position"),
+        Column("eta", "", "pseudorapidity of the position"),
+        Column("sin_phi", "", "sine of the azimuth of the position"),
+        Column("cos_phi", "", "cosine of the azimuth of the position"),
+        Column("energy", "GeV", "hit energy"),
+        Column("position.x", "mm", "hit position"),
+        Column("position.y", "mm", "hit position"),
+        Column("position.z", "mm", "hit position"),
+        Column("time", "ns", "hit time"),
+        Column("subdetector", "", "0 = ECAL, 1 = HCAL, 2 = muon system"),
+        Column("type", "", "type word of the hit as stored"),
+    ),
+)
+
+DELPHES_TRACK_FEATURES = Columns(
+    "track",
+    (
+        Column("elemtype", "", "element type, 2 = track"),
+        Column("pt", "GeV", "transverse momentum"),
+        Column("eta", "", "pseudorapidity of the momentum"),
+        Column("sin_phi", "", "sine of the azimuth of the momentum"),
+        Column("cos_phi", "", "cosine of the azimuth of the momentum"),
+        Column("p", "GeV", "momentum, pt cosh(eta)"),
+        Column("eta_outer", "", "pseudorapidity at the calorimeter"),
+        Column("sin_phi_outer", "", "sine of the azimuth at the calorimeter"),
+        Column("cos_phi_outer", "", "cosine of the azimuth at the calorimeter"),
+        Column("charge", "e", "electric charge"),
+        Column("is_gen_muon", "", "1 if made by a muon (truth, as Delphes has it)"),
+        Column("is_gen_electron", "", "1 if made by an electron (truth, as Delphes has it)"),
+    ),
+)
+
+DELPHES_TOWER_FEATURES = Columns(
+    "tower",
+    (
+        Column("elemtype", "", "element type, 1 = tower"),
+        Column("et", "GeV", "transverse energy"),
+        Column("eta", "", "pseudorapidity"),
+        Column("sin_phi", "", "sine of the azimuth"),
+        Column("cos_phi", "", "cosine of the azimuth"),
+        Column("energy", "GeV", "energy"),
+        Column("energy_em", "GeV", "energy in the electromagnetic calorimeter"),
+        Column("energy_had", "GeV", "energy in the hadronic calorimeter"),
+        *(Column(f"unused_{i}", "", "always 0") for i in range(4)),
     ),
 )
 

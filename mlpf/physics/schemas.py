@@ -1,0 +1,160 @@
+"""What an event is made of: the kinds of element of each detector schema, in the order of their rows.
+
+Everything that differs between sets of clusters, raw hits and Delphes towers is said here and only here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from mlpf.errors import SchemaMismatch
+from mlpf.physics.features import (
+    CLUSTER_FEATURES,
+    DELPHES_ELEMTYPE_TOWER,
+    DELPHES_ELEMTYPE_TRACK,
+    DELPHES_TOWER_FEATURES,
+    DELPHES_TRACK_FEATURES,
+    ELEMTYPE_CLUSTER,
+    ELEMTYPE_TRACK,
+    HIT_FEATURES,
+    HIT_TRACK_FEATURES,
+    PARQUET_TARGETS,
+    PARTICLE_COLUMNS,
+    TARGETS,
+    TRACK_FEATURES,
+    Columns,
+)
+
+SchemaName = Literal["clic", "clic_hits", "delphes"]
+SCHEMA_NAMES: tuple[str, ...] = get_args(SchemaName)
+
+
+@dataclass(frozen=True)
+class ElementKind:
+    """One kind of element.
+
+    Attributes:
+        name: singular, part of field names: ``X_<name>``.
+        elemtype: value of its first column.
+        features: its columns.
+    """
+
+    name: str
+    elemtype: int
+    features: Columns
+
+
+@dataclass(frozen=True)
+class EventSchema:
+    """What an event of one detector is made of.
+
+    Attributes:
+        name: key of ``SCHEMAS``; the value of ``dataset.schema`` in a configuration.
+        kinds: kinds of element in the order of their rows; tracks come first.
+        particle_lists: lists of particles beside the elements, in parquet files and datasets.
+        account: names and types of the columns that say what truth could not put on an element.
+        jet_algorithm: what the jet index of the targets is made with.
+    """
+
+    name: SchemaName
+    kinds: tuple[ElementKind, ...]
+    particle_lists: tuple[str, ...]
+    account: tuple[tuple[str, type], ...]
+    jet_algorithm: Literal["ee_genkt", "antikt"]
+
+    @property
+    def num_features(self) -> int:
+        """Columns F of X: shorter kinds are padded with zeros on the right."""
+        return max(len(kind.features) for kind in self.kinds)
+
+    @property
+    def num_element_types(self) -> int:
+        """Element types, padding (0) included."""
+        return 1 + max(kind.elemtype for kind in self.kinds)
+
+    @property
+    def jagged_columns(self) -> dict[str, Columns]:
+        """Jagged fields of a parquet file: name -> columns."""
+        fields: dict[str, Columns] = {f"X_{kind.name}": kind.features for kind in self.kinds}
+        for prefix in ("ygen", "ycand"):
+            fields |= {f"{prefix}_{kind.name}": PARQUET_TARGETS for kind in self.kinds}
+        return fields | dict.fromkeys(self.particle_lists, PARQUET_TARGETS)
+
+    @property
+    def scalar_types(self) -> dict[str, type]:
+        """Scalar fields of a parquet file, one value per event: name -> numpy type."""
+        return {"event": np.int64, **dict(self.account)}
+
+    @property
+    def dataset_columns(self) -> dict[str, Columns]:
+        """Columns that the metadata of a dataset names."""
+        features = {f"X_{kind.name}": kind.features for kind in self.kinds}
+        return {**features, "targets": TARGETS, "particles": PARTICLE_COLUMNS}
+
+    def kind(self, name: str) -> ElementKind:
+        """Return the kind called ``name``.
+
+        Raises:
+            KeyError: no such kind; the message lists those that exist.
+        """
+        for kind in self.kinds:
+            if kind.name == name:
+                return kind
+        raise KeyError(f"{self.name} events have no {name!r}; kinds are {[k.name for k in self.kinds]}")
+
+
+_CLIC_LISTS = ("gen_particles", "oracle_particles", "perfect_particles")
+_ACCOUNT = (("lost_energy", np.float64), ("lost_charge", np.float64), ("num_lost", np.int64))
+
+SCHEMAS: dict[str, EventSchema] = {
+    schema.name: schema
+    for schema in (
+        EventSchema(
+            "clic",
+            (
+                ElementKind("track", ELEMTYPE_TRACK, TRACK_FEATURES),
+                ElementKind("cluster", ELEMTYPE_CLUSTER, CLUSTER_FEATURES),
+            ),
+            _CLIC_LISTS,
+            _ACCOUNT,
+            "ee_genkt",
+        ),
+        EventSchema(
+            "clic_hits",
+            (
+                ElementKind("track", ELEMTYPE_TRACK, HIT_TRACK_FEATURES),
+                ElementKind("hit", ELEMTYPE_CLUSTER, HIT_FEATURES),
+            ),
+            _CLIC_LISTS,
+            _ACCOUNT,
+            "ee_genkt",
+        ),
+        # The published pickles hold elements, targets and baseline only.
+        EventSchema(
+            "delphes",
+            (
+                ElementKind("track", DELPHES_ELEMTYPE_TRACK, DELPHES_TRACK_FEATURES),
+                ElementKind("tower", DELPHES_ELEMTYPE_TOWER, DELPHES_TOWER_FEATURES),
+            ),
+            (),
+            (),
+            "antikt",
+        ),
+    )
+}
+
+
+def schema_named(name: str, where: str) -> EventSchema:
+    """Return the schema called ``name``.
+
+    Args:
+        name: key of ``SCHEMAS``.
+        where: what names it, for the error.
+
+    Raises:
+        SchemaMismatch: no such schema.
+    """
+    if name not in SCHEMAS:
+        raise SchemaMismatch(f"{where}: unknown schema {name!r}, expected one of {', '.join(SCHEMAS)}")
+    return SCHEMAS[name]
