@@ -10,30 +10,16 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from mlpf import __version__
-from mlpf.data.event import JAGGED_COLUMNS, Events, read_events, read_metadata
+from mlpf.data.event import Events, iterate_events, read_metadata
 from mlpf.errors import DataError
-from mlpf.physics.features import (
-    CLUSTER_FEATURES,
-    NUM_CLIC_FEATURES,
-    PARQUET_TARGETS,
-    PARTICLE_COLUMNS,
-    TARGETS,
-    TRACK_FEATURES,
-    Columns,
-)
-from mlpf.physics.jets import jet_index
+from mlpf.physics.features import PARQUET_TARGETS, PARTICLE_COLUMNS, TARGETS
+from mlpf.physics.jets import JetAlgorithm, jet_index
 from mlpf.physics.particles import class_from_label
+from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 SPLITS = ("train", "valid", "test")
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 MAX_SEEDS_TRIED = 100
-PARTICLE_FIELDS = ("gen_particles", "oracle_particles", "perfect_particles")
-DATASET_COLUMNS: dict[str, Columns] = {
-    "X_track": TRACK_FEATURES,
-    "X_cluster": CLUSTER_FEATURES,
-    "targets": TARGETS,
-    "particles": PARTICLE_COLUMNS,
-}
 
 
 def split_of_file(base_name: str, seed: int, fractions: Sequence[float]) -> str:
@@ -75,16 +61,24 @@ def _distribute(files: Sequence[Path], seed: int, fractions: Sequence[float]) ->
     return splits
 
 
-def recipe(files: Sequence[Path], seed: int, fractions: Sequence[float]) -> dict[str, Any]:
+def recipe(
+    files: Sequence[Path], seed: int, fractions: Sequence[float], schema: EventSchema
+) -> dict[str, Any]:
     """Describe what a dataset is made from; equal recipes give equal datasets.
 
     Raises:
-        DataError: a file is missing or not one of ours.
+        DataError: a file is missing, not one of ours, or holds events of another schema.
         SchemaMismatch: its columns differ from those of the code.
     """
     sources, truth_versions = [], set()
     for path in files:
         description = read_metadata(path)
+        found = description.get("schema", "clic")
+        if found != schema.name:
+            raise DataError(
+                f"{path}: holds {found} events, expected {schema.name}; choose the recipe made for them "
+                "or run mlpf postprocess with the options for this one"
+            )
         truth_versions.add(description["truth_version"])
         with path.open("rb") as stream:
             checksum = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
@@ -95,6 +89,7 @@ def recipe(files: Sequence[Path], seed: int, fractions: Sequence[float]) -> dict
             "run mlpf postprocess --overwrite on all of them"
         )
     return {
+        "schema": schema.name,
         "split_seed": int(seed),
         "split_fractions": [float(f) for f in fractions],
         "truth_version": next(iter(truth_versions), ""),
@@ -110,14 +105,17 @@ def dataset_targets(parquet: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
     return out
 
 
-def jet_ranks(targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def jet_ranks(
+    targets: npt.NDArray[np.float32], algorithm: JetAlgorithm = "ee_genkt"
+) -> npt.NDArray[np.float32]:
     """Return the rank in pt of the jet of each target [N, 7], 1 = hardest, 0 = no jet or no particle."""
     index = {name: PARTICLE_COLUMNS.index(name) for name in PARTICLE_COLUMNS.names}
     real = np.flatnonzero(targets[:, index["cls"]] > 0)
     rows = targets[real].astype(np.float64)
     phi = np.arctan2(rows[:, index["sin_phi"]], rows[:, index["cos_phi"]])
     ranks = np.zeros(len(targets), dtype=np.float32)
-    ranks[real] = jet_index(rows[:, index["pt"]], rows[:, index["eta"]], phi, rows[:, index["energy"]])
+    momenta = rows[:, index["pt"]], rows[:, index["eta"]], phi, rows[:, index["energy"]]
+    ranks[real] = jet_index(*momenta, algorithm=algorithm)
     return ranks
 
 
@@ -127,40 +125,44 @@ def examples(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         DataError: the file cannot be used.
     """
-    events = read_events(path)
-    targets = {
-        name: dataset_targets(events.jagged[name].values)
-        for name, c in JAGGED_COLUMNS.items()
-        if c is PARQUET_TARGETS
-    }
-    for i, number in enumerate(events.scalars["event"].tolist()):
-        key = f"{path.stem}_{number}"
-        yield key, _example(events, targets, i, key)
+    for events in iterate_events(path):
+        targets = {
+            name: dataset_targets(events.jagged[name].values)
+            for name, columns in events.schema.jagged_columns.items()
+            if columns is PARQUET_TARGETS
+        }
+        for i, number in enumerate(events.scalars["event"].tolist()):
+            key = f"{path.stem}_{number}"
+            yield key, _example(events, targets, i, key)
 
 
 def _example(events: Events, targets: dict[str, npt.NDArray], i: int, key: str) -> dict[str, Any]:
+    schema = events.schema
+
     def rows(name: str) -> npt.NDArray[np.float32]:
         offsets = events.jagged[name].offsets
         return targets[name][offsets[i] : offsets[i + 1]]
 
-    track, cluster = events.jagged["X_track"][i], events.jagged["X_cluster"][i]
-    x = np.zeros((len(track) + len(cluster), NUM_CLIC_FEATURES), dtype=np.float32)
-    x[: len(track), : len(TRACK_FEATURES)] = track
-    x[len(track) :] = cluster
-    ygen = np.concatenate([rows("ygen_track"), rows("ygen_cluster")])
-    ycand = np.concatenate([rows("ycand_track"), rows("ycand_cluster")])
-    jets = jet_ranks(ygen)[:, None]
+    features = [events.jagged[f"X_{kind.name}"][i] for kind in schema.kinds]
+    x = np.zeros((sum(map(len, features)), schema.num_features), dtype=np.float32)
+    start = 0
+    for part in features:
+        x[start : start + len(part), : part.shape[1]] = part
+        start += len(part)
+    ygen = np.concatenate([rows(f"ygen_{kind.name}") for kind in schema.kinds])
+    ycand = np.concatenate([rows(f"ycand_{kind.name}") for kind in schema.kinds])
+    jets = jet_ranks(ygen, schema.jet_algorithm)[:, None]
     return {
         "X": x,
         "ygen": np.concatenate([ygen, jets], axis=1),
         "ycand": np.concatenate([ycand, jets], axis=1),
-        **{name: rows(name) for name in PARTICLE_FIELDS},
+        **{name: rows(name) for name in schema.particle_lists},
         "event": key,
     }
 
 
 class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """A dataset of events made of tracks and clusters, from parquet files of ``mlpf postprocess``.
+    """A dataset of events, from parquet files of ``mlpf postprocess``. A recipe sets ``SCHEMA``.
 
     Args:
         inputs: parquet files; without them those in ``<manual_dir>/<config>`` are read, as ``tfds build``
@@ -170,6 +172,7 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
         **kwargs: those of ``tfds.core.GeneratorBasedBuilder``.
     """
 
+    SCHEMA: EventSchema = SCHEMAS["clic"]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Put the parquet files of `mlpf postprocess` into <manual_dir>/<config name>/."
     )
@@ -193,15 +196,16 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
             return tfds.features.Tensor(shape=(None, columns), dtype=np.float32, encoding="bytes")
 
         features = {
-            "X": matrix(NUM_CLIC_FEATURES),
+            "X": matrix(self.SCHEMA.num_features),
             "ygen": matrix(len(TARGETS)),
             "ycand": matrix(len(TARGETS)),
-            **{name: matrix(len(PARTICLE_COLUMNS)) for name in PARTICLE_FIELDS},
+            **{name: matrix(len(PARTICLE_COLUMNS)) for name in self.SCHEMA.particle_lists},
             "event": tfds.features.Text(),
         }
         metadata = {
-            "columns": {name: list(c.names) for name, c in DATASET_COLUMNS.items()},
-            "units": {name: list(c.units) for name, c in DATASET_COLUMNS.items()},
+            "schema": self.SCHEMA.name,
+            "columns": {name: list(c.names) for name, c in self.SCHEMA.dataset_columns.items()},
+            "units": {name: list(c.units) for name, c in self.SCHEMA.dataset_columns.items()},
             "mlpf_version": __version__,
         }
         return self.dataset_info_from_configs(
@@ -212,7 +216,7 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
         files = self._inputs or tuple(
             sorted(Path(dl_manager.manual_dir, self.builder_config.name).glob("*.parquet"))
         )
-        self.info.metadata.update(recipe(files, self._split_seed, self._split_fractions))
+        self.info.metadata.update(recipe(files, self._split_seed, self._split_fractions, self.SCHEMA))
         splits = split_files(files, self._split_seed, self._split_fractions)
         return {name: self._generate_examples(members) for name, members in splits.items()}
 

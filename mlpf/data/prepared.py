@@ -13,27 +13,9 @@ import numpy.typing as npt
 from mlpf.atomic import atomic_write
 from mlpf.config.schema import DatasetSourceConfig
 from mlpf.errors import DataError, SchemaMismatch
-from mlpf.physics.features import (
-    CLUSTER_FEATURES,
-    NUM_CLIC_FEATURES,
-    PARTICLE_COLUMNS,
-    TARGETS,
-    TRACK_FEATURES,
-    Columns,
-)
+from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS
+from mlpf.physics.schemas import SCHEMAS, EventSchema
 
-REQUIRED_WIDTHS = {"X": NUM_CLIC_FEATURES, "ygen": len(TARGETS), "ycand": len(TARGETS)}
-OPTIONAL_WIDTHS = {
-    "gen_particles": len(PARTICLE_COLUMNS),
-    "oracle_particles": len(PARTICLE_COLUMNS),
-    "perfect_particles": len(PARTICLE_COLUMNS),
-}
-COLUMNS: dict[str, Columns] = {
-    "X_track": TRACK_FEATURES,
-    "X_cluster": CLUSTER_FEATURES,
-    "targets": TARGETS,
-    "particles": PARTICLE_COLUMNS,
-}
 _LENGTHS_CHUNK = 1024
 
 
@@ -135,13 +117,16 @@ def _to_array(value: Any) -> npt.NDArray:
     return np.array(value.decode()) if isinstance(value, bytes) else np.asarray(value)
 
 
-def open_split(name: str, source: DatasetSourceConfig, split: str) -> PreparedSplit:
+def open_split(
+    name: str, source: DatasetSourceConfig, split: str, schema: EventSchema = SCHEMAS["clic"]
+) -> PreparedSplit:
     """Open one split of a prepared dataset and check its columns.
 
     Args:
         name: ``<recipe>/<config>``, or the folder name of a published dataset.
         source: version and directory.
         split: ``train``, ``valid`` or ``test``.
+        schema: what its events must be made of.
 
     Raises:
         DataError: the dataset is not built, is not array_record, or has no such split.
@@ -160,7 +145,7 @@ def open_split(name: str, source: DatasetSourceConfig, split: str) -> PreparedSp
     file_format = getattr(builder.info.file_format, "value", "unknown")
     if file_format != "array_record":
         raise DataError(f"{path}: file format {file_format}, expected array_record; build it with mlpf build")
-    _check_columns(builder.info, path)
+    _check_columns(builder.info, path, schema)
     if split not in builder.info.splits:
         raise DataError(
             f"{path}: no split {split!r}, it has {', '.join(sorted(builder.info.splits))}; "
@@ -183,12 +168,18 @@ def _not_built(name: str, source: DatasetSourceConfig, path: Path) -> str:
     )
 
 
-def _check_columns(info: Any, path: Path) -> None:
-    """Compare shapes, and names where the dataset has them, with those of the code."""
-    features = info.features
-    for field, width in {**REQUIRED_WIDTHS, **OPTIONAL_WIDTHS}.items():
+def _check_columns(info: Any, path: Path, schema: EventSchema) -> None:
+    """Compare the schema, shapes, and names where the dataset has them, with what is expected."""
+    metadata, features = _metadata(path), info.features
+    if metadata.get("schema", schema.name) != schema.name:
+        raise SchemaMismatch(
+            f"{path}: holds {metadata['schema']} events, expected {schema.name}; set dataset.schema to that"
+        )
+    required = {"X": schema.num_features, "ygen": len(TARGETS), "ycand": len(TARGETS)}
+    optional = dict.fromkeys(schema.particle_lists, len(PARTICLE_COLUMNS))
+    for field, width in {**required, **optional}.items():
         if field not in features:
-            if field in OPTIONAL_WIDTHS:
+            if field in optional:
                 continue
             raise SchemaMismatch(
                 f"{path}: field {field!r} is missing, found {', '.join(features)}; build it again"
@@ -199,8 +190,8 @@ def _check_columns(info: Any, path: Path) -> None:
                 f"{path}: {field} has shape {shape}, expected (None, {width}); "
                 "it belongs to another detector or version"
             )
-    names = _metadata(path).get("columns", {})
-    for kind, columns in COLUMNS.items():
+    names = metadata.get("columns", {})
+    for kind, columns in schema.dataset_columns.items():
         if kind in names:
             columns.require(names[kind], str(path))
 

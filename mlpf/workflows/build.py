@@ -141,7 +141,7 @@ def run(
     console = Console()
     builder_class, config = _load_recipe(dataset)
     files = expand_inputs(inputs, ".parquet")
-    wanted = recipe(files, split_seed, split_fractions)
+    wanted = recipe(files, split_seed, split_fractions, builder_class.SCHEMA)
     split_files(files, split_seed, split_fractions)  # fails now rather than after half of the work
     folder = Path(data_dir) / builder_class.name / config
     final = folder / str(builder_class.VERSION)
