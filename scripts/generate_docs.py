@@ -4,8 +4,9 @@ from pathlib import Path
 
 from mlpf.atomic import atomic_write
 from mlpf.config.explain import explain
-from mlpf.physics.features import CLUSTER_FEATURES, PARTICLE_COLUMNS, TARGETS, TRACK_FEATURES, Columns
+from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS, Columns
 from mlpf.physics.particles import CLASSES
+from mlpf.physics.schemas import SCHEMAS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEADER = "<!-- written by `make docs`; edit the code instead -->\n"
@@ -35,8 +36,11 @@ def columns_page() -> str:
     classes = ["## Classes\n", "| index | PDG label | name |", "|---|---|---|"]
     classes += [f"| {c.index} | {c.pdg} | {c.name} |" for c in CLASSES]
     tables = [
-        columns_table("Tracks", TRACK_FEATURES),
-        columns_table("Clusters", CLUSTER_FEATURES),
+        *(
+            columns_table(f"Schema `{schema.name}`: {kind.name}s", kind.features)
+            for schema in SCHEMAS.values()
+            for kind in schema.kinds
+        ),
         columns_table("Targets and baseline candidates, one row per element", TARGETS),
         columns_table("Particle lists, one row per particle", PARTICLE_COLUMNS),
         "\n".join(classes) + "\n",

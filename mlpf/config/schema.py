@@ -7,22 +7,51 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from mlpf.config.model_schema import ModelConfig, Section
 from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
 from mlpf.physics.particles import NUM_CLASSES
+from mlpf.physics.schemas import SCHEMAS, EventSchema, SchemaName
 
 
 class DatasetConfig(Section):
     """What an event looks like."""
 
-    schema_: Literal["clic"] = Field("clic", alias="schema", description="detector schema of the columns")
-    num_input_features: Literal[NUM_CLIC_FEATURES] = Field(  # type: ignore[valid-type]
-        NUM_CLIC_FEATURES, description="feature columns F of X"
+    schema_: SchemaName = Field("clic", alias="schema", description="what events are made of")
+    num_input_features: int = Field(
+        NUM_CLIC_FEATURES, description="feature columns F of X; follows from the schema"
     )
     num_output_features: Literal[len(TARGETS)] = Field(  # type: ignore[valid-type]
         len(TARGETS), description="target columns"
     )
-    num_input_classes: Literal[3] = Field(3, description="element types, padding included")
+    num_input_classes: int = Field(3, description="element types, padding included; follows from the schema")
     num_output_classes: Literal[NUM_CLASSES] = Field(  # type: ignore[valid-type]
         NUM_CLASSES, description="particle classes C, none included"
     )
+
+    @property
+    def event_schema(self) -> EventSchema:
+        """The kinds of element and their columns."""
+        return SCHEMAS[self.schema_]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_schema(cls, data: Any) -> Any:
+        schema = SCHEMAS.get(data.get("schema", "clic")) if isinstance(data, dict) else None
+        if schema is None:
+            return data
+        derived = {"num_input_features": schema.num_features, "num_input_classes": schema.num_element_types}
+        return {**derived, **data}
+
+    @model_validator(mode="after")
+    def _numbers_follow_from_schema(self) -> "DatasetConfig":
+        schema = self.event_schema
+        for key, wanted in (
+            ("num_input_features", schema.num_features),
+            ("num_input_classes", schema.num_element_types),
+        ):
+            if getattr(self, key) != wanted:
+                raise ValueError(
+                    f"{key}={getattr(self, key)} does not fit schema {schema.name}, which has {wanted}; "
+                    "leave it out"
+                )
+        return self
 
 
 class FocalLossConfig(Section):
