@@ -27,6 +27,8 @@ from mlpf.data.edm4hep_fields import (
     EXPECTED_COLLECTIONS,
     HIT_LINK_FIELDS,
     HIT_SYSTEMS,
+    OPTIONAL_HIT_FIELDS,
+    OPTIONAL_TRACK_FIELDS,
     PARENT_FIELDS,
     PARENT_REFERENCES,
     PARTICLE_FIELDS,
@@ -100,8 +102,9 @@ class _EventTree:
             CANDIDATE_CLUSTER_REFERENCES,
             CANDIDATE_TRACK_REFERENCES,
         ):
-            for leaves in fields.values():
-                self.leaf(leaves)
+            for name, leaves in fields.items():
+                if name not in OPTIONAL_HIT_FIELDS:
+                    self.leaf(leaves)
 
     def _read_collection_ids(self, file: Any, names: set[str]) -> dict[str, int]:
         if "metadata" not in names:
@@ -112,6 +115,10 @@ class _EventTree:
         table = file["metadata"]
         keys = ak.to_list(table["m_names"].array()[0])
         return dict(zip(keys, ak.to_list(table["m_collectionIDs"].array()[0]), strict=True))
+
+    def present(self, fields: Fields, optional: dict[str, str]) -> Fields:
+        """Return ``fields`` without those of ``optional`` that the file lacks."""
+        return {n: v for n, v in fields.items() if n not in optional or self._exists({n: v})}
 
     def _exists(self, fields: Fields) -> bool:
         return all(any(leaf in self.leaves for leaf in names) for names in fields.values())
@@ -206,9 +213,15 @@ def _read_chunk(tree: _EventTree, start: int, stop: int) -> RawEvents:
         return tree.table(fields, start, stop, bad)
 
     particles = _with_parents(table, table(PARTICLE_FIELDS), tree.has_parents, bad, counters)
-    tracks = _with_states(table(TRACK_FIELDS), table(STATE_FIELDS), bad)
+
+    def filled(fields: Fields, optional: dict[str, str]) -> Table:
+        return _with_zeros(table(tree.present(fields, optional)), optional, counters)
+
+    tracks = _with_states(filled(TRACK_FIELDS, OPTIONAL_TRACK_FIELDS), table(STATE_FIELDS), bad)
     clusters = table(CLUSTER_FIELDS)
-    hits, within = _concatenate_hits({name: table(hit_fields(name)) for name in HIT_SYSTEMS})
+    hits, within = _concatenate_hits(
+        {name: filled(hit_fields(name), OPTIONAL_HIT_FIELDS) for name in HIT_SYSTEMS}
+    )
     candidates = table(CANDIDATE_FIELDS)
 
     cluster_rows, references = _referenced(clusters, "hits", table(CLUSTER_HIT_REFERENCES), bad)
@@ -274,6 +287,14 @@ def _with_parents(
     return Table({**particles.columns, "parent": parent}, particles.offsets)
 
 
+def _with_zeros(table: Table, optional: dict[str, str], counters: Counter[str]) -> Table:
+    """Add the optional columns that the file lacks, as zeros that are counted."""
+    missing = {name: what for name, what in optional.items() if name not in table.columns}
+    for what in missing.values():
+        counters[what] += len(table)
+    return Table(dict.fromkeys(missing, np.zeros(len(table))) | table.columns, table.offsets)
+
+
 def _with_states(tracks: Table, states: Table, bad: dict[str, BoolArray]) -> Table:
     """Add the parameters of each track's first state, the one at the interaction point."""
     event = tracks.event
@@ -296,7 +317,10 @@ def _concatenate_hits(collections: dict[str, Table]) -> tuple[Table, IntArray]:
     counts = np.stack([t.counts for t in collections.values()])
     within = np.vstack([np.zeros_like(counts[:1]), np.cumsum(counts, axis=0)])
     offsets = offsets_from_counts(counts.sum(axis=0))
-    columns = {name: np.zeros(offsets[-1]) for name in ("x", "y", "z", "energy")}
+    columns: dict[str, npt.NDArray] = {
+        name: np.zeros(offsets[-1]) for name in ("x", "y", "z", "energy", "time")
+    }
+    columns["type"] = np.zeros(offsets[-1], dtype=np.int64)
     system = np.zeros(offsets[-1], dtype=np.int64)
     for i, (name, table) in enumerate(collections.items()):
         event = table.event

@@ -29,7 +29,14 @@ PARENT_FIELDS: Fields = {
 }
 PARENT_REFERENCES: Fields = {"index": ("MCParticles#0.index",)}
 TRACK_FIELDS: Fields = _same_names(
-    "SiTracks_Refitted", "chi2", "ndf", "dEdx", "dEdxError", "radiusOfInnermostHit", "trackStates_begin"
+    "SiTracks_Refitted",
+    "type",
+    "chi2",
+    "ndf",
+    "dEdx",
+    "dEdxError",
+    "radiusOfInnermostHit",
+    "trackStates_begin",
 )
 STATE_NAMES = ("tanLambda", "D0", "phi", "omega", "Z0", "time")
 # Older productions keep the states of the unrefitted tracks only.
@@ -62,6 +69,10 @@ CANDIDATE_FIELDS: Fields = {
 CANDIDATE_CLUSTER_REFERENCES: Fields = {"index": ("MergedRecoParticles#0.index",)}
 CANDIDATE_TRACK_REFERENCES: Fields = {"index": ("MergedRecoParticles#1.index",)}
 
+# Zeros where a file lacks them: table and column -> what the counter of zeros is called.
+OPTIONAL_TRACK_FIELDS = {"type": "tracks without type"}
+OPTIONAL_HIT_FIELDS = {"time": "hits without time", "type": "hits without type"}
+
 # Concatenated in this (alphabetical) order within each event.
 HIT_SYSTEMS = {
     "ECALBarrel": SYSTEM_ECAL,
@@ -87,4 +98,4 @@ EXPECTED_COLLECTIONS = (
 def hit_fields(collection: str) -> Fields:
     """Return the fields of one calorimeter hit collection."""
     position = {axis: (f"{collection}.position.{axis}",) for axis in "xyz"}
-    return {**position, "energy": (f"{collection}.energy",)}
+    return {**position, **_same_names(collection, "energy", "time", "type")}

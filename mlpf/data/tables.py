@@ -88,9 +88,11 @@ class RawEvents:
     Attributes:
         number: [E] number of each event in its file.
         particles: pdg, status, charge, mass, px, py, pz; parent (row of the first parent, -1 = none).
-        tracks: chi2, ndf, dEdx, dEdxError, radiusOfInnermostHit, tanLambda, D0, phi, omega, Z0, time.
+        tracks: type, chi2, ndf, dEdx, dEdxError, radiusOfInnermostHit (mm), tanLambda, D0, phi, omega, Z0,
+            time; type is 0 where the file has none.
         clusters: x, y, z, iTheta, phi, energy.
-        hits: x, y, z, energy, system (``SYSTEM_ECAL`` ...).
+        hits: x, y, z, energy, time (ns), type (as stored), system (``SYSTEM_ECAL`` ...); time and type are 0
+            where the file has none.
         candidates: pdg, charge, mass, px, py, pz of the baseline particle flow.
         cluster_hits: cluster -> hit.
         track_particles: track -> particle, weight = fraction of the track's hits.

@@ -193,3 +193,24 @@ def test_missing_track_states_name_both_collections_that_would_do(tmp_path):
     path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=("SiTracks_1",))
     with pytest.raises(DataError, match="collection SiTracks_Refitted_1 or SiTracks_1 is missing"):
         list(read_events(path))
+
+
+def test_time_and_type_are_zeros_and_counted_where_a_file_lacks_them(tmp_path):
+    raw = read_one(write_edm4hep(tmp_path / "a.root", [simple_event()]))
+    assert raw.hits["time"].tolist() == raw.hits["type"].tolist() == [0, 0]
+    assert raw.tracks["type"].tolist() == [0]
+    assert raw.counters["hits without time"] == raw.counters["hits without type"] == 2
+    assert raw.counters["tracks without type"] == 1
+
+
+def test_time_and_type_are_read(tmp_path):
+    def change(leaves):
+        leaves["HCALBarrel"] |= {"time": [7.5], "type": [3]}
+        leaves["ECALBarrel"] |= {"time": [2.5], "type": [-1]}
+        leaves["SiTracks_Refitted"]["type"] = [5]
+
+    raw = read_one(write_edm4hep(tmp_path / "a.root", [simple_event()], change=change))
+    assert raw.hits["time"].tolist() == [2.5, 7.5]
+    assert raw.hits["type"].tolist() == [-1, 3]
+    assert raw.tracks["type"].tolist() == [5]
+    assert raw.counters["hits without time"] == 0
