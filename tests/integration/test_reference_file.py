@@ -10,7 +10,7 @@ from mlpf.data.features import cluster_features, track_features
 from mlpf.data.truth import candidate_targets, gen_targets, link_truth
 from mlpf.physics.features import PARQUET_TARGETS
 
-FOLDER = Path(__file__).resolve().parents[4] / "shared" / "data"
+FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
 ROOT = FOLDER / "clic_ttbar_30.root"
 REFERENCE = FOLDER / "clic_ttbar_30_reference.npz"
 pytestmark = pytest.mark.skipif(not ROOT.is_file(), reason="the reference's files are not at hand")
