@@ -16,6 +16,9 @@ from mlpf.errors import ConfigError
 
 Path_ = tuple[str, ...]
 
+# Far above any configuration; aliases of aliases ask for billions in a few lines.
+MAX_VALUES = 10_000
+
 
 @dataclass
 class Document:
@@ -85,8 +88,14 @@ def _read(path: Path) -> Document:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}  not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}  nested too deeply; a configuration has a few levels") from None
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}:1  expected a mapping of sections, found no `key: value` lines")
+    if _num_values(node, {}) > MAX_VALUES:
+        raise ConfigError(
+            f"{path}  more than {MAX_VALUES} values once its aliases (*name) are expanded; write them out"
+        )
     document = Document()
     try:
         document.data = _walk(node, (), path, document, yaml.SafeLoader(""))
@@ -97,6 +106,19 @@ def _read(path: Path) -> Document:
             f"{where}  a value cannot be read: {getattr(error, 'problem', None) or error}"
         ) from None
     return document
+
+
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values below a node with every alias expanded; an alias of itself counts as too many."""
+    if id(node) not in known:
+        known[id(node)] = MAX_VALUES + 1  # stays for a node that is reached from itself
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_num_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _walk(node: yaml.Node, at: Path_, path: Path, document: Document, loader: yaml.SafeLoader) -> Any:

@@ -132,3 +132,26 @@ def test_delta_without_huber_is_refused(tmp_path):
 def test_with_data_dir_moves_every_dataset(tmp_path):
     config = load_config(write_config(tmp_path)).with_data_dir("elsewhere")
     assert {s.data_dir for s in config.datasets.values()} == {"elsewhere"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60)),
+        "setup: &s {lr: *s}\n",
+    ],
+    ids=["aliases of aliases", "an alias of itself"],
+)
+def test_aliases_cannot_blow_up(tmp_path, text):
+    with pytest.raises(ConfigError, match="more than 10000 values"):
+        load_config(write_config(tmp_path, text))
+
+
+def test_nesting_without_end_is_one_error(tmp_path):
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        load_config(write_config(tmp_path, "setup: " + "[" * 5000))
+
+
+def test_an_alias_stands_for_its_value(tmp_path):
+    text = "setup: {lr: &lr 0.5}\noptimizer: {adamw: {weight_decay: *lr}}\n"
+    assert load_config(write_config(tmp_path, text)).optimizer.adamw.weight_decay == 0.5
