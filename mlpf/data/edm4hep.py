@@ -1,387 +1,324 @@
-"""EDM4HEP ROOT files -> flat tables.
+"""EDM4HEP ROOT files of any vintage -> flat tables.
 
-Branches are found by leaf name (``edm4hep_fields``). Collection ids differ from file to file, so references
-go through the id table in the file's metadata.
+Leaves are found by name (``edm4hep_fields``), collections of references by id (``edm4hep_ids``), and nothing
+is deduced from version numbers: productions mix them.
 """
 
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import awkward as ak
-import cramjam
 import numpy as np
 import numpy.typing as npt
-import uproot
 
-from mlpf.data.edm4hep_fields import (
-    CANDIDATE_CLUSTER_REFERENCES,
-    CANDIDATE_FIELDS,
-    CANDIDATE_TRACK_REFERENCES,
-    CLUSTER_FIELDS,
-    CLUSTER_HIT_REFERENCES,
-    EXPECTED_COLLECTIONS,
-    HIT_LINK_FIELDS,
-    HIT_SYSTEMS,
-    OPTIONAL_HIT_FIELDS,
-    OPTIONAL_TRACK_FIELDS,
-    PARENT_FIELDS,
-    PARENT_REFERENCES,
-    PARTICLE_FIELDS,
-    STATE_FIELDS,
-    STATE_NAMES,
-    TRACK_FIELDS,
-    TRACK_LINK_FIELDS,
-    Fields,
-    hit_fields,
-)
-from mlpf.data.tables import (
-    BoolArray,
-    IntArray,
-    RawEvents,
-    Relation,
-    Table,
-    expand_ranges,
-    offsets_from_counts,
-)
+from mlpf.data.edm4hep_fields import HIT_COLUMNS, HIT_SYSTEMS, STATE_NAMES
+from mlpf.data.edm4hep_file import EventFile, open_root, readable_errors
+from mlpf.data.edm4hep_ids import collection_ids, read_id_table
+from mlpf.data.edm4hep_layout import FoundLayout, collection_names, find_layout, look_alikes
+from mlpf.data.edm4hep_references import HitRows, expand_references, link, rows_of
+from mlpf.data.tables import BoolArray, IntArray, RawEvents, Relation, Table, offsets_from_counts
 from mlpf.errors import DataError
 
 BAD_LENGTHS = "inconsistent lengths"
 BAD_RANGES = "inconsistent ranges"
 BAD_NUMBERS = "not a number"
-
-# What uproot and the decompressors raise on bytes that are not what the headers promise.
-_READ_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AssertionError,
-    NotImplementedError,
-    RuntimeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    cramjam.DecompressionError,
-    uproot.DeserializationError,
-)
+AT_FIRST_HIT = 2  # value of TrackState.location
+_NAMES_IN_ERROR = 40
 
 
-class _EventTree:
-    """The events tree of one open file: leaf look-up, id table, reading of chunks."""
+@dataclass(frozen=True)
+class FileDescription:
+    """What an EDM4HEP file holds of what we read.
 
-    def __init__(self, path: Path, file: Any) -> None:
-        self.path = path
-        names = set(file.keys(cycle=False, recursive=False))
-        if "events" not in names:
-            raise DataError(
-                f"{path}: no 'events' tree, found {', '.join(sorted(names)) or 'nothing'}; "
-                "give an EDM4HEP file with events"
-            )
-        self.tree = file["events"]
-        self.num_events = int(self.tree.num_entries)
-        self.leaves = {key.rsplit("/", 1)[-1] for key in self.tree.keys(full_paths=False)}
-        self.collection_ids = self._read_collection_ids(file, names)
-        self.has_parents = self._exists(PARENT_FIELDS) and self._exists(PARENT_REFERENCES)
-        for fields in (
-            PARTICLE_FIELDS,
-            TRACK_FIELDS,
-            STATE_FIELDS,
-            CLUSTER_FIELDS,
-            CLUSTER_HIT_REFERENCES,
-            *(hit_fields(name) for name in HIT_SYSTEMS),
-            HIT_LINK_FIELDS,
-            TRACK_LINK_FIELDS,
-            CANDIDATE_FIELDS,
-            CANDIDATE_CLUSTER_REFERENCES,
-            CANDIDATE_TRACK_REFERENCES,
-        ):
-            for name, leaves in fields.items():
-                if name not in OPTIONAL_HIT_FIELDS:
-                    self.leaf(leaves)
+    Attributes:
+        path: the file.
+        layout: which podio wrote it, in words.
+        num_events: events in the file.
+        id_table: where the ids of collections come from; empty if they are not known.
+        leaves: table -> column -> leaf.
+        absent: table -> columns that are not there and become 0.
+        missing: what is needed and not there; empty if the file can be converted.
+        collections: all collections with data of their own.
+        look_alikes: table -> collections of other names that have the same members.
+    """
 
-    def _read_collection_ids(self, file: Any, names: set[str]) -> dict[str, int]:
-        if "metadata" not in names:
-            raise DataError(
-                f"{self.path}: no 'metadata' tree, needed for the collection ids (m_names, m_collectionIDs); "
-                "use the file as it was written, not a skim"
-            )
-        table = file["metadata"]
-        keys = ak.to_list(table["m_names"].array()[0])
-        return dict(zip(keys, ak.to_list(table["m_collectionIDs"].array()[0]), strict=True))
-
-    def present(self, fields: Fields, optional: dict[str, str]) -> Fields:
-        """Return ``fields`` without those of ``optional`` that the file lacks."""
-        return {n: v for n, v in fields.items() if n not in optional or self._exists({n: v})}
-
-    def _exists(self, fields: Fields) -> bool:
-        return all(any(leaf in self.leaves for leaf in names) for names in fields.values())
-
-    def leaf(self, names: tuple[str, ...]) -> str:
-        """Return the first leaf out of ``names`` that exists.
-
-        Raises:
-            DataError: none does; names the collection and lists those expected.
-        """
-        for name in names:
-            if name in self.leaves:
-                return name
-        collections = " or ".join(n.split(".")[0] for n in names)
-        missing = (
-            "collection"
-            if not any(x.startswith(names[0].split(".")[0] + ".") for x in self.leaves)
-            else "leaf"
-        )
-        what = collections if missing == "collection" else " or ".join(names)
-        raise DataError(
-            f"{self.path}: {missing} {what} is missing; expected collections are "
-            f"{', '.join(EXPECTED_COLLECTIONS)}; keep them when the file is written"
-        )
-
-    def table(self, fields: Fields, start: int, stop: int, bad: dict[str, BoolArray]) -> Table:
-        """Read one table; events whose columns differ in length become empty and are marked bad."""
-        flat: dict[str, npt.NDArray] = {}
-        counts: dict[str, IntArray] = {}
-        for name, leaves in fields.items():
-            array = self.tree[self.leaf(leaves)].array(entry_start=start, entry_stop=stop, library="ak")
-            counts[name] = ak.to_numpy(ak.num(array, axis=1)).astype(np.int64)
-            flat[name] = ak.to_numpy(ak.flatten(array, axis=1))
-        first = next(iter(counts.values()))
-        unequal = np.zeros(stop - start, dtype=bool)
-        for count in counts.values():
-            unequal |= count != first
-        if unequal.any():
-            bad[BAD_LENGTHS] |= unequal
-            flat = {n: v[np.repeat(~unequal, counts[n])] for n, v in flat.items()}
-            first = np.where(unequal, 0, first)
-        return Table(flat, offsets_from_counts(first))
+    path: Path
+    layout: str
+    num_events: int
+    id_table: str
+    leaves: dict[str, dict[str, str]]
+    absent: dict[str, tuple[str, ...]]
+    missing: tuple[str, ...]
+    collections: tuple[str, ...]
+    look_alikes: dict[str, list[str]]
 
 
-@contextmanager
-def _translate_errors(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file provokes into one readable error."""
-    try:
-        yield
-    except _READ_ERRORS as error:
-        detail = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(
-            f"{path}: cannot be read as a ROOT file, it is truncated, damaged or something else "
-            f"({type(error).__name__}: {detail[0][:120]}); make or copy it again"
-        ) from error
+def describe(path: Path) -> FileDescription:
+    """Say what a file holds, also one that cannot be converted. Reads no events.
+
+    Raises:
+        DataError: the file is missing, not ROOT, damaged, or has no events tree.
+    """
+    with open_root(path) as file:
+        events = EventFile(path, file)
+        with readable_errors(path):
+            table, id_table = read_id_table(file)
+    found = find_layout(events.leaves)
+    if not table and not found.old_references:
+        id_table = "hashes of the names"
+    style = "by number (podio 0.16 and older)" if found.old_references else "by name (podio 0.17 and newer)"
+    return FileDescription(
+        path=path,
+        layout=f"{events.kind}, relations {style}",
+        num_events=events.num_events,
+        id_table=id_table,
+        leaves={name: dict(t.leaves) for name, t in found.tables.items()},
+        absent={name: tuple(t.zeros) for name, t in found.tables.items() if t.zeros},
+        missing=tuple(found.missing),
+        collections=tuple(collection_names(events.leaves)),
+        look_alikes=look_alikes(events.leaves),
+    )
 
 
 def read_events(path: Path, chunk_events: int = 200) -> Iterator[RawEvents]:
     """Read a file in chunks of events.
 
+    Memory grows with ``chunk_events``, not with the file; but a basket is unpacked as a whole, so a file of
+    which each leaf is one huge basket needs the memory of all its leaves.
+
     Args:
-        path: an EDM4HEP file with simulation truth (old podio layout).
+        path: an EDM4HEP file with simulation truth, of any podio layout (TTree or RNTuple).
         chunk_events: most events per chunk; bounds the memory.
 
     Yields:
         The chunks in file order.
 
     Raises:
-        DataError: the file is missing, not ROOT, truncated, or lacks a tree or collection.
+        DataError: the file is missing, not ROOT, truncated, or lacks a tree, collections, or the ids of
+            collections.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give an existing EDM4HEP ROOT file")
-    with _translate_errors(path):
-        # The dictionary form keeps uproot from reading a colon in the path as an object name.
-        file = uproot.open({str(path): None}, handler=uproot.MemmapSource)
-    with file:
-        with _translate_errors(path):
-            tree = _EventTree(path, file)
-        for start in range(0, tree.num_events, chunk_events):
-            with _translate_errors(path):
-                chunk = _read_chunk(tree, start, min(start + chunk_events, tree.num_events))
-            yield chunk
+    with open_root(path) as file:
+        reader = _Reader(EventFile(path, file), file)
+        for start in range(0, reader.events.num_events, chunk_events):
+            yield reader.chunk(start, min(start + chunk_events, reader.events.num_events))
 
 
-def _read_chunk(tree: _EventTree, start: int, stop: int) -> RawEvents:
-    bad: dict[str, BoolArray] = {
-        reason: np.zeros(stop - start, dtype=bool) for reason in (BAD_LENGTHS, BAD_RANGES, BAD_NUMBERS)
-    }
-    counters: Counter[str] = Counter()
-
-    def table(fields: Fields) -> Table:
-        return tree.table(fields, start, stop, bad)
-
-    particles = _with_parents(table, table(PARTICLE_FIELDS), tree.has_parents, bad, counters)
-
-    def filled(fields: Fields, optional: dict[str, str]) -> Table:
-        return _with_zeros(table(tree.present(fields, optional)), optional, counters)
-
-    tracks = _with_states(filled(TRACK_FIELDS, OPTIONAL_TRACK_FIELDS), table(STATE_FIELDS), bad)
-    clusters = table(CLUSTER_FIELDS)
-    hits, within = _concatenate_hits(
-        {name: filled(hit_fields(name), OPTIONAL_HIT_FIELDS) for name in HIT_SYSTEMS}
-    )
-    candidates = table(CANDIDATE_FIELDS)
-
-    cluster_rows, references = _referenced(clusters, "hits", table(CLUSTER_HIT_REFERENCES), bad)
-    ids = [tree.collection_ids.get(name, -1) for name in HIT_SYSTEMS]
-    hit_rows = _hit_rows(
-        clusters.event[cluster_rows],
-        references["collection"],
-        references["index"],
-        ids,
-        hits,
-        within,
-        counters,
-    )
-    keep = hit_rows >= 0
-    cluster_hits = Relation(cluster_rows[keep], hit_rows[keep], np.ones(int(keep.sum())))
-
-    links = table(HIT_LINK_FIELDS)
-    source = _hit_rows(links.event, links["collection"], links["hit"], ids, hits, within, counters)
-    hit_particles = _links(
-        source, _rows(links.event, links["particle"], particles, counters), links["weight"]
-    )
-    links = table(TRACK_LINK_FIELDS)
-    source = _rows(links.event, links["track"], tracks, counters)
-    track_particles = _links(
-        source, _rows(links.event, links["particle"], particles, counters), links["weight"]
+def _check_complete(events: EventFile, layout: FoundLayout) -> None:
+    if not layout.missing:
+        return
+    names = collection_names(events.leaves)
+    found = ", ".join(names[:_NAMES_IN_ERROR]) + (" ..." if len(names) > _NAMES_IN_ERROR else "")
+    raise DataError(
+        f"{events.path}: missing {', '.join(layout.missing)}; found {found or 'no collection'}; "
+        "keep these collections when the file is written"
     )
 
-    relations = []
-    for kind, fields, elements in (
-        ("tracks", CANDIDATE_TRACK_REFERENCES, tracks),
-        ("clusters", CANDIDATE_CLUSTER_REFERENCES, clusters),
-    ):
-        rows, chosen = _referenced(candidates, kind, table(fields), bad)
-        target = _rows(candidates.event[rows], chosen["index"], elements, counters)
-        relations.append(_links(rows, target, np.ones(len(rows))))
 
-    raw = RawEvents(
-        np.arange(start, stop), particles, tracks, clusters, hits, candidates,
-        cluster_hits, track_particles, hit_particles, relations[0], relations[1], bad, counters,
-    )  # fmt: skip
-    _mark_numbers(raw)
-    return raw
+class _Reader:
+    """Turns ranges of events of one open file into tables."""
+
+    def __init__(self, events: EventFile, file: Any) -> None:
+        self.events = events
+        self.layout = find_layout(events.leaves)
+        _check_complete(events, self.layout)
+        with readable_errors(events.path):
+            table, _ = read_id_table(file)
+        self.ids = collection_ids(
+            table,
+            self.layout.hit_collections,
+            old_references=self.layout.old_references,
+            where=events.path,
+        )
+
+    def chunk(self, start: int, stop: int) -> RawEvents:
+        return _Chunk(self, start, stop).read()
 
 
-def _with_parents(
-    table: Any, particles: Table, has_parents: bool, bad: dict[str, BoolArray], counters: Counter[str]
-) -> Table:
-    """Add the row of the first parent, -1 where there is none."""
-    parent = np.full(len(particles), -1, dtype=np.int64)
-    if has_parents:
-        ranges = table(PARENT_FIELDS)
-        if np.array_equal(ranges.offsets, particles.offsets):
-            columns = {"parents_begin": ranges["begin"], "parents_end": ranges["end"]}
-            rows, references = _referenced(
-                Table(columns, particles.offsets), "parents", table(PARENT_REFERENCES), bad
+class _Chunk:
+    """Events start ... stop - 1 on their way into tables."""
+
+    def __init__(self, reader: _Reader, start: int, stop: int) -> None:
+        self.events, self.layout, self.ids = reader.events, reader.layout, reader.ids
+        self.start, self.stop = start, stop
+        self.bad: dict[str, BoolArray] = {
+            reason: np.zeros(stop - start, dtype=bool) for reason in (BAD_LENGTHS, BAD_RANGES, BAD_NUMBERS)
+        }
+        self.counters: Counter[str] = Counter()
+
+    def read(self) -> RawEvents:
+        particles = self.particles()
+        tracks = self.tracks()
+        clusters = self.table("clusters")
+        hits, hit_rows = self.hits()
+        candidates = self.table("candidates")
+        raw = RawEvents(
+            number=np.arange(self.start, self.stop),
+            particles=particles,
+            tracks=tracks,
+            clusters=clusters,
+            hits=hits,
+            candidates=candidates,
+            cluster_hits=self.cluster_hits(clusters, hit_rows),
+            track_particles=self.track_links(tracks, particles),
+            hit_particles=self.hit_links(hit_rows, particles),
+            candidate_tracks=self.candidate_elements(candidates, "tracks", tracks),
+            candidate_clusters=self.candidate_elements(candidates, "clusters", clusters),
+            bad=self.bad,
+            counters=self.counters,
+        )
+        _mark_numbers(raw)
+        return raw
+
+    def table(self, *names: str, count_zeros: bool = True) -> Table:
+        """Read tables of equal length as one; integers become int64, other numbers float64.
+
+        Events whose columns differ in length become empty and are marked bad.
+        """
+        flat: dict[str, npt.NDArray] = {}
+        counts: dict[str, IntArray] = {}
+        zeros: dict[str, str] = {}
+        for found in (self.layout.tables[name] for name in names):
+            zeros |= found.zeros
+            for column, leaf in found.leaves.items():
+                values, counts[column] = self.events.read(leaf, self.start, self.stop)
+                flat[column] = self.converted(leaf, values, column in found.integers)
+        first = next(iter(counts.values()))
+        unequal = np.zeros(self.stop - self.start, dtype=bool)
+        for count in counts.values():
+            unequal |= count != first
+        if unequal.any():
+            self.bad[BAD_LENGTHS] |= unequal
+            flat = {n: v[np.repeat(~unequal, counts[n])] for n, v in flat.items()}
+            first = np.where(unequal, 0, first)
+        offsets = offsets_from_counts(first)
+        for column in zeros:
+            flat[column] = np.zeros(offsets[-1])
+        if count_zeros:
+            for what in set(zeros.values()):
+                self.counters[what] += int(offsets[-1])
+        return Table(flat, offsets)
+
+    def converted(self, leaf: str, values: npt.NDArray, integer: bool) -> npt.NDArray:
+        if values.dtype.kind not in ("iub" if integer else "iubf"):
+            raise DataError(
+                f"{self.events.path}: leaf {leaf} holds {values.dtype.name}, expected "
+                f"{'integers' if integer else 'numbers'}; write the file with EDM4HEP's own types"
             )
-            target = _rows(particles.event[rows], references["index"], particles, counters)
-            valid = target >= 0
-            # Assigned backwards, so that the first parent of a particle is the one that stays.
-            parent[rows[valid][::-1]] = target[valid][::-1]
-        else:
-            bad[BAD_LENGTHS] |= ranges.counts != particles.counts
-    return Table({**particles.columns, "parent": parent}, particles.offsets)
+        return values.astype(np.int64 if integer else np.float64)
 
+    def expanded(self, table: Table, kind: str, references: Table) -> tuple[IntArray, dict[str, npt.NDArray]]:
+        rows, columns, bad = expand_references(table, kind, references)
+        self.bad[BAD_RANGES] |= bad
+        return rows, columns
 
-def _with_zeros(table: Table, optional: dict[str, str], counters: Counter[str]) -> Table:
-    """Add the optional columns that the file lacks, as zeros that are counted."""
-    missing = {name: what for name, what in optional.items() if name not in table.columns}
-    for what in missing.values():
-        counters[what] += len(table)
-    return Table(dict.fromkeys(missing, np.zeros(len(table))) | table.columns, table.offsets)
+    def particles(self) -> Table:
+        """Read particles and the row of the first parent of each, -1 where there is none."""
+        if "parents" not in self.layout.tables:
+            particles = self.table("particles")
+            parent = np.full(len(particles), -1, dtype=np.int64)
+            return Table({**particles.columns, "parent": parent}, particles.offsets)
+        particles = self.table("particles", "parent ranges")
+        parent = np.full(len(particles), -1, dtype=np.int64)
+        rows, references = self.expanded(particles, "parents", self.table("parents"))
+        target = rows_of(particles.event[rows], references["index"], particles, self.counters)
+        valid = target >= 0
+        # Assigned backwards, so that the first parent of a particle is the one that stays.
+        parent[rows[valid][::-1]] = target[valid][::-1]
+        return Table({**particles.columns, "parent": parent}, particles.offsets)
 
+    def tracks(self) -> Table:
+        """Read tracks with the parameters of their first state, the one at the interaction point."""
+        absent = self.layout.tables["tracks"].zeros
+        by_place = "radiusOfInnermostHit" in absent and "state places" in self.layout.tables
+        tracks = self.table("tracks", *(["state ranges"] if by_place else []), count_zeros=False)
+        states = self.table("track states", *(["state places"] if by_place else []))
+        lacking = {column: np.ones(len(tracks), dtype=bool) for column in absent}
+        columns = {**tracks.columns, **self.first_states(tracks, states)}
+        if by_place:
+            columns["radiusOfInnermostHit"] = self.innermost_radius(tracks, states)
+            lacking["radiusOfInnermostHit"] = columns["radiusOfInnermostHit"] == 0
+        if "dEdx" in absent and "dE/dx" in self.layout.tables:
+            dedx = self.table("dE/dx")
+            rows = rows_of(dedx.event, dedx["track"], tracks, self.counters)
+            known = rows >= 0
+            for column in ("dEdx", "dEdxError"):
+                columns[column] = np.zeros(len(tracks))
+                columns[column][rows[known]] = dedx[column][known]
+                lacking[column][rows[known]] = False
+        for column, what in absent.items():
+            if column != "dEdxError":  # goes with dEdx and has the same counter
+                self.counters[what] += int(lacking[column].sum())
+        return Table(columns, tracks.offsets)
 
-def _with_states(tracks: Table, states: Table, bad: dict[str, BoolArray]) -> Table:
-    """Add the parameters of each track's first state, the one at the interaction point."""
-    event = tracks.event
-    begin = tracks["trackStates_begin"].astype(np.int64)
-    outside = (begin < 0) | (begin >= states.counts[event])
-    bad[BAD_RANGES][event[outside]] = True
-    row = np.where(outside, 0, states.offsets[event] + begin)
-    columns = dict(tracks.columns)
-    for name in STATE_NAMES:
-        columns[name] = states[name][row] if len(states) else np.zeros(len(tracks))
-    return Table(columns, tracks.offsets)
+    def first_states(self, tracks: Table, states: Table) -> dict[str, npt.NDArray]:
+        event = tracks.event
+        begin = tracks["trackStates_begin"]
+        outside = (begin < 0) | (begin >= states.counts[event])
+        self.bad[BAD_RANGES][event[outside]] = True
+        if not len(states):
+            return {name: np.zeros(len(tracks)) for name in STATE_NAMES}
+        row = np.where(outside, 0, states.offsets[event] + np.where(outside, 0, begin))
+        return {name: states[name][row] for name in STATE_NAMES}
 
+    def innermost_radius(self, tracks: Table, states: Table) -> npt.NDArray:
+        """Distance from the beam axis of the state at the first hit [T], 0 where a track has none."""
+        rows, state = self.expanded(tracks, "trackStates", states)
+        at_hit = state["location"] == AT_FIRST_HIT
+        radius = np.zeros(len(tracks))
+        # Rounded as the leaf of older files is, whose value it replaces.
+        with np.errstate(over="ignore", invalid="ignore"):
+            radius[rows[at_hit]] = np.hypot(state["x"], state["y"])[at_hit].astype(np.float32)
+        return radius
 
-def _concatenate_hits(collections: dict[str, Table]) -> tuple[Table, IntArray]:
-    """Put the hit collections behind each other within every event.
+    def hits(self) -> tuple[Table, HitRows]:
+        """Put the hit collections behind each other within every event."""
+        tables = {name: self.table(name) for name in self.layout.hit_collections}
+        for name in HIT_SYSTEMS:
+            if name not in tables:
+                self.counters[f"events without collection {name}"] += self.stop - self.start
+        counts = np.stack([t.counts for t in tables.values()])
+        within = np.vstack([np.zeros_like(counts[:1]), np.cumsum(counts, axis=0)])
+        offsets = offsets_from_counts(counts.sum(axis=0))
+        columns: dict[str, npt.NDArray] = {
+            name: np.zeros(offsets[-1], dtype=np.int64 if column.integer else np.float64)
+            for name, column in HIT_COLUMNS.items()
+        }
+        system = np.zeros(offsets[-1], dtype=np.int64)
+        for i, (name, table) in enumerate(tables.items()):
+            # Rows of one event stay together: only the beginning of each event moves.
+            place = np.arange(len(table)) + np.repeat(
+                offsets[:-1] + within[i] - table.offsets[:-1], table.counts
+            )
+            for column, values in columns.items():
+                values[place] = table[column]
+            system[place] = HIT_SYSTEMS[name]
+        hits = Table({**columns, "system": system}, offsets)
+        return hits, HitRows(hits, within, self.ids)
 
-    Returns:
-        The hits, and [collections + 1, E] where each collection begins within its event.
-    """
-    counts = np.stack([t.counts for t in collections.values()])
-    within = np.vstack([np.zeros_like(counts[:1]), np.cumsum(counts, axis=0)])
-    offsets = offsets_from_counts(counts.sum(axis=0))
-    columns: dict[str, npt.NDArray] = {
-        name: np.zeros(offsets[-1]) for name in ("x", "y", "z", "energy", "time")
-    }
-    columns["type"] = np.zeros(offsets[-1], dtype=np.int64)
-    system = np.zeros(offsets[-1], dtype=np.int64)
-    for i, (name, table) in enumerate(collections.items()):
-        event = table.event
-        place = offsets[event] + within[i][event] + np.arange(len(table)) - table.offsets[event]
-        for column, values in columns.items():
-            values[place] = table[column]
-        system[place] = HIT_SYSTEMS[name]
-    return Table({**columns, "system": system}, offsets), within
+    def cluster_hits(self, clusters: Table, hit_rows: HitRows) -> Relation:
+        rows, references = self.expanded(clusters, "hits", self.table("cluster hits"))
+        event = clusters.event[rows]
+        target = hit_rows.find(event, references["collection"], references["index"], self.counters)
+        return link(rows, target, np.ones(len(rows)))
 
+    def hit_links(self, hit_rows: HitRows, particles: Table) -> Relation:
+        links = self.table("hit links")
+        event = links.event
+        source = hit_rows.find(event, links["collection"], links["hit"], self.counters)
+        return link(source, rows_of(event, links["particle"], particles, self.counters), links["weight"])
 
-def _referenced(
-    table: Table, kind: str, references: Table, bad: dict[str, BoolArray]
-) -> tuple[IntArray, dict[str, npt.NDArray]]:
-    """Expand ``<kind>_begin/_end`` into pairs of (row of ``table``, its reference)."""
-    event = table.event
-    begin = table[f"{kind}_begin"].astype(np.int64)
-    end = table[f"{kind}_end"].astype(np.int64)
-    wrong = (begin < 0) | (begin > end) | (end > references.counts[event])
-    bad[BAD_RANGES][event[wrong]] = True
-    counts = np.where(wrong, 0, end - begin)
-    place = expand_ranges(references.offsets[event] + begin, counts)
-    return np.repeat(np.arange(len(table)), counts), {n: v[place] for n, v in references.columns.items()}
+    def track_links(self, tracks: Table, particles: Table) -> Relation:
+        links = self.table("track links")
+        event = links.event
+        source = rows_of(event, links["track"], tracks, self.counters)
+        return link(source, rows_of(event, links["particle"], particles, self.counters), links["weight"])
 
-
-def _rows(event: IntArray, index: npt.NDArray, table: Table, counters: Counter[str]) -> IntArray:
-    """Turn indices within an event into rows of ``table``; -1 and a count where that fails."""
-    index = index.astype(np.int64)
-    null = index < 0
-    outside = index >= table.counts[event]
-    counters["null references"] += int(null.sum())
-    counters["references out of range"] += int(outside.sum())
-    return np.where(null | outside, -1, table.offsets[event] + index)
-
-
-def _hit_rows(
-    event: IntArray,
-    collection: npt.NDArray,
-    index: npt.NDArray,
-    ids: list[int],
-    hits: Table,
-    within: IntArray,
-    counters: Counter[str],
-) -> IntArray:
-    """Turn (collection id, index) into rows of ``hits``; -1 and a count where that fails."""
-    which = np.full(len(index), -1, dtype=np.int64)
-    for i, collection_id in enumerate(ids):
-        which[collection == collection_id] = i
-    index = index.astype(np.int64)
-    null = index < 0
-    unknown = ~null & (which < 0)
-    size = within[which + 1, event] - within[which, event]
-    outside = ~null & ~unknown & (index >= size)
-    counters["null references"] += int(null.sum())
-    counters["references to unknown collections"] += int(unknown.sum())
-    counters["references out of range"] += int(outside.sum())
-    return np.where(null | unknown | outside, -1, hits.offsets[event] + within[which, event] + index)
-
-
-def _links(source: IntArray, target: IntArray, weight: npt.NDArray) -> Relation:
-    keep = (source >= 0) & (target >= 0)
-    return Relation(source[keep], target[keep], weight[keep].astype(np.float64))
+    def candidate_elements(self, candidates: Table, kind: str, elements: Table) -> Relation:
+        rows, chosen = self.expanded(candidates, kind, self.table(f"candidate {kind}"))
+        target = rows_of(candidates.event[rows], chosen["index"], elements, self.counters)
+        return link(rows, target, np.ones(len(rows)))
 
 
 def _mark_numbers(raw: RawEvents) -> None:

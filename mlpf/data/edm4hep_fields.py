@@ -1,77 +1,82 @@
-"""Where EDM4HEP keeps what we read: for every logical field the leaves to try, first that exists wins.
+"""Where EDM4HEP keeps what we read: for every column the leaves to try, first that exists wins.
 
-A new layout of podio is one more name per field. Source: EDM4HEP data model and podio branch names.
+In a pattern ``{}`` stands for the name of the collection. ``X#n`` is the n-th relation and ``X_n`` the n-th
+vector member of X up to podio 0.16, ``_X_name`` is both from 0.17 on. A new name is one more pattern.
 """
+
+from dataclasses import dataclass
 
 from mlpf.data.tables import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER
 
-Fields = dict[str, tuple[str, ...]]
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        patterns: leaves to try.
+        integer: only integers make sense, as for indices.
+        zeros: if no leaf exists the column is 0, and the rows are counted under this name; empty = needed.
+    """
+
+    patterns: tuple[str, ...]
+    integer: bool = False
+    zeros: str = ""
 
 
-def _same_names(collection: str, *names: str) -> Fields:
-    return {name: (f"{collection}.{name}",) for name in names}
+Columns = dict[str, Column]
 
 
-def _vector(*bases: str) -> Fields:
-    return {f"p{axis}": tuple(f"{b}.momentum.{axis}" for b in bases) for axis in "xyz"}
+@dataclass(frozen=True)
+class Group:
+    """Tables that must come from the same collection.
+
+    Attributes:
+        collections: names to try; the first with everything needed is taken.
+        tables: name of the table -> its columns. Tables after the first are relations of the first.
+        optional: nothing is missing if none of the collections is there.
+    """
+
+    collections: tuple[str, ...]
+    tables: dict[str, Columns]
+    optional: bool = False
 
 
-PARTICLE_FIELDS: Fields = {
-    "pdg": ("MCParticles.PDG",),
-    "status": ("MCParticles.generatorStatus",),
-    **_same_names("MCParticles", "charge", "mass"),
-    **_vector("MCParticles"),
-}
-# Optional as a whole: without them links of secondaries cannot be traced to a stable ancestor.
-PARENT_FIELDS: Fields = {
-    "begin": ("MCParticles.parents_begin",),
-    "end": ("MCParticles.parents_end",),
-}
-PARENT_REFERENCES: Fields = {"index": ("MCParticles#0.index",)}
-TRACK_FIELDS: Fields = _same_names(
-    "SiTracks_Refitted",
-    "type",
-    "chi2",
-    "ndf",
-    "dEdx",
-    "dEdxError",
-    "radiusOfInnermostHit",
-    "trackStates_begin",
-)
+def _members(*names: str, integer: bool = False, zeros: str = "") -> Columns:
+    return {name: Column((f"{{}}.{name}",), integer, zeros) for name in names}
+
+
+def _vector(member: str, prefix: str = "") -> Columns:
+    return {f"{prefix}{axis}": Column((f"{{}}.{member}.{axis}",)) for axis in "xyz"}
+
+
+def _relation(number: int, *names: str) -> tuple[str, ...]:
+    """Patterns of the n-th relation, which newer layouts call by one of ``names``."""
+    return (f"{{}}#{number}", *(f"_{{}}_{name}" for name in names))
+
+
+def _reference(number: int, *names: str, collection: str = "") -> Columns:
+    """An index, and the id of the collection that it counts in where ``collection`` names such a column."""
+    bases = _relation(number, *names)
+    columns = {"index": Column(tuple(f"{base}.index" for base in bases), integer=True)}
+    if collection:
+        columns[collection] = Column(tuple(f"{base}.collectionID" for base in bases), integer=True)
+    return columns
+
+
+def _state(name: str, integer: bool = False, zeros: str = "") -> Column:
+    return Column((f"{{}}_1.{name}", f"_{{}}_trackStates.{name}"), integer, zeros)
+
+
+def _link(source: str, **kwargs: str) -> Columns:
+    """A weighted link: ends are called rec and sim up to EDM4hep 0.10, from and to afterwards."""
+    first, second = _reference(0, "from", "rec", **kwargs), _reference(1, "to", "sim")
+    return {**_members("weight"), source: first.pop("index"), **first, "particle": second["index"]}
+
+
+_PARTICLE = {**_members("charge", "mass"), **_vector("momentum", "p")}
 STATE_NAMES = ("tanLambda", "D0", "phi", "omega", "Z0", "time")
-# Older productions keep the states of the unrefitted tracks only.
-STATE_FIELDS: Fields = {n: (f"SiTracks_Refitted_1.{n}", f"SiTracks_1.{n}") for n in STATE_NAMES}
-CLUSTER_FIELDS: Fields = {
-    **{axis: (f"PandoraClusters.position.{axis}",) for axis in "xyz"},
-    **_same_names("PandoraClusters", "iTheta", "phi", "energy", "hits_begin", "hits_end"),
-}
-CLUSTER_HIT_REFERENCES: Fields = {
-    "index": ("PandoraClusters#1.index",),
-    "collection": ("PandoraClusters#1.collectionID",),
-}
-HIT_LINK_FIELDS: Fields = {
-    "weight": ("CalohitMCTruthLink.weight",),
-    "hit": ("CalohitMCTruthLink#0.index",),
-    "collection": ("CalohitMCTruthLink#0.collectionID",),
-    "particle": ("CalohitMCTruthLink#1.index",),
-}
-TRACK_LINK_FIELDS: Fields = {
-    "weight": ("SiTracksMCTruthLink.weight",),
-    "track": ("SiTracksMCTruthLink#0.index",),
-    "particle": ("SiTracksMCTruthLink#1.index",),
-}
-CANDIDATE_FIELDS: Fields = {
-    "pdg": ("MergedRecoParticles.type",),
-    **_same_names("MergedRecoParticles", "charge", "mass"),
-    **_vector("MergedRecoParticles"),
-    **_same_names("MergedRecoParticles", "clusters_begin", "clusters_end", "tracks_begin", "tracks_end"),
-}
-CANDIDATE_CLUSTER_REFERENCES: Fields = {"index": ("MergedRecoParticles#0.index",)}
-CANDIDATE_TRACK_REFERENCES: Fields = {"index": ("MergedRecoParticles#1.index",)}
-
-# Zeros where a file lacks them: table and column -> what the counter of zeros is called.
-OPTIONAL_TRACK_FIELDS = {"type": "tracks without type"}
-OPTIONAL_HIT_FIELDS = {"time": "hits without time", "type": "hits without type"}
+_REFITTED = "SiTracks_Refitted"
 
 # Concatenated in this (alphabetical) order within each event.
 HIT_SYSTEMS = {
@@ -83,19 +88,106 @@ HIT_SYSTEMS = {
     "HCALOther": SYSTEM_HCAL,
     "MUON": SYSTEM_OTHER,
 }
-EXPECTED_COLLECTIONS = (
-    "MCParticles",
-    "SiTracks_Refitted",
-    "SiTracks_Refitted_1 or SiTracks_1",
-    "PandoraClusters",
-    *HIT_SYSTEMS,
-    "CalohitMCTruthLink",
-    "SiTracksMCTruthLink",
-    "MergedRecoParticles",
+
+HIT_COLUMNS: Columns = {
+    **_vector("position"),
+    **_members("energy"),
+    **_members("time", zeros="hits without time"),
+    **_members("type", integer=True, zeros="hits without type"),
+}
+
+GROUPS: tuple[Group, ...] = (
+    Group(
+        ("MCParticles",),
+        {
+            "particles": {
+                "pdg": Column(("{}.PDG",), integer=True),
+                "status": Column(("{}.generatorStatus",), integer=True),
+                **_PARTICLE,
+            }
+        },
+    ),
+    # Without parents links of secondaries cannot be traced to a stable ancestor.
+    Group(
+        ("MCParticles",),
+        {
+            "parent ranges": _members("parents_begin", "parents_end", integer=True),
+            "parents": _reference(0, "parents"),
+        },
+        optional=True,
+    ),
+    Group(
+        (_REFITTED,),
+        {
+            "tracks": {
+                **_members("trackStates_begin", "ndf", integer=True),
+                **_members("type", integer=True, zeros="tracks without type"),
+                **_members("chi2"),
+                **_members("dEdx", "dEdxError", zeros="tracks without dE/dx"),
+                **_members("radiusOfInnermostHit", zeros="tracks without innermost hit"),
+            }
+        },
+    ),
+    # Older productions keep the states of the unrefitted tracks only; EDM4hep 0.4 has no time.
+    Group(
+        (_REFITTED, "SiTracks"),
+        {
+            "track states": {
+                name: _state(name, zeros="tracks without time" if name == "time" else "")
+                for name in STATE_NAMES
+            }
+        },
+    ),
+    # From EDM4hep 0.99 on tracks have no dE/dx and no innermost radius of their own.
+    Group(
+        (f"{_REFITTED}_dQdx",),
+        {
+            "dE/dx": {
+                "dEdx": Column(("{}.dQdx.value",)),
+                "dEdxError": Column(("{}.dQdx.error",)),
+                "track": Column(("_{}_track.index", "{}#0.index"), integer=True),
+            }
+        },
+        optional=True,
+    ),
+    Group(
+        (_REFITTED,),
+        {
+            "state ranges": _members("trackStates_begin", "trackStates_end", integer=True),
+            "state places": {
+                "location": _state("location", integer=True),
+                "x": _state("referencePoint.x"),
+                "y": _state("referencePoint.y"),
+            },
+        },
+        optional=True,
+    ),
+    Group(
+        ("PandoraClusters",),
+        {
+            "clusters": {
+                **_vector("position"),
+                **_members("iTheta", "energy"),
+                "phi": Column(("{}.phi", "{}.iPhi")),
+                **_members("hits_begin", "hits_end", integer=True),
+            },
+            "cluster hits": _reference(1, "hits", collection="collection"),
+        },
+    ),
+    Group(("CalohitMCTruthLink",), {"hit links": _link("hit", collection="collection")}),
+    Group(("SiTracksMCTruthLink",), {"track links": _link("track")}),
+    Group(
+        ("MergedRecoParticles", "PandoraPFOs"),
+        {
+            "candidates": {
+                "pdg": Column(("{}.type", "{}.PDG"), integer=True),
+                **_PARTICLE,
+                **_members("clusters_begin", "clusters_end", "tracks_begin", "tracks_end", integer=True),
+            },
+            "candidate clusters": _reference(0, "clusters"),
+            "candidate tracks": _reference(1, "tracks"),
+        },
+    ),
+    # Collections of hits: which of them a production keeps differs; one at least is needed.
+    *(Group((name,), {name: HIT_COLUMNS}, optional=True) for name in HIT_SYSTEMS),
 )
-
-
-def hit_fields(collection: str) -> Fields:
-    """Return the fields of one calorimeter hit collection."""
-    position = {axis: (f"{collection}.position.{axis}",) for axis in "xyz"}
-    return {**position, **_same_names(collection, "energy", "time", "type")}

@@ -134,8 +134,10 @@ def _event_leaves(e: HandEvent, parents: bool) -> dict[str, dict[str, list]]:
 _INTEGERS = {"PDG", "generatorStatus", "ndf", "type", "index", "collectionID"}
 
 
-def _typed(leaf: str, values: list[list]) -> ak.Array:
-    if leaf.endswith(("_begin", "_end")):
+def _typed(leaf: str, values: list[list], real=()) -> ak.Array:
+    if leaf in real:
+        kind = np.float32
+    elif leaf.endswith(("_begin", "_end")):
         kind = np.uint32
     else:
         kind = np.int32 if leaf in _INTEGERS else np.float64 if leaf == "mass" else np.float32
@@ -152,9 +154,20 @@ def _grouped(name: str, leaves: dict[str, ak.Array]) -> dict[str, ak.Array]:
 
 
 def write_edm4hep(
-    path: Path, events: list[HandEvent], *, drop=(), parents=True, change=None, tree="events"
+    path: Path,
+    events: list[HandEvent],
+    *,
+    drop=(),
+    parents=True,
+    change=None,
+    tree="events",
+    ids=True,
+    real=(),
 ) -> Path:
-    """Write events without the collections in ``drop``; ``change(leaves)`` edits the leaves of each."""
+    """Write events without the collections in ``drop``; ``change(leaves)`` edits the leaves of each.
+
+    Leaves named in ``real`` become floating-point numbers; ``ids=False`` leaves the id table out.
+    """
     per_event = [_event_leaves(e, parents) for e in events]
     for leaves in per_event:
         if change is not None:
@@ -162,7 +175,9 @@ def write_edm4hep(
     groups = {}
     for name, columns in per_event[0].items():
         if name not in drop:
-            leaves = {leaf: _typed(leaf, [event[name][leaf] for event in per_event]) for leaf in columns}
+            leaves = {
+                leaf: _typed(leaf, [event[name][leaf] for event in per_event], real) for leaf in columns
+            }
             groups |= _grouped(name, leaves)
     with uproot.recreate(path, compression=None) as file:
         types = {k: v.type.content for k, v in groups.items()}
@@ -170,8 +185,9 @@ def write_edm4hep(
         file.mktree(tree, types, **names)
         file[tree].extend(groups)
         # Names are strings, which uproot writes as RNTuple only; readers look leaves up the same way.
-        file["metadata"] = {
-            "m_names": ak.Array([list(IDS)]),
-            "m_collectionIDs": ak.Array([list(IDS.values())]),
-        }
+        if ids:
+            file["metadata"] = {
+                "m_names": ak.Array([list(IDS)]),
+                "m_collectionIDs": ak.Array([list(IDS.values())]),
+            }
     return path

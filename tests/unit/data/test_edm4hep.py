@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-import uproot
 
 from mlpf.data.edm4hep import read_events
 from mlpf.data.preparation import prepare_file, usable_events
 from mlpf.data.tables import SYSTEM_ECAL, SYSTEM_HCAL
 from mlpf.errors import DataError
 from tests.support.edm4hep_files import HIT_COLLECTIONS, HandEvent, simple_event, write_edm4hep
+
+BAD_REFERENCES = ("null references", "references out of range", "references to unknown collections")
 
 
 def read_one(path):
@@ -172,26 +173,108 @@ def test_a_root_file_without_events_lists_what_it_has(tmp_path):
         list(read_events(path))
 
 
-def test_a_file_without_collection_ids_says_so(tmp_path):
-    path = tmp_path / "a.root"
-    with uproot.recreate(path) as file:
-        file.mktree("events", {"x": "int32"})
-        file["events"].extend({"x": np.arange(3, dtype=np.int32)})
-    with pytest.raises(DataError, match="no 'metadata' tree"):
+def test_an_old_file_without_collection_ids_says_so(tmp_path):
+    path = write_edm4hep(tmp_path / "a.root", [simple_event()], ids=False)
+    with pytest.raises(DataError, match=r"no table of collection ids .* not a skim"):
         list(read_events(path))
 
 
-@pytest.mark.parametrize("missing", ["MCParticles", "PandoraClusters#1", "MUON", "SiTracksMCTruthLink"])
-def test_a_missing_collection_is_named_with_those_expected(tmp_path, missing):
+@pytest.mark.parametrize("missing", ["MCParticles", "PandoraClusters#1", "SiTracksMCTruthLink"])
+def test_a_missing_collection_is_named_with_those_found(tmp_path, missing):
     path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=(missing,), parents=False)
-    with pytest.raises(DataError, match=f"collection {missing} is missing") as caught:
+    with pytest.raises(DataError, match=f"missing {missing}.*; found .*ECALBarrel.*MergedReco") as caught:
         list(read_events(path))
-    assert all(name in str(caught.value) for name in HIT_COLLECTIONS)
+    assert "\n" not in str(caught.value)
 
 
-def test_missing_track_states_name_both_collections_that_would_do(tmp_path):
-    path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=("SiTracks_1",))
-    with pytest.raises(DataError, match="collection SiTracks_Refitted_1 or SiTracks_1 is missing"):
+def test_all_that_is_missing_is_named_at_once(tmp_path):
+    drop = ("SiTracks_1", "MergedRecoParticles", "MergedRecoParticles#0", *HIT_COLLECTIONS)
+    path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=drop)
+    with pytest.raises(DataError) as caught:
+        list(read_events(path))
+    for text in (
+        "SiTracks_Refitted_1 or SiTracks_1 or _SiTracks_Refitted_trackStates",
+        "MergedRecoParticles or PandoraPFOs",
+        "hits (one of ECALBarrel",
+    ):
+        assert text in str(caught.value)
+
+
+def test_a_missing_leaf_is_named(tmp_path):
+    def change(leaves):
+        del leaves["PandoraClusters"]["iTheta"]
+
+    path = write_edm4hep(tmp_path / "a.root", [simple_event()], change=change)
+    with pytest.raises(DataError, match=r"missing PandoraClusters\.iTheta; found"):
+        list(read_events(path))
+
+
+def test_an_absent_hit_collection_is_empty_and_counted(tmp_path):
+    raw = read_one(write_edm4hep(tmp_path / "a.root", [simple_event()] * 3, drop=("ECALOther", "ECALBarrel")))
+    assert raw.counters["events without collection ECALOther"] == 3
+    assert raw.counters["events without collection MUON"] == 0
+    assert raw.hits["system"].tolist() == [SYSTEM_HCAL] * 3
+    assert raw.counters["references to unknown collections"] == 6  # a cluster's and a link's in each event
+    assert len(raw.cluster_hits) == 3
+
+
+def test_integers_and_other_numbers_have_one_type_each(tmp_path):
+    raw = read_one(write_edm4hep(tmp_path / "a.root", [simple_event()]))
+    for table in (raw.particles, raw.tracks, raw.clusters, raw.hits, raw.candidates):
+        assert {column.dtype for column in table.columns.values()} <= {np.dtype("i8"), np.dtype("f8")}
+    assert raw.particles["pdg"].dtype == raw.hits["type"].dtype == np.int64
+
+
+def test_one_bad_event_does_not_cost_the_others_their_parents(tmp_path):
+    event = simple_event()
+    event.particle(11, -1, 1.0, status=0, parent=1)
+    calls = []
+
+    def break_second(leaves):
+        calls.append(leaves)
+        if len(calls) == 2:
+            leaves["MCParticles"]["parents_end"].pop()
+
+    raw = read_one(write_edm4hep(tmp_path / "a.root", [event] * 3, change=break_second))
+    assert raw.particles["parent"].tolist() == [-1, -1, 1, -1, -1, 4]
+    assert raw.bad["inconsistent lengths"].tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("collection", "leaf", "value"),
+    [
+        ("MCParticles", "parents_begin", 4_000_000_000),
+        ("MCParticles#0", "index", 2_147_483_647),
+        ("MCParticles#0", "index", -2_147_483_648),
+        ("PandoraClusters", "hits_begin", 7),
+        ("PandoraClusters#1", "collectionID", -1),
+        ("CalohitMCTruthLink#0", "index", 2_147_483_647),
+        ("MergedRecoParticles", "tracks_end", 4_294_967_295),
+        ("SiTracks_Refitted", "trackStates_begin", 4_294_967_295),
+    ],
+)
+def test_wild_numbers_harm_only_themselves(tmp_path, collection, leaf, value):
+    event = simple_event()
+    event.particle(11, -1, 1.0, status=0, parent=2)  # its own parent
+
+    def change(leaves):
+        leaves[collection][leaf][0] = value
+
+    raw = read_one(write_edm4hep(tmp_path / "a.root", [event], change=change))
+    assert raw.bad["inconsistent ranges"].any() or sum(raw.counters[name] for name in BAD_REFERENCES) > 0
+    for relation, source, target in (
+        (raw.cluster_hits, raw.clusters, raw.hits),
+        (raw.hit_particles, raw.hits, raw.particles),
+        (raw.candidate_tracks, raw.candidates, raw.tracks),
+    ):
+        assert (relation.source < len(source)).all()
+        assert (relation.target < len(target)).all()
+        assert (relation.target >= 0).all()
+
+
+def test_fractions_where_indices_belong_are_an_error(tmp_path):
+    path = write_edm4hep(tmp_path / "a.root", [simple_event()], real=("index",))
+    with pytest.raises(DataError, match=r"leaf \S+#\d\.index holds float32, expected integers"):
         list(read_events(path))
 
 

@@ -1,0 +1,224 @@
+"""The events of one open EDM4HEP file: names of its leaves, and their values for a range of events.
+
+A ``TTree`` is read basket by basket straight into numpy: with hundreds of leaves and few events per file the
+general way through awkward arrays costs several times as much.
+"""
+
+import struct
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import cramjam
+import numpy as np
+import numpy.typing as npt
+import uproot
+
+from mlpf.data.tables import IntArray
+from mlpf.errors import DataError
+
+TTREE, RNTUPLE = "TTree", "RNTuple"
+# What uproot and the decompressors raise on bytes that are not what the headers promise.
+_READ_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    NotImplementedError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    cramjam.DecompressionError,
+    uproot.DeserializationError,
+)
+
+Values = tuple[npt.NDArray, IntArray]
+
+
+@contextmanager
+def readable_errors(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged ROOT file provokes into one :class:`DataError` of one line."""
+    try:
+        yield
+    except _READ_ERRORS as error:
+        detail = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"{path}: cannot be read as a ROOT file, it is truncated, damaged or something else "
+            f"({type(error).__name__}: {detail[0][:120]}); make or copy it again"
+        ) from error
+
+
+@contextmanager
+def open_root(path: Path) -> Iterator[Any]:
+    """Open a ROOT file.
+
+    Raises:
+        DataError: there is no such file, or it is no ROOT file.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give an existing EDM4HEP ROOT file")
+    with readable_errors(path):
+        # The dictionary form keeps uproot from reading a colon in the path as an object name.
+        file = uproot.open({str(path): None}, handler=uproot.MemmapSource)
+    with file:
+        yield file
+
+
+class EventFile:
+    """The events of one open file.
+
+    Attributes:
+        path: the file, for messages.
+        kind: ``TTREE`` or ``RNTUPLE``.
+        num_events: events in the file.
+        leaves: names of all leaves, e.g. ``MCParticles.momentum.x``.
+    """
+
+    def __init__(self, path: Path, file: Any) -> None:
+        """Find the leaves of ``file``.
+
+        Raises:
+            DataError: it has no ``events``, or is damaged.
+        """
+        self.path = path
+        with readable_errors(path):
+            names = set(file.keys(cycle=False, recursive=False))
+            if "events" not in names:
+                raise DataError(
+                    f"{path}: no 'events' tree, found {', '.join(sorted(names)) or 'nothing'}; "
+                    "give an EDM4HEP file with events"
+                )
+            events = file["events"]
+            self.num_events = int(events.num_entries)
+            self.kind = RNTUPLE if isinstance(events, uproot.behaviors.RNTuple.HasFields) else TTREE
+            self._sources: dict[str, Any] = {}
+            if self.kind == RNTUPLE:
+                self._sources = {name: events[name] for name in events.keys()}  # noqa: SIM118
+            else:
+                for branch in events.itervalues(recursive=True):
+                    self._sources.setdefault(branch.name.rsplit("/", 1)[-1], branch)
+        self.leaves = frozenset(self._sources)
+        self._open: dict[str, _TreeLeaf | _TupleLeaf] = {}
+
+    def read(self, leaf: str, start: int, stop: int) -> Values:
+        """Read one leaf of events start ... stop - 1.
+
+        Returns:
+            The values of all events behind each other [n], and how many each event has [stop - start].
+
+        Raises:
+            DataError: the leaf does not hold one list of numbers per event, or the file is damaged.
+        """
+        with readable_errors(self.path):
+            if leaf not in self._open:
+                make = _TupleLeaf if self.kind == RNTUPLE else _TreeLeaf
+                self._open[leaf] = make(self._sources[leaf])
+            try:
+                return self._open[leaf].read(start, stop)
+            except _NotNumbers as error:
+                raise DataError(
+                    f"{self.path}: leaf {leaf} holds {error}, expected a list of numbers per event; "
+                    "write the file with EDM4HEP's own types"
+                ) from error
+
+
+class _NotNumbers(Exception):
+    """A leaf holds something else than a list of numbers per event."""
+
+
+class _TreeLeaf:
+    """A branch of a ``TTree``, read forwards; the last basket stays in memory, so each is unpacked once."""
+
+    def __init__(self, branch: Any) -> None:
+        self._branch = branch
+        self._dtype = _branch_dtype(branch)
+        self._edges = [int(edge) for edge in branch.entry_offsets]
+        self._basket: tuple[int, npt.NDArray, npt.NDArray] | None = None
+
+    def read(self, start: int, stop: int) -> Values:
+        """Read values and counts of events start ... stop - 1."""
+        if self._dtype is None:
+            return _split(self._branch.array(entry_start=start, entry_stop=stop, library="ak"), stop - start)
+        contents, counts = [np.zeros(0, self._dtype.newbyteorder("="))], [np.zeros(0, np.int64)]
+        number = bisect_right(self._edges, start) - 1
+        while start < stop:
+            if number + 1 >= len(self._edges):
+                raise ValueError(f"{self._branch.name} ends before event {stop}")
+            first = self._edges[number]
+            last = min(stop, self._edges[number + 1])
+            if last > start:
+                content, offsets = self._unpacked(number)
+                limits = offsets[start - first : last - first + 1]
+                contents.append(content[limits[0] : limits[-1]])
+                counts.append(np.diff(limits))
+                start = last
+            number += 1
+        return np.concatenate(contents), np.concatenate(counts)
+
+    def _unpacked(self, number: int) -> tuple[npt.NDArray, npt.NDArray]:
+        """Return the content of a basket and where each of its events begins in it."""
+        if self._basket is None or self._basket[0] != number:
+            basket = self._branch.basket(number)
+            assert self._dtype is not None  # noqa: S101
+            ends = basket.byte_offsets
+            size = self._edges[number + 1] - self._edges[number]
+            if ends is None:
+                ends = np.concatenate([[0], np.cumsum(basket.counts)]) * self._dtype.itemsize
+            offsets = np.asarray(ends, dtype=np.int64) // self._dtype.itemsize
+            content = basket.data[: len(basket.data) // self._dtype.itemsize * self._dtype.itemsize]
+            content = content.view(self._dtype).astype(self._dtype.newbyteorder("="))
+            if (
+                len(offsets) <= size
+                or offsets[0] < 0
+                or offsets[-1] > len(content)
+                or (np.diff(offsets) < 0).any()
+            ):
+                raise ValueError(f"{self._branch.name}: offsets of basket {number} make no sense")
+            self._basket = number, content, offsets
+        return self._basket[1], self._basket[2]
+
+
+class _TupleLeaf:
+    """A field of an ``RNTuple``."""
+
+    def __init__(self, field: Any) -> None:
+        self._field = field
+
+    def read(self, start: int, stop: int) -> Values:
+        """Read values and counts of events start ... stop - 1."""
+        return _split(self._field.array(entry_start=start, entry_stop=stop), stop - start)
+
+
+def _branch_dtype(branch: Any) -> np.dtype | None:
+    """Return the type of the numbers in a branch; None if only uproot itself can unpack it."""
+    interpretation = branch.interpretation
+    if not isinstance(interpretation, uproot.AsJagged):
+        raise _NotNumbers(str(getattr(interpretation, "typename", interpretation)))
+    content = interpretation.content
+    if interpretation.header_bytes or type(content) is not uproot.AsDtype or content.inner_shape:
+        return None
+    return np.dtype(content.from_dtype)
+
+
+def _split(array: ak.Array, num_events: int) -> Values:
+    """Split an awkward array of one list of numbers per event into numbers and counts."""
+    layout = ak.to_packed(array).layout
+    if len(layout) != num_events:
+        raise ValueError(f"{len(layout)} events instead of {num_events}")
+    if not (
+        isinstance(layout, ak.contents.ListOffsetArray) and isinstance(layout.content, ak.contents.NumpyArray)
+    ):
+        raise _NotNumbers(str(array.type.content))
+    content = np.asarray(layout.content.data)
+    if content.ndim != 1:
+        raise _NotNumbers(str(array.type.content))
+    return content, np.diff(np.asarray(layout.offsets.data)).astype(np.int64)
