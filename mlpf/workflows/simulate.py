@@ -1,14 +1,10 @@
 """Generate events, simulate the detector, reconstruct, and write EDM4HEP ROOT files in parallel processes."""
 
 import difflib
-import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 from rich.console import Console
@@ -21,8 +17,7 @@ from mlpf.simulation.edm4hep_writer import Provenance, read_provenance, write_ev
 from mlpf.simulation.event import simulate_event
 from mlpf.simulation.generator import SAMPLES, Generator
 from mlpf.simulation.records import SimulatedEvent
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+from mlpf.workers import run_jobs
 
 
 @dataclass(frozen=True)
@@ -156,35 +151,7 @@ def _run_all(tasks: list[FileTask], workers: int, num_events: int) -> FileSummar
 
 def _summaries(tasks: list[FileTask], workers: int) -> Iterator[FileSummary]:
     """Yield the summary of each file as it is finished."""
-    if workers == 1 or len(tasks) < 2:
-        for task in tasks:
-            yield make_file(task)
-        return
-    with (
-        _one_thread_per_child(),
-        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool,
-    ):
-        futures = [pool.submit(make_file, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _one_thread_per_child() -> Iterator[None]:
-    """Let processes started inside use one thread each: the processes are the parallelism."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    yield from run_jobs(make_file, [(task,) for task in tasks], [task.path.name for task in tasks], workers)
 
 
 @lru_cache(maxsize=1)
