@@ -1,0 +1,195 @@
+"""Linear attention by positive orthogonal random features, FAVOR+ (Choromanski et al., ICLR 2021)."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+KERNELS = ("softmax", "elu", "relu")
+# Keeps the features of the relu kernel positive, as the paper does.
+RELU_FLOOR = 1e-3
+# Smallest denominator: an event without a real key gives 0, not NaN.
+TINY = 1e-30
+
+
+def orthogonal_projection(num_features: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
+    """Draw random directions, orthogonal within blocks of ``dim``, with norms of Gaussian vectors.
+
+    Args:
+        num_features: directions M.
+        dim: dimension d of each.
+        seed: the same seed gives the same directions.
+
+    Returns:
+        [M, d] float32.
+    """
+    rng = np.random.default_rng(seed)
+    blocks = math.ceil(num_features / dim)
+    q, r = np.linalg.qr(rng.standard_normal((blocks, dim, dim)))
+    # Without the signs of r's diagonal the directions would not be uniform.
+    q *= np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
+    directions = q.transpose(0, 2, 1).reshape(blocks * dim, dim)[:num_features]
+    norms = np.linalg.norm(rng.standard_normal((num_features, dim)), axis=1, keepdims=True)
+    return (norms * directions).astype(np.float32)
+
+
+@keras.saving.register_keras_serializable(package="mlpf")
+class FavorAttention(keras.layers.Layer):
+    """Multi-head attention whose cost and memory grow linearly with the number of elements.
+
+    out_i = sum_j k(q_i, k_j) v_j / sum_j k(q_i, k_j) with k(q, k) = phi(q) . phi(k), phi of M features:
+
+    - ``softmax``: phi(x) = exp(w . x - |x|^2 / 2) / sqrt(M), unbiased for exp(q . k), x scaled by d^(-1/4);
+    - ``elu``: phi(x) = (elu(w . x) + 1) / sqrt(M); ``relu``: phi(x) = (relu(w . x) + 0.001) / sqrt(M).
+
+    The largest exponent is subtracted (per query; over all real keys of a head), which cancels in the ratio.
+    Features, sums and denominators are float32 under every policy.
+
+    Args:
+        num_heads: heads H; the width D must be a multiple.
+        num_features: random features M.
+        kernel: one of ``KERNELS``.
+        seed: of the random directions, which are frozen weights [M, D / H] saved with the model.
+        redraw_interval: draw new directions every this many training steps; 0 = never.
+        **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Raises:
+        ValueError: unknown kernel, or D is not a multiple of H.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        num_features: int,
+        kernel: str = "softmax",
+        seed: int = 0,
+        redraw_interval: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel={kernel!r}, expected one of {', '.join(KERNELS)}")
+        self.num_heads = num_heads
+        self.num_features = num_features
+        self.kernel = kernel
+        self.seed = seed
+        self.redraw_interval = redraw_interval
+        self.seed_generator = keras.random.SeedGenerator(seed) if redraw_interval else None
+
+    def build(self, query_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002
+        """Create the projections; shapes are [B, Q, D], [B, N, D], [B, N]."""
+        width = query_shape[-1]
+        if width % self.num_heads:
+            raise ValueError(f"width {width} is not a multiple of num_heads={self.num_heads}")
+        self.head_dim = width // self.num_heads
+        self.query = self._dense(width, "query", query_shape)
+        self.key_value = self._dense(2 * width, "key_value", query_shape)
+        self.out = self._dense(width, "out", query_shape)
+        directions = orthogonal_projection(self.num_features, self.head_dim, self.seed)
+        self.projection = self.add_weight(
+            shape=directions.shape,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(directions, dtype),  # noqa: ARG005
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+            aggregation="only_first_replica",
+            name="projection",
+        )
+        if self.redraw_interval:
+            self.step = self.add_weight(
+                shape=(),
+                initializer="zeros",
+                dtype="int32",
+                trainable=False,
+                aggregation="only_first_replica",
+                name="step",
+            )
+
+    def _dense(self, units: int, name: str, input_shape) -> keras.layers.Dense:
+        dense = keras.layers.Dense(units, use_bias=False, dtype=self.dtype_policy, name=name)
+        dense.build(input_shape)
+        return dense
+
+    def call(self, query, keys, mask, training=False):
+        """Attend.
+
+        Args:
+            query: [B, Q, D].
+            keys: [B, N, D], both keys and values come from it.
+            mask: [B, N] bool, False = the key does not exist.
+            training: count the step towards the next redraw.
+
+        Returns:
+            [B, Q, D] in the compute dtype.
+        """
+        if training and self.redraw_interval:
+            self._count_step()
+        q = self._heads(self.query(query))
+        k, v = (self._heads(part) for part in ops.split(self.key_value(keys), 2, axis=-1))
+        real = ops.cast(mask, "float32")[:, None, :, None]  # [B, 1, N, 1]
+        phi_q, phi_k = self._features(q), self._features(k, real)
+        v = ops.cast(v, "float32")
+        summed = ops.matmul(ops.swapaxes(phi_k, -1, -2), v)  # [B, H, M, d]
+        total = ops.sum(phi_k, axis=2)[..., None]  # [B, H, M, 1]
+        out = ops.matmul(phi_q, summed) / ops.maximum(ops.matmul(phi_q, total), TINY)  # [B, H, Q, d]
+        out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, ops.shape(query)[1], query.shape[-1]))
+        return self.out(ops.cast(out, self.compute_dtype))
+
+    def _heads(self, x):
+        """[B, N, D] -> [B, H, N, d]."""
+        shape = (-1, ops.shape(x)[1], self.num_heads, self.head_dim)
+        return ops.transpose(ops.reshape(x, shape), (0, 2, 1, 3))
+
+    def _features(self, x, real=None):
+        """Return phi(x), [B, H, N, M] float32; zero for keys that are not ``real`` [B, 1, N, 1]."""
+        x = ops.cast(x, "float32") * self.head_dim**-0.25
+        projected = ops.matmul(x, ops.transpose(self.projection))
+        if self.kernel == "softmax":
+            exponent = projected - 0.5 * ops.sum(x * x, axis=-1, keepdims=True)
+            if real is None:
+                exponent -= ops.stop_gradient(ops.max(exponent, axis=-1, keepdims=True))
+            else:
+                # A key that does not exist must not set the scale either.
+                exponent = ops.where(real > 0, exponent, -1e30)
+                exponent -= ops.stop_gradient(ops.max(exponent, axis=(2, 3), keepdims=True))
+            phi = ops.exp(exponent)
+        elif self.kernel == "elu":
+            phi = ops.elu(projected) + 1.0
+        else:
+            phi = ops.relu(projected) + RELU_FLOOR
+        phi *= self.num_features**-0.5
+        return phi if real is None else phi * real
+
+    def _count_step(self) -> None:
+        """Advance the step; replace the projection when its time is up."""
+        self.step.assign(self.step + 1)
+        due = ops.equal(self.step % self.redraw_interval, 0)
+        self.projection.assign(ops.cond(due, self._redrawn, lambda: self.projection.value))
+
+    def _redrawn(self):
+        """Draw like ``orthogonal_projection``, inside the graph."""
+        dim, blocks = self.head_dim, math.ceil(self.num_features / self.head_dim)
+        gauss = keras.random.normal((blocks, dim, dim), seed=self.seed_generator)
+        q, r = ops.qr(gauss)
+        q *= ops.sign(ops.diagonal(r, axis1=1, axis2=2))[:, None, :]
+        directions = ops.reshape(ops.transpose(q, (0, 2, 1)), (blocks * dim, dim))[: self.num_features]
+        lengths = keras.random.normal((self.num_features, dim), seed=self.seed_generator)
+        return directions * ops.sqrt(ops.sum(lengths * lengths, axis=1, keepdims=True))
+
+    def compute_output_shape(self, query_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002
+        """Return [B, Q, D]."""
+        return tuple(query_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "num_features": self.num_features,
+            "kernel": self.kernel,
+            "seed": self.seed,
+            "redraw_interval": self.redraw_interval,
+        }
