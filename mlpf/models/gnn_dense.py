@@ -13,6 +13,7 @@ from mlpf.layers.helix_encoding import face_points
 from mlpf.layers.input_encoding import InputEncoding
 from mlpf.layers.input_normalization import InputNormalization
 from mlpf.layers.output_decoding import OutputDecoding
+from mlpf.models.inputs import finite_or_zero
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
@@ -153,7 +154,7 @@ class PFNetDense(keras.Model):
         Returns:
             dict of ``OUTPUT_NAMES``, [B, N, .] float32, zero on padding.
         """
-        raw, num_elements = self._pad_to_bins(_finite_or_zero(X))
+        raw, num_elements = self._pad_to_bins(finite_or_zero(X))
         mask = ops.not_equal(raw[..., 0], 0.0)
         x = raw if self.input_normalization is None else self.input_normalization(raw)
         encoded = self.encoding(x, raw)
@@ -202,7 +203,3 @@ def _check_combination(node_update_mode: str, do_node_encoding: bool, skip_conne
             "parameters.skip_connection: true has no effect with node_update_mode: additive; "
             "set it to false or parameters.node_update_mode to concat"
         )
-
-
-def _finite_or_zero(x):
-    return ops.where(ops.abs(x) < 3.0e38, x, ops.zeros_like(x))
