@@ -1,0 +1,156 @@
+"""PFNetTransformer: a Performer encoder with a stream for the classes and one for the regression."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from mlpf.layers.input_encoding import InputEncoding
+from mlpf.layers.input_normalization import InputNormalization
+from mlpf.layers.output_decoding import OutputDecoding
+from mlpf.layers.performer_block import PerformerBlock
+from mlpf.models.inputs import finite_or_zero
+
+STREAMS = ("stacks", "queries")
+
+
+@keras.saving.register_keras_serializable(package="mlpf")
+class PFNetTransformer(keras.Model):
+    """Encode elements, attend, split into two streams, decode. Cost and memory are linear in N.
+
+    ``streams: stacks``: from the encoder's output, one stack of self-attention blocks for the classes and
+    one for the regression. ``queries``: each stream is a learned token that attends over the event through
+    its own blocks; the summary it gathers is added to every element.
+
+    Args:
+        num_input_features: columns F of X.
+        num_input_classes: element types, padding included.
+        num_output_classes: particle classes C, none included.
+        input_encoding: see ``InputEncoding``.
+        use_normalizer: standardise inputs (``input_normalization.set_statistics`` before training).
+        hidden_dim: width D.
+        num_layers_encoder: blocks before the streams part ways.
+        num_layers_decoder_id: blocks of the class stream.
+        num_layers_decoder_reg: blocks of the regression stream.
+        streams: one of ``STREAMS``.
+        seed: of the random directions; each block gets its own from it.
+        block: other arguments of ``PerformerBlock``.
+        output_decoding: arguments of ``OutputDecoding``.
+        **kwargs: keyword arguments of ``keras.Model``.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_input_features: int,
+        num_input_classes: int,
+        num_output_classes: int,
+        input_encoding: str,
+        use_normalizer: bool,
+        hidden_dim: int,
+        num_layers_encoder: int,
+        num_layers_decoder_id: int,
+        num_layers_decoder_reg: int,
+        streams: str,
+        seed: int,
+        block: Mapping[str, Any],
+        output_decoding: Mapping[str, Any],
+        **kwargs: Any,
+    ):
+        # No cast on entry: the encoding and the heads need X at full precision.
+        super().__init__(autocast=False, **kwargs)
+        if streams not in STREAMS:
+            raise ValueError(f"streams={streams!r}, expected one of {', '.join(STREAMS)}")
+        self._config = {
+            "num_input_features": num_input_features,
+            "num_input_classes": num_input_classes,
+            "num_output_classes": num_output_classes,
+            "input_encoding": input_encoding,
+            "use_normalizer": use_normalizer,
+            "hidden_dim": hidden_dim,
+            "num_layers_encoder": num_layers_encoder,
+            "num_layers_decoder_id": num_layers_decoder_id,
+            "num_layers_decoder_reg": num_layers_decoder_reg,
+            "streams": streams,
+            "seed": seed,
+            "block": dict(block),
+            "output_decoding": dict(output_decoding),
+        }
+        self.num_input_features = num_input_features
+        self.num_output_classes = num_output_classes
+        self.streams = streams
+        self.encoding = InputEncoding(num_input_classes, input_encoding, name="input_encoding")
+        self.input_normalization = None
+        if use_normalizer:
+            self.input_normalization = InputNormalization(num_input_classes, name="input_normalization")
+        policy = self.dtype_policy
+        self.embedding = keras.layers.Dense(hidden_dim, dtype=policy, name="embedding")
+        depths = {"encoder": num_layers_encoder, "id": num_layers_decoder_id, "reg": num_layers_decoder_reg}
+        self.stacks = {}
+        for name, depth in depths.items():
+            first = seed + sum(map(len, self.stacks.values()))
+            self.stacks[name] = [
+                PerformerBlock(**block, seed=first + i, dtype=policy, name=f"{name}_{i}")
+                for i in range(depth)
+            ]
+        self.decoding = OutputDecoding(
+            num_output_classes, **output_decoding, dtype=policy, name="output_decoding"
+        )
+
+    def build(self, input_shape):
+        """Create all weights; ``input_shape`` is [B, N, F]."""
+        shape = tuple(input_shape)
+        if self.input_normalization is not None:
+            self.input_normalization.build(shape)
+        encoded = self.encoding.compute_output_shape(shape)
+        self.embedding.build(encoded)
+        hidden = (*shape[:-1], self.embedding.units)
+        for blocks in self.stacks.values():
+            for block in blocks:
+                block.build(hidden)
+        self.tokens = {}
+        if self.streams == "queries":
+            for name in ("id", "reg"):
+                self.tokens[name] = self.add_weight(
+                    shape=(1, 1, hidden[-1]),
+                    initializer=keras.initializers.RandomNormal(stddev=0.02),
+                    dtype="float32",
+                    autocast=False,
+                    name=f"token_{name}",
+                )
+        self.decoding.build(shape, hidden, hidden)
+
+    def call(self, X, training=False):
+        """Return the outputs.
+
+        Args:
+            X: [B, N, F] raw columns, column 0 = 0 marks padding; any N.
+            training: use dropout, count steps towards a redraw.
+
+        Returns:
+            dict of ``OUTPUT_NAMES``, [B, N, .] float32, zero on padding.
+        """
+        raw = finite_or_zero(X)
+        mask = ops.not_equal(raw[..., 0], 0.0)
+        x = raw if self.input_normalization is None else self.input_normalization(raw)
+        h = ops.cast(self.embedding(self.encoding(x, raw)), "float32")
+        for block in self.stacks["encoder"]:
+            h = block(h, None, mask, training=training)
+        streams = [self._stream(name, h, mask, training) for name in ("id", "reg")]
+        return self.decoding(raw, *streams, mask, training=training)
+
+    def _stream(self, name: str, h, mask, training):
+        """Run one stream, [B, N, D]."""
+        if self.streams == "stacks":
+            for block in self.stacks[name]:
+                h = block(h, None, mask, training=training)
+            return h
+        token = ops.repeat(self.tokens[name], ops.shape(h)[0], axis=0)
+        for block in self.stacks[name]:
+            token = block(token, h, mask, training=training)
+        return h + token
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return {**super().get_config(), **self._config}

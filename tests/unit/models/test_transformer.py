@@ -1,0 +1,142 @@
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mlpf.export_samples import clic_like_events
+from mlpf.layers.input_normalization import fit_normalization
+from mlpf.models.outputs import OUTPUT_NAMES, output_widths
+from mlpf.models.transformer import PFNetTransformer
+from tests.support.layer_contract import num_weights
+
+# float32 sums in another order, relative because momenta have no upper bound
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+HEADS = {f"{head}_hidden_dim": 8 for head in ("id", "charge", "pt", "eta", "phi", "energy")}
+D, H, M, F = 16, 2, 24, 20
+VARIANTS = {"stacks": {}, "queries": {"streams": "queries"}, "elu": {"kernel": "elu"}}
+BLOCK = 4 * D * D + (D * F + F + F * D + D) + 4 * D
+
+
+def make(streams="stacks", kernel="softmax", **changes):
+    keras.utils.set_random_seed(1)
+    arguments = {
+        "num_input_features": 17,
+        "num_input_classes": 3,
+        "num_output_classes": 6,
+        "input_encoding": "clic",
+        "use_normalizer": True,
+        "hidden_dim": D,
+        "num_layers_encoder": 1,
+        "num_layers_decoder_id": 1,
+        "num_layers_decoder_reg": 2,
+        "streams": streams,
+        "seed": 3,
+        "block": {"num_heads": H, "num_features": M, "ffn_dim": F, "kernel": kernel},
+        "output_decoding": HEADS,
+    }
+    model = PFNetTransformer(**{**arguments, **changes})
+    model.build((None, None, 17))
+    if model.input_normalization is not None:
+        model.input_normalization.set_statistics(fit_normalization([clic_like_events(8, 60, seed=9)]))
+    return model
+
+
+@functools.cache
+def variant_model(variant):
+    """One model per variant for the tests that only call it."""
+    return make(**VARIANTS[variant])
+
+
+def outputs(model, x):
+    return {name: np.asarray(value) for name, value in model(x).items()}
+
+
+def test_number_of_weights_follows_from_the_widths():
+    stacks, queries = variant_model("stacks"), variant_model("queries")
+    heads = num_weights(stacks.decoding.trainable_weights)
+    embedding = (3 + 16) * D + D
+    assert num_weights(stacks.trainable_weights) == embedding + 4 * BLOCK + heads
+    assert num_weights(queries.trainable_weights) == embedding + 4 * BLOCK + heads + 2 * D
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_outputs_have_the_shapes_of_the_contract(variant):
+    x = clic_like_events(3, 37)
+    found = outputs(variant_model(variant), x)
+    assert {name: (v.shape, str(v.dtype)) for name, v in found.items()} == {
+        name: ((3, 37, width), "float32") for name, width in output_widths(6).items()
+    }
+    for values in found.values():
+        assert np.isfinite(values).all()
+        assert (values[x[..., 0] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_neither_padding_nor_order_nor_other_events_matter(variant, rng):
+    model, x = variant_model(variant), clic_like_events(3, 37)
+    order = rng.permutation(37)
+    found = outputs(model, x)
+    padded = outputs(model, np.concatenate([x, np.zeros((3, 150, 17), np.float32)], axis=1))
+    permuted, alone = outputs(model, x[:, order]), outputs(model, x[1:2])
+    for name in OUTPUT_NAMES:
+        np.testing.assert_allclose(found[name], padded[name][:, :37], **TOLERANCE)
+        np.testing.assert_allclose(found[name][:, order], permuted[name], **TOLERANCE)
+        np.testing.assert_allclose(found[name][1:2], alone[name], **TOLERANCE)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_element_sees_the_others(variant):
+    """One element changes; with attention every other real one does too."""
+    model, x = variant_model(variant), clic_like_events(1, 20)
+    other = x.copy()
+    other[0, 0, 1:6] *= 3
+    before, after = outputs(model, x)["cls"], outputs(model, other)["cls"]
+    real = x[0, 1:, 0] != 0
+    assert (np.abs(before - after)[0, 1:][real].max(axis=-1) > 1e-6).all()
+
+
+@pytest.mark.parametrize("streams", ["stacks", "queries"])
+def test_gradients_reach_every_weight(streams):
+    # pt as a correction: otherwise the second output of the pt head is unused
+    model, x = make(streams, output_decoding={**HEADS, "pt_as_correction": True}), clic_like_events(2, 30)
+    with tf.GradientTape() as tape:
+        loss = sum(tf.reduce_sum(value**2) for value in model(x, training=True).values())
+    weights = model.trainable_weights
+    for weight, gradient in zip(weights, tape.gradient(loss, [w.value for w in weights]), strict=True):
+        assert gradient is not None, weight.path
+        assert np.abs(np.asarray(tf.convert_to_tensor(gradient))).max() > 0, weight.path
+
+
+def test_every_block_has_its_own_directions():
+    model = variant_model("stacks")
+    blocks = [block for stack in model.stacks.values() for block in stack]
+    drawn = [np.asarray(block.attention.projection) for block in blocks]
+    assert all(not np.array_equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+def test_a_copy_from_its_configuration_and_weights_gives_the_same(tmp_path):
+    model, x = variant_model("queries"), clic_like_events(2, 25)
+    model.save_weights(tmp_path / "a.weights.h5")
+    copy = PFNetTransformer.from_config(model.get_config())
+    copy.build((None, None, 17))
+    copy.load_weights(tmp_path / "a.weights.h5")
+    for name, values in outputs(model, x).items():
+        np.testing.assert_array_equal(values, outputs(copy, x)[name])
+
+
+def test_nan_and_inf_inputs_give_finite_outputs():
+    x = clic_like_events(1, 20)
+    x[0, 0, 5], x[0, 1, 8], x[0, 12, 1] = np.nan, np.inf, -np.inf
+    assert all(np.isfinite(v).all() for v in outputs(variant_model("stacks"), x).values())
+
+
+def test_an_event_without_elements_gives_zeros():
+    found = outputs(variant_model("stacks"), np.zeros((1, 16, 17), np.float32))
+    assert all((values == 0).all() for values in found.values())
+
+
+def test_unknown_streams_are_named():
+    with pytest.raises(ValueError, match="streams='three', expected one of stacks, queries"):
+        make("three")
