@@ -1,4 +1,4 @@
-"""Tables -> input columns of tracks and clusters, for all events of a chunk at once."""
+"""Tables -> input columns of tracks, clusters and hits, for all events of a chunk at once."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +8,7 @@ from mlpf.physics.features import (
     CLUSTER_FEATURES,
     ELEMTYPE_CLUSTER,
     ELEMTYPE_TRACK,
+    HIT_FEATURES,
     TRACK_FEATURES,
     Columns,
 )
@@ -26,11 +27,15 @@ def track_momentum(tracks: Table) -> tuple[FloatArray, FloatArray, FloatArray]:
         return pt * np.cos(phi), pt * np.sin(phi), pt * tracks["tanLambda"].astype(np.float64)
 
 
-def track_features(raw: RawEvents) -> tuple[npt.NDArray[np.float32], int]:
-    """Compute ``TRACK_FEATURES``.
+def track_features(raw: RawEvents, columns: Columns = TRACK_FEATURES) -> tuple[npt.NDArray[np.float32], int]:
+    """Compute the columns of tracks.
+
+    Args:
+        raw: the chunk.
+        columns: ``TRACK_FEATURES`` or ``HIT_TRACK_FEATURES``.
 
     Returns:
-        [T, 16], and how many NaN or infinite values were replaced by 0.
+        [T, F], and how many NaN or infinite values were replaced by 0.
     """
     tracks = raw.tracks
     px, py, pz = track_momentum(tracks)
@@ -43,7 +48,7 @@ def track_features(raw: RawEvents) -> tuple[npt.NDArray[np.float32], int]:
             "cos_phi": np.cos(tracks["phi"].astype(np.float64)),
             "p": np.sqrt(px**2 + py**2 + pz**2),
         }
-    return _stack(TRACK_FEATURES, {**tracks.columns, **values}, len(tracks))
+    return _stack(columns, {**tracks.columns, **values}, len(tracks))
 
 
 def cluster_features(raw: RawEvents) -> tuple[npt.NDArray[np.float32], int]:
@@ -79,6 +84,33 @@ def cluster_features(raw: RawEvents) -> tuple[npt.NDArray[np.float32], int]:
         squares = np.bincount(raw.cluster_hits.source, deviation**2, minlength=len(clusters))
         values[f"sigma_{axis}"] = np.sqrt(squares / safe)
     return _stack(CLUSTER_FEATURES, values, len(clusters))
+
+
+def hit_features(raw: RawEvents) -> tuple[npt.NDArray[np.float32], int]:
+    """Compute ``HIT_FEATURES``; the direction is that of the hit seen from the origin.
+
+    Returns:
+        [H, 12], and how many NaN or infinite values were replaced by 0.
+    """
+    hits = raw.hits
+    x, y, z, energy = (hits[name].astype(np.float64) for name in ("x", "y", "z", "energy"))
+    with np.errstate(invalid="ignore", over="ignore"):
+        in_plane = np.hypot(x, y)
+        distance = np.hypot(in_plane, z)
+        safe = np.where(in_plane > 0, in_plane, 1.0)
+        values = {
+            "elemtype": np.full(len(hits), ELEMTYPE_CLUSTER),
+            "et": energy * in_plane / np.where(distance > 0, distance, 1.0),
+            "eta": eta_from_momentum(x, y, z),
+            "sin_phi": y / safe,
+            "cos_phi": np.where(in_plane > 0, x / safe, 1.0),
+            "energy": energy,
+            **{f"position.{axis}": hits[axis] for axis in "xyz"},
+            "time": hits["time"],
+            "subdetector": hits["system"],
+            "type": hits["type"],
+        }
+    return _stack(HIT_FEATURES, values, len(hits))
 
 
 def sum_by_cluster(raw: RawEvents, hit_values: FloatArray) -> FloatArray:

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.data.assignment import leading_rows
 from mlpf.data.features import sum_by_cluster, track_momentum
 from mlpf.data.tables import SYSTEM_ECAL, FloatArray, IntArray, RawEvents
 from mlpf.data.truth import MIN_TRACK_WEIGHT_VISIBLE, TruthLinks, target_rows, track_claims
@@ -47,7 +48,7 @@ def oracle_particles(raw: RawEvents, links: TruthLinks) -> Rows:
     linked = np.bincount(deposits.col, deposits.data, minlength=num)
     from_neutral = np.bincount(deposits.col, deposits.data * neutral, minlength=num)
     kept = np.flatnonzero((linked > 0) & (from_neutral > MIN_NEUTRAL_FRACTION * linked))
-    leading = _leading_rows(deposits.row[neutral], deposits.col[neutral], deposits.data[neutral], num)[kept]
+    leading = leading_rows(deposits.row[neutral], deposits.col[neutral], deposits.data[neutral], num)[kept]
     cluster_label = label_on_element(label[leading], ELEMTYPE_CLUSTER)
 
     ecal = sum_by_cluster(raw, np.where(raw.hits["system"] == SYSTEM_ECAL, raw.hits["energy"], 0.0))[kept]
@@ -86,17 +87,9 @@ def _best_tracks(links: TruthLinks, charge: FloatArray, min_weight: float) -> In
     claims = track_claims(links, charge)
     num_particles, num_tracks = claims.shape
     # A track goes to one particle only, the one with the largest weight.
-    maker = _leading_rows(claims.row, claims.col, claims.data, num_tracks)
+    maker = leading_rows(claims.row, claims.col, claims.data, num_tracks)
     keep = (maker[claims.col] == claims.row) & (claims.data >= min_weight)
-    return _leading_rows(claims.col[keep], claims.row[keep], claims.data[keep], num_particles)
-
-
-def _leading_rows(row: npt.NDArray, col: npt.NDArray, weight: FloatArray, num_cols: int) -> IntArray:
-    """Return for each column the row with the largest weight, -1 = none; the lower row wins a tie."""
-    order = np.lexsort((-row, weight, col))
-    leading = np.full(num_cols, -1, dtype=np.int64)
-    leading[col[order]] = row[order]
-    return leading
+    return leading_rows(claims.col[keep], claims.row[keep], claims.data[keep], num_particles)
 
 
 def _at_track_momentum(

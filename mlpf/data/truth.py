@@ -1,13 +1,14 @@
 """Which particle each element stands for: the targets, with an account of what no element can carry.
 
-Rules (each repairs a defect of the reference's algorithm, J. Pata et al., v1.6):
+Elements are tracks, and clusters or the hits that stand where clusters would: "element" below is one of the
+latter two. Rules (each repairs a defect of the reference's algorithm, J. Pata et al., v1.6):
 
 1. Only stable generator particles (status 1, no neutrinos) count. Links of secondaries go to their stable
    ancestor when the file has parent references.
 2. The weight of a hit link is a share: it is normalised per hit and multiplied by the hit's energy.
 3. Greedy, by decreasing energy: a track goes to a charged particle that made at least half of it or more of
-   it than any other; otherwise the particle takes the free cluster that holds most of its energy.
-4. A particle left over is added, by running four-momentum sums, to the owner of its best owned cluster.
+   it than any other; otherwise the particle takes the free element that holds most of its energy.
+4. A particle left over is added, by running four-momentum sums, to the owner of its best owned element.
 5. What has no deposit there is counted as lost, and so is everything that leaves no visible signal.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from mlpf.data.assignment import choose_in_turn, leading_rows
 from mlpf.data.tables import BoolArray, FloatArray, IntArray, RawEvents, Relation, Table
 from mlpf.physics.features import ELEMTYPE_CLUSTER, ELEMTYPE_TRACK, PARQUET_TARGETS
 from mlpf.physics.kinematics import eta_from_momentum
@@ -44,6 +46,7 @@ class TruthLinks:
         track_weight: [P, T] fraction of each track's hits.
         hit_energy: [P, H] energy of each hit in GeV.
         cluster_energy: [P, K] energy in each cluster in GeV.
+        element_energy: the one of these two that has a column for each element.
         counters: links that could not be attributed.
     """
 
@@ -52,6 +55,7 @@ class TruthLinks:
     track_weight: sparse.csr_array
     hit_energy: sparse.csr_array
     cluster_energy: sparse.csr_array
+    element_energy: sparse.csr_array
     counters: Counter[str]
 
 
@@ -60,21 +64,31 @@ class Targets:
     """Targets of a chunk and what they miss.
 
     Attributes:
-        track, cluster: [T, 7], [K, 7] ``PARQUET_TARGETS``.
+        track, element: [T, 7], [K or H, 7] ``PARQUET_TARGETS``.
         lost_energy, lost_charge, num_lost: [E] what no target carries (GeV, e, particles).
-        track_of, cluster_of, merged_into: [P] row of the element or of the owner, -1 = none.
+        track_of, element_of, merged_into: [P] row of the track, element or owner, -1 = none.
         counters: unusual cases by name.
     """
 
     track: npt.NDArray[np.float64]
-    cluster: npt.NDArray[np.float64]
+    element: npt.NDArray[np.float64]
     lost_energy: FloatArray
     lost_charge: FloatArray
     num_lost: IntArray
     track_of: IntArray
-    cluster_of: IntArray
+    element_of: IntArray
     merged_into: IntArray
     counters: Counter[str]
+
+    @property
+    def cluster(self) -> npt.NDArray[np.float64]:
+        """``element`` where that is a cluster, [K, 7]."""
+        return self.element
+
+    @property
+    def cluster_of(self) -> IntArray:
+        """``element_of`` where that is a cluster, [P]."""
+        return self.element_of
 
 
 def energy_of(particles: Table) -> FloatArray:
@@ -119,8 +133,31 @@ def stable_owner(particles: Table) -> IntArray:
     return np.where((owner >= 0) & stable[owner], owner, -1)
 
 
-def link_truth(raw: RawEvents) -> TruthLinks:
-    """Attribute tracks, hits and clusters to stable particles (rules 1 and 2)."""
+def elements_of(raw: RawEvents, kind: str) -> Table:
+    """Return the table of the elements beside the tracks.
+
+    Args:
+        raw: the chunk.
+        kind: "cluster" or "hit", as the schema calls them.
+
+    Raises:
+        ValueError: another kind.
+    """
+    if kind not in ("cluster", "hit"):
+        raise ValueError(f"kind of element {kind!r}, expected 'cluster' or 'hit'")
+    return raw.clusters if kind == "cluster" else raw.hits
+
+
+def link_truth(raw: RawEvents, kind: str = "cluster") -> TruthLinks:
+    """Attribute tracks, hits and clusters to stable particles (rules 1 and 2).
+
+    Args:
+        raw: the chunk.
+        kind: what the elements are, "cluster" or "hit".
+
+    Raises:
+        ValueError: another kind.
+    """
     particles, counters = raw.particles, Counter[str]()
     stable = (particles["status"] == STATUS_STABLE) & ~is_invisible(particles["pdg"])
     owner = stable_owner(particles)
@@ -144,12 +181,15 @@ def link_truth(raw: RawEvents) -> TruthLinks:
         "track links without stable particle",
         counters,
     )
+    cluster_energy = sparse.csr_array(hit_energy @ members)
+    element_energy = cluster_energy if elements_of(raw, kind) is raw.clusters else hit_energy
     return TruthLinks(
         stable,
         energy_of(particles),
         track_weight,
         hit_energy,
-        sparse.csr_array(hit_energy @ members),
+        cluster_energy,
+        element_energy,
         counters,
     )
 
@@ -166,9 +206,9 @@ def _by_owner(
 
 
 def visible_particles(links: TruthLinks) -> BoolArray:
-    """Return [P] True for stable particles that leave a track or enough of their energy in clusters."""
+    """Return [P] True for stable particles that leave a track or enough of their energy in elements."""
     in_tracker = _row_maximum(links.track_weight) >= MIN_TRACK_WEIGHT_VISIBLE
-    deposit = np.asarray(links.cluster_energy.sum(axis=1)).ravel()
+    deposit = np.asarray(links.element_energy.sum(axis=1)).ravel()
     in_calorimeter = deposit > MIN_DEPOSIT_FRACTION * links.energy
     return links.stable & (links.energy > MIN_ENERGY_GEV) & (in_tracker | in_calorimeter)
 
@@ -195,61 +235,45 @@ def track_claims(links: TruthLinks, charge: npt.NDArray) -> sparse.coo_array:
     return sparse.coo_array((entries.data[keep], (entries.row[keep], entries.col[keep])), shape=entries.shape)
 
 
-def _choices(entries: sparse.coo_array, num_particles: int) -> tuple[list[int], list[int]]:
-    """Sort entries by particle, then by decreasing weight; return columns and where each row begins."""
-    order = np.lexsort((entries.col, -entries.data, entries.row))
-    begin = np.searchsorted(entries.row[order], np.arange(num_particles + 1))
-    return entries.col[order].tolist(), begin.tolist()
-
-
 def assign_elements(links: TruthLinks, charge: npt.NDArray) -> tuple[IntArray, IntArray, IntArray]:
     """Give each visible particle one element, or an owner to merge into (rules 3 and 4).
 
+    Args:
+        links: the chunk's links.
+        charge: [P] in e.
+
     Returns:
-        ``track_of``, ``cluster_of``, ``merged_into``, each [P].
+        ``track_of``, ``element_of``, ``merged_into``, each [P], -1 = none.
     """
-    num = len(links.stable)
     visible = np.flatnonzero(visible_particles(links))
-    order = visible[np.argsort(-links.energy[visible], kind="stable")].tolist()
-    tracks, track_begin = _choices(track_claims(links, charge), num)
-    clusters, cluster_begin = _choices(links.cluster_energy.tocoo(), num)
-    track_of, cluster_of, merged = [-1] * num, [-1] * num, [-1] * num
-    taken: set[int] = set()
-    owner: dict[int, int] = {}
-    left = []
-    for p in order:
-        track = next((t for t in tracks[track_begin[p] : track_begin[p + 1]] if t not in taken), -1)
-        if track >= 0:
-            track_of[p] = track
-            taken.add(track)
-            continue
-        mine = clusters[cluster_begin[p] : cluster_begin[p + 1]]
-        cluster = next((c for c in mine if c not in owner), -1)
-        if cluster >= 0:
-            cluster_of[p] = cluster
-            owner[cluster] = p
-        else:
-            left.append(p)
-    for p in left:
-        mine = clusters[cluster_begin[p] : cluster_begin[p + 1]]
-        merged[p] = next((owner[c] for c in mine if c in owner), -1)
-    return (
-        np.array(track_of, dtype=np.int64),
-        np.array(cluster_of, dtype=np.int64),
-        np.array(merged, dtype=np.int64),
-    )
+    queue = visible[np.argsort(-links.energy[visible], kind="stable")]
+    track_of = choose_in_turn(track_claims(links, charge), queue)
+    queue = queue[track_of[queue] < 0]
+    deposits = links.element_energy.tocoo()
+    element_of = choose_in_turn(deposits, queue)
+
+    left = np.zeros(len(charge), dtype=bool)
+    left[queue[element_of[queue] < 0]] = True
+    owners = np.flatnonzero(element_of >= 0)
+    owner = np.full(deposits.shape[1], -1, dtype=np.int64)
+    owner[element_of[owners]] = owners
+    keep = left[deposits.row] & (owner[deposits.col] >= 0)
+    best = leading_rows(deposits.col[keep], deposits.row[keep], deposits.data[keep], len(charge))
+    merged = np.full(len(charge), -1, dtype=np.int64)
+    merged[best >= 0] = owner[best[best >= 0]]
+    return track_of, element_of, merged
 
 
 def gen_targets(raw: RawEvents, links: TruthLinks) -> Targets:
     """Compute the targets of all elements and what they miss (rules 3 to 5).
 
     Closure, per event: energy and charge of all ``links.stable`` particles equal the sums over the targets
-    plus ``lost_energy`` and ``lost_charge``. The charge of a particle on a cluster counts as lost, because a
-    cluster's target is neutral.
+    plus ``lost_energy`` and ``lost_charge``. The charge of a particle on an element counts as lost, because
+    its target is neutral.
     """
     particles, num_events = raw.particles, len(raw)
     charge = particles["charge"].astype(np.float64)
-    track_of, cluster_of, merged = assign_elements(links, charge)
+    track_of, element_of, merged = assign_elements(links, charge)
     momentum = np.stack([particles[n].astype(np.float64) for n in ("px", "py", "pz")] + [links.energy])
     guests = np.flatnonzero(merged >= 0)
     own = momentum.copy()
@@ -257,39 +281,47 @@ def gen_targets(raw: RawEvents, links: TruthLinks) -> Targets:
         np.add.at(own[component], merged[guests], momentum[component, guests])
 
     label = label_from_pdg(particles["pdg"], charge)
-    on_track, on_cluster = np.flatnonzero(track_of >= 0), np.flatnonzero(cluster_of >= 0)
+    on_track, on_element = np.flatnonzero(track_of >= 0), np.flatnonzero(element_of >= 0)
     track = np.zeros((len(raw.tracks), len(PARQUET_TARGETS)))
     track[track_of[on_track]] = target_rows(
         label_on_element(label[on_track], ELEMTYPE_TRACK), charge[on_track], *own[:, on_track]
     )
-    cluster = np.zeros((len(raw.clusters), len(PARQUET_TARGETS)))
-    cluster[cluster_of[on_cluster]] = target_rows(
-        label_on_element(label[on_cluster], ELEMTYPE_CLUSTER), np.zeros(len(on_cluster)), *own[:, on_cluster]
+    element = np.zeros((links.element_energy.shape[1], len(PARQUET_TARGETS)))
+    element[element_of[on_element]] = target_rows(
+        label_on_element(label[on_element], ELEMTYPE_CLUSTER), np.zeros(len(on_element)), *own[:, on_element]
     )
-    lost = links.stable & (track_of < 0) & (cluster_of < 0) & (merged < 0)
+    lost = links.stable & (track_of < 0) & (element_of < 0) & (merged < 0)
     event = particles.event
     return Targets(
         track,
-        cluster,
+        element,
         np.bincount(event, links.energy * lost, minlength=num_events).astype(np.float64),
         np.bincount(event, charge * (links.stable & (track_of < 0)), minlength=num_events).astype(np.float64),
         np.bincount(event, lost, minlength=num_events).astype(np.int64),
         track_of,
-        cluster_of,
+        element_of,
         merged,
         Counter({"particles merged into another": len(guests), "particles lost": int(lost.sum())}),
     )
 
 
 def candidate_targets(
-    raw: RawEvents,
+    raw: RawEvents, kind: str = "cluster"
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Counter[str]]:
     """Put each baseline candidate on its first track, or without one on its first cluster.
 
-    Candidates of type 0 are ignored. Two candidates on one element add up; the first gives class and charge.
+    Where the elements are hits, the hit of highest energy stands for the cluster. Candidates of type 0 are
+    ignored. Two candidates on one element add up; the first gives class and charge.
+
+    Args:
+        raw: the chunk.
+        kind: what the elements are, "cluster" or "hit".
 
     Returns:
-        [T, 7], [K, 7] ``PARQUET_TARGETS``, and counters.
+        [T, 7], [K or H, 7] ``PARQUET_TARGETS``, and counters.
+
+    Raises:
+        ValueError: another kind.
     """
     candidates, counters = raw.candidates, Counter[str]()
     charge = candidates["charge"].astype(np.float64)
@@ -298,29 +330,42 @@ def candidate_targets(
     momentum = np.stack(
         [candidates[n].astype(np.float64) for n in ("px", "py", "pz")] + [energy_of(candidates)]
     )
+    elements = elements_of(raw, kind)
     first_track, several_tracks = _first_target(raw.candidate_tracks, len(candidates))
-    first_cluster, several_clusters = _first_target(raw.candidate_clusters, len(candidates))
+    first_element, several_clusters = _first_target(raw.candidate_clusters, len(candidates))
+    if elements is raw.hits:
+        first_element = _highest_hit(raw, first_element)
     real = pdg != 0
     on_track = np.flatnonzero(real & (first_track >= 0))
-    on_cluster = np.flatnonzero(real & (first_track < 0) & (first_cluster >= 0))
-    counters["candidates without element"] += int((real & (first_track < 0) & (first_cluster < 0)).sum())
+    on_element = np.flatnonzero(real & (first_track < 0) & (first_element >= 0))
+    counters["candidates without element"] += int((real & (first_track < 0) & (first_element < 0)).sum())
     counters["candidates with several elements"] += int(
         (real & (several_tracks | ((first_track < 0) & several_clusters))).sum()
     )
     out = []
     for rows, element, elemtype, num in (
         (on_track, first_track[on_track], ELEMTYPE_TRACK, len(raw.tracks)),
-        (on_cluster, first_cluster[on_cluster], ELEMTYPE_CLUSTER, len(raw.clusters)),
+        (on_element, first_element[on_element], ELEMTYPE_CLUSTER, len(elements)),
     ):
-        used, first = np.unique(element, return_index=True)
+        used, first, place = np.unique(element, return_index=True, return_inverse=True)
         counters["candidates sharing an element"] += len(element) - len(used)
-        sums = np.stack([np.bincount(element, momentum[i, rows], minlength=num)[used] for i in range(4)])
+        sums = np.stack([np.bincount(place, momentum[i, rows], minlength=len(used)) for i in range(4)])
         chosen = rows[first]
         element_charge = charge[chosen] if elemtype == ELEMTYPE_TRACK else np.zeros(len(chosen))
         target = np.zeros((num, len(PARQUET_TARGETS)))
         target[used] = target_rows(label_on_element(label[chosen], elemtype), element_charge, *sums)
         out.append(target)
     return out[0], out[1], counters
+
+
+def _highest_hit(raw: RawEvents, cluster: IntArray) -> IntArray:
+    """Return the hit of highest energy of each cluster [n]; -1 for cluster -1 and one without hits."""
+    members = raw.cluster_hits
+    energy = raw.hits["energy"][members.target].astype(np.float64)
+    highest = leading_rows(members.target, members.source, energy, len(raw.clusters))
+    hit = np.full(len(cluster), -1, dtype=np.int64)
+    hit[cluster >= 0] = highest[cluster[cluster >= 0]]
+    return hit
 
 
 def _first_target(relation: Relation, num_sources: int) -> tuple[IntArray, BoolArray]:
