@@ -57,6 +57,29 @@ class ClusteringSettings:
 SETTINGS = ClusteringSettings()
 
 
+@dataclass(frozen=True)
+class _Points:
+    """What is clustered, [n]: calorimeter hits, or voxels of them.
+
+    Attributes:
+        projected: [n, 3] positions projected onto the face, mm.
+        depth: behind the face, mm.
+        energy: GeV.
+        num_hits: hits in each point.
+        in_hcal: in the HCAL, else in the ECAL.
+    """
+
+    projected: FloatArray
+    depth: FloatArray
+    energy: FloatArray
+    num_hits: IntArray
+    in_hcal: npt.NDArray[np.bool_]
+
+    def metric(self, settings: ClusteringSettings) -> FloatArray:
+        """Positions [n, 3] whose distances count, mm."""
+        return self.projected * np.where(self.in_hcal, settings.hcal_scale, 1.0)[:, None]
+
+
 def cluster_hits(hits: Hits, detector: Detector, settings: ClusteringSettings = SETTINGS) -> Clusters:
     """Group the calorimeter hits of one event into clusters.
 
@@ -74,14 +97,21 @@ def cluster_hits(hits: Hits, detector: Detector, settings: ClusteringSettings = 
     calo = np.flatnonzero(system != MUON)
     if calo.size:
         position = np.stack((hits.x[calo], hits.y[calo], hits.z[calo]), axis=1)
-        energy, in_hcal = hits.energy[calo], system[calo] == HCAL
-        projected = project(position, detector, settings)
         depth = detector.depth(position[:, 0], position[:, 1], position[:, 2])
-        metric = projected * np.where(in_hcal, settings.hcal_scale, 1.0)[:, None]
-        found = _density_peaks(metric, energy, settings)
-        found = _link_hcal_to_ecal(found, projected, depth, in_hcal, energy, settings)
-        label[calo] = _adopt_loose_hits(found, metric, energy, settings)
-        _attach_muon_hits(label, hits, system, calo[in_hcal & (depth > settings.muon_link_depth)], settings)
+        points = _Points(
+            projected=project(position, detector, settings),
+            depth=depth,
+            energy=hits.energy[calo],
+            num_hits=np.ones(len(calo), dtype=np.int64),
+            in_hcal=system[calo] == HCAL,
+        )
+        if detector.granularity.voxel is None:
+            label[calo] = _cluster_points(points, settings)
+        else:
+            voxels, voxel_of = _merge(points, detector.granularity.voxel, settings)
+            label[calo] = _cluster_points(voxels, settings)[voxel_of]
+        deep = calo[points.in_hcal & (depth > settings.muon_link_depth)]
+        _attach_muon_hits(label, hits, system, deep, settings)
     clustered = label >= 0
     label[clustered] = np.unique(label[clustered], return_inverse=True)[1]
     return _describe(label, hits, system)
@@ -115,6 +145,32 @@ def nearest_within(points: FloatArray, queries: FloatArray, max_distance: float)
     distance, index = cKDTree(points).query(queries, distance_upper_bound=max_distance)
     near = np.flatnonzero(np.isfinite(distance))
     return near, np.asarray(index, dtype=np.int64)[near]
+
+
+def _merge(points: _Points, side: float, settings: ClusteringSettings) -> tuple[_Points, IntArray]:
+    """Merge points [n] that share a cube of the metric; return the cubes [v] and which one each is in [n]."""
+    cube = np.floor(points.metric(settings) / side).astype(np.int64)
+    key = np.column_stack((points.in_hcal, cube))
+    order = np.lexsort(key.T[::-1])
+    starts = np.flatnonzero(np.append(True, np.any(np.diff(key[order], axis=0) != 0, axis=1)))
+    sizes = np.diff(np.append(starts, len(key)))
+    voxel_of = np.empty(len(key), dtype=np.int64)
+    voxel_of[order] = np.repeat(np.arange(len(starts)), sizes)
+    energy = np.bincount(voxel_of, points.energy).astype(np.float64)
+
+    def mean(values: FloatArray) -> FloatArray:
+        return np.bincount(voxel_of, points.energy * values) / energy
+
+    projected = np.stack([mean(column) for column in points.projected.T], axis=1)
+    return _Points(projected, mean(points.depth), energy, sizes, points.in_hcal[order[starts]]), voxel_of
+
+
+def _cluster_points(points: _Points, settings: ClusteringSettings) -> IntArray:
+    """Return [n] the point that names the cluster of each point, -1 for points outside of all clusters."""
+    metric = points.metric(settings)
+    label = _density_peaks(metric, points.energy, settings)
+    label = _link_hcal_to_ecal(label, points.projected, points.depth, points.in_hcal, points.energy, settings)
+    return _adopt_loose_points(label, metric, points, settings)
 
 
 def _density_peaks(metric: FloatArray, energy: FloatArray, settings: ClusteringSettings) -> IntArray:
@@ -177,13 +233,13 @@ def _link_hcal_to_ecal(
     return np.where(clustered, new_label[label], -1)
 
 
-def _adopt_loose_hits(
-    label: IntArray, metric: FloatArray, energy: FloatArray, settings: ClusteringSettings
+def _adopt_loose_points(
+    label: IntArray, metric: FloatArray, points: _Points, settings: ClusteringSettings
 ) -> IntArray:
-    """Dissolve small clusters; give loose hits to the nearest surviving hit. Returns labels [H]."""
+    """Dissolve small clusters; give loose points to the nearest surviving one. Returns labels [n]."""
     clustered = label >= 0
-    num_hits = np.bincount(label[clustered], minlength=len(label))
-    total = np.bincount(label[clustered], energy[clustered], minlength=len(label))
+    num_hits = np.bincount(label[clustered], points.num_hits[clustered], minlength=len(label))
+    total = np.bincount(label[clustered], points.energy[clustered], minlength=len(label))
     survives = clustered & (num_hits[label] >= settings.min_hits) & (total[label] >= settings.min_energy)
     result = np.where(survives, label, -1)
     kept, loose = np.flatnonzero(survives), np.flatnonzero(~survives)

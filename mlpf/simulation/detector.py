@@ -4,13 +4,15 @@ Lengths follow CLIC_o3_v14 (key4hep k4geo). The calorimeter face is a cylinder c
 is measured from it. Units mm, T, GeV, ns.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
 from mlpf.simulation.records import FloatArray
 
 SPEED_OF_LIGHT = 299.792458  # mm/ns
+GranularityName = Literal["clusters", "hits", "fine"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Granularity:
         mip_step_ecal, mip_step_hcal: path in mm between spots of a minimum-ionising particle.
         ecal_threshold, hcal_threshold: smallest cell energy that is read out, GeV.
         ecal_noise, hcal_noise: mean number of noise cells per event.
+        voxel: hits are merged into voxels of this side in mm before clustering, None = not at all. Showers of
+            many small hits need it: the pairs within reach of each other grow with the square of the density.
     """
 
     ecal_cell: float = 10.0
@@ -52,6 +56,36 @@ class Granularity:
     hcal_threshold: float = 0.025
     ecal_noise: float = 5.0
     hcal_noise: float = 3.0
+    voxel: float | None = None
+
+
+_REAL_CELLS = Granularity(
+    ecal_cell=5.1,
+    ecal_layers=40,
+    hcal_cell=30.0,
+    hcal_layers=60,
+    em_spots=SpotCount(5.0, 22.0, 0.85, 1500),
+    hadron_spots=SpotCount(6.0, 22.0, 0.85, 1500),
+    mip_step_ecal=5.0,
+    mip_step_hcal=26.5,
+    ecal_threshold=0.0015,
+    hcal_threshold=0.006,
+    voxel=10.0,
+)
+# clusters: enough hits for realistic clusters (1,400 in a top pair event). hits: the cells and layers of the
+# detector, for networks of hits (5,500). fine: showers sampled to half the threshold (more than 10,000).
+GRANULARITIES: dict[str, Granularity] = {
+    "clusters": Granularity(),
+    "hits": _REAL_CELLS,
+    "fine": replace(
+        _REAL_CELLS,
+        em_spots=SpotCount(5.0, 66.0, 0.85, 1500),
+        hadron_spots=SpotCount(6.0, 66.0, 0.85, 1500),
+        ecal_threshold=0.00075,
+        hcal_threshold=0.003,
+    ),
+}
+GRANULARITY_NAMES: tuple[str, ...] = get_args(GranularityName)
 
 
 @dataclass(frozen=True)
@@ -128,3 +162,12 @@ class Detector:
 
 
 CLIC = Detector()
+
+
+def clic_with(granularity: str) -> Detector:
+    """Return the CLIC detector with a granularity out of ``GRANULARITIES``.
+
+    Raises:
+        KeyError: no such granularity.
+    """
+    return replace(CLIC, granularity=GRANULARITIES[granularity])

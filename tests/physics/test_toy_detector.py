@@ -6,7 +6,7 @@ Reference values: 1000 ttbar events, ``python -m pytest tests/physics/test_toy_d
 import numpy as np
 import pytest
 
-from mlpf.simulation.detector import CLIC
+from mlpf.simulation.detector import CLIC, clic_with
 from mlpf.simulation.event import simulate_event
 from mlpf.simulation.generator import Generator
 from tests.support.toy_jets import (
@@ -21,9 +21,9 @@ from tests.support.toy_jets import (
 pytest.importorskip("pythia8mc")
 
 
-def simulate(num_events):
-    generator = Generator("ttbar", 1)
-    return [simulate_event(generator, 1, "ttbar", number, CLIC) for number in range(num_events)]
+def simulate(num_events, granularity="clusters"):
+    generator, detector = Generator("ttbar", 1), clic_with(granularity)
+    return [simulate_event(generator, 1, "ttbar", number, detector) for number in range(num_events)]
 
 
 def mean_size(events, name):
@@ -69,3 +69,25 @@ def test_two_hundred_events_have_the_measured_performance():
     # Each event has its own multiplicity: the mean of 200 is good to 2 % around 1371 hits, 96 candidates.
     assert mean_size(events, "hits") == pytest.approx(1371, abs=80)
     assert mean_size(events, "candidates") == pytest.approx(96, abs=6)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "lowest", "highest"), [("hits", 4400, 6400), ("fine", 10_000, 13_500)]
+)
+def test_granularities_have_the_right_number_of_hits(granularity, lowest, highest):
+    events = simulate(12, granularity)
+    # The multiplicity of events varies by a third: the mean of 12 is good to 10 %.
+    assert lowest < mean_size(events, "hits") < highest
+    assert 37 < mean_size(events, "tracks") < 58
+
+
+@pytest.mark.slow
+def test_two_hundred_events_of_hits_have_the_measured_performance():
+    events = simulate(200, "hits")
+    result = responses(events)
+    assert mean_size(events, "hits") == pytest.approx(5400, abs=250)
+    assert mean_size(events, "clusters") == pytest.approx(149, abs=8)
+    assert mean_size(events, "candidates") == pytest.approx(105, abs=6)
+    assert result["baseline"][1] == pytest.approx(0.057, abs=0.008)
+    assert 0.023 < result["perfect"][1] < 0.033
+    assert abs(result["baseline"][0] - 1) < 0.02

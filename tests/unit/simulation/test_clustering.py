@@ -1,12 +1,14 @@
 """Clusters of hand-built showers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpf.simulation.clustering import cluster_hits, project
-from mlpf.simulation.detector import CLIC
+from mlpf.simulation.detector import CLIC, clic_with
 from tests.support.detector_hits import blob, make_hits
 
 SHOWER = (1560.0, 0.0, 100.0)
@@ -97,6 +99,47 @@ def test_muon_hits_join_the_deep_hcal_cluster_in_front():
 def test_only_muon_hits_are_no_clusters():
     clusters = cluster_hits(make_hits(("MUON", [[4500.0, 0.0, 0.0]] * 3, 0.02)), CLIC)
     assert clusters.hit_cluster.tolist() == [-1, -1, -1]
+
+
+def with_voxel(side):
+    return replace(CLIC, granularity=replace(CLIC.granularity, voxel=side))
+
+
+@pytest.mark.parametrize("voxel", [0.001, 10.0])
+def test_voxels_keep_showers_apart_and_every_hit(voxel):
+    hits = make_hits(
+        ("ECALBarrel", blob(SHOWER, 6.0), 0.1),
+        ("ECALBarrel", blob((1560, 60, 100), 6.0, seed=1), 0.2),
+        ("HCALBarrel", blob((1800, 500, 0), 20.0), 0.3),
+    )
+    clusters = cluster_hits(hits, with_voxel(voxel))
+    np.testing.assert_allclose(np.sort(clusters.energy), [2.0, 4.0, 6.0], atol=1e-9)
+    assert clusters.num_hits.tolist() == [20, 20, 20]
+
+
+def test_voxels_smaller_than_any_distance_change_nothing():
+    hits = make_hits(
+        ("ECALBarrel", blob(SHOWER, 20.0, 60), 0.1), ("HCALBarrel", blob((1900, 900, 90), 60.0), 0.2)
+    )
+    plain, voxels = cluster_hits(hits, CLIC), cluster_hits(hits, with_voxel(1e-6))
+    # Voxels are numbered by place, so clusters may be: the partition is what counts.
+    pairs = np.unique(np.stack((plain.hit_cluster, voxels.hit_cluster)), axis=1)
+    assert len(plain) > 1
+    assert pairs.shape[1] == len(plain) == len(voxels)
+
+
+def test_one_voxel_for_all_is_one_cluster_per_calorimeter():
+    hits = make_hits(
+        ("ECALBarrel", [[1560.0, 20.0, 30.0], [1560.0, 400.0, 30.0]], 0.1),
+        ("HCALBarrel", [[1800.0, 500.0, 40.0], [1800.0, 20.0, 900.0]], 0.3),
+    )
+    assert len(cluster_hits(hits, CLIC)) == 0  # single hits
+    assert cluster_hits(hits, with_voxel(1e4)).energy.tolist() == pytest.approx([0.2, 0.6])
+
+
+def test_hits_of_one_voxel_count_one_by_one():
+    hits = make_hits(("ECALBarrel", np.tile(SHOWER, (2, 1)), 0.1))
+    assert cluster_hits(hits, clic_with("hits")).num_hits.tolist() == [2]
 
 
 def test_projection_keeps_the_face_and_compresses_depth():
