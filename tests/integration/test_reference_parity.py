@@ -10,7 +10,7 @@ import pytest
 from mlpf.config.model_schema import GNNConfig
 from mlpf.models import build_model
 from mlpf.models.outputs import OUTPUT_NAMES
-from tests.support.reference_weights import load_reference_weights, read_reference_weights
+from mlpf.models.published_weights import load_published_weights
 
 # Keys of the published configuration that select what we always do.
 ALWAYS = {"mask_reg_cls0"}
@@ -34,7 +34,7 @@ def _config(settings):
 
 def test_outputs_agree_with_the_published_network(reference):
     model = build_model(_config(json.loads((reference / "reference_gnn_small.json").read_text())))
-    load_reference_weights(model, read_reference_weights(reference / "reference_gnn_small.hdf5"))
+    load_published_weights(reference / "reference_gnn_small.hdf5", model)
     with np.load(reference / "reference_gnn_small.npz", allow_pickle=False) as stored:
         events = stored["X"]
         outputs = model(events)
