@@ -131,7 +131,7 @@ def test_voxels_smaller_than_any_distance_change_nothing():
 def test_one_voxel_for_all_is_one_cluster_per_calorimeter():
     hits = make_hits(
         ("ECALBarrel", [[1560.0, 20.0, 30.0], [1560.0, 400.0, 30.0]], 0.1),
-        ("HCALBarrel", [[1800.0, 500.0, 40.0], [1800.0, 20.0, 900.0]], 0.3),
+        ("HCALBarrel", [[20.0, 1800.0, 40.0], [500.0, 1800.0, 900.0]], 0.3),
     )
     assert len(cluster_hits(hits, CLIC)) == 0  # single hits
     assert cluster_hits(hits, with_voxel(1e4)).energy.tolist() == pytest.approx([0.2, 0.6])
