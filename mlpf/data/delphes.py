@@ -1,0 +1,19 @@
+"""One Delphes ROOT file -> prepared events: reader, features and truth put together."""
+
+from collections.abc import Iterator
+
+from mlpf.data.delphes_preparation import DelphesFilePreparation
+from mlpf.data.delphes_reader import read_events
+from mlpf.data.delphes_truth import DELPHES_TRUTH_VERSION, prepare_chunk
+from mlpf.data.event import Events
+from mlpf.data.tables import BoolArray
+
+
+class DelphesPreparation(DelphesFilePreparation):
+    """Reads a ROOT file of Delphes chunk by chunk and computes everything a dataset needs."""
+
+    truth_version = DELPHES_TRUTH_VERSION
+
+    def _read(self) -> Iterator[tuple[Events, dict[str, BoolArray]]]:
+        for raw in read_events(self._path):
+            yield prepare_chunk(raw, self._counters), raw.bad

@@ -1,0 +1,95 @@
+"""What preparing a Delphes file is, whatever it is stored as: chunks of usable events, and an account."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mlpf import __version__
+from mlpf.data.event import Events
+from mlpf.data.tables import BoolArray
+from mlpf.physics.schemas import SCHEMAS
+
+SCHEMA = SCHEMAS["delphes"]
+EMPTY_EVENT = "no tracks and no towers"
+NOT_FINITE = "not a number"
+
+
+class DelphesFilePreparation(ABC):
+    """Reads a file chunk by chunk into events of the schema ``delphes``.
+
+    Events that cannot be used are left out and counted by reason in ``metadata["skipped"]``.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        truth_version: version of the rules behind the targets.
+    """
+
+    truth_version: ClassVar[str]
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._forget()
+
+    def _forget(self) -> None:
+        self._num_read = 0
+        self._skipped: Counter[str] = Counter()
+        self._counters: Counter[str] = Counter()
+
+    @abstractmethod
+    def _read(self) -> Iterator[tuple[Events, dict[str, BoolArray]]]:
+        """Yield chunks of all events, and by reason [E] True where one cannot be used."""
+
+    def chunks(self) -> Iterator[Events]:
+        """Yield the usable events in file order, some at a time; each call begins at the first.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        self._forget()
+        for events, bad in self._read():
+            self._num_read += len(events)
+            keep = np.ones(len(events), dtype=bool)
+            for reason, broken in {
+                **bad,
+                NOT_FINITE: _not_finite(events),
+                EMPTY_EVENT: _empty(events),
+            }.items():
+                if count := int((broken & keep).sum()):
+                    self._skipped[reason] += count
+                keep &= ~broken
+            if keep.any():
+                yield events if keep.all() else events.select(keep)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What describes the file; complete after the last chunk."""
+        return {
+            "source": self._path.name,
+            "source_bytes": self._path.stat().st_size,
+            "truth_version": self.truth_version,
+            "mlpf_version": __version__,
+            "events_read": self._num_read,
+            "skipped": dict(self._skipped),
+            "counters": {name: count for name, count in self._counters.items() if count},
+        }
+
+
+def _not_finite(events: Events) -> BoolArray:
+    """Return [E] True where a number of an event is not finite."""
+    broken = np.zeros(len(events), dtype=bool)
+    for jagged in events.jagged.values():
+        rows = np.flatnonzero(~np.isfinite(jagged.values).all(axis=1))
+        broken[np.searchsorted(jagged.offsets, rows, side="right") - 1] = True
+    return broken
+
+
+def _empty(events: Events) -> BoolArray:
+    """Return [E] True where an event has no element."""
+    counts = [np.diff(events.jagged[f"X_{kind.name}"].offsets) for kind in SCHEMA.kinds]
+    return np.sum(counts, axis=0) == 0

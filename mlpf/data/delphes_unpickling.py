@@ -1,0 +1,278 @@
+"""Read the arrays out of an untrusted pickle without running anything that it asks for.
+
+A pickle is a program. Before this one runs, its operations are checked against those that dictionaries,
+lists and arrays need. What it then imports are stand-ins of ours that only note their arguments; arrays are
+made afterwards from the noted bytes, so that no size in the file is believed without its bytes being there.
+"""
+
+import bz2
+import hashlib
+import io
+import pickle
+import pickletools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpf.errors import DataError
+
+MAX_BYTES = 1_000_000_000
+# About 30 operations stand for one array.
+MAX_OPERATIONS = 2_000_000
+CHECKSUM_SUFFIX = ".md5"
+_BLOCK = 1 << 20
+
+_OPERATIONS = frozenset(
+    """
+    PROTO FRAME STOP MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 SETITEM
+    SETITEMS APPEND APPENDS NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINUNICODE
+    SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 BINPUT LONG_BINPUT
+    MEMOIZE BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD
+    """.split()  # noqa: SIM905 - one name per operation would fill the page
+)
+# A memo may be as large as its highest number, whatever is stored in it.
+_NUMBERED = frozenset({"BINPUT", "LONG_BINPUT"})
+_FLOATS = frozenset({"f4", "f8"})
+
+
+class _Refused(Exception):
+    """The pickle asks for something that arrays do not need."""
+
+
+class _Type:
+    """Stands for a ``numpy.dtype`` of floats; the byte order comes with its state."""
+
+    __slots__ = ("_code", "_order")
+
+    def __init__(self, code: str, order: str) -> None:
+        self._code, self._order = code, order
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 8 or state[1] not in ("<", ">", "=", "|"):
+            raise _Refused("a type with an unusual state")
+        if state[2:5] != (None, None, None):
+            raise _Refused("a type of several fields")
+        self._order = state[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self._order + self._code)
+
+
+class _Noted:
+    """Stands for an array: a shape, a type and the bytes that the file has for it."""
+
+    __slots__ = ("content", "fortran", "shape", "type")
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise _Refused("an array with an unusual state")
+        self.note(*state[1:])
+
+    def note(self, shape: Any, kind: Any, fortran: Any, content: Any) -> None:
+        if not isinstance(kind, _Type):
+            raise _Refused("an array of something else than floats")
+        if not isinstance(content, bytes | bytearray):
+            raise _Refused(f"an array whose content is a {type(content).__name__}, expected bytes")
+        sizes = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+        if (
+            not sizes
+            or len(shape) > 2
+            or int(np.prod([*map(float, shape)])) * kind.dtype.itemsize != len(content)
+        ):
+            raise _Refused(f"an array of shape {str(shape)[:60]} with {len(content)} bytes")
+        self.shape, self.type, self.fortran, self.content = shape, kind, bool(fortran), content
+
+    def array(self) -> npt.NDArray[np.floating]:
+        if not hasattr(self, "content"):
+            raise _Refused("an array without content")
+        flat = np.frombuffer(self.content, dtype=self.type.dtype)
+        return flat.reshape(self.shape, order="F" if self.fortran else "C")
+
+
+class _Import:
+    """Stands for something imported: it can be called, and nothing else can be done to it."""
+
+    __slots__ = ("_call", "_name")
+
+    def __init__(self, name: str, call: Callable[..., Any]) -> None:
+        self._name, self._call = name, call
+
+    def __call__(self, *arguments: Any) -> Any:
+        try:
+            return self._call(*arguments)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise _Refused(f"{self._name} with arguments it does not take") from error
+
+    def __setstate__(self, state: Any) -> None:
+        raise _Refused(f"a change of {self._name}")
+
+
+def _refuse_call(*_: Any) -> None:
+    raise _Refused("a direct call of numpy.ndarray")
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Noted:
+    if not isinstance(kind, _Import) or kind is not _IMPORTS["numpy", "ndarray"]:
+        raise _Refused("an array of another class")
+    if shape != (0,) or code not in (b"b", "b"):
+        raise _Refused("an array made in an unusual way")
+    return _Noted()
+
+
+def _dtype(code: Any, align: Any = False, copy: Any = True) -> _Type:
+    del align, copy  # says how it is stored in memory, which is ours to choose
+    plain = code.lstrip("<>=|") if isinstance(code, str) else ""
+    if plain not in _FLOATS:
+        raise _Refused(f"type {code!r:.30}, expected f4 or f8")
+    return _Type(plain, code[0] if code[0] in "<>" else "=")
+
+
+def _frombuffer(content: Any, kind: Any, shape: Any, order: Any) -> _Noted:
+    noted = _Noted()
+    noted.note(shape, kind, order == "F", content)
+    return noted
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if not isinstance(text, str) or encoding != "latin1":
+        raise _Refused("an unusual encoding")
+    return text.encode("latin1")
+
+
+_IMPORTS = {
+    (module, name): _Import(f"{module}.{name}", call)
+    for modules, name, call in (
+        (("numpy",), "ndarray", _refuse_call),
+        (("numpy",), "dtype", _dtype),
+        (("numpy.core.multiarray", "numpy._core.multiarray"), "_reconstruct", _reconstruct),
+        (("numpy.core.numeric", "numpy._core.numeric"), "_frombuffer", _frombuffer),
+        (("_codecs",), "encode", _encode),
+    )
+    for module in modules
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Imports nothing; what is imported here are stand-ins."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        try:
+            return _IMPORTS[module_name, global_name]
+        except KeyError:
+            raise _Refused(f"{module_name}.{global_name}"[:80]) from None
+
+
+def read_checked(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the content of a file, decompressed if it ends in ``.bz2``.
+
+    If ``<name>.md5`` lies beside it, as ``md5sum`` and ``mlpf download`` write it, the checksum is compared.
+
+    Args:
+        path: the file.
+        max_bytes: most bytes after decompression; reading stops there.
+
+    Raises:
+        DataError: missing, too large, not bzip2, truncated, or of another checksum.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give an existing .pkl or .pkl.bz2 file")
+    _compare_checksum(path)
+    content = bytearray()
+    opened: Any = bz2.open if path.suffix == ".bz2" else Path.open
+    try:
+        with opened(path, "rb") as stream:
+            while block := stream.read(_BLOCK):
+                content += block
+                if len(content) > max_bytes:
+                    raise DataError(
+                        f"{path}: holds more than {max_bytes / 1e6:.0f} MB, "
+                        "expected about 120 MB for 100 events; use files of fewer events"
+                    )
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read, it is truncated or not bzip2 ({error}); copy or download it again"
+        ) from error
+    return bytes(content)
+
+
+def _compare_checksum(path: Path) -> None:
+    sidecar = path.with_name(path.name + CHECKSUM_SUFFIX)
+    if not sidecar.is_file():
+        return
+    try:
+        text = sidecar.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{sidecar}: cannot be read ({error}); remove it or make it again") from error
+    found = re.search(r"^([0-9a-fA-F]{32})\b", text, re.MULTILINE)
+    if not found:
+        raise DataError(f"{sidecar}: holds no md5 checksum; remove it or make it again with md5sum")
+    with path.open("rb") as stream:
+        # md5 guards against damage, not against attack.
+        actual = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if actual != found[1].lower():
+        raise DataError(
+            f"{path}: has md5 {actual}, "
+            f"expected {found[1].lower()} by {sidecar.name}; copy or download it again"
+        )
+
+
+def load_arrays(content: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[str, list[npt.NDArray]]:
+    """Read a pickled dictionary of lists of float arrays.
+
+    Args:
+        content: the pickle; nothing in it is trusted.
+        where: what it is, for messages.
+        max_bytes: most bytes of all arrays together; a small file can name one array many times.
+
+    Returns:
+        The dictionary; arrays of one or two dimensions, float32 or float64, not writeable.
+
+    Raises:
+        DataError: damaged, or holds or asks for anything else.
+    """
+    try:
+        _check_operations(content)
+        loaded = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        return _arrays(loaded, max_bytes)
+    except _Refused as refused:
+        raise DataError(
+            f"{where}: not read, it asks for {refused}; such files hold lists of float arrays only, "
+            "get it from its publisher again"
+        ) from refused
+    except (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, EOFError,
+            RecursionError, OverflowError, MemoryError) as error:  # fmt: skip
+        detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
+        raise DataError(f"{where}: not a complete pickle ({detail}); copy or download it again") from error
+
+
+def _check_operations(content: bytes) -> None:
+    number = 0
+    for number, (operation, argument, _) in enumerate(pickletools.genops(content), start=1):
+        if operation.name not in _OPERATIONS:
+            raise _Refused(f"operation {operation.name}")
+        if operation.name in _NUMBERED and argument is not None and argument > number:
+            raise _Refused("a memo larger than its content")
+        if number > MAX_OPERATIONS:
+            raise _Refused(f"more than {MAX_OPERATIONS} operations")
+
+
+def _arrays(loaded: Any, max_bytes: int) -> dict[str, list[npt.NDArray]]:
+    if type(loaded) is not dict:
+        raise _Refused(f"a {type(loaded).__name__} at the top, expected a dictionary")
+    total = 0
+    arrays: dict[str, list[npt.NDArray]] = {}
+    for key, items in loaded.items():
+        if not isinstance(key, str) or type(items) is not list:
+            raise _Refused(f"an entry {str(key)[:30]!r} that is no list")
+        if not all(isinstance(item, _Noted) for item in items):
+            raise _Refused(f"an entry {key[:30]!r} of something else than arrays")
+        arrays[key] = [item.array() for item in items]
+        total += sum(array.nbytes for array in arrays[key])
+        if total > max_bytes:
+            raise _Refused(f"more than {max_bytes / 1e6:.0f} MB of arrays")
+    return arrays
