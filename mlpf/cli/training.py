@@ -61,3 +61,22 @@ def train(
     from mlpf.workflows import train as workflow
 
     workflow.run(config, run_dir, resume=resume is not None, **options)
+
+
+@click.command("import-weights")
+@click.argument("weights", type=PATH)
+@click.option("-c", "--config", "config_path", type=PATH, required=True, help="YAML file of the network.")
+@click.option("-o", "--outdir", "run_dir", type=PATH, required=True, help="Run directory to make.")
+@set_option
+def import_weights(weights: Path, config_path: Path, run_dir: Path, overrides: tuple[str, ...]) -> None:
+    """Load WEIGHTS of the published graph network (HDF5) into a new run directory.
+
+    Layers and widths of the configuration must be those that the weights were trained with. Continue with
+    evaluate or export, or train from there with -w.
+    """
+    from mlpf.config.loading import load_config
+
+    config = load_config(config_path, overrides)
+    from mlpf.workflows import import_weights as workflow
+
+    workflow.run(config, weights, run_dir)

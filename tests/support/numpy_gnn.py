@@ -3,7 +3,12 @@
 One event at a time, plain loops over bins: to be read and compared with, not to be fast.
 """
 
+from pathlib import Path
+
+import h5py
 import numpy as np
+
+from mlpf.models.published_weights import published_names
 
 
 def formula_weights(names_and_shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -13,6 +18,19 @@ def formula_weights(names_and_shapes: dict[str, tuple[int, ...]]) -> dict[str, n
         flat = np.sin(1.7 * number + 12.9898 * np.arange(1, np.prod(shape) + 1) ** 1.1)
         values = flat.reshape(shape) / np.sqrt(shape[0])
         weights[name] = (1.0 + 0.1 * values if name.endswith("gamma") else values).astype(np.float32)
+    return weights
+
+
+def write_published(path: Path, model, change=None) -> dict[str, np.ndarray]:
+    """Write a file as Keras 2 does: one group per layer, the codebook in a group with a running number."""
+    weights = formula_weights({name: tuple(v.shape) for name, v in published_names(model).items()})
+    if change is not None:
+        change(weights)
+    with h5py.File(path, "w") as file:
+        for number, (name, values) in enumerate(weights.items()):
+            layer, weight = name.split("/")
+            inner = f"pf_net_dense/message_building_layer_lsh_{number}" if "lsh" in weight else layer
+            file[f"{layer}/{inner}/{weight}:0"] = values
     return weights
 
 

@@ -1,4 +1,3 @@
-import h5py
 import numpy as np
 import pytest
 
@@ -6,7 +5,7 @@ from mlpf.errors import CheckpointError
 from mlpf.models.outputs import OUTPUT_NAMES
 from mlpf.models.published_weights import load_published_weights, published_names, read_published_weights
 from tests.support.models import TINY_GRAPH, tiny_model
-from tests.support.numpy_gnn import NumpyGNN, formula_weights
+from tests.support.numpy_gnn import NumpyGNN, write_published
 
 # Every choice of the published configuration, and what it is called for the NumPy network.
 HEADS = {f"{head}_hidden_dim": 8 for head in ("id", "charge", "pt", "eta", "phi", "energy")}
@@ -61,19 +60,6 @@ def events(num_events=2, num_elements=50):
     X[..., 0] = 1 + (index[..., 0] // 17 % 3 == 0)
     X[1, num_elements - 8 :] = 0
     return X
-
-
-def write_published(path, model, change=None):
-    """Write a file as Keras 2 does: one group per layer, the codebook in a group with a running number."""
-    weights = formula_weights({name: tuple(v.shape) for name, v in published_names(model).items()})
-    if change is not None:
-        change(weights)
-    with h5py.File(path, "w") as file:
-        for number, (name, values) in enumerate(weights.items()):
-            layer, weight = name.split("/")
-            inner = f"pf_net_dense/message_building_layer_lsh_{number}" if "lsh" in weight else layer
-            file[f"{layer}/{inner}/{weight}:0"] = values
-    return weights
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

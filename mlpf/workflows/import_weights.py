@@ -1,0 +1,63 @@
+"""Weights of the published network -> a run directory that evaluate, plots and export take."""
+
+import json
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mlpf.config.loading import write_resolved
+from mlpf.config.schema import Config
+from mlpf.errors import OutputExists
+from mlpf.models import build_model
+from mlpf.models.published_weights import load_published_weights
+from mlpf.training.checkpoints import WEIGHTS_FILE
+from mlpf.workflows.trained import CONFIG_FILE
+
+CHECKPOINT = "imported"
+
+
+def run(config: Config, weights: Path, run_dir: Path) -> Path:
+    """Build the model of a configuration, load published weights into it and write a run directory.
+
+    Args:
+        config: the whole configuration; layers and widths must be those of the weights.
+        weights: HDF5 file of the reference MLPF.
+        run_dir: directory to make.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its weights do not fit; names those that differ.
+        OutputExists: ``run_dir`` exists and is not empty.
+    """
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise OutputExists(f"{run_dir}: exists already; choose another --outdir or remove it")
+    dataset = config.dataset
+    model = build_model(
+        config.parameters, dataset.num_input_features, dataset.num_input_classes, dataset.num_output_classes
+    )
+    number = load_published_weights(weights, model)
+    part = run_dir.with_name(f".{run_dir.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    folder = part / "checkpoints" / CHECKPOINT
+    try:
+        folder.mkdir(parents=True)
+        write_resolved(config, part / CONFIG_FILE)
+        model.save_weights(folder / WEIGHTS_FILE)
+        pointer = json.dumps({"folder": CHECKPOINT, "source": weights.name})
+        for name in ("best", "latest"):
+            (folder.parent / f"{name}.json").write_text(pointer)
+        if run_dir.is_dir():
+            run_dir.rmdir()
+        part.replace(run_dir)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    table = Table("import-weights", "")
+    table.add_row("weights", f"{number} values of {len(model.weights)} arrays from {weights}")
+    table.add_row("run directory", str(run_dir))
+    table.add_row("next", f"mlpf evaluate -t {run_dir}, or mlpf export -t {run_dir}")
+    Console().print(table)
+    return run_dir / "checkpoints" / CHECKPOINT
