@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from mlpf.locking import Shard
+
 PATH = click.Path(path_type=Path)
 
 
@@ -40,3 +42,23 @@ class Fractions(click.ParamType):
         if len(parts) != 3 or min(parts) < 0 or abs(sum(parts) - 1) > 1e-6:
             self.fail(f"{value!r}: expected three fractions that sum to 1, e.g. 0.8,0.1,0.1", param, ctx)
         return parts
+
+
+class ShardOf(click.ParamType):
+    """One job of an array: 1-based number and size of the array."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse ``2/10``."""
+        if isinstance(value, Shard):
+            return value
+        index, _, count = value.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            self.fail(f"{value!r}: expected I/N with 1 <= I <= N, e.g. 2/10", param, ctx)
+        return Shard(int(index), int(count))
+
+
+shard_option = click.option(
+    "--shard", type=ShardOf(), help="Job I of N: do one part of the work, all parts may run at once."
+)

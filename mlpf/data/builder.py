@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from mlpf import __version__
-from mlpf.data.event import Events, iterate_events, read_metadata
+from mlpf.data.event import Events, Jagged, iterate_events, read_metadata
+from mlpf.data.tables import IntArray, expand_ranges, offsets_from_counts
 from mlpf.errors import DataError
 from mlpf.physics.features import PARQUET_TARGETS, PARTICLE_COLUMNS, TARGETS
 from mlpf.physics.jets import JetAlgorithm, jet_index
@@ -70,7 +72,35 @@ def recipe(
         DataError: a file is missing, not one of ours, or holds events of another schema.
         SchemaMismatch: its columns differ from those of the code.
     """
-    sources, truth_versions = [], set()
+    return {
+        "schema": schema.name,
+        "split_seed": int(seed),
+        "split_fractions": [float(f) for f in fractions],
+        "truth_version": common_truth_version(files, schema),
+        "source_files": [source_entry(path) for path in files],
+    }
+
+
+def source_entry(path: Path) -> dict[str, str]:
+    """Return name, source and checksum of an input; reads the whole file.
+
+    Raises:
+        DataError: missing, or not one of ours.
+    """
+    source = read_metadata(path)["source"]
+    with path.open("rb") as stream:
+        checksum = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return {"file": path.name, "source": source, "blake2b": checksum}
+
+
+def common_truth_version(files: Sequence[Path], schema: EventSchema) -> str:
+    """Return the truth version of all files, having looked at the description of each.
+
+    Raises:
+        DataError: a file is missing, not one of ours, holds events of another schema, or the versions differ.
+        SchemaMismatch: its columns differ from those of the code.
+    """
+    versions = set()
     for path in files:
         description = read_metadata(path)
         found = description.get("schema", "clic")
@@ -79,22 +109,13 @@ def recipe(
                 f"{path}: holds {found} events, expected {schema.name}; choose the recipe made for them "
                 "or run mlpf postprocess with the options for this one"
             )
-        truth_versions.add(description["truth_version"])
-        with path.open("rb") as stream:
-            checksum = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        sources.append({"file": path.name, "source": description["source"], "blake2b": checksum})
-    if len(truth_versions) > 1:
+        versions.add(description["truth_version"])
+    if len(versions) > 1:
         raise DataError(
-            f"input files of truth versions {', '.join(sorted(truth_versions))}, expected one; "
+            f"input files of truth versions {', '.join(sorted(versions))}, expected one; "
             "run mlpf postprocess --overwrite on all of them"
         )
-    return {
-        "schema": schema.name,
-        "split_seed": int(seed),
-        "split_fractions": [float(f) for f in fractions],
-        "truth_version": next(iter(truth_versions), ""),
-        "source_files": sources,
-    }
+    return next(iter(versions), "")
 
 
 def dataset_targets(parquet: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -106,59 +127,97 @@ def dataset_targets(parquet: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
 
 
 def jet_ranks(
-    targets: npt.NDArray[np.float32], algorithm: JetAlgorithm = "ee_genkt"
+    counts: IntArray, targets: npt.NDArray[np.float32], algorithm: JetAlgorithm = "ee_genkt"
 ) -> npt.NDArray[np.float32]:
-    """Return the rank in pt of the jet of each target [N, 7], 1 = hardest, 0 = no jet or no particle."""
+    """Return the rank in pt of the jet of each target, 1 = hardest, 0 = no jet or no particle.
+
+    Args:
+        counts: [E] elements per event.
+        targets: [n, 7] ``PARTICLE_COLUMNS``, event after event.
+        algorithm: what makes jets.
+    """
     index = {name: PARTICLE_COLUMNS.index(name) for name in PARTICLE_COLUMNS.names}
     real = np.flatnonzero(targets[:, index["cls"]] > 0)
     rows = targets[real].astype(np.float64)
     phi = np.arctan2(rows[:, index["sin_phi"]], rows[:, index["cos_phi"]])
+    event = np.repeat(np.arange(len(counts)), counts)[real]
+    particles = np.bincount(event, minlength=len(counts))
     ranks = np.zeros(len(targets), dtype=np.float32)
     momenta = rows[:, index["pt"]], rows[:, index["eta"]], phi, rows[:, index["energy"]]
-    ranks[real] = jet_index(*momenta, algorithm=algorithm)
+    ranks[real] = jet_index(particles, *momenta, algorithm=algorithm)
     return ranks
 
 
-def examples(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield key and example of every event of a parquet file.
+@dataclass(frozen=True)
+class Examples:
+    """What a dataset holds of E events.
 
-    Raises:
-        DataError: the file cannot be used.
+    Attributes:
+        keys: [E] ``<file base name>_<event number>``.
+        fields: matrices of all events by the name they have in the dataset.
     """
-    for events in iterate_events(path):
-        targets = {
-            name: dataset_targets(events.jagged[name].values)
-            for name, columns in events.schema.jagged_columns.items()
-            if columns is PARQUET_TARGETS
-        }
-        for i, number in enumerate(events.scalars["event"].tolist()):
-            key = f"{path.stem}_{number}"
-            yield key, _example(events, targets, i, key)
+
+    keys: list[str]
+    fields: dict[str, Jagged]
+
+    def __len__(self) -> int:
+        """Return the number of events E."""
+        return len(self.keys)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """Return one event as TFDS takes it."""
+        return {**{name: values[i] for name, values in self.fields.items()}, "event": self.keys[i]}
 
 
-def _example(events: Events, targets: dict[str, npt.NDArray], i: int, key: str) -> dict[str, Any]:
+def make_examples(events: Events, base_name: str) -> Examples:
+    """Turn events of the file called ``base_name`` into what a dataset holds of them."""
     schema = events.schema
-
-    def rows(name: str) -> npt.NDArray[np.float32]:
-        offsets = events.jagged[name].offsets
-        return targets[name][offsets[i] : offsets[i + 1]]
-
-    features = [events.jagged[f"X_{kind.name}"][i] for kind in schema.kinds]
-    x = np.zeros((sum(map(len, features)), schema.num_features), dtype=np.float32)
-    start = 0
-    for part in features:
-        x[start : start + len(part), : part.shape[1]] = part
-        start += len(part)
-    ygen = np.concatenate([rows(f"ygen_{kind.name}") for kind in schema.kinds])
-    ycand = np.concatenate([rows(f"ycand_{kind.name}") for kind in schema.kinds])
-    jets = jet_ranks(ygen, schema.jet_algorithm)[:, None]
-    return {
-        "X": x,
-        "ygen": np.concatenate([ygen, jets], axis=1),
-        "ycand": np.concatenate([ycand, jets], axis=1),
-        **{name: rows(name) for name in schema.particle_lists},
-        "event": key,
+    as_class = {
+        name: Jagged(dataset_targets(events.jagged[name].values), events.jagged[name].offsets)
+        for name, columns in schema.jagged_columns.items()
+        if columns is PARQUET_TARGETS
     }
+    x = _stack([events.jagged[f"X_{kind.name}"] for kind in schema.kinds], schema.num_features)
+    targets = {
+        name: _stack([as_class[f"{name}_{kind.name}"] for kind in schema.kinds], len(TARGETS))
+        for name in ("ygen", "ycand")
+    }
+    particles = targets["ygen"].values[:, : len(PARTICLE_COLUMNS)]
+    ranks = jet_ranks(np.diff(x.offsets), particles, schema.jet_algorithm)
+    for jagged in targets.values():
+        jagged.values[:, TARGETS.index("jet_idx")] = ranks
+    return Examples(
+        [f"{base_name}_{number}" for number in events.scalars["event"].tolist()],
+        {"X": x, **targets, **{name: as_class[name] for name in schema.particle_lists}},
+    )
+
+
+def _stack(parts: Sequence[Jagged], width: int) -> Jagged:
+    """Put the rows of all parts behind each other within every event, padded to ``width`` columns."""
+    counts = np.stack([np.diff(part.offsets) for part in parts])
+    offsets = offsets_from_counts(counts.sum(axis=0))
+    begin = offsets[:-1] + np.cumsum(counts, axis=0) - counts
+    values = np.zeros((offsets[-1], width), dtype=np.float32)
+    for part, first, count in zip(parts, begin, counts, strict=True):
+        values[expand_ranges(first, count), : part.values.shape[1]] = part.values
+    return Jagged(values, offsets)
+
+
+def dataset_features(schema: EventSchema) -> tfds.features.FeaturesDict:
+    """Return what TFDS has to know of the fields; matrices are kept as raw bytes, which is fast to read."""
+
+    def matrix(columns: int) -> Any:
+        return tfds.features.Tensor(shape=(None, columns), dtype=np.float32, encoding="bytes")
+
+    return tfds.features.FeaturesDict(
+        {
+            "X": matrix(schema.num_features),
+            "ygen": matrix(len(TARGETS)),
+            "ycand": matrix(len(TARGETS)),
+            **{name: matrix(len(PARTICLE_COLUMNS)) for name in schema.particle_lists},
+            "event": tfds.features.Text(),
+        }
+    )
 
 
 class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -192,16 +251,6 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        def matrix(columns: int) -> Any:
-            return tfds.features.Tensor(shape=(None, columns), dtype=np.float32, encoding="bytes")
-
-        features = {
-            "X": matrix(self.SCHEMA.num_features),
-            "ygen": matrix(len(TARGETS)),
-            "ycand": matrix(len(TARGETS)),
-            **{name: matrix(len(PARTICLE_COLUMNS)) for name in self.SCHEMA.particle_lists},
-            "event": tfds.features.Text(),
-        }
         metadata = {
             "schema": self.SCHEMA.name,
             "columns": {name: list(c.names) for name, c in self.SCHEMA.dataset_columns.items()},
@@ -209,7 +258,7 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
             "mlpf_version": __version__,
         }
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features), metadata=tfds.core.MetadataDict(metadata)
+            features=dataset_features(self.SCHEMA), metadata=tfds.core.MetadataDict(metadata)
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -222,4 +271,6 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
 
     def _generate_examples(self, files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
         for path in files:
-            yield from examples(path)
+            for events in iterate_events(path):
+                examples = make_examples(events, path.stem)
+                yield from ((key, examples[i]) for i, key in enumerate(examples.keys))

@@ -1,44 +1,59 @@
-"""Parquet files -> an array_record dataset with train, valid and test splits."""
+"""Parquet files -> an array_record dataset with train, valid and test splits, by one process or many."""
 
 import importlib.util
-import io
 import json
-import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
-from mlpf.data.builder import DEFAULT_FRACTIONS, recipe, split_files
+from mlpf.atomic import atomic_write
+from mlpf.data.builder import DEFAULT_FRACTIONS, recipe
+from mlpf.data.shards import (
+    Block,
+    BlockReport,
+    BuildPlan,
+    plan_blocks,
+    read_report,
+    write_block,
+    write_description,
+)
 from mlpf.data.sources import expand_inputs
 from mlpf.errors import DataError, OutputExists
+from mlpf.locking import Shard, locked
+from mlpf.workers import run_jobs
 
 RECIPES = Path(__file__).resolve().parents[2] / "datasets"
 
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """A finished dataset.
+    """A finished dataset, or the part of it that a shard makes.
 
     Attributes:
         path: folder of the version.
         events: split -> number of events.
         reused: it was there already, made from the same inputs.
         wall_seconds: time of this run.
+        new_events: events written by this run; the others were there.
+        shard: the part, None = all.
     """
 
     path: Path
     events: dict[str, int]
     reused: bool
     wall_seconds: float
+    new_events: int = 0
+    shard: Shard | None = None
 
 
 def _load_recipe(dataset: str) -> tuple[type[Any], str]:
@@ -114,6 +129,99 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     return ""
 
 
+class _Work:
+    """The folder beside the final one in which a dataset grows; it belongs to one plan.
+
+    Attributes:
+        plan: all blocks.
+        data: the folder that becomes the final one.
+        final: its name then.
+    """
+
+    def __init__(self, folder: Path, version: str, plan: BuildPlan, dataset: str) -> None:
+        self.plan = plan
+        self.final = folder / version
+        self._path = folder / f"incomplete.{version}.{plan.digest}"
+        self._dataset = dataset
+        self.data = self._path / "data"
+        self._reports = self._path / "blocks"
+        self._jobs = self._path / "jobs"
+
+    def prepare(self, shard: Shard | None) -> None:
+        """Make the folders; remove what processes that are gone left half done."""
+        for folder in (self.data, self._reports, self._jobs):
+            folder.mkdir(parents=True, exist_ok=True)
+        if shard is None:
+            for stale in self._path.parent.glob(f"incomplete.{self.final.name}.*"):
+                if stale != self._path:
+                    shutil.rmtree(stale, ignore_errors=True)
+        else:
+            with atomic_write(self._jobs / f"{shard.index}-of-{shard.count}.json") as part:
+                part.write_text(json.dumps({"count": shard.count}))
+        for block in self.blocks(shard):
+            for target in self._targets(block):
+                for part in target.parent.glob(f".{target.name}.*.part"):
+                    part.unlink(missing_ok=True)
+
+    def blocks(self, shard: Shard | None) -> list[Block]:
+        """Return the blocks of a job."""
+        return shard.of(self.plan.blocks) if shard else list(self.plan.blocks)
+
+    def report(self, block: Block) -> BlockReport | None:
+        """Return the report of a block, None if it is not complete."""
+        path, report = self._targets(block)
+        return read_report(report, path, block)
+
+    def job(self, block: Block) -> tuple[Any, ...]:
+        """Return the arguments of ``write_block``."""
+        path, report = self._targets(block)
+        return block, self.plan.schema.name, self.plan.seed, path, report
+
+    def _targets(self, block: Block) -> tuple[Path, Path]:
+        name = block.file_name(self._dataset)
+        return self.data / name, self._reports / f"{name}.json"
+
+    def require_blocks(self) -> list[BlockReport]:
+        """Return the reports of all blocks.
+
+        Raises:
+            DataError: blocks are missing; says which jobs have to run, if they ever did.
+        """
+        reports = {i: self.report(block) for i, block in enumerate(self.plan.blocks)}
+        missing = [i for i, report in reports.items() if report is None]
+        if not missing:
+            return [report for report in reports.values() if report is not None]
+        counts = {json.loads(path.read_text())["count"] for path in self._jobs.glob("*.json")}
+        if len(counts) == 1:
+            (count,) = counts
+            jobs = ", ".join(f"{i}/{count}" for i in sorted({i % count + 1 for i in missing}))
+            raise DataError(
+                f"{self.final}: shard(s) {jobs} are not finished; run mlpf build with --shard for each, "
+                "then --merge"
+            )
+        others = sorted(p.name for p in self._path.parent.glob(f"incomplete.{self.final.name}.*"))
+        begun = f"{len(missing)} of {len(reports)} blocks are missing"
+        if not counts:
+            begun = "no shard was built from these inputs with this seed and these fractions"
+            begun += f", only {', '.join(others)} from something else" if others else ""
+        raise DataError(f"{self.final}: {begun}; run mlpf build with --shard 1/n to n/n and the same inputs")
+
+    def publish(self) -> None:
+        """Give the data their final name, in place of an older version, and clean up."""
+        for part in self.data.glob(".*.part"):
+            part.unlink(missing_ok=True)
+        if self.final.exists():
+            replaced = self._path / "replaced"
+            shutil.rmtree(replaced, ignore_errors=True)
+            self.final.replace(replaced)
+        self.data.replace(self.final)
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove what is left of the work."""
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
 def run(
     dataset: str,
     data_dir: Path,
@@ -122,94 +230,118 @@ def run(
     overwrite: bool = False,
     split_seed: int = 0,
     split_fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    workers: int = 1,
+    shard: Shard | None = None,
+    merge: bool = False,
 ) -> BuildSummary:
-    """Build one dataset, or find that it was built from the same inputs before.
+    """Build one dataset, or a shard of it, or find that it was built from the same inputs before.
+
+    What an interrupted run finished is used by the next. Neither ``workers`` nor shards change the result.
 
     Args:
         dataset: recipe and config, e.g. ``clic_edm4hep/ttbar``.
         data_dir: the dataset goes to ``<data_dir>/<recipe>/<config>/<version>``.
         inputs: parquet files of ``mlpf postprocess``, directories or globs.
         overwrite: replace a finished version made from other inputs.
-        split_seed: seed of the split by file name.
+        split_seed: seed of the split by file name and of the order of events.
         split_fractions: share of train, valid, test; a split with fraction 0 is left out.
+        workers: processes.
+        shard: write the blocks of this job only; all jobs get the same other arguments.
+        merge: put together what the shards wrote.
 
     Raises:
-        DataError: unknown dataset, inputs that cannot be used, a split without events, or no space.
-        OutputExists: a finished version was made from other inputs or arguments.
+        DataError: unknown dataset, inputs that cannot be used, a split without events, missing shards, or
+            no space.
+        OutputExists: a finished version was made from other inputs or arguments, or another process is at
+            work.
+        MLPFError: a worker process was killed.
     """
     start = time.perf_counter()
     console = Console()
     builder_class, config = _load_recipe(dataset)
-    files = expand_inputs(inputs, ".parquet")
-    wanted = recipe(files, split_seed, split_fractions, builder_class.SCHEMA)
-    split_files(files, split_seed, split_fractions)  # fails now rather than after half of the work
+    files = expand_inputs(inputs, (".parquet",))
+    plan = plan_blocks(files, split_seed, split_fractions, builder_class.SCHEMA)
     folder = Path(data_dir) / builder_class.name / config
-    final = folder / str(builder_class.VERSION)
-
-    finished = _finished(final)
-    if finished and not overwrite:
-        difference = _difference(finished[0], wanted)
-        if difference:
-            raise OutputExists(
-                f"{final}: built before from something else ({difference}); use --overwrite to replace it"
-            )
-        console.print(f"{final} was built from the same inputs before: reused", markup=False, highlight=False)
-        summary = BuildSummary(final, finished[1], True, time.perf_counter() - start)
-    else:
-        try:
-            with console.status(f"build {dataset} from {len(files)} files"):
-                _build(builder_class, config, files, folder, final, split_seed, split_fractions)
-        except (OSError, RuntimeError) as error:  # the writer of array_record raises the latter
-            raise DataError(
-                f"{final}: cannot be written ({error}); free space or choose another --data-dir"
-            ) from error
-        done = _finished(final)
-        if done is None:
-            raise DataError(f"{final}: vanished while it was built; is another mlpf build running?")
-        summary = BuildSummary(final, done[1], False, time.perf_counter() - start)
+    version = str(builder_class.VERSION)
+    final = folder / version
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f".{version}.lock", str(final), shard):
+            finished = None if overwrite else _finished_before(final, plan)
+            work = _Work(folder, version, plan, builder_class.name)
+            if finished:
+                if shard is None:
+                    work.remove()  # left behind if a run was killed after its last step but one
+                console.print(
+                    f"{final} was built from the same inputs before: reused", markup=False, highlight=False
+                )
+                summary = BuildSummary(final, finished, True, time.perf_counter() - start)
+            else:
+                new_events = 0 if merge else _write_blocks(work, shard, workers, console)
+                if shard is None:
+                    _finish(work, builder_class, config)
+                events: Counter[str] = Counter()
+                for block in work.blocks(shard):
+                    events[block.split] += block.num_events
+                seconds = time.perf_counter() - start
+                summary = BuildSummary(final, dict(events), False, seconds, new_events, shard)
+    except OSError as error:
+        raise DataError(
+            f"{final}: cannot be written ({error}); free space or choose another --data-dir"
+        ) from error
     console.print(_table(dataset, summary))
     return summary
 
 
-def _build(
-    builder_class: type[Any],
-    config: str,
-    files: Sequence[Path],
-    folder: Path,
-    final: Path,
-    split_seed: int,
-    split_fractions: Sequence[float],
-) -> None:
-    """Build beside the final folder and rename: the version exists completely or not at all."""
-    import tensorflow_datasets as tfds
+def _finished_before(final: Path, plan: BuildPlan) -> dict[str, int] | None:
+    """Return the events per split of a finished version, None if there is none.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob("incomplete.*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    work = folder / f"incomplete.{os.getpid()}"
-    tfds.disable_progress_bar()
-    try:
-        builder = builder_class(
-            config=config, data_dir=work, inputs=files, split_seed=split_seed, split_fractions=split_fractions
+    Raises:
+        OutputExists: it was made from something else.
+    """
+    finished = _finished(final)
+    if finished is None:
+        return None
+    description = plan.description
+    wanted = recipe(plan.files, plan.seed, description["split_fractions"], plan.schema)
+    difference = _difference(finished[0], wanted)
+    if difference:
+        raise OutputExists(
+            f"{final}: built before from something else ({difference}); use --overwrite to replace it"
         )
-        # TFDS talks of downloads and of the temporary folder; neither helps.
-        with redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(download_dir=work / "downloads")
-        built = work / builder_class.name / config / final.name
-        if final.exists():
-            final.replace(work / "replaced")
-        built.replace(final)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    return finished[1]
+
+
+def _write_blocks(work: _Work, shard: Shard | None, workers: int, console: Console) -> int:
+    """Write the blocks of a job that are not there yet; return the number of events written."""
+    work.prepare(shard)
+    blocks = [block for block in work.blocks(shard) if work.report(block) is None]
+    blocks.sort(key=lambda block: -block.num_events)  # a large one at the end would keep others waiting
+    names = [block.file_name("") for block in blocks]
+    jobs = run_jobs(write_block, [work.job(block) for block in blocks], names, workers)
+    return sum(track(jobs, "build", total=len(blocks), console=console, disable=not console.is_terminal))
+
+
+def _finish(work: _Work, builder_class: type[Any], config: str) -> None:
+    """Make one dataset of the finished blocks."""
+    reports = work.require_blocks()
+    builder = builder_class(config=config, data_dir=work.data / "unused")
+    write_description(builder.info, work.plan, reports, work.data)
+    work.publish()
 
 
 def _table(dataset: str, summary: BuildSummary) -> Table:
-    table = Table(dataset, "events")
+    what = f"{dataset}, shard {summary.shard}" if summary.shard else dataset
+    table = Table(what, "events")
     for name, count in summary.events.items():
         table.add_row(name, str(count))
     total = sum(summary.events.values())
     table.add_row("all", str(total))
     if not summary.reused and summary.wall_seconds > 0:
-        table.add_row("events per second", f"{total / summary.wall_seconds:.0f}")
-    table.add_row("written to", str(summary.path))
+        table.add_row("written now", str(summary.new_events))
+        table.add_row("events per second", f"{summary.new_events / summary.wall_seconds:.0f}")
+    if summary.shard:
+        table.add_row("next", "when all shards are there: the same command with --merge")
+    else:
+        table.add_row("written to", str(summary.path))
     return table

@@ -156,7 +156,7 @@ def run(
     """
     start = time.perf_counter()
     console = Console()
-    sources = expand_inputs(inputs, ".root")
+    sources = expand_inputs(inputs, (".root",))
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mlpf.config.schema import DatasetSourceConfig
+from mlpf.data import shards
 from mlpf.data.event import read_events
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
@@ -86,7 +87,8 @@ def test_metadata_tell_columns_units_and_provenance(data_dir):
 
 def test_same_inputs_are_reused_and_others_need_overwrite(parquet, data_dir, tmp_path):
     data, version = copy_of(data_dir, tmp_path)
-    (version.parent / "incomplete.1").mkdir()
+    stale = version.parent / "incomplete.1.0.0.0123456789abcdef"
+    stale.mkdir()
     arguments = {"split_seed": SEED, "split_fractions": FRACTIONS}
     assert build.run(NAME, data, [parquet], **arguments).reused
     with pytest.raises(OutputExists, match=r"split_fractions was .* use --overwrite"):
@@ -96,7 +98,8 @@ def test_same_inputs_are_reused_and_others_need_overwrite(parquet, data_dir, tmp
         build.run(NAME, data, fewer, **arguments)
     summary = build.run(NAME, data, fewer, split_fractions=(1.0, 0.0, 0.0), overwrite=True)
     assert summary.events == {"train": 2 * (NUM_FILES - 1)}
-    assert [p.name for p in version.parent.iterdir()] == ["1.0.0"]
+    assert not stale.exists()
+    assert sorted(p.name for p in version.parent.iterdir()) == [".1.0.0.lock", "1.0.0"]
     with pytest.raises(DataError, match="no split 'valid', it has train"):
         open_split(NAME, source(data), "valid")
 
@@ -118,16 +121,14 @@ def test_unknown_datasets_list_those_known(parquet, tmp_path, dataset, message):
 
 
 def test_a_failing_write_leaves_nothing_under_the_final_name(parquet, tmp_path, monkeypatch):
-    import mlpf.data.builder as recipes
-
-    def full(path):
+    def full(*arguments):
         raise OSError(28, "No space left on device")
-        yield path
 
-    monkeypatch.setattr(recipes, "examples", full)
-    with pytest.raises(DataError, match="No space left"):
+    monkeypatch.setattr(shards, "serialize", full)
+    with pytest.raises(DataError, match=r"No space left on device.*free space or choose another --data-dir"):
         build.run(NAME, tmp_path, [parquet], split_fractions=(1.0, 0.0, 0.0))
-    assert list((tmp_path / NAME).iterdir()) == []
+    assert not (tmp_path / NAME / "1.0.0").exists()
+    assert list((tmp_path / NAME).glob("incomplete.*/*/*")) == []
 
 
 def test_a_dataset_not_built_names_the_command(tmp_path):

@@ -20,6 +20,11 @@ def jets_at(*events: list[tuple[float, float, float]]) -> Jets:
     return Jets(counts, flat[:, 0], flat[:, 1], flat[:, 2], flat[:, 0] * np.cosh(flat[:, 1]))
 
 
+def index_of(pt, eta, phi, energy, algorithm="ee_genkt") -> np.ndarray:
+    """Jet of each particle of a single event."""
+    return jet_index(np.array([len(pt)]), pt, eta, phi, energy, algorithm)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_two_back_to_back_pairs_make_two_jets_with_summed_momenta(algorithm):
     pt = np.array([30.0, 10.0, 25.0, 12.0])
@@ -32,14 +37,14 @@ def test_two_back_to_back_pairs_make_two_jets_with_summed_momenta(algorithm):
     assert jets.energy.tolist() == pytest.approx([40.0, 37.0], abs=1e-9)
     assert jets.phi[0] == pytest.approx(np.arctan2(py, px), abs=1e-9)
     assert abs(jets.phi[1]) > 3.0
-    assert jet_index(pt, eta, phi, pt, algorithm).tolist() == [1, 1, 2, 2]
+    assert index_of(pt, eta, phi, pt, algorithm).tolist() == [1, 1, 2, 2]
 
 
 def test_soft_particle_far_from_the_jets_is_in_no_jet():
     pt = np.array([2.0, 8.0, 50.0])
     eta = np.array([0.0, 2.0, -2.0])
     phi = np.array([1.5, 0.0, 3.0])
-    assert jet_index(pt, eta, phi, pt * np.cosh(eta)).tolist() == [0, 2, 1]
+    assert index_of(pt, eta, phi, pt * np.cosh(eta)).tolist() == [0, 2, 1]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -50,7 +55,7 @@ def test_momenta_of_the_particles_of_each_jet_sum_to_the_jet(algorithm):
     first = 0
     for event, number in zip(events, jets.counts, strict=True):
         pt, eta, phi, energy = event
-        index = jet_index(pt, eta, phi, energy, algorithm)
+        index = index_of(pt, eta, phi, energy, algorithm)
         assert index.max(initial=0) == number
         for rank in range(1, number + 1):
             jet, members = first + rank - 1, index == rank
@@ -67,6 +72,9 @@ def test_events_do_not_leak_into_each_other():
     rng = np.random.default_rng(4)
     events = [random_event(rng, number) for number in (30, 50, 20)]
     together = cluster_jets(*zip(*events, strict=True))
+    flat = [np.concatenate(column) for column in zip(*events, strict=True)]
+    index = jet_index(np.array([len(event[0]) for event in events]), *flat)
+    np.testing.assert_array_equal(index, np.concatenate([index_of(*event) for event in events]))
     alone = [cluster_jets(*[[column] for column in event]) for event in events]
     assert together.counts.tolist() == [len(jets) for jets in alone]
     np.testing.assert_array_equal(together.pt, np.concatenate([jets.pt for jets in alone]))
@@ -78,7 +86,7 @@ def test_particles_without_energy_or_with_nan_are_left_out():
     zero = np.zeros(4)
     jets = cluster_jets([pt], [zero], [zero], [energy])
     assert jets.pt.tolist() == pytest.approx([20.0], abs=1e-9)  # float64 trigonometry
-    assert jet_index(pt, zero, zero, energy).tolist() == [1, 0, 0, 0]
+    assert index_of(pt, zero, zero, energy).tolist() == [1, 0, 0, 0]
 
 
 def test_no_particles_give_no_jets():
@@ -88,7 +96,7 @@ def test_no_particles_give_no_jets():
         0,
     ]
     assert len(cluster_flat_jets(np.zeros(0, np.int64), empty, empty, empty, empty)) == 0
-    assert jet_index(empty, empty, empty, empty).tolist() == []
+    assert index_of(empty, empty, empty, empty).tolist() == []
 
 
 def test_unknown_algorithm_and_ragged_columns_are_errors():
