@@ -1,8 +1,8 @@
 """Published Delphes events: pickles of features, targets and candidates -> prepared events.
 
 Layout: a dictionary of ``X``, ``ygen`` and ``ycand``, each a list with one float64 array per event, of 12, 7
-and 7 columns; element types and order of columns are those of ``mlpf.physics.features``. What the published files
-leave out or get wrong is repaired here; docs/delphes.md lists it.
+and 7 columns; element types and order of columns are those of ``mlpf.physics.features``. What the published
+files leave out or get wrong is repaired here; docs/delphes.md lists it.
 """
 
 from collections.abc import Iterator

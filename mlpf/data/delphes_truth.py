@@ -118,7 +118,7 @@ def _tower_targets(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]
     size = len(TOWER_LABELS)
     shares = np.bincount(tower * size + species, energy, minlength=num * size).reshape(num, size)
     winner = np.argmax(shares, axis=1)
-    sums: list[FloatArray] = [np.bincount(tower, v, minlength=num) for v in (px, py, pz, energy)]  # type: ignore[misc]
+    sums = [np.bincount(tower, v, num).astype(np.float64) for v in (px, py, pz, energy)]
     charge = _leading_charge(raw, tower, particle, energy, species == winner[tower])
 
     filled = np.bincount(tower, minlength=num) > 0
