@@ -22,6 +22,7 @@ def cli() -> None:
 
 
 for command in (
+    data.download,
     data.simulate,
     data.postprocess,
     data.build,

@@ -59,3 +59,28 @@ def build(dataset: str, data_dir: Path, inputs: tuple[str, ...], **options: Any)
     from mlpf.workflows import build as workflow
 
     workflow.run(dataset, data_dir, inputs, **options)
+
+
+@click.command()
+@click.argument("samples", nargs=-1, metavar="[SAMPLE]...")
+@click.option("-o", "--output", type=PATH, help="Directory; each sample gets a folder in it.")
+@click.option("--list", "list_samples", is_flag=True, help="Print the table of samples.")
+@click.option("--record", help="Take the files from this record; SAMPLE may then be globs of file names.")
+@click.option("--max-files", type=click.IntRange(1), help="Most files of each sample.")
+@click.option("--dry-run", is_flag=True, help="Print what would be fetched.")
+@click.option("-j", "--workers", type=click.IntRange(1, 4), default=2, help="Files at the same time.")
+@click.option("--api", default="https://zenodo.org/api", help="Address of the archive or of a mirror.")
+def download(
+    samples: tuple[str, ...], output: Path | None, list_samples: bool, record: str | None, **options: Any
+) -> None:
+    """Fetch public SAMPLEs of events; interrupted downloads continue where they ended."""
+    if not list_samples and not samples and record is None:
+        raise click.UsageError("name a SAMPLE; mlpf download --list shows them")
+    if not list_samples and output is None:
+        raise click.UsageError("give the directory with -o")
+    from mlpf.workflows import download as workflow
+
+    if list_samples or output is None:
+        workflow.print_samples()
+    else:
+        workflow.run(samples, output, record=record, **options)

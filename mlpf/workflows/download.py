@@ -1,0 +1,315 @@
+"""Public records -> files in a directory, resumed, checked, and fetched once."""
+
+import difflib
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Column, Table
+
+from mlpf.data.records import API, SAMPLES, Sample, in_order, list_record, remote_file
+from mlpf.data.transfer import Client, Place, RemoteFile, resumable_bytes
+from mlpf.errors import DataError
+from mlpf.locking import locked
+
+# Parts, notes and the lock are kept apart, so that the folders of samples hold finished files only.
+STATE_FOLDER = ".download"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to fetch.
+
+    Attributes:
+        folder: name of the folder below the output directory.
+        file: what to fetch.
+        place: where to.
+    """
+
+    folder: str
+    file: RemoteFile
+    place: Place
+
+    @property
+    def bytes_there(self) -> int:
+        """Bytes that need not be fetched, as far as sizes tell."""
+        if self.place.final.is_file() and self.place.final.stat().st_size == self.file.size:
+            return self.file.size
+        return resumable_bytes(self.file, self.place)
+
+
+@dataclass(frozen=True)
+class DownloadSummary:
+    """What became of the files.
+
+    Attributes:
+        fetched: files that arrived now.
+        reused: files that were there, with the right checksum.
+        failures: one line for each file that is not there.
+        num_bytes: size of all files that are there.
+        wall_seconds: time of this run.
+    """
+
+    fetched: tuple[Path, ...]
+    reused: tuple[Path, ...]
+    failures: tuple[str, ...]
+    num_bytes: int
+    wall_seconds: float
+
+
+def print_samples() -> None:
+    """Print the table of samples."""
+    table = Table(Column("sample", no_wrap=True), "record", "content")
+    for sample in SAMPLES.values():
+        table.add_row(sample.name, sample.record, sample.content)
+    Console().print(table)
+
+
+def run(
+    samples: Sequence[str],
+    output: Path,
+    *,
+    record: str | None = None,
+    max_files: int | None = None,
+    dry_run: bool = False,
+    workers: int = 2,
+    api: str = API,
+    sleep: Callable[[float], object] | None = None,
+) -> DownloadSummary | None:
+    """Fetch the files of samples into ``<output>/<sample>/``.
+
+    Args:
+        samples: names of ``SAMPLES``; with ``record`` also globs of its file names, none for all files.
+        output: directory.
+        record: take the files from this record, into ``<output>/record_<number>/`` if given by a glob.
+        max_files: most files of each sample.
+        dry_run: print what would be fetched and fetch nothing.
+        workers: files under way at the same time.
+        api: base address of the archive.
+        sleep: waits that many seconds between attempts.
+
+    Returns:
+        What became of the files, None for a dry run.
+
+    Raises:
+        DataError: unknown sample, no such files, archive not reachable, no space, or a file that could not
+            be fetched after the others were.
+        OutputExists: another download into the directory is at work.
+    """
+    start = time.perf_counter()
+    console = Console()
+    stop = threading.Event()
+
+    def client() -> Client:
+        return Client(not api.startswith("http://"), sleep or stop.wait, stop)
+
+    chosen = _selections(samples, record)
+    with console.status("asking the archive"), client() as session:
+        jobs, failures = _plan(chosen, Path(output), session, api, max_files)
+    num_files = len(jobs) + len(failures)
+    if dry_run:
+        console.print(_plan_table(jobs, Path(output)))
+        _warn(console, failures)
+        return None
+    with _only_download(Path(output)):
+        _require_space(jobs, Path(output))
+        _warn(console, failures)
+        fetched: list[Job] = []
+        reused: list[Job] = []
+        for job, error, new in _in_threads(jobs, workers, client, stop, console):
+            if error:
+                failures.append(error)
+                _warn(console, [error])
+            else:
+                (fetched if new else reused).append(job)
+    summary = DownloadSummary(
+        tuple(sorted(job.place.final for job in fetched)),
+        tuple(sorted(job.place.final for job in reused)),
+        tuple(failures),
+        sum(job.file.size for job in (*fetched, *reused)),
+        time.perf_counter() - start,
+    )
+    console.print(_summary_table(fetched, reused, summary, Path(output)))
+    if failures:
+        raise DataError(
+            f"{output}: {len(failures)} of {num_files} files failed; "
+            "run the same command again to fetch what is missing"
+        )
+    return summary
+
+
+def _selections(samples: Sequence[str], record: str | None) -> list[Sample]:
+    """Turn what the user named into samples; what is no name is a glob if a record is given."""
+    if record is None:
+        for name in samples:
+            if name not in SAMPLES:
+                close = difflib.get_close_matches(name, SAMPLES, n=1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                raise DataError(f"{name}: no such sample; {hint}mlpf download --list shows them all")
+        return [SAMPLES[name] for name in dict.fromkeys(samples)]
+    chosen = []
+    for name in dict.fromkeys(samples or ("*",)):
+        known = SAMPLES.get(name)
+        folder, patterns = (name, known.patterns) if known else (f"record_{record}", (name,))
+        chosen.append(Sample(folder, record, patterns, known.excluded if known else (), name))
+    return chosen
+
+
+def _plan(
+    samples: Sequence[Sample], output: Path, client: Client, api: str, max_files: int | None
+) -> tuple[list[Job], list[str]]:
+    """Ask the archive; return what to fetch and what cannot be."""
+    records: dict[str, list[dict[str, Any]]] = {}
+    jobs: dict[Path, Job] = {}
+    failures: list[str] = []
+    for sample in samples:
+        if sample.record not in records:
+            records[sample.record] = in_order(list_record(client, api, sample.record))
+        listed = records[sample.record]
+        entries = [entry for entry in listed if sample.holds(entry["key"])][:max_files]
+        if not entries:
+            raise DataError(_nothing(sample, listed))
+        for entry in entries:
+            try:
+                job = _job(sample.name, remote_file(entry), output)
+            except DataError as error:
+                failures.append(str(error))
+                continue
+            if jobs.setdefault(job.place.final, job).file != job.file:
+                failures.append(f"{entry['listed_at']}: two different files {job.file.name!r}; report it")
+    return list(jobs.values()), failures
+
+
+def _nothing(sample: Sample, listed: Sequence[dict[str, Any]]) -> str:
+    globs = " ".join(sample.patterns)
+    names = ", ".join(repr(entry["key"][:80]) for entry in listed[:5])
+    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return (
+        f"{sample.name}: no file of record {sample.record} matches {globs}; the record has "
+        f"{names or 'no files'}{more}; choose with mlpf download --record {sample.record} 'GLOB'"
+    )
+
+
+def _job(folder: str, file: RemoteFile, output: Path) -> Job:
+    """Say where a file goes.
+
+    Raises:
+        DataError: a link in the output directory leads out of it.
+    """
+    final, state = output / folder / file.name, output / STATE_FOLDER / folder
+    if not final.resolve().is_relative_to(output.resolve()):
+        raise DataError(f"{final}: leads out of {output} through a link; remove the link")
+    return Job(folder, file, Place(final, state / f"{file.name}.part", state / f"{file.name}.json"))
+
+
+@contextmanager
+def _only_download(output: Path) -> Iterator[None]:
+    """Keep other downloads out of the directory."""
+    state = output / STATE_FOLDER
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{output}: not usable as output directory ({error}); choose another") from error
+    with locked(state / "lock", str(output)):
+        yield
+
+
+def _require_space(jobs: Sequence[Job], output: Path) -> None:
+    needed = sum(job.file.size - job.bytes_there for job in jobs)
+    free = shutil.disk_usage(output).free
+    if needed > free:
+        raise DataError(
+            f"{output}: {decimal(needed)} to fetch, {decimal(free)} free; "
+            "free space, choose another directory or fetch fewer with --max-files"
+        )
+
+
+def _in_threads(
+    jobs: Sequence[Job],
+    workers: int,
+    client: Callable[[], Client],
+    stop: threading.Event,
+    console: Console,
+) -> Iterator[tuple[Job, str, bool]]:
+    """Fetch; yield each job with its error, empty if none, and whether it was fetched now."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        everything = progress.add_task("all files", total=sum(job.file.size for job in jobs))
+
+        def fetch(job: Job) -> bool:
+            task = progress.add_task(Path(job.file.name).name, total=job.file.size)
+            before = 0
+
+            def report(position: int) -> None:
+                nonlocal before
+                progress.update(task, completed=position)
+                progress.advance(everything, position - before)
+                before = position
+
+            try:
+                with client() as session:
+                    new = session.fetch(job.file, job.place, report)
+                report(job.file.size)
+                return new
+            finally:
+                progress.remove_task(task)
+
+        with ThreadPoolExecutor(workers) as pool:
+            futures = {pool.submit(fetch, job): job for job in jobs}
+            try:
+                for future in as_completed(futures):
+                    error = future.exception()
+                    if error is not None and not isinstance(error, DataError):
+                        raise error
+                    yield futures[future], str(error or ""), error is None and future.result()
+            except BaseException:
+                # An interrupt: what has arrived stays, the rest is not begun.
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _warn(console: Console, failures: Sequence[str]) -> None:
+    for failure in failures:
+        console.print(f"failed {failure}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+
+
+def _plan_table(jobs: Sequence[Job], output: Path) -> Table:
+    table = Table(Column("file", overflow="fold"), "size", "to fetch")
+    for job in jobs:
+        table.add_row(
+            f"{job.folder}/{job.file.name}",
+            decimal(job.file.size),
+            decimal(job.file.size - job.bytes_there),
+        )
+    existing = next(path for path in (output.absolute(), *output.absolute().parents) if path.is_dir())
+    total = sum(job.file.size for job in jobs)
+    missing = total - sum(job.bytes_there for job in jobs)
+    table.add_section()
+    table.add_row(f"{len(jobs)} files", decimal(total), decimal(missing))
+    table.add_row(f"free at {existing}", "", decimal(shutil.disk_usage(existing).free))
+    return table
+
+
+def _summary_table(
+    fetched: Sequence[Job], reused: Sequence[Job], summary: DownloadSummary, output: Path
+) -> Table:
+    table = Table(Column("download", overflow="fold"), "files", "size")
+    counts: dict[str, Sequence[Job]] = {"fetched": fetched, "were there": reused}
+    for name, jobs in counts.items():
+        for folder, count in sorted(Counter(job.folder for job in jobs).items()):
+            size = sum(job.file.size for job in jobs if job.folder == folder)
+            table.add_row(f"{folder}: {name}", str(count), decimal(size))
+    table.add_row("failed", str(len(summary.failures)), "")
+    table.add_row("in " + str(output), str(len(fetched) + len(reused)), decimal(summary.num_bytes))
+    return table
