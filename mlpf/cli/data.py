@@ -15,6 +15,12 @@ from mlpf.cli.options import PATH, Fractions, overwrite_option, workers_option
 @click.option("--events-per-file", type=click.IntRange(1), default=100, help="Events per file.")
 @click.option("--first-event", type=click.IntRange(0), default=0, help="Number of the first event.")
 @click.option("--seed", type=click.IntRange(0), default=1, help="Seed; the same seed gives the same events.")
+@click.option(
+    "--layout",
+    type=click.Choice(["old", "new", "rntuple"]),
+    default="old",
+    help="podio 0.16 (as the published files), podio 1.1, or podio 1.1 as RNTuple; the events are the same.",
+)
 @workers_option
 @overwrite_option
 def simulate(sample: str, num_events: int, output: Path, **options: Any) -> None:

@@ -38,7 +38,8 @@ class FileDescription:
         num_events: events in the file.
         id_table: where the ids of collections come from; empty if they are not known.
         leaves: table -> column -> leaf.
-        absent: table -> columns that are not there and become 0.
+        absent: table -> columns that are not there and, unless another leaf holds them, become 0.
+        absent_hits: hit collections that are not there and count as empty.
         missing: what is needed and not there; empty if the file can be converted.
         collections: all collections with data of their own.
         look_alikes: table -> collections of other names that have the same members.
@@ -50,6 +51,7 @@ class FileDescription:
     id_table: str
     leaves: dict[str, dict[str, str]]
     absent: dict[str, tuple[str, ...]]
+    absent_hits: tuple[str, ...]
     missing: tuple[str, ...]
     collections: tuple[str, ...]
     look_alikes: dict[str, list[str]]
@@ -76,6 +78,7 @@ def describe(path: Path) -> FileDescription:
         id_table=id_table,
         leaves={name: dict(t.leaves) for name, t in found.tables.items()},
         absent={name: tuple(t.zeros) for name, t in found.tables.items() if t.zeros},
+        absent_hits=tuple(name for name in HIT_SYSTEMS if name not in found.tables),
         missing=tuple(found.missing),
         collections=tuple(collection_names(events.leaves)),
         look_alikes=look_alikes(events.leaves),
@@ -123,6 +126,7 @@ class _Reader:
         self.events = events
         self.layout = find_layout(events.leaves)
         _check_complete(events, self.layout)
+        events.select({leaf for table in self.layout.tables.values() for leaf in table.leaves.values()})
         with readable_errors(events.path):
             table, _ = read_id_table(file)
         self.ids = collection_ids(
@@ -155,11 +159,11 @@ class _Chunk:
         candidates = self.table("candidates")
         raw = RawEvents(
             number=np.arange(self.start, self.stop),
-            particles=particles,
-            tracks=tracks,
-            clusters=clusters,
+            particles=_without_ranges(particles),
+            tracks=_without_ranges(tracks),
+            clusters=_without_ranges(clusters),
             hits=hits,
-            candidates=candidates,
+            candidates=_without_ranges(candidates),
             cluster_hits=self.cluster_hits(clusters, hit_rows),
             track_particles=self.track_links(tracks, particles),
             hit_particles=self.hit_links(hit_rows, particles),
@@ -231,7 +235,7 @@ class _Chunk:
     def tracks(self) -> Table:
         """Read tracks with the parameters of their first state, the one at the interaction point."""
         absent = self.layout.tables["tracks"].zeros
-        by_place = "radiusOfInnermostHit" in absent and "state places" in self.layout.tables
+        by_place = "state places" in self.layout.tables
         tracks = self.table("tracks", *(["state ranges"] if by_place else []), count_zeros=False)
         states = self.table("track states", *(["state places"] if by_place else []))
         lacking = {column: np.ones(len(tracks), dtype=bool) for column in absent}
@@ -239,7 +243,7 @@ class _Chunk:
         if by_place:
             columns["radiusOfInnermostHit"] = self.innermost_radius(tracks, states)
             lacking["radiusOfInnermostHit"] = columns["radiusOfInnermostHit"] == 0
-        if "dEdx" in absent and "dE/dx" in self.layout.tables:
+        if "dE/dx" in self.layout.tables:
             dedx = self.table("dE/dx")
             rows = rows_of(dedx.event, dedx["track"], tracks, self.counters)
             known = rows >= 0
@@ -319,6 +323,12 @@ class _Chunk:
         rows, chosen = self.expanded(candidates, kind, self.table(f"candidate {kind}"))
         target = rows_of(candidates.event[rows], chosen["index"], elements, self.counters)
         return link(rows, target, np.ones(len(rows)))
+
+
+def _without_ranges(table: Table) -> Table:
+    """Leave out the columns that only lead to relations."""
+    columns = {n: v for n, v in table.columns.items() if not n.endswith(("_begin", "_end"))}
+    return Table(columns, table.offsets)
 
 
 def _mark_numbers(raw: RawEvents) -> None:

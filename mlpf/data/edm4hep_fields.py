@@ -64,10 +64,6 @@ def _reference(number: int, *names: str, collection: str = "") -> Columns:
     return columns
 
 
-def _state(name: str, integer: bool = False, zeros: str = "") -> Column:
-    return Column((f"{{}}_1.{name}", f"_{{}}_trackStates.{name}"), integer, zeros)
-
-
 def _link(source: str, **kwargs: str) -> Columns:
     """A weighted link: ends are called rec and sim up to EDM4hep 0.10, from and to afterwards."""
     first, second = _reference(0, "from", "rec", **kwargs), _reference(1, "to", "sim")
@@ -77,6 +73,8 @@ def _link(source: str, **kwargs: str) -> Columns:
 _PARTICLE = {**_members("charge", "mass"), **_vector("momentum", "p")}
 STATE_NAMES = ("tanLambda", "D0", "phi", "omega", "Z0", "time")
 _REFITTED = "SiTracks_Refitted"
+# Older productions keep the states of the unrefitted tracks only.
+_STATES = (f"{_REFITTED}_1", f"_{_REFITTED}_trackStates", "SiTracks_1")
 
 # Concatenated in this (alphabetical) order within each event.
 HIT_SYSTEMS = {
@@ -128,13 +126,13 @@ GROUPS: tuple[Group, ...] = (
             }
         },
     ),
-    # Older productions keep the states of the unrefitted tracks only; EDM4hep 0.4 has no time.
+    # EDM4hep 0.4 has no time.
     Group(
-        (_REFITTED, "SiTracks"),
+        _STATES,
         {
             "track states": {
-                name: _state(name, zeros="tracks without time" if name == "time" else "")
-                for name in STATE_NAMES
+                **_members(*(name for name in STATE_NAMES if name != "time")),
+                **_members("time", zeros="tracks without time"),
             }
         },
     ),
@@ -152,13 +150,17 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         (_REFITTED,),
+        {"state ranges": _members("trackStates_begin", "trackStates_end", integer=True)},
+        optional=True,
+    ),
+    Group(
+        _STATES,
         {
-            "state ranges": _members("trackStates_begin", "trackStates_end", integer=True),
             "state places": {
-                "location": _state("location", integer=True),
-                "x": _state("referencePoint.x"),
-                "y": _state("referencePoint.y"),
-            },
+                **_members("location", integer=True),
+                "x": Column(("{}.referencePoint.x",)),
+                "y": Column(("{}.referencePoint.y",)),
+            }
         },
         optional=True,
     ),

@@ -28,21 +28,17 @@ class FoundLayout:
     Attributes:
         tables: name of the table -> its leaves.
         missing: what is needed and not there, each as a text.
+        old_references: relations are called by number, as podio did up to 0.16.
     """
 
     tables: dict[str, FoundTable] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    old_references: bool = False
 
     @property
     def hit_collections(self) -> list[str]:
         """Hit collections that the file has, in the order in which they are concatenated."""
         return [name for name in HIT_SYSTEMS if name in self.tables]
-
-    @property
-    def old_references(self) -> bool:
-        """Whether relations are called by number, as podio did up to 0.16."""
-        leaves = [leaf for table in self.tables.values() for leaf in table.leaves.values()]
-        return any("#" in leaf.split(".")[0] for leaf in leaves)
 
 
 def _leaf(column: Column, collection: str, leaves: Collection[str]) -> str | None:
@@ -85,6 +81,17 @@ def _missing(group: Group, collection: str, tables: dict[str, FoundTable]) -> li
     return texts
 
 
+def _drop_replacements(layout: FoundLayout) -> None:
+    """Leave out tables that stand in for leaves of tracks which are there, and those of no use alone."""
+    known = layout.tables["tracks"].leaves if "tracks" in layout.tables else {}
+    places = {"state ranges", "state places"}
+    if "radiusOfInnermostHit" in known or not places <= set(layout.tables):
+        for name in places:
+            layout.tables.pop(name, None)
+    if "dEdx" in known:
+        layout.tables.pop("dE/dx", None)
+
+
 def find_layout(leaves: Collection[str]) -> FoundLayout:
     """Find the leaf of every column.
 
@@ -94,7 +101,7 @@ def find_layout(leaves: Collection[str]) -> FoundLayout:
     Returns:
         The leaves found, and what is missing. Optional groups that are incomplete are left out.
     """
-    layout = FoundLayout()
+    layout = FoundLayout(old_references=any("#" in leaf.split(".")[0] for leaf in leaves))
     for group in GROUPS:
         tried = {
             collection: {
@@ -110,15 +117,16 @@ def find_layout(leaves: Collection[str]) -> FoundLayout:
             layout.tables |= tried[best]
         elif not group.optional or (set(group.tables) <= set(HIT_SYSTEMS) and num_found[best]):
             layout.missing += lacks[best]
+    _drop_replacements(layout)
     if not layout.hit_collections and not any(m.split(".")[0] in HIT_SYSTEMS for m in layout.missing):
         layout.missing.append(f"hits (one of {', '.join(HIT_SYSTEMS)} at least)")
     return layout
 
 
 def collection_names(leaves: Collection[str]) -> list[str]:
-    """Return the collections with data of their own, without relations and vector members, sorted."""
+    """Return the collections with data of their own, without relations and subsets, sorted."""
     names = {leaf.split(".")[0] for leaf in leaves if "." in leaf}
-    return sorted(name for name in names if "#" not in name and not name.startswith("_"))
+    return sorted(n for n in names if "#" not in n and not n.startswith("_") and not n.endswith("_objIdx"))
 
 
 def look_alikes(leaves: Collection[str]) -> dict[str, list[str]]:
@@ -138,4 +146,6 @@ def look_alikes(leaves: Collection[str]) -> dict[str, list[str]]:
         name: [c for c in others if not _lacking(tables[name], _find_table(tables[name], c, leaves))]
         for name in ("particles", "tracks", "clusters", "hits", "candidates")
     }
+    # Clusters have all that a hit needs, and more.
+    alike["hits"] = [c for c in alike["hits"] if c not in alike["clusters"]]
     return {name: found for name, found in alike.items() if found}

@@ -3,7 +3,7 @@
 import difflib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mlpf.errors import MLPFError, OutputExists
 from mlpf.simulation.detector import CLIC
+from mlpf.simulation.edm4hep_layouts import LayoutName
 from mlpf.simulation.edm4hep_writer import Provenance, read_provenance, write_events
 from mlpf.simulation.event import simulate_event
 from mlpf.simulation.generator import SAMPLES, Generator
@@ -61,6 +62,7 @@ def run(
     events_per_file: int = 100,
     seed: int = 1,
     first_event: int = 0,
+    layout: LayoutName = "old",
     workers: int = 1,
     overwrite: bool = False,
 ) -> list[Path]:
@@ -76,6 +78,7 @@ def run(
         events_per_file: the last file may hold fewer.
         seed: seed of the sample.
         first_event: number of the first event.
+        layout: how the files are laid out; the events are the same in all.
         workers: processes.
         overwrite: replace files that exist.
 
@@ -84,10 +87,11 @@ def run(
 
     Raises:
         MLPFError: unknown sample, or a file cannot be written.
-        OutputExists: a file of that name holds other events.
+        OutputExists: a file of that name holds other events, or the same in another layout.
         MissingDependency: the generator is not installed.
     """
-    tasks = _plan(sample, num_events, Path(output), events_per_file, seed, first_event)
+    wanted = Provenance(sample, seed, first_event, num_events, layout)
+    tasks = _plan(wanted, Path(output), events_per_file)
     todo = tasks if overwrite else [task for task in tasks if not _is_done(task)]
     start = time.perf_counter()
     total = _run_all(todo, workers, num_events)
@@ -95,21 +99,20 @@ def run(
     return [task.path for task in tasks]
 
 
-def _plan(
-    sample: str, num_events: int, output: Path, events_per_file: int, seed: int, first_event: int
-) -> list[FileTask]:
-    """Split the events into files."""
+def _plan(wanted: Provenance, output: Path, events_per_file: int) -> list[FileTask]:
+    """Split the events of a run into files."""
+    sample = wanted.sample
     if sample not in SAMPLES:
         near = difflib.get_close_matches(sample, SAMPLES, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise MLPFError(f"no sample {sample!r}; {hint}Samples are {', '.join(SAMPLES)}")
     name, first_file = SAMPLES[sample].directory, SAMPLES[sample].first_file_seed
     tasks = []
-    for offset in range(0, num_events, events_per_file):
-        begin = first_event + offset
+    for offset in range(0, wanted.num_events, events_per_file):
+        begin = wanted.first_event + offset
         path = output / f"reco_{name}_{first_file + begin // events_per_file}.root"
-        size = min(events_per_file, num_events - offset)
-        tasks.append(FileTask(path, Provenance(sample, seed, begin, size)))
+        size = min(events_per_file, wanted.num_events - offset)
+        tasks.append(FileTask(path, replace(wanted, first_event=begin, num_events=size)))
     return tasks
 
 
@@ -133,7 +136,8 @@ def _is_done(task: FileTask) -> bool:
 
 def _describe(provenance: Provenance) -> str:
     last = provenance.first_event + provenance.num_events - 1
-    return f"{provenance.sample} events {provenance.first_event} to {last} of seed {provenance.seed}"
+    events = f"events {provenance.first_event} to {last} of seed {provenance.seed}"
+    return f"{provenance.sample} (layout {provenance.layout}) {events}"
 
 
 def _run_all(tasks: list[FileTask], workers: int, num_events: int) -> FileSummary:
