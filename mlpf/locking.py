@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,3 +154,16 @@ def _refused(what: str, owner: dict[str, Any]) -> OutputExists:
     return OutputExists(
         f"{what}: {who} is at work there; wait until it ends, end it, or choose another output"
     )
+
+
+def remove_stale_parts(folder: Path, names: Collection[str]) -> None:
+    """Remove temporary files that ``atomic_write`` left for some names when its process was killed.
+
+    Args:
+        folder: where they are.
+        names: final names that nobody else writes now, because the caller holds the lock.
+    """
+    for part in folder.glob(".*.part"):
+        final, _, _process_id = part.stem.removeprefix(".").rpartition(".")
+        if final in names:
+            part.unlink(missing_ok=True)

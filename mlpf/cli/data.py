@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mlpf.cli.options import PATH, Fractions, overwrite_option, workers_option
+from mlpf.cli.options import PATH, Fractions, overwrite_option, shard_option, workers_option
 
 
 @click.command()
@@ -37,10 +37,20 @@ def simulate(sample: str, num_events: int, output: Path, **options: Any) -> None
 @click.command()
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("-o", "--output", type=PATH, required=True, help="Directory for the parquet files.")
+@click.option(
+    "--elements",
+    type=click.Choice(["clusters", "hits"]),
+    default="clusters",
+    help="What EDM4HEP events are made of besides tracks.",
+)
 @workers_option
+@shard_option
 @overwrite_option
 def postprocess(inputs: tuple[str, ...], output: Path, **options: Any) -> None:
-    """Turn EDM4HEP ROOT files (INPUTS: files, directories or globs) into parquet features and targets."""
+    """Turn files of events into parquet features and targets.
+
+    INPUTS are EDM4HEP ROOT files, Delphes ROOT files or pickles (.pkl, .pkl.bz2), directories or globs.
+    """
     from mlpf.workflows import postprocess as workflow
 
     workflow.run(inputs, output, **options)
@@ -59,11 +69,16 @@ def postprocess(inputs: tuple[str, ...], output: Path, **options: Any) -> None:
 )
 @click.option("--split-seed", type=int, default=0, help="Seed of the split by file name.")
 @click.option("--split-fractions", type=Fractions(), default=(0.8, 0.1, 0.1), help="Share of each split.")
+@workers_option
+@shard_option
+@click.option("--merge", is_flag=True, help="Put together what all shards wrote.")
 @overwrite_option
 def build(dataset: str, data_dir: Path, inputs: tuple[str, ...], **options: Any) -> None:
     """Build DATASET, e.g. clic_edm4hep/ttbar, from parquet files into array_record splits."""
     from mlpf.workflows import build as workflow
 
+    if options["shard"] and options["merge"]:
+        raise click.UsageError("--merge follows when all shards are there; give it without --shard")
     workflow.run(dataset, data_dir, inputs, **options)
 
 

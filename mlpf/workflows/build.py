@@ -29,7 +29,7 @@ from mlpf.data.shards import (
 )
 from mlpf.data.sources import expand_inputs
 from mlpf.errors import DataError, OutputExists
-from mlpf.locking import Shard, locked
+from mlpf.locking import Shard, locked, remove_stale_parts
 from mlpf.workers import run_jobs
 
 RECIPES = Path(__file__).resolve().parents[2] / "datasets"
@@ -158,10 +158,9 @@ class _Work:
         else:
             with atomic_write(self._jobs / f"{shard.index}-of-{shard.count}.json") as part:
                 part.write_text(json.dumps({"count": shard.count}))
-        for block in self.blocks(shard):
-            for target in self._targets(block):
-                for part in target.parent.glob(f".{target.name}.*.part"):
-                    part.unlink(missing_ok=True)
+        targets = [self._targets(block) for block in self.blocks(shard)]
+        remove_stale_parts(self.data, {path.name for path, _ in targets})
+        remove_stale_parts(self._reports, {report.name for _, report in targets})
 
     def blocks(self, shard: Shard | None) -> list[Block]:
         """Return the blocks of a job."""
@@ -208,8 +207,7 @@ class _Work:
 
     def publish(self) -> None:
         """Give the data their final name, in place of an older version, and clean up."""
-        for part in self.data.glob(".*.part"):
-            part.unlink(missing_ok=True)
+        remove_stale_parts(self.data, {block.file_name(self._dataset) for block in self.plan.blocks})
         if self.final.exists():
             replaced = self._path / "replaced"
             shutil.rmtree(replaced, ignore_errors=True)

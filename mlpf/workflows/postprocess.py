@@ -1,23 +1,49 @@
-"""EDM4HEP ROOT files -> parquet files of features and targets, one each, in parallel processes."""
+"""Files of events -> parquet files of features and targets, one each, in parallel processes."""
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mlpf.data.event import read_metadata, write_events
-from mlpf.data.preparation import prepare_file
-from mlpf.data.sources import expand_inputs
-from mlpf.data.truth import TRUTH_VERSION
+from mlpf.data.delphes import DelphesPreparation
+from mlpf.data.delphes_pickle import PicklePreparation
+from mlpf.data.edm4hep_file import open_root, readable_errors
+from mlpf.data.event import Events, EventsWriter, read_metadata
+from mlpf.data.preparation import Preparation
+from mlpf.data.sources import base_name, expand_inputs
 from mlpf.errors import DataError
+from mlpf.locking import Shard, locked, remove_stale_parts
+from mlpf.physics.schemas import SCHEMAS, EventSchema
+from mlpf.workers import run_jobs
+
+PICKLE_SUFFIXES = (".pkl", ".pkl.bz2")
+SUFFIXES = (".root", *PICKLE_SUFFIXES)
+LOCK_FILE = ".postprocess.lock"
+
+# What EDM4HEP files become; Delphes files are always made of tracks and towers.
+SCHEMA_OF_ELEMENTS = {"clusters": SCHEMAS["clic"], "hits": SCHEMAS["clic_hits"]}
+_DELPHES_TREE = "Delphes"
+# No other file could be written either.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class FilePreparation(Protocol):
+    """Reads one file, chunk by chunk."""
+
+    def chunks(self) -> Iterator[Events]:
+        """Yield the usable events."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What describes the file; complete after the last chunk."""
 
 
 @dataclass(frozen=True)
@@ -92,81 +118,147 @@ class PostprocessSummary:
         return self.num_events / seconds if seconds else 0.0
 
 
-def _process(source: Path, target: Path) -> FileReport:
+def _preparation(source: Path, elements: str) -> tuple[FilePreparation, EventSchema]:
+    """Choose the reader by what the file is.
+
+    Raises:
+        DataError: a file of Delphes where hits are asked for, or a file that cannot be opened.
+    """
+    is_pickle = source.name.endswith(PICKLE_SUFFIXES)
+    if not is_pickle and not _is_delphes(source):
+        schema = SCHEMA_OF_ELEMENTS[elements]
+        return Preparation(source, schema), schema
+    if elements != "clusters":
+        raise DataError(f"{source}: a file of Delphes has tracks and towers, no {elements}; drop --elements")
+    reader = PicklePreparation(source) if is_pickle else DelphesPreparation(source)
+    return reader, SCHEMAS["delphes"]
+
+
+def _is_delphes(source: Path) -> bool:
+    if not source.is_file():
+        return False
+    with open_root(source) as file, readable_errors(source):
+        return _DELPHES_TREE in file.keys(cycle=False, recursive=False)
+
+
+def _process(source: Path, target: Path, elements: str) -> FileReport:
+    """Turn one file into parquet; what is wrong with the file itself becomes part of the report.
+
+    Raises:
+        DataError: the disk is full.
+    """
     start = time.process_time()
+    lost_energy = gen_energy = 0.0
     try:
-        events = prepare_file(source)
-        if not len(events):
-            reasons = ", ".join(f"{n} x {reason}" for reason, n in events.metadata["skipped"].items())
-            raise DataError(f"{source}: holds no usable event ({reasons or 'it is empty'}); check the file")
-        write_events(events, target)
+        preparation, schema = _preparation(source, elements)
+        with EventsWriter(target, schema) as writer:
+            for events in preparation.chunks():
+                writer.write(events)
+                lost_energy += float(events.scalars.get("lost_energy", np.zeros(1)).sum())
+                if "gen_particles" in events.jagged:
+                    gen_energy += float(events.jagged["gen_particles"].values[:, -1].sum(dtype=np.float64))
+            # Sorted, so that a file has the same bytes whichever process writes it.
+            metadata = {
+                key: dict(sorted(value.items())) if isinstance(value, dict) else value
+                for key, value in preparation.metadata.items()
+            }
+            if not writer.num_events:
+                reasons = ", ".join(f"{n} x {reason}" for reason, n in metadata["skipped"].items())
+                raise DataError(
+                    f"{source}: holds no usable event ({reasons or 'it is empty'}); check the file"
+                )
+            writer.finish(metadata)
     except DataError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL:
+            raise
         return FileReport(source, error=str(error), cpu_seconds=time.process_time() - start)
-    energy = events.jagged["gen_particles"].values[:, -1]
     return FileReport(
         source,
-        num_events=len(events),
-        skipped=events.metadata["skipped"],
-        counters=events.metadata["counters"],
-        lost_energy=float(events.scalars["lost_energy"].sum()),
-        gen_energy=float(energy.sum(dtype=np.float64)),
+        num_events=writer.num_events,
+        skipped=metadata["skipped"],
+        counters=metadata["counters"],
+        lost_energy=lost_energy,
+        gen_energy=gen_energy,
         cpu_seconds=time.process_time() - start,
     )
 
 
-def _is_finished(source: Path, target: Path) -> bool:
-    """Return whether ``target`` was made from ``source`` as it is now by the present rules."""
+def _is_finished(source: Path, target: Path, elements: str) -> bool:
+    """Return whether ``target`` was made from ``source`` as it is now, by the present rules and options."""
     if not (target.is_file() and source.is_file()):
         return False
     try:
-        metadata = read_metadata(target)
+        found = read_metadata(target)
     except DataError:
         return False
-    wanted = {"source": source.name, "source_bytes": source.stat().st_size, "truth_version": TRUTH_VERSION}
-    return all(metadata.get(key) == value for key, value in wanted.items())
-
-
-def _in_pool(jobs: Sequence[tuple[Path, Path]], workers: int) -> Iterator[FileReport]:
-    if workers <= 1 or len(jobs) <= 1:
-        yield from (_process(*job) for job in jobs)
-        return
-    # spawn: a forked process would inherit threads of uproot and arrow in an unknown state.
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        futures: list[Future[FileReport]] = [pool.submit(_process, *job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
+    if found.get("schema") == SCHEMA_OF_ELEMENTS[elements].name:
+        wanted = Preparation(source, SCHEMA_OF_ELEMENTS[elements]).metadata
+    elif found.get("schema") == SCHEMAS["delphes"].name and elements == "clusters":
+        is_pickle = source.name.endswith(PICKLE_SUFFIXES)
+        wanted = (PicklePreparation(source) if is_pickle else DelphesPreparation(source)).metadata
+    else:
+        return False
+    return all(found.get(key) == wanted[key] for key in ("source", "source_bytes", "truth_version"))
 
 
 def run(
-    inputs: Sequence[str | Path], output: Path, *, workers: int = 1, overwrite: bool = False
+    inputs: Sequence[str | Path],
+    output: Path,
+    *,
+    elements: str = "clusters",
+    workers: int = 1,
+    shard: Shard | None = None,
+    overwrite: bool = False,
 ) -> PostprocessSummary:
     """Process every input file that has no finished output yet.
 
     Args:
-        inputs: ROOT files, directories of them, or globs.
+        inputs: files of EDM4HEP or Delphes (ROOT or pickle), directories of them, or globs.
         output: directory for ``<base name>.parquet``.
+        elements: ``clusters`` or ``hits``: what EDM4HEP events are made of besides tracks.
         workers: processes.
+        shard: process the files of this job only: every n-th in the order of names.
         overwrite: make finished outputs again.
 
     Returns:
         What became of each file. A file or event that cannot be used is reported and counted.
 
     Raises:
-        DataError: an input matches nothing, or every file failed.
+        DataError: an input matches nothing, every file failed, or the disk is full.
+        OutputExists: another process is at work on this output.
+        MLPFError: a worker process was killed.
     """
     start = time.perf_counter()
     console = Console()
-    sources = expand_inputs(inputs, (".root",))
+    sources = expand_inputs(inputs, SUFFIXES)
+    if shard is not None:
+        sources = shard.of(sources)
     try:
         output.mkdir(parents=True, exist_ok=True)
+        with locked(output / LOCK_FILE, str(output), shard):
+            reports = _process_all(sources, output, elements, workers, overwrite, console)
     except OSError as error:
         raise DataError(f"{output}: not usable as output directory ({error}); choose another") from error
-    targets = {source: output / f"{source.stem}.parquet" for source in sources}
-    done = [s for s in sources if not overwrite and _is_finished(s, targets[s])]
+    reports.sort(key=lambda r: r.source.name)
+    summary = PostprocessSummary(tuple(reports), time.perf_counter() - start)
+    if sources and summary.num_failed == len(sources):
+        first = next(r.error for r in reports if r.error)
+        raise DataError(f"none of {len(sources)} files could be used; the first: {first}")
+    console.print(_table(summary, shard))
+    return summary
+
+
+def _process_all(
+    sources: Sequence[Path], output: Path, elements: str, workers: int, overwrite: bool, console: Console
+) -> list[FileReport]:
+    """Process what is not finished, and say what is skipped as it happens."""
+    targets = {source: output / f"{base_name(source, SUFFIXES)}.parquet" for source in sources}
+    remove_stale_parts(output, {target.name for target in targets.values()})
+    done = {s for s in sources if not overwrite and _is_finished(s, targets[s], elements)}
     reports = [FileReport(source, reused=True) for source in done]
-    jobs = [(source, target) for source, target in targets.items() if source not in set(done)]
+    jobs = [(source, target, elements) for source, target in targets.items() if source not in done]
     for report in track(
-        _in_pool(jobs, workers),
+        run_jobs(_process, jobs, [source.name for source, *_ in jobs], workers),
         "postprocess",
         total=len(jobs),
         console=console,
@@ -177,17 +269,11 @@ def run(
                 f"skipped {report.error}", style="yellow", soft_wrap=True, markup=False, highlight=False
             )
         reports.append(report)
-    reports.sort(key=lambda r: r.source.name)
-    summary = PostprocessSummary(tuple(reports), time.perf_counter() - start)
-    if summary.num_failed == len(sources):
-        first = next(r.error for r in reports if r.error)
-        raise DataError(f"none of {len(sources)} files could be used; the first: {first}")
-    console.print(_table(summary))
-    return summary
+    return reports
 
 
-def _table(summary: PostprocessSummary) -> Table:
-    table = Table("postprocess", "", title=None)
+def _table(summary: PostprocessSummary, shard: Shard | None) -> Table:
+    table = Table(f"postprocess, shard {shard}" if shard else "postprocess", "")
     table.add_row("files written", str(len(summary.files) - summary.num_failed - summary.num_reused))
     table.add_row("files reused (finished before)", str(summary.num_reused))
     table.add_row("files skipped", str(summary.num_failed))
@@ -196,7 +282,8 @@ def _table(summary: PostprocessSummary) -> Table:
         table.add_row(f"events skipped: {reason}", str(count))
     for name, count in sorted(summary.counters.items()):
         table.add_row(name, str(count))
-    table.add_row("generator energy on no target", f"{100 * summary.lost_fraction:.2f} %")
+    if any(f.gen_energy for f in summary.files):
+        table.add_row("generator energy on no target", f"{100 * summary.lost_fraction:.2f} %")
     table.add_row("events per CPU second", f"{summary.events_per_cpu_second:.0f}")
     table.add_row("wall time", f"{summary.wall_seconds:.1f} s")
     return table
