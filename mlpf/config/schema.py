@@ -9,6 +9,12 @@ from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
 from mlpf.physics.particles import NUM_CLASSES
 from mlpf.physics.schemas import SCHEMAS, EventSchema, SchemaName
 
+# From what the position of an element at the calorimeter is computed: columns of tracks, of the others.
+POSITION_COLUMNS = (
+    ("sin_phi", "cos_phi", "tanLambda", "D0", "omega", "Z0"),
+    ("position.x", "position.y", "position.z"),
+)
+
 
 class DatasetConfig(Section):
     """What an event looks like."""
@@ -29,6 +35,15 @@ class DatasetConfig(Section):
     def event_schema(self) -> EventSchema:
         """The kinds of element and their columns."""
         return SCHEMAS[self.schema_]
+
+    @property
+    def helix_columns(self) -> dict[str, int] | None:
+        """Places in X of the ``POSITION_COLUMNS``; None where the events do not have them all."""
+        kinds = [kind.features for kind in self.event_schema.kinds]
+        pairs = [(kind, name) for kind, names in zip(kinds, POSITION_COLUMNS, strict=True) for name in names]
+        if any(name not in kind.names for kind, name in pairs):
+            return None
+        return {name: kind.index(name) for kind, name in pairs}
 
     @model_validator(mode="before")
     @classmethod
@@ -242,6 +257,22 @@ class Config(Section):
         missing = [f"{key}: {n}" for key, names in wanted.items() for n in names if n not in self.datasets]
         if missing:
             raise ValueError(f"not listed under datasets: {'; '.join(missing)}; add them there")
+        return self
+
+    @model_validator(mode="after")
+    def _positions_can_be_computed(self) -> "Config":
+        """Refuse what needs positions at the calorimeter, for events that have none."""
+        layer = getattr(self.parameters, "combined_graph_layer", None)
+        wants = {
+            "parameters.input_encoding: clic_helix": self.parameters.input_encoding == "clic_helix",
+            "parameters.combined_graph_layer.position_scales": bool(layer and layer.position_scales),
+        }
+        asked = [key for key, wanted in wants.items() if wanted]
+        if asked and self.dataset.helix_columns is None:
+            raise ValueError(
+                f"{' and '.join(asked)} needs positions at the calorimeter, for which {self.dataset.schema_} "
+                "events have no columns; leave it out"
+            )
         return self
 
     def with_overrides(self, overrides: dict[str, Any]) -> "Config":

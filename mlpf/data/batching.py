@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 # Fills a short batch: an event without elements.
@@ -48,6 +50,22 @@ class BatchPlan:
 def pad_length(num_elements: int, bin_size: int) -> int:
     """Return the smallest multiple of ``bin_size``, at least one bin, that holds ``num_elements``."""
     return max(1, math.ceil(num_elements / bin_size)) * bin_size
+
+
+def pad_events(
+    rows: Sequence[npt.NDArray[Any]], places: Sequence[int] | IntArray, shape: tuple[int, int, int]
+) -> FloatArray:
+    """Put the rows of events into one array, zero where there is no element or no event.
+
+    Args:
+        rows: per event [N_i, width].
+        places: which of the B events of the result each one is.
+        shape: (B, N, width) of the result, N at least the longest event.
+    """
+    padded = np.zeros(shape, np.float32)
+    for place, values in zip(places, rows, strict=True):
+        padded[place, : len(values)] = values
+    return padded
 
 
 def bucket_edges(max_elements: int, bin_size: int, growth: float) -> tuple[int, ...]:

@@ -9,18 +9,29 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from mlpf.data.batching import EMPTY_EVENT, BatchPlan, IntArray, bucket_edges, plan_epoch
-from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
+from mlpf.data.batching import (
+    EMPTY_EVENT,
+    BatchPlan,
+    FloatArray,
+    IntArray,
+    bucket_edges,
+    pad_events,
+    plan_epoch,
+)
+from mlpf.physics.features import TARGETS
+from mlpf.physics.schemas import SCHEMAS, EventSchema
 
-FloatArray = npt.NDArray[np.float32]
-
-FIELD_WIDTHS = {"X": NUM_CLIC_FEATURES, "ygen": len(TARGETS), "ycand": len(TARGETS)}
 DEFAULT_FIELDS = ("X", "ygen")
 
 # Below this size decoded events stay in memory: later epochs then cost a copy instead of a decode.
 MEMORY_LIMIT_BYTES = 4 * 1024**3
 _READ_CHUNK = 512
 _PARALLEL_FETCHES = 2
+
+
+def field_widths(schema: EventSchema) -> dict[str, int]:
+    """Return the columns of each array that a batch can hold: ``X``, ``ygen``, ``ycand``."""
+    return {"X": schema.num_features, "ygen": len(TARGETS), "ycand": len(TARGETS)}
 
 
 class EventSplit(Protocol):
@@ -43,10 +54,12 @@ class EventPool:
 
     Args:
         splits: (split, most events to use or None) of each dataset; the first events are used.
-        fields: arrays of an event to read, out of ``FIELD_WIDTHS``.
+        fields: arrays of an event to read, out of ``field_widths``.
         memory_limit: bytes up to which decoded events are kept in memory.
+        schema: what the events are made of.
 
     Attributes:
+        widths: columns of each of the ``fields``.
         lengths: [n] elements of each event.
         num_bad_values: NaN or infinite values of X that were set to 0 so far.
     """
@@ -56,11 +69,13 @@ class EventPool:
         splits: Sequence[tuple[EventSplit, int | None]],
         fields: Sequence[str] = DEFAULT_FIELDS,
         memory_limit: int = MEMORY_LIMIT_BYTES,
+        schema: EventSchema = SCHEMAS["clic"],
     ):
         self._splits = [split for split, _ in splits]
         counts = [split.num_events if most is None else min(most, split.num_events) for split, most in splits]
         self._first = np.cumsum([0, *counts])
         self.fields = tuple(fields)
+        self.widths = {name: field_widths(schema)[name] for name in self.fields}
         self.lengths: IntArray = np.concatenate(
             [np.asarray(s.lengths[:n], np.int64) for s, n in zip(self._splits, counts, strict=True)]
             or [np.empty(0, np.int64)]
@@ -69,7 +84,7 @@ class EventPool:
         self._lock = threading.Lock()
         self._offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         self._stored: dict[str, FloatArray] | None = None
-        row_bytes = 4 * sum(FIELD_WIDTHS[name] for name in self.fields)
+        row_bytes = 4 * sum(self.widths.values())
         if int(self._offsets[-1]) * row_bytes <= memory_limit:
             self._stored = self._read_all()
 
@@ -97,20 +112,16 @@ class EventPool:
         Returns:
             Arrays [B, N, width], float32.
         """
-        padded = {
-            name: np.zeros((len(indices), length, FIELD_WIDTHS[name]), np.float32) for name in self.fields
-        }
         real = np.flatnonzero(indices != EMPTY_EVENT)
         if self._stored is None:
-            for row, event in zip(real, self._read(indices[real]), strict=True):
-                for name in self.fields:
-                    padded[name][row, : len(event[name])] = event[name]
-            return padded
-        for row in real:
-            start, stop = self._offsets[indices[row]], self._offsets[indices[row] + 1]
-            for name, rows in self._stored.items():
-                padded[name][row, : stop - start] = rows[start:stop]
-        return padded
+            events = self._read(indices[real])
+        else:
+            bounds = np.stack((self._offsets[indices[real]], self._offsets[indices[real] + 1]), axis=1)
+            events = [{name: rows[a:b] for name, rows in self._stored.items()} for a, b in bounds.tolist()]
+        return {
+            name: pad_events([event[name] for event in events], real, (len(indices), length, width))
+            for name, width in self.widths.items()
+        }
 
     def _read(self, indices: IntArray) -> list[dict[str, FloatArray]]:
         """Decode some events and clean X; keeps the order of ``indices``."""
@@ -136,9 +147,8 @@ class EventPool:
 
     def _read_all(self) -> dict[str, FloatArray]:
         """Decode every event into one array of rows per field."""
-        stored = {
-            name: np.empty((int(self._offsets[-1]), FIELD_WIDTHS[name]), np.float32) for name in self.fields
-        }
+        num_rows = int(self._offsets[-1])
+        stored = {name: np.empty((num_rows, width), np.float32) for name, width in self.widths.items()}
         for first in range(0, self.num_events, _READ_CHUNK):
             indices = np.arange(first, min(first + _READ_CHUNK, self.num_events))
             rows = slice(self._offsets[indices[0]], self._offsets[indices[-1] + 1])
@@ -204,7 +214,7 @@ def prefetched(pool: EventPool, plan: BatchPlan) -> tf.data.Dataset:
         arrays = tf.numpy_function(fetch, [number], [tf.float32] * len(pool.fields), stateful=False)
         named_arrays = dict(zip(pool.fields, arrays, strict=True))
         for name, array in named_arrays.items():
-            array.set_shape((None, None, FIELD_WIDTHS[name]))
+            array.set_shape((None, None, pool.widths[name]))
         return named_arrays
 
     options = tf.data.Options()

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.data.batching import EMPTY_EVENT, Batch, bucket_edges, plan_epoch
+from mlpf.data.batching import EMPTY_EVENT, bucket_edges, pad_events, plan_epoch
 from mlpf.evaluation.particles import Array, rows_from_outputs
 
 Forward = Callable[[npt.NDArray[np.float32]], Mapping[str, Array]]
@@ -96,7 +96,9 @@ def predict(
     for batch in plan.batches:
         indices = batch.indices[batch.indices != EMPTY_EVENT]
         fetched = split.fetch(indices, tuple(fields))
-        X = _pad([event["X"] for event in fetched], batch)
+        rows = [event["X"] for event in fetched]
+        shape = (len(batch.indices), batch.length, rows[0].shape[1])
+        X = pad_events(rows, range(len(rows)), shape)
         if X.shape[:2] not in shapes:
             # The first call of a shape traces the model: not part of its speed.
             forward(np.zeros_like(X))
@@ -104,18 +106,10 @@ def predict(
         start = time.perf_counter()
         outputs = forward(X)
         seconds += time.perf_counter() - start
-        rows = rows_from_outputs(outputs, [len(event["X"]) for event in fetched], none_threshold)
-        for index, event, particles in zip(indices, fetched, rows, strict=True):
+        particles = rows_from_outputs(outputs, list(map(len, rows)), none_threshold)
+        for index, event, found in zip(indices, fetched, particles, strict=True):
             events[index] = event
-            predicted[index] = particles
+            predicted[index] = found
         if on_batch is not None:
             on_batch(len(indices))
     return Inference(events, predicted, seconds, tuple(shapes))
-
-
-def _pad(events: Sequence[Array], batch: Batch) -> npt.NDArray[np.float32]:
-    """Stack X of events, [B, N, F] with zeros where there is no element or no event."""
-    X = np.zeros((len(batch.indices), batch.length, events[0].shape[1]), dtype=np.float32)
-    for i, event in enumerate(events):
-        X[i, : len(event)] = event
-    return X

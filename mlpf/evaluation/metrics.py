@@ -30,7 +30,6 @@ from mlpf.evaluation.statistics import (
     fraction,
     spread,
 )
-from mlpf.physics.features import ELEMTYPE_CLUSTER, ELEMTYPE_TRACK
 from mlpf.physics.jets import MATCH_DELTA_R, definition_of
 from mlpf.physics.particles import CLASS_NAMES, NUM_CLASSES
 
@@ -149,8 +148,7 @@ def evaluate_predictions(predictions: Predictions, num_resamples: int = 200, see
     numbers = {
         "num_events": predictions.num_events,
         "num_elements": len(elements.elemtype),
-        "num_tracks": int(np.sum(elements.elemtype == ELEMTYPE_TRACK)),
-        "num_clusters": int(np.sum(elements.elemtype == ELEMTYPE_CLUSTER)),
+        **{f"num_{name}": int(counts.sum()) for name, counts in predictions.elements_per_event.items()},
         "num_gen_jets": len(predictions.jets[GEN]),
         "gen_reference": predictions.gen_reference,
         "jet_definition": {

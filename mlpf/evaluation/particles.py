@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS, TRACK_FEATURES
 from mlpf.physics.jets import JetAlgorithm, Jets, cluster_flat_jets
 from mlpf.physics.kinematics import momentum_from_pt
 from mlpf.physics.particles import CLASS_INDEX, NUM_CLASSES
@@ -15,6 +15,8 @@ from mlpf.physics.particles import CLASS_INDEX, NUM_CLASSES
 Array = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
 
+# The same column for every kind of element.
+ELEMTYPE = TRACK_FEATURES.index("elemtype")
 CHARGED_CLASSES = tuple(CLASS_INDEX[name] for name in ("charged hadron", "electron", "muon"))
 
 
@@ -125,11 +127,11 @@ class Elements:
         """Collect the elements of events.
 
         Args:
-            X: per event [N, F]; its first column is the element type.
+            X: per event [N, F]; with the columns of a schema.
             rows: method -> per event [N, 7 or 8] rows of ``PARTICLE_COLUMNS`` or ``TARGETS``.
         """
         counts = np.array([len(x) for x in X], dtype=np.int64)
-        elemtype = np.concatenate([*(x[:, 0] for x in X), np.empty(0)]).astype(np.int64)
+        elemtype = np.concatenate([*(x[:, ELEMTYPE] for x in X), np.empty(0)]).astype(np.int64)
         width = len(PARTICLE_COLUMNS)
         flat = {
             name: np.concatenate([*(e[:, :width] for e in events), np.empty((0, width))])

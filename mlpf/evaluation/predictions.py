@@ -20,6 +20,7 @@ from mlpf.errors import DataError
 from mlpf.evaluation.particles import Array, Elements, IntArray, ParticleLists
 from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.jets import JetAlgorithm, Jets, match_jets
+from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 ELEMENT_METHODS = ("target", "cand", "pred")
 GEN = "gen"
@@ -35,6 +36,7 @@ class Predictions:
 
     Attributes:
         dataset: name of the dataset.
+        schema: what its events are made of, key of ``SCHEMAS``.
         gen_reference: what ``particles["gen"]`` is: ``"gen_particles"`` or ``"targets"``.
         jet_algorithm: key of ``JET_DEFINITIONS``.
         event: B event identifiers.
@@ -45,6 +47,7 @@ class Predictions:
     """
 
     dataset: str
+    schema: str
     gen_reference: str
     jet_algorithm: str
     event: list[str]
@@ -59,6 +62,17 @@ class Predictions:
         return len(self.event)
 
     @property
+    def elements_per_event(self) -> dict[str, IntArray]:
+        """Number of elements of each kind in each event: plural of the kind -> [B]."""
+        event = np.repeat(np.arange(self.num_events), self.elements.counts)
+        return {
+            f"{kind.name}s": np.bincount(
+                event[self.elements.elemtype == kind.elemtype], minlength=self.num_events
+            )
+            for kind in SCHEMAS[self.schema].kinds
+        }
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """Methods present, in the order of ``METHODS``."""
         return tuple(m for m in METHODS if m in self.particles)
@@ -69,6 +83,7 @@ def make_predictions(
     events: Sequence[Mapping[str, Any]],
     predicted: Sequence[Array],
     jet_algorithm: JetAlgorithm,
+    schema: EventSchema = SCHEMAS["clic"],
 ) -> Predictions:
     """Cluster and match the jets of predicted and true particles.
 
@@ -79,6 +94,7 @@ def make_predictions(
             reference are the targets.
         predicted: per event rows of ``PARTICLE_COLUMNS`` for each element.
         jet_algorithm: key of ``JET_DEFINITIONS``.
+        schema: what the events are made of.
     """
     rows = {"target": [e["ygen"] for e in events], "cand": [e["ycand"] for e in events], "pred": predicted}
     particles = {name: ParticleLists.from_rows(value) for name, value in rows.items()}
@@ -90,6 +106,7 @@ def make_predictions(
     jets = {name: value.cluster(jet_algorithm) for name, value in particles.items()}
     return Predictions(
         dataset=dataset,
+        schema=schema.name,
         gen_reference="gen_particles" if has_gen else "targets",
         jet_algorithm=jet_algorithm,
         event=[_event_name(e.get("event", i)) for i, e in enumerate(events)],
@@ -136,6 +153,7 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     }
     about = {
         "dataset": predictions.dataset,
+        "schema": predictions.schema,
         "gen_reference": predictions.gen_reference,
         "jet_algorithm": predictions.jet_algorithm,
         "units": "GeV, rad",
@@ -176,6 +194,7 @@ def read_predictions(path: Path) -> Predictions:
         )
     return Predictions(
         dataset=about["dataset"],
+        schema=about.get("schema", "clic"),
         gen_reference=about["gen_reference"],
         jet_algorithm=about["jet_algorithm"],
         event=columns["event"].to_pylist(),

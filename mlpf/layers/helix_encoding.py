@@ -1,4 +1,4 @@
-"""Where an element enters the calorimeter: tracks along their helix, clusters along their direction.
+"""Where an element enters the calorimeter: tracks along their helix, clusters and hits along their direction.
 
 Helix of a charged particle in a field along z, from its perigee parameters (LCIO convention):
 with u = (sin phi, -cos phi), t = (cos phi, sin phi) and transverse path length s >= 0,
@@ -7,15 +7,33 @@ The distance rho from the beam line obeys rho^2 - D0^2 = 4 (1 - omega D0) sin^2(
 so the first crossing of a cylinder needs one arcsine and no arctangent (which ONNX lacks).
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from keras import ops
 
 # Inner face of the CLIC electromagnetic calorimeter.
 CLIC_RADIUS_MM = 1500.0
 CLIC_HALF_LENGTH_MM = 2307.0
 
-# Positions of the columns used, out of mlpf.physics.features (layers must not import it; a test compares).
-TRACK = {"sin_phi": 3, "cos_phi": 4, "tanLambda": 11, "D0": 12, "omega": 13, "Z0": 14}
-CLUSTER = {"position.x": 6, "position.y": 7, "position.z": 8}
+# Columns used of tracks, and of clusters or hits. Their places depend on the schema of the events; these
+# are those of CLIC clusters (layers must not import mlpf.physics; a test compares).
+TRACK_COLUMNS = ("sin_phi", "cos_phi", "tanLambda", "D0", "omega", "Z0")
+CLUSTER_COLUMNS = ("position.x", "position.y", "position.z")
+CLIC_COLUMNS: Mapping[str, int] = MappingProxyType(
+    {
+        "sin_phi": 3,
+        "cos_phi": 4,
+        "tanLambda": 11,
+        "D0": 12,
+        "omega": 13,
+        "Z0": 14,
+        "position.x": 6,
+        "position.y": 7,
+        "position.z": 8,
+    }
+)
+# The same in every schema.
 COMMON = {"elemtype": 0, "pt": 1, "energy": 5}
 ELEMTYPE_TRACK = 1
 ELEMTYPE_CLUSTER = 2
@@ -36,8 +54,8 @@ def _sinc(angle):
     return ops.where(small, 1.0 - angle * angle / 6.0, ops.sin(safe) / safe)
 
 
-def _track_points(x, radius: float, half_length: float):
-    sin_phi, cos_phi, tan_lambda, d0, omega, z0 = (x[..., i] for i in TRACK.values())
+def _track_points(x, radius: float, half_length: float, columns: Mapping[str, int]):
+    sin_phi, cos_phi, tan_lambda, d0, omega, z0 = (x[..., columns[name]] for name in TRACK_COLUMNS)
     # The fit's direction is a unit vector; stored values may be rounded.
     norm = ops.maximum(ops.sqrt(sin_phi * sin_phi + cos_phi * cos_phi), 1e-6)
     sin_phi, cos_phi = sin_phi / norm, cos_phi / norm
@@ -69,8 +87,8 @@ def _track_points(x, radius: float, half_length: float):
     return ops.stack([across * sin_phi + along * cos_phi, along * sin_phi - across * cos_phi, z], axis=-1)
 
 
-def _cluster_points(x, radius: float, half_length: float):
-    position = ops.stack([x[..., i] for i in CLUSTER.values()], axis=-1)
+def _cluster_points(x, radius: float, half_length: float, columns: Mapping[str, int]):
+    position = ops.stack([x[..., columns[name]] for name in CLUSTER_COLUMNS], axis=-1)
     transverse = ops.sqrt(ops.sum(position[..., :2] * position[..., :2], axis=-1, keepdims=True))
     barrel = radius / ops.maximum(transverse, 1e-3)
     endcap = half_length / ops.maximum(ops.abs(position[..., 2:3]), 1e-3)
@@ -82,31 +100,37 @@ def _finite(x):
     return ops.where(ops.abs(x) <= 1e9, x, ops.zeros_like(x))
 
 
-def _points(x, radius: float, half_length: float):
+def _points(x, radius: float, half_length: float, columns: Mapping[str, int]):
     kind = x[..., 0:1]
-    on_face, position = _cluster_points(x, radius, half_length)
+    on_face, position = _cluster_points(x, radius, half_length, columns)
     points = ops.where(
         kind == ELEMTYPE_TRACK,
-        _track_points(x, radius, half_length),
+        _track_points(x, radius, half_length, columns),
         ops.where(kind == ELEMTYPE_CLUSTER, on_face, ops.zeros_like(on_face)),
     )
     return _finite(points), position
 
 
-def face_points(x, radius: float = CLIC_RADIUS_MM, half_length: float = CLIC_HALF_LENGTH_MM):
+def face_points(
+    x,
+    radius: float = CLIC_RADIUS_MM,
+    half_length: float = CLIC_HALF_LENGTH_MM,
+    columns: Mapping[str, int] = CLIC_COLUMNS,
+):
     """Return where each element meets the face of the calorimeter.
 
     Args:
         x: [B, N, F] raw columns of a CLIC event.
         radius: radius of the barrel face in mm.
         half_length: |z| of the end-cap faces in mm.
+        columns: place of each of ``TRACK_COLUMNS`` and ``CLUSTER_COLUMNS`` in x.
 
     Returns:
         [B, N, 3] in mm: for tracks the first crossing of the helix (for loopers that never cross, their
         point farthest from the beam line), for clusters the projection of the centroid along the line from
         the origin, zero for padded elements. Always finite.
     """
-    return _points(x, radius, half_length)[0]
+    return _points(x, radius, half_length, columns)[0]
 
 
 def _octaves(cosine, sine):
@@ -118,20 +142,26 @@ def _octaves(cosine, sine):
     return waves
 
 
-def helix_features(x, radius: float = CLIC_RADIUS_MM, half_length: float = CLIC_HALF_LENGTH_MM):
+def helix_features(
+    x,
+    radius: float = CLIC_RADIUS_MM,
+    half_length: float = CLIC_HALF_LENGTH_MM,
+    columns: Mapping[str, int] = CLIC_COLUMNS,
+):
     """Return the features of the position at the calorimeter, all of order 1.
 
     Args:
         x: [B, N, F] raw columns of a CLIC event.
         radius: radius of the barrel face in mm.
         half_length: |z| of the end-cap faces in mm.
+        columns: place of each of ``TRACK_COLUMNS`` and ``CLUSTER_COLUMNS`` in x.
 
     Returns:
         [B, N, NUM_HELIX_FEATURES]: direction of the face point (3), face point in m (3), sin and cos of
         2^k times its azimuth and polar angle, depth of a cluster behind the face in m,
         log(1 + pt), log(1 + E), sqrt(E) / 10 (the resolution of a calorimeter goes with sqrt(E)).
     """
-    point, position = _points(x, radius, half_length)
+    point, position = _points(x, radius, half_length, columns)
     kind = x[..., 0:1]
     distance = ops.sqrt(ops.sum(point * point, axis=-1, keepdims=True))
     direction = point / ops.maximum(distance, 1e-3)

@@ -1,11 +1,18 @@
 """Input encoding: raw columns to the vector that enters the network."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
-from mlpf.layers.helix_encoding import CLIC_HALF_LENGTH_MM, CLIC_RADIUS_MM, NUM_HELIX_FEATURES, helix_features
+from mlpf.layers.helix_encoding import (
+    CLIC_COLUMNS,
+    CLIC_HALF_LENGTH_MM,
+    CLIC_RADIUS_MM,
+    NUM_HELIX_FEATURES,
+    helix_features,
+)
 
 ENCODINGS = ("clic", "clic_helix")
 
@@ -20,6 +27,7 @@ class InputEncoding(keras.layers.Layer):
             ``helix_features`` of the raw columns.
         radius: radius of the calorimeter face in mm (``clic_helix``).
         half_length: half length of the calorimeter face in mm (``clic_helix``).
+        helix_columns: places of the columns that ``clic_helix`` needs, None = those of CLIC clusters.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
 
     Raises:
@@ -32,6 +40,7 @@ class InputEncoding(keras.layers.Layer):
         encoding: str = "clic",
         radius: float = CLIC_RADIUS_MM,
         half_length: float = CLIC_HALF_LENGTH_MM,
+        helix_columns: Mapping[str, int] | None = None,
         **kwargs: Any,
     ):
         kwargs["dtype"] = "float32"  # 8 bits of mantissa would lose the positions
@@ -42,6 +51,7 @@ class InputEncoding(keras.layers.Layer):
         self.encoding = encoding
         self.radius = radius
         self.half_length = half_length
+        self.helix_columns = dict(CLIC_COLUMNS if helix_columns is None else helix_columns)
 
     def build(self, x_shape, raw_shape=None):
         """Nothing to build: the encoding has no weights."""
@@ -59,7 +69,7 @@ class InputEncoding(keras.layers.Layer):
         kind = ops.one_hot(ops.cast(x[..., 0], "int32"), self.num_input_classes, dtype=x.dtype)
         parts = [kind, x[..., 1:]]
         if self.encoding == "clic_helix":
-            parts.append(helix_features(raw, self.radius, self.half_length))
+            parts.append(helix_features(raw, self.radius, self.half_length, self.helix_columns))
         return ops.concatenate(parts, axis=-1)
 
     def compute_output_shape(self, x_shape, raw_shape=None):  # noqa: ARG002
@@ -75,4 +85,5 @@ class InputEncoding(keras.layers.Layer):
             "encoding": self.encoding,
             "radius": self.radius,
             "half_length": self.half_length,
+            "helix_columns": dict(self.helix_columns),
         }

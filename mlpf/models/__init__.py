@@ -1,5 +1,7 @@
 """Models: detector elements in, particles out."""
 
+from collections.abc import Mapping
+
 import keras
 
 from mlpf.config.model_schema import GNNConfig, ModelConfig
@@ -15,6 +17,7 @@ def build_model(
     num_input_features: int = 17,
     num_input_classes: int = 3,
     num_output_classes: int = 6,
+    helix_columns: Mapping[str, int] | None = None,
 ) -> keras.Model:
     """Build a model with its weights, under the dtype policy in force.
 
@@ -23,6 +26,8 @@ def build_model(
         num_input_features: columns F of X.
         num_input_classes: element types, padding included.
         num_output_classes: particle classes C, none included.
+        helix_columns: places in X of the columns from which positions at the calorimeter are computed (see
+            ``mlpf.layers.helix_encoding``), None = those of CLIC clusters.
 
     Returns:
         A model of X [B, N, F] float32; see ``mlpf.models.outputs`` for what it returns.
@@ -36,6 +41,7 @@ def build_model(
         num_input_features=num_input_features,
         num_input_classes=num_input_classes,
         num_output_classes=num_output_classes,
+        helix_columns=helix_columns,
         name=config.model,
         **arguments,
     )

@@ -38,6 +38,7 @@ class PFNetDense(keras.Model):
         num_graph_layers_reg: graph layers of the regression stack.
         combined_graph_layer: arguments of ``CombinedGraphLayer``.
         output_decoding: arguments of ``OutputDecoding``.
+        helix_columns: places of the columns from which positions are computed, None = those of CLIC clusters.
         **kwargs: keyword arguments of ``keras.Model``.
 
     Raises:
@@ -61,6 +62,7 @@ class PFNetDense(keras.Model):
         num_graph_layers_reg: int,
         combined_graph_layer: Mapping[str, Any],
         output_decoding: Mapping[str, Any],
+        helix_columns: Mapping[str, int] | None = None,
         **kwargs: Any,
     ):
         _check_combination(node_update_mode, do_node_encoding, skip_connection)
@@ -81,6 +83,7 @@ class PFNetDense(keras.Model):
             "num_graph_layers_reg": num_graph_layers_reg,
             "combined_graph_layer": dict(combined_graph_layer),
             "output_decoding": dict(output_decoding),
+            "helix_columns": None if helix_columns is None else dict(helix_columns),
         }
         self.num_input_features = num_input_features
         self.num_output_classes = num_output_classes
@@ -88,7 +91,9 @@ class PFNetDense(keras.Model):
         self.max_num_elements = self.bin_size * int(combined_graph_layer["max_num_bins"])
         self.additive = node_update_mode == "additive"
         self.skip_connection = skip_connection
-        self.encoding = InputEncoding(num_input_classes, input_encoding, name="input_encoding")
+        self.encoding = InputEncoding(
+            num_input_classes, input_encoding, helix_columns=helix_columns, name="input_encoding"
+        )
         self._activate = keras.activations.get(activation)
         self._make_layers(**self._config)
 
@@ -161,7 +166,7 @@ class PFNetDense(keras.Model):
         h = encoded
         if self.node_encoding is not None:
             h = self._activate(self.node_encoding(encoded, training=training))
-        position = face_points(raw) if self.needs_position else None
+        position = face_points(raw, columns=self.encoding.helix_columns) if self.needs_position else None
         h_id = self._run_stack(self.cg_id, h, encoded, mask, position, training)
         h_reg = self._run_stack(self.cg_reg, h, encoded, mask, position, training)
         outputs = self.decoding(raw, h_id, h_reg, mask, training=training)

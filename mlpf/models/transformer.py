@@ -37,6 +37,7 @@ class PFNetTransformer(keras.Model):
         seed: of the random directions; each block gets its own from it.
         block: other arguments of ``PerformerBlock``.
         output_decoding: arguments of ``OutputDecoding``.
+        helix_columns: places of the columns from which positions are computed, None = those of CLIC clusters.
         **kwargs: keyword arguments of ``keras.Model``.
     """
 
@@ -56,6 +57,7 @@ class PFNetTransformer(keras.Model):
         seed: int,
         block: Mapping[str, Any],
         output_decoding: Mapping[str, Any],
+        helix_columns: Mapping[str, int] | None = None,
         **kwargs: Any,
     ):
         # No cast on entry: the encoding and the heads need X at full precision.
@@ -76,20 +78,23 @@ class PFNetTransformer(keras.Model):
             "seed": seed,
             "block": dict(block),
             "output_decoding": dict(output_decoding),
+            "helix_columns": None if helix_columns is None else dict(helix_columns),
         }
         self.num_input_features = num_input_features
         self.num_output_classes = num_output_classes
         self.streams = streams
-        self.encoding = InputEncoding(num_input_classes, input_encoding, name="input_encoding")
+        self.encoding = InputEncoding(
+            num_input_classes, input_encoding, helix_columns=helix_columns, name="input_encoding"
+        )
         self.input_normalization = None
         if use_normalizer:
             self.input_normalization = InputNormalization(num_input_classes, name="input_normalization")
         policy = self.dtype_policy
         self.embedding = keras.layers.Dense(hidden_dim, dtype=policy, name="embedding")
         depths = {"encoder": num_layers_encoder, "id": num_layers_decoder_id, "reg": num_layers_decoder_reg}
-        self.stacks = {}
+        self.stacks: dict[str, list[PerformerBlock]] = {}
         for name, depth in depths.items():
-            first = seed + sum(map(len, self.stacks.values()))
+            first = seed + sum(len(blocks) for blocks in self.stacks.values())
             self.stacks[name] = [
                 PerformerBlock(**block, seed=first + i, dtype=policy, name=f"{name}_{i}")
                 for i in range(depth)

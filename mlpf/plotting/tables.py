@@ -59,12 +59,14 @@ def caption(numbers: dict[str, Any]) -> str:
     exponent = "" if jet["exponent"] is None else f" p={jet['exponent']:g}"
     reference = numbers["gen_reference"].replace("_", " ")
     limits = "oracle" in numbers["methods"]
+    has_gen = numbers["gen_reference"] == "gen_particles"
     return (
         f"{numbers['num_events']} {numbers['split']} events, {numbers['num_gen_jets']} jets of {reference}, "
         f"{jet['algorithm']} R={jet['radius']:g}{exponent}, pt > {jet['min_pt']:g} GeV, "
         f"matched one to one within dR < {jet['match_delta_r']:g}; "
         f"network {numbers['inference_events_per_second']:g} events/s"
         + ("; oracle: whole clusters, perfect: every hit assigned by truth" if limits else "")
+        + ("" if has_gen else "; the dataset has no generated particles, its targets stand for them")
     )
 
 

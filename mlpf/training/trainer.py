@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlpf.data.input_pipeline import DEFAULT_FIELDS, FIELD_WIDTHS, BatchLoader, Epoch
+from mlpf.data.input_pipeline import DEFAULT_FIELDS, BatchLoader, Epoch, field_widths
 from mlpf.errors import MLPFError
+from mlpf.physics.schemas import SCHEMAS, EventSchema
 from mlpf.training.distribution import Distribution
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
 from mlpf.training.optimizers import clip_gradients
@@ -23,8 +24,6 @@ EpochHook = Callable[[list[Record]], None]
 
 # The host reads losses this often: rarely enough to let a GPU run ahead, often enough to watch.
 _READ_INTERVAL_S = 0.25
-
-_BATCH_SPEC = {name: tf.TensorSpec((None, None, FIELD_WIDTHS[name]), tf.float32) for name in DEFAULT_FIELDS}
 
 
 class TrainingDiverged(MLPFError):
@@ -54,6 +53,7 @@ class Trainer:
         distribution: devices.
         clipnorm: largest global norm of the gradients, None = any.
         seed: dropout masks of an epoch follow from (seed, epoch).
+        schema: what the events are made of.
 
     Attributes:
         num_traces: graphs made so far, for training and validation.
@@ -68,6 +68,7 @@ class Trainer:
         *,
         clipnorm: float | None = None,
         seed: int = 0,
+        schema: EventSchema = SCHEMAS["clic"],
     ):
         self.model = model
         self.optimizer = optimizer
@@ -78,8 +79,10 @@ class Trainer:
         self._seed = seed
         with distribution.scope():
             optimizer.build(model.trainable_variables)
-        self._train_step = distribution.compile(self._distributed(self._train_replica), _BATCH_SPEC)
-        self._valid_step = distribution.compile(self._distributed(self._valid_replica), _BATCH_SPEC)
+        widths = field_widths(schema)
+        spec = {name: tf.TensorSpec((None, None, widths[name]), tf.float32) for name in DEFAULT_FIELDS}
+        self._train_step = distribution.compile(self._distributed(self._train_replica), spec)
+        self._valid_step = distribution.compile(self._distributed(self._valid_replica), spec)
 
     def fit(
         self,

@@ -105,7 +105,8 @@ def _evaluate_dataset(
     console: Console,
 ) -> dict[str, Any]:
     """Predict one dataset, write its predictions, return its numbers."""
-    split = open_split(name, config.datasets[name], settings.split)
+    schema = config.dataset.event_schema
+    split = open_split(name, config.datasets[name], settings.split, schema)
     total = split.num_events if settings.num_events < 0 else min(settings.num_events, split.num_events)
     if total == 0:
         raise DataError(f"{name}: split {settings.split} has no events; evaluate another one")
@@ -125,7 +126,7 @@ def _evaluate_dataset(
             fields=tuple(field for field in WANTED_FIELDS if field in split.fields),
             on_batch=lambda number: progress.advance(task, number),
         )
-    predictions = make_predictions(name, result.events, result.predicted, config.evaluation_jet_algo)
+    predictions = make_predictions(name, result.events, result.predicted, config.evaluation_jet_algo, schema)
     write_predictions(predictions, predictions_path(run_dir, name))
     return {
         "split": settings.split,

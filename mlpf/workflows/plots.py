@@ -15,7 +15,6 @@ from mlpf.errors import DataError
 from mlpf.evaluation import metrics as numbers
 from mlpf.evaluation.predictions import GEN, Predictions, read_predictions
 from mlpf.evaluation.statistics import Fraction, bootstrap_weights
-from mlpf.physics.features import ELEMTYPE_CLUSTER, ELEMTYPE_TRACK
 from mlpf.physics.particles import CLASSES
 from mlpf.plotting import history as history_figures
 from mlpf.plotting import performance
@@ -93,7 +92,8 @@ def dataset_figures(predictions: Predictions) -> Iterator[tuple[str, Figure]]:
     elements = predictions.elements
     matrices = {m: numbers.confusion_matrix(elements, m) for m in COMPARED}
     yield "confusion", performance.confusion(matrices, [c.name for c in CLASSES], title)
-    yield "num_elements", performance.num_elements(_element_counts(predictions), title)
+    counts = {"all": elements.counts, **predictions.elements_per_event}
+    yield "num_elements", performance.num_elements(counts, title)
     for particle in CLASSES[1:]:
         stem = particle.name.replace(" ", "_")
         sums = {m: numbers.class_sums(predictions, m, particle.index) for m in (GEN, *COMPARED)}
@@ -114,20 +114,6 @@ def dataset_figures(predictions: Predictions) -> Iterator[tuple[str, Figure]]:
 def _columns(fractions: list[Fraction]) -> tuple[np.ndarray, np.ndarray]:
     """Values and uncertainties as arrays."""
     return np.array([f.value for f in fractions]), np.array([f.uncertainty for f in fractions])
-
-
-def _element_counts(predictions: Predictions) -> dict[str, np.ndarray]:
-    """Number of elements of each kind in each event."""
-    elements = predictions.elements
-    event = np.repeat(np.arange(predictions.num_events), elements.counts)
-    kinds = {"tracks": ELEMTYPE_TRACK, "clusters": ELEMTYPE_CLUSTER}
-    return {
-        "all": elements.counts,
-        **{
-            name: np.bincount(event[elements.elemtype == kind], minlength=predictions.num_events)
-            for name, kind in kinds.items()
-        },
-    }
 
 
 def _settings(config: Config) -> dict[str, Any]:

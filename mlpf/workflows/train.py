@@ -20,7 +20,6 @@ from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
 from mlpf.data.prepared import open_split
 from mlpf.errors import ConfigError, DataError, OutputExists
 from mlpf.layers.input_normalization import fit_normalization
-from mlpf.models import build_model
 from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter, TerminalProgress
 from mlpf.training.checkpoints import (
     CheckpointWriter,
@@ -34,7 +33,7 @@ from mlpf.training.distribution import Distribution, build_distribution
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.trainer import EpochHook, Record, Trainer
-from mlpf.workflows.trained import require_fit
+from mlpf.workflows.trained import build_network, require_fit
 
 ENVIRONMENT_FILE = "environment.json"
 _NORMALIZATION_EVENTS = 256  # events read at a time while fitting
@@ -157,7 +156,10 @@ def build_loaders(
         DataError: a dataset cannot be read, or a split has no events.
     """
     names = [name for group in config.train_test_datasets.values() for name in group.datasets]
-    pool = EventPool([(open_split(name, config.datasets[name], "train"), ntrain) for name in names])
+    schema = config.dataset.event_schema
+    pool = EventPool(
+        [(open_split(name, config.datasets[name], "train", schema), ntrain) for name in names], schema=schema
+    )
     _require_events(pool, ", ".join(names), "train")
     scale = num_replicas * config.batching.batch_multiplier
     groups, position = [], 0
@@ -167,7 +169,8 @@ def build_loaders(
         position += len(group.datasets)
     name = config.validation_dataset
     limits = [n for n in (config.validation_num_events, ntest) if n is not None and n >= 0]
-    valid = EventPool([(open_split(name, config.datasets[name], "valid"), min(limits, default=None))])
+    valid_split = open_split(name, config.datasets[name], "valid", schema)
+    valid = EventPool([(valid_split, min(limits, default=None))], schema=schema)
     _require_events(valid, name, "valid")
     longest = max(int(pool.lengths.max()), int(valid.lengths.max()))
     require_fit(", ".join(names), config.parameters, longest)
@@ -189,12 +192,7 @@ def _require_events(pool: EventPool, name: str, split: str) -> None:
 def _build_trainer(config: Config, distribution: Distribution, train: BatchLoader) -> Trainer:
     """Build model, optimizer and loss on the devices of the run."""
     with distribution.scope():
-        model = build_model(
-            config.parameters,
-            config.dataset.num_input_features,
-            config.dataset.num_input_classes,
-            config.dataset.num_output_classes,
-        )
+        model = build_network(config)
         _normalize(config, model, train.pool)
         total_steps = len(train.plan(1)) * config.setup.num_epochs
         optimizer = build_optimizer(config.setup, config.optimizer, total_steps)
@@ -205,6 +203,7 @@ def _build_trainer(config: Config, distribution: Distribution, train: BatchLoade
         distribution,
         clipnorm=config.setup.clipnorm,
         seed=config.setup.seed,
+        schema=config.dataset.event_schema,
     )
 
 

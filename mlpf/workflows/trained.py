@@ -26,6 +26,20 @@ def load_run_config(run_dir: Path) -> Config:
     return load_config(path)
 
 
+def build_network(config: Config) -> Any:
+    """Build the Keras model that a configuration describes, for the events that it describes."""
+    from mlpf.models import build_model
+
+    dataset = config.dataset
+    return build_model(
+        config.parameters,
+        dataset.num_input_features,
+        dataset.num_input_classes,
+        dataset.num_output_classes,
+        dataset.helix_columns,
+    )
+
+
 def load_trained_model(run_dir: Path, config: Config, weights: str | None = None) -> tuple[Any, Path]:
     """Build the model of a run and load a checkpoint into it.
 
@@ -40,14 +54,10 @@ def load_trained_model(run_dir: Path, config: Config, weights: str | None = None
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or belongs to another model.
     """
-    from mlpf.models import build_model
     from mlpf.training.checkpoints import find_checkpoint, load_weights
 
     checkpoint = find_checkpoint(run_dir, weights or "best")
-    dataset = config.dataset
-    model = build_model(
-        config.parameters, dataset.num_input_features, dataset.num_input_classes, dataset.num_output_classes
-    )
+    model = build_network(config)
     load_weights(checkpoint, model)
     return model, checkpoint
 

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
+from mlpf.config.schema import POSITION_COLUMNS, DatasetConfig
 from mlpf.export_samples import clic_like_events
 from mlpf.layers import helix_encoding
 from mlpf.layers.helix_encoding import NUM_HELIX_FEATURES, face_points, helix_features
 from mlpf.physics import features
+from mlpf.physics.schemas import SCHEMAS
 
 
 def track(phi=0.0, tan_lambda=0.0, d0=0.0, z0=0.0, omega=0.0, pt=1.0):
@@ -28,10 +30,14 @@ def point(x):
 
 
 def test_columns_are_those_of_the_physics_room():
-    assert {n: features.TRACK_FEATURES.index(n) for n in helix_encoding.TRACK} == helix_encoding.TRACK
-    assert {n: features.CLUSTER_FEATURES.index(n) for n in helix_encoding.CLUSTER} == helix_encoding.CLUSTER
-    assert features.TRACK_FEATURES.index("pt") == helix_encoding.COMMON["pt"]
-    assert features.CLUSTER_FEATURES.index("energy") == helix_encoding.COMMON["energy"]
+    assert DatasetConfig().helix_columns == helix_encoding.CLIC_COLUMNS
+    assert POSITION_COLUMNS == (helix_encoding.TRACK_COLUMNS, helix_encoding.CLUSTER_COLUMNS)
+    for schema in SCHEMAS.values():
+        for kind in schema.kinds:
+            names = kind.features.names
+            assert names[helix_encoding.COMMON["elemtype"]] == "elemtype"
+            assert names[helix_encoding.COMMON["pt"]] in ("pt", "et")
+            assert names[helix_encoding.COMMON["energy"]] in ("p", "energy")
     assert features.ELEMTYPE_TRACK == helix_encoding.ELEMTYPE_TRACK
     assert features.ELEMTYPE_CLUSTER == helix_encoding.ELEMTYPE_CLUSTER
 
@@ -84,6 +90,20 @@ def test_looper_ends_at_its_farthest_point():
 def test_cluster_is_projected_along_its_direction():
     assert point(cluster(3000.0, 0.0, 1000.0)) == pytest.approx([1500.0, 0.0, 500.0], abs=1e-2)
     assert point(cluster(0.0, 230.7, -4614.0)) == pytest.approx([0.0, 115.35, -2307.0], abs=1e-2)
+
+
+def test_positions_of_hit_based_events_are_read_from_their_own_columns():
+    schema, columns = SCHEMAS["clic_hits"], DatasetConfig(schema="clic_hits").helix_columns
+    x = np.zeros((1, 2, schema.num_features), np.float32)
+    # The numbers of the tests above: a curved track and a cluster.
+    track_values = {"elemtype": 1, "cos_phi": 1.0, "tanLambda": 0.1, "omega": 1 / 1500}
+    hit_values = {"elemtype": 2, "position.x": 3000.0, "position.z": 1000.0}
+    for row, (kind, values) in enumerate(zip(schema.kinds, (track_values, hit_values), strict=True)):
+        for name, value in values.items():
+            x[0, row, kind.features.index(name)] = value
+    found = np.asarray(face_points(x, columns=columns))[0]
+    assert found[0] == pytest.approx([1299.04, -750.0, 157.08], abs=0.1)
+    assert found[1] == pytest.approx([1500.0, 0.0, 500.0], abs=1e-2)
 
 
 def test_features_are_finite_and_of_order_one():
