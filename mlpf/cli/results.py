@@ -41,3 +41,38 @@ def export(run_dir: Path, **options: Any) -> None:
     from mlpf.workflows import export as workflow
 
     workflow.run(run_dir, **options)
+
+
+@click.command()
+@run_dir_option
+@weights_option
+@click.option(
+    "-e",
+    "--engine",
+    "engines",
+    multiple=True,
+    type=click.Choice(("eager", "graph", "xla", "onnx")),
+    default=("eager", "graph", "xla", "onnx"),
+    help="What runs the model; repeatable.",
+)
+@click.option(
+    "-b", "--batch-size", "batch_sizes", multiple=True, type=click.IntRange(1), default=(1, 4), help="B."
+)
+@click.option(
+    "-n",
+    "--num-elements",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(128, 256, 512, 1024, 2560),
+    help="N of random events; repeatable.",
+)
+@click.option("--dataset", help="Test events of this dataset of the configuration instead of random ones.")
+@click.option("--num-runs", type=click.IntRange(2), default=20, help="Timed passes per shape and engine.")
+@click.option("--num-cpus", type=click.IntRange(1), help="Threads; default all cores.")
+@click.option("-o", "--output", type=PATH, help="Directory for infer.json and infer.png; default RUN_DIR.")
+@data_dir_option
+def infer(run_dir: Path, **options: Any) -> None:
+    """Measure latency and throughput of a trained model."""
+    from mlpf.workflows import infer as workflow
+
+    workflow.run(run_dir, **options)

@@ -140,3 +140,10 @@ def test_an_event_without_elements_gives_zeros():
 def test_unknown_streams_are_named():
     with pytest.raises(ValueError, match="streams='three', expected one of stacks, queries"):
         make("three")
+
+
+def test_compiled_by_xla_gives_the_eager_result():
+    model, x = variant_model("stacks"), clic_like_events(2, 32)
+    compiled = tf.function(lambda x: model(x), jit_compile=True)(x)
+    for name, values in outputs(model, x).items():
+        np.testing.assert_allclose(values, np.asarray(compiled[name]), **TOLERANCE)

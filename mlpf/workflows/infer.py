@@ -1,0 +1,185 @@
+"""Latency and throughput of a model: Keras eager, as a graph and compiled, and onnxruntime."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mlpf import runtime
+from mlpf.atomic import atomic_write
+from mlpf.config.schema import Config
+from mlpf.data.prepared import open_split
+from mlpf.errors import DataError
+from mlpf.evaluation.latency import Forward, Latency, measure, scaling_exponents
+from mlpf.export_samples import clic_like_events
+from mlpf.plotting.latency import latency_figure
+from mlpf.plotting.style import style
+from mlpf.workflows.trained import load_run_config, load_trained_model, require_fit
+
+ENGINES = ("eager", "graph", "xla", "onnx")
+
+
+def run(
+    run_dir: Path,
+    *,
+    engines: Sequence[str] = ENGINES,
+    batch_sizes: Sequence[int] = (1, 4),
+    num_elements: Sequence[int] = (128, 256, 512, 1024, 2560),
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    num_runs: int = 20,
+    num_cpus: int | None = None,
+    weights: str | None = None,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """Time forward passes of a trained model; write ``infer.json`` and ``infer.png``.
+
+    Args:
+        run_dir: run directory of a training.
+        engines: out of ``ENGINES``.
+        batch_sizes: events per pass.
+        num_elements: elements per event, for random events.
+        dataset: a dataset of the configuration: its test events, padded to the longest of each batch,
+            instead of random ones.
+        data_dir: where datasets are.
+        num_runs: timed passes per shape and engine.
+        num_cpus: threads; None = all cores.
+        weights: ``best`` (default), ``latest``, or the path of a checkpoint.
+        output: directory for the files; default ``run_dir``.
+
+    Returns:
+        What ``infer.json`` holds.
+
+    Raises:
+        DataError: the dataset is not there, or events are longer than the model takes.
+        CheckpointError: no run directory, or its checkpoint is missing.
+    """
+    runtime.set_threads(num_cpus)
+    runtime.skip_slow_graph_rewrites()
+    config = load_run_config(run_dir)
+    if data_dir is not None:
+        config = config.with_data_dir(str(data_dir))
+    runtime.set_dtype_policy(config.setup.dtype)
+    model, checkpoint = load_trained_model(run_dir, config, weights)
+    shapes = _batches(config, batch_sizes, num_elements, dataset)
+    console = Console()
+    latencies: list[Latency] = []
+    with tempfile.TemporaryDirectory() as folder:
+        functions = {name: _engine(name, model, Path(folder), num_cpus) for name in engines}
+        for events in track(shapes, "infer", console=console, disable=not console.is_terminal):
+            latencies += measure(functions, events, num_runs)
+    exponents = scaling_exponents(latencies)
+    result = {
+        "checkpoint": checkpoint.name,
+        "events": dataset or "random",
+        "num_parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
+        "environment": runtime.environment(),
+        "latencies": [x.as_dict() for x in latencies],
+        "scaling_exponents": [
+            {"engine": e, "batch_size": b, "exponent": a} for (e, b), a in exponents.items()
+        ],
+    }
+    _write(result, latencies, f"{model.name}, {result['events']} events", output or run_dir)
+    for table in _tables(latencies, exponents):
+        console.print(table)
+    return result
+
+
+def _batches(
+    config: Config, batch_sizes: Sequence[int], num_elements: Sequence[int], dataset: str | None
+) -> list[npt.NDArray[np.float32]]:
+    """Return one batch [B, N, F] per shape to measure."""
+    if dataset is None:
+        require_fit("random events", config.parameters, max(num_elements))
+        width = config.dataset.num_input_features
+        return [clic_like_events(b, n, width) for b in batch_sizes for n in num_elements]
+    if dataset not in config.datasets:
+        raise DataError(
+            f"--dataset {dataset}: not in the configuration, which has {', '.join(config.datasets)}"
+        )
+    split = open_split(dataset, config.datasets[dataset], "test", config.dataset.event_schema)
+    batches = []
+    for size in batch_sizes:
+        if split.num_events < size:
+            raise DataError(f"--batch-size {size}: {dataset} has {split.num_events} test events; give less")
+        # Spread over the lengths, so that the batches stand for the dataset.
+        order = np.argsort(split.lengths, kind="stable")
+        for place in np.linspace(0, split.num_events - size, 5).astype(int):
+            found = [event["X"] for event in split.fetch(order[place : place + size], ("X",))]
+            longest = max(map(len, found))
+            require_fit(dataset, config.parameters, longest)
+            batches.append(np.stack([np.pad(x, ((0, longest - len(x)), (0, 0))) for x in found]))
+    return batches
+
+
+def _engine(name: str, model: keras.Model, folder: Path, num_cpus: int | None) -> Forward:
+    """Return a function that runs the model and waits for all outputs."""
+    if name == "onnx":
+        return _onnx(model, folder, num_cpus)
+    import tensorflow as tf
+
+    def forward(x: Any) -> Any:
+        return model(x, training=False)
+
+    if name != "eager":
+        # XLA compiles for one shape; the graph serves all.
+        signature = None if name == "xla" else [tf.TensorSpec((None, None, model.num_input_features))]
+        forward = tf.function(forward, input_signature=signature, jit_compile=name == "xla")
+
+    def wait(events: npt.NDArray[np.float32]) -> None:
+        for value in forward(tf.constant(events)).values():
+            value.numpy()
+
+    return wait
+
+
+def _onnx(model: keras.Model, folder: Path, num_cpus: int | None) -> Forward:
+    import onnxruntime
+
+    from mlpf.export import INPUT_NAME, export_onnx
+
+    export_onnx(model, folder / "model.onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if num_cpus is not None:
+        options.intra_op_num_threads = options.inter_op_num_threads = num_cpus
+    session = onnxruntime.InferenceSession(
+        str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda events: session.run(None, {INPUT_NAME: events})
+
+
+def _write(result: dict[str, Any], latencies: Sequence[Latency], title: str, output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output / "infer.json") as part:
+        part.write_text(json.dumps(result, indent=2) + "\n")
+    with style(), atomic_write(output / "infer.png") as part:
+        latency_figure(latencies, title).savefig(part, format="png", dpi=150)
+
+
+def _tables(latencies: Sequence[Latency], exponents: dict[tuple[str, int], float]) -> list[Table]:
+    table = Table("engine", "B", "N", "p50 [ms]", "p95 [ms]", "events/s", "peak memory [MB]", "first [ms]")
+    for x in latencies:
+        memory = "-" if x.peak_memory_mb is None else f"{x.peak_memory_mb:.0f}"
+        times = (
+            f"{x.p50_ms:.2f}",
+            f"{x.p95_ms:.2f}",
+            f"{x.events_per_second:.1f}",
+            memory,
+            f"{x.first_ms:.0f}",
+        )
+        table.add_row(x.engine, str(x.batch_size), str(x.num_elements), *times)
+    if not exponents:
+        return [table]
+    fitted = Table("engine", "B", "a", title="time ~ N^a")
+    for (engine, size), exponent in exponents.items():
+        fitted.add_row(engine, str(size), f"{exponent:.2f}")
+    return [table, fitted]

@@ -1,0 +1,53 @@
+import json
+
+import pytest
+import yaml
+
+from mlpf.config import load_config
+from mlpf.errors import DataError
+from mlpf.workflows import import_weights, infer
+from tests.support.configs import write_config
+from tests.support.models import tiny_config, tiny_model
+from tests.support.numpy_gnn import write_published
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("infer")
+    write_published(folder / "a.hdf5", tiny_model())
+    config = load_config(write_config(folder, yaml.safe_dump({"parameters": tiny_config().model_dump()})))
+    import_weights.run(config, folder / "a.hdf5", folder / "run")
+    return folder / "run"
+
+
+def test_every_engine_is_timed_at_every_shape(run_dir, tmp_path):
+    engines = ("eager", "graph", "onnx")
+    found = infer.run(
+        run_dir, engines=engines, batch_sizes=(1, 2), num_elements=(32, 48), num_runs=2, output=tmp_path
+    )
+    shapes = {(x["engine"], x["batch_size"], x["num_elements"]) for x in found["latencies"]}
+    assert shapes == {(e, b, n) for e in engines for b in (1, 2) for n in (32, 48)}
+    assert all(0 < x["p50_ms"] <= x["p95_ms"] for x in found["latencies"])
+    assert json.loads((tmp_path / "infer.json").read_text())["latencies"] == found["latencies"]
+    assert (tmp_path / "infer.png").stat().st_size > 10_000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["infer.json", "infer.png"]
+
+
+def test_compiling_shows_in_the_first_pass_only(run_dir, tmp_path):
+    found = infer.run(
+        run_dir, engines=("xla",), batch_sizes=(1,), num_elements=(32,), num_runs=3, output=tmp_path
+    )
+    (latency,) = found["latencies"]
+    assert latency["first_ms"] > 10 * latency["p50_ms"]
+
+
+def test_events_longer_than_the_bins_are_refused(run_dir, tmp_path):
+    with pytest.raises(DataError, match="an event has 5000 elements, the model takes 1024"):
+        infer.run(run_dir, num_elements=(5000,), output=tmp_path)
+
+
+def test_an_unknown_dataset_is_named(run_dir, tmp_path):
+    with pytest.raises(
+        DataError, match="--dataset other: not in the configuration, which has clic_edm4hep/ttbar"
+    ):
+        infer.run(run_dir, dataset="other", output=tmp_path)
