@@ -27,9 +27,11 @@ for command in (
     data.postprocess,
     data.build,
     training.train,
+    training.import_weights,
     results.evaluate,
     results.plots,
     results.export,
+    results.infer,
     configuration.config,
 ):
     cli.add_command(command)
