@@ -11,7 +11,7 @@ from mlpf.cli.options import PATH, Fractions, overwrite_option, shard_option, wo
 @click.command()
 @click.argument("sample")
 @click.option("-n", "--num-events", type=click.IntRange(1), required=True, help="Events to simulate.")
-@click.option("-o", "--output", type=PATH, required=True, help="Directory for the ROOT files.")
+@click.option("-o", "--output", type=PATH, required=True, help="Directory for the files.")
 @click.option("--events-per-file", type=click.IntRange(1), default=100, help="Events per file.")
 @click.option("--first-event", type=click.IntRange(0), default=0, help="Number of the first event.")
 @click.option("--seed", type=click.IntRange(0), default=1, help="Seed; the same seed gives the same events.")
@@ -21,13 +21,29 @@ from mlpf.cli.options import PATH, Fractions, overwrite_option, shard_option, wo
     default="old",
     help="podio 0.16 (as the published files), podio 1.1, or podio 1.1 as RNTuple; the events are the same.",
 )
+@click.option(
+    "--granularity",
+    type=click.Choice(["clusters", "hits", "fine"]),
+    default="clusters",
+    help="Calorimeter cells: coarse and fast for networks of clusters; as in the detector for networks of "
+    "hits (about 5,500 in a top pair event); more hits still (11,000).",
+)
+@click.option("--pileup", type=click.FloatRange(0), help="Mean pile-up of delphes_* samples, default 200.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["root", "pickle"]),
+    default="root",
+    help="Files of delphes_* samples: ROOT or pickles as published; the events are the same.",
+)
 @workers_option
 @overwrite_option
 def simulate(sample: str, num_events: int, output: Path, **options: Any) -> None:
     """Generate SAMPLE with Pythia8 and a CLIC-like detector into EDM4HEP ROOT files.
 
     Samples: ttbar, qq, zh_tautau, ww_fullhad, ttbar_pu10, and guns single_{neutron, kaon0l, pi, pi0,
-    mu, electron, gamma}.
+    mu, electron, gamma}. delphes_ttbar and delphes_qcd are proton collisions with pile-up in a CMS-like
+    detector, written as Delphes does.
     """
     from mlpf.workflows import simulate as workflow
 

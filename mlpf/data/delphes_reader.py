@@ -14,7 +14,7 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.data.delphes_tables import RawDelphes, rows_with
+from mlpf.data.delphes_tables import RawDelphes, RowFinder
 from mlpf.data.edm4hep_file import open_root, readable_errors
 from mlpf.data.tables import BoolArray, IntArray, Relation, Table, offsets_from_counts
 from mlpf.errors import DataError
@@ -190,10 +190,10 @@ class _Chunk:
         towers, references = self._towers()
         charged = self._joined(found.charged, CHARGED_FIELDS)
         neutral = self._joined(found.neutral, NEUTRAL_FIELDS)
-        keys = _keys(particles.event, particles["id"])
-        track_particle = self._resolve(keys, tracks.event, tracks["particle"])
-        charged_particle = self._resolve(keys, charged.event, charged["particle"])
-        target = self._resolve(keys, towers.event[references.source], references.target)
+        finder = RowFinder(_keys(particles.event, particles["id"]))
+        track_particle = self._resolve(finder, tracks.event, tracks["particle"])
+        charged_particle = self._resolve(finder, charged.event, charged["particle"])
+        target = self._resolve(finder, towers.event[references.source], references.target)
         known = target >= 0
         tower_particles = Relation(references.source[known], target[known], np.ones(int(known.sum())))
         number = np.arange(self._start, self._stop)
@@ -261,9 +261,9 @@ class _Chunk:
         labels = label_from_pdg(pdg, np.full(len(table), "charge" in fields, dtype=float))
         return Table({"label": labels, **columns}, table.offsets)
 
-    def _resolve(self, keys: IntArray, event: IntArray, ids: npt.NDArray) -> IntArray:
+    def _resolve(self, finder: RowFinder, event: IntArray, ids: npt.NDArray) -> IntArray:
         """Return the row of the particle with each id, -1 and a count where there is none."""
-        row = rows_with(keys, _keys(event, ids))
+        row = finder.rows(_keys(event, ids))
         null = ids == 0
         row[null] = -1
         self._counters["null references"] += int(null.sum())

@@ -46,14 +46,23 @@ class RawDelphes:
         return len(self.number)
 
 
-def rows_with(keys: npt.NDArray[np.integer], wanted: npt.NDArray[np.integer]) -> IntArray:
-    """Return for each of ``wanted`` [m] the first row of ``keys`` [n] that equals it, -1 where none does."""
-    if not len(keys):
-        return np.full(len(wanted), -1, dtype=np.int64)
-    order = np.argsort(keys, kind="stable")
-    place = np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)
-    row = order[place]
-    return np.where(keys[row] == wanted, row, -1)
+class RowFinder:
+    """Finds rows by an integer key.
+
+    Args:
+        keys: [n]; of equal ones the first counts.
+    """
+
+    def __init__(self, keys: npt.NDArray[np.integer]) -> None:
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted = keys[self._order]
+
+    def rows(self, wanted: npt.NDArray[np.integer]) -> IntArray:
+        """Return the row of each key [m], -1 where there is none."""
+        if not len(self._sorted):
+            return np.full(len(wanted), -1, dtype=np.int64)
+        place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+        return np.where(self._sorted[place] == wanted, self._order[place], -1)
 
 
 def occurrence(values: npt.NDArray[np.integer]) -> IntArray:

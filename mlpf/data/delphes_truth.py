@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.data.delphes_preparation import SCHEMA
-from mlpf.data.delphes_tables import RawDelphes, occurrence, rows_with, stack_columns
+from mlpf.data.delphes_tables import RawDelphes, RowFinder, occurrence, stack_columns
 from mlpf.data.event import Events, Jagged
 from mlpf.data.tables import BoolArray, FloatArray, IntArray
 from mlpf.physics.features import (
@@ -111,7 +111,7 @@ def gen_targets(raw: RawDelphes, counters: Counter[str]) -> tuple[Rows, Rows]:
 def _tower_targets(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]) -> Rows:
     tower, particle = _tower_edges(raw, has_track, counters)
     num = len(raw.towers)
-    px, py, pz, energy = (component[particle] for component in _momenta(raw))
+    px, py, pz, energy = _momenta(raw, particle)
     label = label_from_pdg(raw.particles["pdg"][particle], raw.particles["charge"][particle])
     label[label == _MUON] = 211  # without a track, what a muon leaves looks like a hadron
     species = np.argmax(label[:, None] == TOWER_LABELS, axis=1)
@@ -143,12 +143,17 @@ def _tower_targets(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]
 
 
 def _tower_edges(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]) -> tuple[IntArray, IntArray]:
-    """Return pairs of tower and visible particle without track; each particle stands in one tower."""
+    """Return pairs of tower and visible particle without track.
+
+    A particle that several towers list counts in the most energetic one.
+    """
     tower, particle = raw.tower_particles.source, raw.tower_particles.target
     visible = ~is_invisible(raw.particles["pdg"])
     keep = (visible & ~has_track)[particle]
     tower, particle = tower[keep], particle[keep]
-    order = np.lexsort((-raw.towers["energy"][tower], particle))
+    if not (np.bincount(particle) > 1).any():
+        return tower, particle
+    order = np.argsort(-raw.towers["energy"][tower], kind="stable")
     tower, particle = tower[order], particle[order]
     first = occurrence(particle) == 0
     counters["further towers of a particle"] += int((~first).sum())
@@ -177,7 +182,7 @@ def _charged_candidates(raw: RawDelphes, counters: Counter[str]) -> Rows:
     ranks = [occurrence(particle) for particle in (raw.charged_particle, raw.track_particle)]
     base = 1 + max((int(rank.max()) for rank in ranks if len(rank)), default=0)
     keys = raw.charged_particle * base + ranks[0]
-    candidate = rows_with(keys, raw.track_particle * base + ranks[1])
+    candidate = RowFinder(keys).rows(raw.track_particle * base + ranks[1])
     candidate[raw.track_particle < 0] = -1
     counters["charged candidates without track"] += len(keys) - len(np.unique(candidate[candidate >= 0]))
     found = candidate >= 0
@@ -201,7 +206,8 @@ def _charged_candidates(raw: RawDelphes, counters: Counter[str]) -> Rows:
 def _neutral_candidates(raw: RawDelphes, counters: Counter[str]) -> Rows:
     """Sum the candidates with exactly the direction of a tower; the more energetic one names the sum."""
     num = len(raw.towers)
-    tower = rows_with(*_direction_keys(raw))
+    of_towers, of_candidates = _direction_keys(raw)
+    tower = RowFinder(of_towers).rows(of_candidates)
     counters["neutral candidates without tower"] += int((tower < 0).sum())
     found = np.flatnonzero(tower >= 0)
     energy = raw.neutral["energy"].astype(np.float64)
@@ -238,9 +244,11 @@ def _direction_keys(raw: RawDelphes) -> tuple[IntArray, IntArray]:
     return keys[: len(raw.towers)], keys[len(raw.towers) :]
 
 
-def _momenta(raw: RawDelphes) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return px, py, pz, energy [P]; without pt a particle flies along the beam."""
-    pt, eta, phi, energy = (raw.particles[name].astype(np.float64) for name in ("pt", "eta", "phi", "energy"))
+def _momenta(raw: RawDelphes, particle: IntArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return px, py, pz, energy of the particles at rows [n]; without pt a particle flies along the beam."""
+    pt, eta, phi, energy = (
+        raw.particles[name][particle].astype(np.float64) for name in ("pt", "eta", "phi", "energy")
+    )
     pz = np.where(pt > 0, pt * np.sinh(eta), np.sign(eta) * energy)
     return pt * np.cos(phi), pt * np.sin(phi), pz, energy
 

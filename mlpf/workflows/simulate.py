@@ -1,18 +1,24 @@
-"""Generate events, simulate the detector, reconstruct, and write EDM4HEP ROOT files in parallel processes."""
+"""Generate events, simulate the detector, reconstruct, and write EDM4HEP or Delphes files in parallel."""
 
 import difflib
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlpf.data.delphes_tables import RawDelphes
 from mlpf.errors import MLPFError, OutputExists
-from mlpf.simulation.detector import CLIC
+from mlpf.simulation import delphes_event, delphes_writer
+from mlpf.simulation.delphes_generator import DELPHES_SAMPLES, DelphesGenerator
+from mlpf.simulation.delphes_writer import DelphesProvenance, FormatName
+from mlpf.simulation.detector import GranularityName, clic_with
 from mlpf.simulation.edm4hep_layouts import LayoutName
 from mlpf.simulation.edm4hep_writer import Provenance, read_provenance, write_events
 from mlpf.simulation.event import simulate_event
@@ -20,13 +26,17 @@ from mlpf.simulation.generator import SAMPLES, Generator
 from mlpf.simulation.records import SimulatedEvent
 from mlpf.workers import run_jobs
 
+CLIC_OBJECTS = ("tracks", "clusters", "hits", "candidates")
+DELPHES_OBJECTS = ("particles", "tracks", "towers")
+DEFAULT_PILEUP = 200.0
+
 
 @dataclass(frozen=True)
 class FileTask:
     """One file to make."""
 
     path: Path
-    provenance: Provenance
+    provenance: Provenance | DelphesProvenance
 
 
 @dataclass
@@ -34,24 +44,20 @@ class FileSummary:
     """What one file holds; counts are sums over its events."""
 
     events: int = 0
-    tracks: int = 0
-    clusters: int = 0
-    hits: int = 0
-    candidates: int = 0
+    objects: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
-    def count(self, event: SimulatedEvent) -> None:
+    def count(self, event: SimulatedEvent | RawDelphes) -> None:
         """Add one event."""
         self.events += 1
-        self.tracks += len(event.tracks)
-        self.clusters += len(event.clusters)
-        self.hits += len(event.hits)
-        self.candidates += len(event.candidates)
+        names = DELPHES_OBJECTS if isinstance(event, RawDelphes) else CLIC_OBJECTS
+        self.objects.update({name: len(getattr(event, name)) for name in names})
 
     def add(self, other: "FileSummary") -> None:
         """Add another file."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
+        self.events += other.events
+        self.objects.update(other.objects)
+        self.seconds += other.seconds
 
 
 def run(
@@ -63,22 +69,31 @@ def run(
     seed: int = 1,
     first_event: int = 0,
     layout: LayoutName = "old",
+    granularity: GranularityName = "clusters",
+    pileup: float | None = None,
+    file_format: FormatName = "root",
     workers: int = 1,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write ``num_events`` simulated events to ``<output>/reco_<published sample name>_<number>.root``.
+    """Write simulated events to ``<output>/reco_<published sample name>_<number>.root``.
+
+    Files of Delphes samples are called ``tev14_pythia8_<process>_<seed>_<number>``, as published.
 
     An event depends on ``seed``, ``sample`` and its number only. Complete files of an earlier run with the
     same arguments are kept, so that an interrupted run can be repeated.
 
     Args:
-        sample: one of :data:`mlpf.simulation.generator.SAMPLES`.
+        sample: one of :data:`mlpf.simulation.generator.SAMPLES` or
+            :data:`mlpf.simulation.delphes_generator.DELPHES_SAMPLES`.
         num_events: events to write.
         output: directory, made if missing.
         events_per_file: the last file may hold fewer.
         seed: seed of the sample.
         first_event: number of the first event.
-        layout: how the files are laid out; the events are the same in all.
+        layout: how EDM4HEP files are laid out; the events are the same in all.
+        granularity: of the calorimeters, key of ``mlpf.simulation.detector.GRANULARITIES``.
+        pileup: Delphes samples only: mean number of further collisions; None = ``DEFAULT_PILEUP``.
+        file_format: Delphes samples only: ROOT or the published form of pickle; the events are the same.
         workers: processes.
         overwrite: replace files that exist.
 
@@ -86,12 +101,23 @@ def run(
         The files, in order of event number.
 
     Raises:
-        MLPFError: unknown sample, or a file cannot be written.
-        OutputExists: a file of that name holds other events, or the same in another layout.
+        MLPFError: unknown sample, an option that it does not have, or a file cannot be written.
+        OutputExists: a file of that name holds other events, or the same in another layout or granularity.
         MissingDependency: the generator is not installed.
     """
-    wanted = Provenance(sample, seed, first_event, num_events, layout)
-    tasks = _plan(wanted, Path(output), events_per_file)
+    known = (*SAMPLES, *DELPHES_SAMPLES)
+    if sample not in known:
+        near = difflib.get_close_matches(sample, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise MLPFError(f"no sample {sample!r}; {hint}Samples are {', '.join(known)}")
+    _check_options(sample, layout, granularity, pileup, file_format)
+    wanted: Provenance | DelphesProvenance
+    if sample in DELPHES_SAMPLES:
+        mean = DEFAULT_PILEUP if pileup is None else pileup
+        wanted = DelphesProvenance(sample, seed, first_event, num_events, mean)
+    else:
+        wanted = Provenance(sample, seed, first_event, num_events, layout, granularity)
+    tasks = _plan(wanted, Path(output), events_per_file, file_format)
     todo = tasks if overwrite else [task for task in tasks if not _is_done(task)]
     start = time.perf_counter()
     total = _run_all(todo, workers, num_events)
@@ -99,18 +125,42 @@ def run(
     return [task.path for task in tasks]
 
 
-def _plan(wanted: Provenance, output: Path, events_per_file: int) -> list[FileTask]:
+def _check_options(
+    sample: str,
+    layout: LayoutName,
+    granularity: GranularityName,
+    pileup: float | None,
+    file_format: FormatName,
+) -> None:
+    """Refuse options that would do nothing."""
+    if sample in DELPHES_SAMPLES:
+        wrong = {"--layout": layout != "old", "--granularity": granularity != "clusters"}
+        remedy = "an EDM4HEP sample"
+    else:
+        wrong = {"--pileup": pileup is not None, "--format": file_format != "root"}
+        remedy = f"one of {', '.join(DELPHES_SAMPLES)}"
+    for option, given in wrong.items():
+        if given:
+            raise MLPFError(f"sample {sample} has no option {option}; leave it out or choose {remedy}")
+
+
+def _file_name(wanted: Provenance | DelphesProvenance, number: int, file_format: FormatName) -> str:
+    """Return the published name of a file; ``number`` counts the files of a sample from 0."""
+    if isinstance(wanted, DelphesProvenance):
+        start = f"{DELPHES_SAMPLES[wanted.sample].file_name}_{wanted.seed}"
+        return f"{start}_{number}{delphes_writer.SUFFIXES[file_format]}"
+    sample = SAMPLES[wanted.sample]
+    return f"reco_{sample.directory}_{sample.first_file_seed + number}.root"
+
+
+def _plan(
+    wanted: Provenance | DelphesProvenance, output: Path, events_per_file: int, file_format: FormatName
+) -> list[FileTask]:
     """Split the events of a run into files."""
-    sample = wanted.sample
-    if sample not in SAMPLES:
-        near = difflib.get_close_matches(sample, SAMPLES, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise MLPFError(f"no sample {sample!r}; {hint}Samples are {', '.join(SAMPLES)}")
-    name, first_file = SAMPLES[sample].directory, SAMPLES[sample].first_file_seed
     tasks = []
     for offset in range(0, wanted.num_events, events_per_file):
         begin = wanted.first_event + offset
-        path = output / f"reco_{name}_{first_file + begin // events_per_file}.root"
+        path = output / _file_name(wanted, begin // events_per_file, file_format)
         size = min(events_per_file, wanted.num_events - offset)
         tasks.append(FileTask(path, replace(wanted, first_event=begin, num_events=size)))
     return tasks
@@ -125,7 +175,8 @@ def _is_done(task: FileTask) -> bool:
     """
     if not task.path.exists():
         return False
-    found = read_provenance(task.path)
+    is_delphes = isinstance(task.provenance, DelphesProvenance)
+    found = (delphes_writer.read_provenance if is_delphes else read_provenance)(task.path)
     if found != task.provenance:
         raise OutputExists(
             f"{task.path} holds {_describe(found)}, asked for {_describe(task.provenance)}; "
@@ -134,10 +185,12 @@ def _is_done(task: FileTask) -> bool:
     return True
 
 
-def _describe(provenance: Provenance) -> str:
+def _describe(provenance: Provenance | DelphesProvenance) -> str:
     last = provenance.first_event + provenance.num_events - 1
     events = f"events {provenance.first_event} to {last} of seed {provenance.seed}"
-    return f"{provenance.sample} (layout {provenance.layout}) {events}"
+    if isinstance(provenance, DelphesProvenance):
+        return f"{provenance.sample} (pile-up {provenance.pileup:g}) {events}"
+    return f"{provenance.sample} (layout {provenance.layout}, {provenance.granularity}) {events}"
 
 
 def _run_all(tasks: list[FileTask], workers: int, num_events: int) -> FileSummary:
@@ -164,6 +217,29 @@ def _generator(sample: str, seed: int) -> Generator:
     return Generator(sample, seed)
 
 
+@lru_cache(maxsize=1)
+def _delphes_generator(sample: str, seed: int, pileup: float) -> DelphesGenerator:
+    """Return this process's generator with its pool of soft collisions."""
+    return DelphesGenerator(sample, seed, pileup)
+
+
+def _events(
+    wanted: Provenance | DelphesProvenance, summary: FileSummary
+) -> Iterator[SimulatedEvent | RawDelphes]:
+    """Simulate the events of a file and count them."""
+    for number in range(wanted.first_event, wanted.first_event + wanted.num_events):
+        event: SimulatedEvent | RawDelphes
+        if isinstance(wanted, DelphesProvenance):
+            generator = _delphes_generator(wanted.sample, wanted.seed, wanted.pileup)
+            event = delphes_event.simulate_event(generator, number)
+        else:
+            detector = clic_with(wanted.granularity)
+            clic = _generator(wanted.sample, wanted.seed)
+            event = simulate_event(clic, wanted.seed, wanted.sample, number, detector)
+        summary.count(event)
+        yield event
+
+
 def make_file(task: FileTask) -> FileSummary:
     """Simulate and write the events of one file.
 
@@ -173,17 +249,11 @@ def make_file(task: FileTask) -> FileSummary:
     summary = FileSummary()
     start = time.process_time()
     wanted = task.provenance
-    generator = _generator(wanted.sample, wanted.seed)
-
-    def events() -> Iterator[SimulatedEvent]:
-        for number in range(wanted.first_event, wanted.first_event + wanted.num_events):
-            event = simulate_event(generator, wanted.seed, wanted.sample, number, CLIC)
-            summary.count(event)
-            yield event
-
+    is_delphes = isinstance(wanted, DelphesProvenance)
+    write: Any = delphes_writer.write_events if is_delphes else write_events
     try:
         task.path.parent.mkdir(parents=True, exist_ok=True)
-        write_events(task.path, events(), wanted)
+        write(task.path, _events(wanted, summary), wanted)
     except OSError as error:
         raise MLPFError(
             f"{task.path}: cannot write ({error.strerror or error}); free space or choose another --output"
@@ -202,6 +272,6 @@ def _report(total: FileSummary, tasks: list[FileTask], kept: int, wall_seconds: 
     if total.events:
         table.add_row("events/s", f"{total.events / wall_seconds:.1f}")
         table.add_row("events/s per core (CPU time)", f"{total.events / total.seconds:.1f}")
-        for name in ("tracks", "clusters", "hits", "candidates"):
-            table.add_row(f"{name} per event", f"{getattr(total, name) / total.events:.1f}")
+        for name, number in total.objects.items():
+            table.add_row(f"{name} per event", f"{number / total.events:.1f}")
     Console(stderr=True).print(table)
