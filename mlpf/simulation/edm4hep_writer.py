@@ -28,6 +28,7 @@ class Provenance:
         seed: seed of the sample.
         first_event, num_events: the file holds events first_event ... first_event + num_events - 1.
         layout: how they are laid out; told by the file's structure.
+        granularity: of the calorimeters, a key of ``mlpf.simulation.detector.GRANULARITIES``.
     """
 
     sample: str
@@ -35,6 +36,7 @@ class Provenance:
     first_event: int
     num_events: int
     layout: LayoutName = "old"
+    granularity: str = "clusters"
 
 
 def write_events(path: Path, events: Iterable[SimulatedEvent], provenance: Provenance) -> None:
@@ -108,12 +110,16 @@ def read_provenance(path: Path) -> Provenance:
             metadata = file[LAYOUTS[layout].metadata]
             keys = ("sample", "seed", "first_event", "num_events")
             values = {key: metadata[f"simulation_{key}"].array()[0] for key in keys}
+            # Files of earlier versions do not say it: there was one.
+            has_granularity = "simulation_granularity" in metadata.keys()  # noqa: SIM118
+            granularity = metadata["simulation_granularity"].array()[0] if has_granularity else "clusters"
             return Provenance(
                 sample=str(values["sample"]),
                 seed=int(values["seed"]),
                 first_event=int(values["first_event"]),
                 num_events=int(values["num_events"]),
                 layout=layout,
+                granularity=str(granularity),
             )
     except DataError as error:
         raise DataError(

@@ -10,6 +10,8 @@ import uproot
 from mlpf.errors import DataError, MLPFError, OutputExists
 from mlpf.simulation import edm4hep_writer
 from mlpf.simulation.edm4hep_writer import Provenance, read_provenance
+from mlpf.simulation.generator import SAMPLES
+from mlpf.simulation.records import HIT_COLLECTIONS
 from mlpf.workflows import simulate
 
 # A gun needs no Pythia, and its showers exercise every stage.
@@ -97,6 +99,27 @@ def test_file_with_other_events_is_not_replaced(tmp_path):
         simulate.run(SAMPLE, 3, tmp_path)
     (path,) = simulate.run(SAMPLE, 3, tmp_path, overwrite=True)
     assert read_provenance(path) == Provenance(SAMPLE, 1, 0, 3)
+
+
+def test_granularity_is_part_of_what_a_file_is(ten_events, tmp_path):
+    (path,) = simulate.run(SAMPLE, 2, tmp_path, granularity="hits")
+    assert read_provenance(path) == Provenance(SAMPLE, 1, 0, 2, granularity="hits")
+    with pytest.raises(OutputExists, match=r"hits\).*asked for .*clusters\).*--overwrite"):
+        simulate.run(SAMPLE, 2, tmp_path)
+    hits, clusters = content([path]), content(ten_events)
+    # Generator and tracker see the same: only the calorimeter has other cells.
+    for name in ("MCParticles.momentum.x", "SiTracks_1.omega"):
+        assert ak.array_equal(hits[name], clusters[name][:2])
+    for name in ("ECALBarrel", "HCALBarrel"):
+        assert ak.sum(hits[f"n_{name}"]) > 2 * ak.sum(clusters[f"n_{name}"][:2])
+
+
+@pytest.mark.parametrize("sample", [name for name, sample in SAMPLES.items() if sample.gun])
+def test_every_gun_fires_at_fine_cells(sample, tmp_path):
+    paths = simulate.run(sample, 3, tmp_path, granularity="hits")
+    leaves = content(paths)
+    assert ak.all(leaves["n_MCParticles"] > 0)
+    assert ak.sum([ak.sum(leaves[f"n_{name}"]) for name in HIT_COLLECTIONS]) > 0
 
 
 def test_foreign_file_is_not_replaced(tmp_path):
