@@ -131,7 +131,37 @@ def _event_leaves(e: HandEvent, parents: bool) -> dict[str, dict[str, list]]:
     return out
 
 
-_INTEGERS = {"PDG", "generatorStatus", "ndf", "type", "index", "collectionID"}
+RENAMED = {
+    "MCParticles#0": "_MCParticles_parents",
+    "SiTracks_1": "_SiTracks_Refitted_trackStates",
+    "PandoraClusters#1": "_PandoraClusters_hits",
+    "CalohitMCTruthLink#0": "_CalohitMCTruthLink_from",
+    "CalohitMCTruthLink#1": "_CalohitMCTruthLink_to",
+    "SiTracksMCTruthLink#0": "_SiTracksMCTruthLink_from",
+    "SiTracksMCTruthLink#1": "_SiTracksMCTruthLink_to",
+    "MergedRecoParticles": "PandoraPFOs",
+    "MergedRecoParticles#0": "_PandoraPFOs_clusters",
+    "MergedRecoParticles#1": "_PandoraPFOs_tracks",
+}
+# MurmurHash3 of the names, as the library mmh3 gives it.
+HASHES = {"ECALBarrel": 1265367388, "HCALBarrel": 124629188}
+
+
+def as_new_layout(leaves: dict[str, dict[str, list]]) -> None:
+    """Rename the leaves of one event as podio 0.17 and EDM4hep 1.0 do; hits in the barrels only."""
+    names = {IDS[name]: number for name, number in HASHES.items()}
+    for collection in list(leaves):
+        columns = leaves.pop(collection)
+        if "collectionID" in columns:
+            columns["collectionID"] = [names.get(number, number) for number in columns["collectionID"]]
+        leaves[RENAMED.get(collection, collection)] = columns
+    leaves["PandoraPFOs"]["PDG"] = leaves["PandoraPFOs"].pop("type")
+    leaves["PandoraClusters"]["iPhi"] = leaves["PandoraClusters"].pop("phi")
+    for gone in ("dEdx", "dEdxError", "radiusOfInnermostHit"):
+        del leaves["SiTracks_Refitted"][gone]
+
+
+_INTEGERS = {"location", "track", "PDG", "generatorStatus", "ndf", "type", "index", "collectionID"}
 
 
 def _typed(leaf: str, values: list[list], real=()) -> ak.Array:
@@ -140,7 +170,15 @@ def _typed(leaf: str, values: list[list], real=()) -> ak.Array:
     elif leaf.endswith(("_begin", "_end")):
         kind = np.uint32
     else:
-        kind = np.int32 if leaf in _INTEGERS else np.float64 if leaf == "mass" else np.float32
+        kind = (
+            np.int64
+            if leaf == "collectionID"
+            else np.int32
+            if leaf in _INTEGERS
+            else np.float64
+            if leaf == "mass"
+            else np.float32
+        )
     flat = np.array([x for event in values for x in event], dtype=kind)
     return ak.unflatten(ak.Array(flat), [len(event) for event in values])
 
@@ -161,12 +199,13 @@ def write_edm4hep(
     parents=True,
     change=None,
     tree="events",
-    ids=True,
+    ids="metadata",
     real=(),
 ) -> Path:
     """Write events without the collections in ``drop``; ``change(leaves)`` edits the leaves of each.
 
-    Leaves named in ``real`` become floating-point numbers; ``ids=False`` leaves the id table out.
+    Leaves named in ``real`` become floating-point numbers; ``ids`` is the id table that is written:
+    ``metadata``, ``idTable``, ``typeInfo`` or none.
     """
     per_event = [_event_leaves(e, parents) for e in events]
     for leaves in per_event:
@@ -184,10 +223,22 @@ def write_edm4hep(
         names = {"counter_name": lambda n: f"n_{n}", "field_name": lambda outer, inner: f"{outer}.{inner}"}
         file.mktree(tree, types, **names)
         file[tree].extend(groups)
-        # Names are strings, which uproot writes as RNTuple only; readers look leaves up the same way.
-        if ids:
-            file["metadata"] = {
-                "m_names": ak.Array([list(IDS)]),
-                "m_collectionIDs": ak.Array([list(IDS.values())]),
-            }
+        _write_id_table(file, ids)
     return path
+
+
+def _write_id_table(file, kind: str) -> None:
+    # Names are strings, which uproot writes as RNTuple only; readers look leaves up the same way.
+    names, numbers = list(IDS), list(IDS.values())
+    if kind == "metadata":
+        file["metadata"] = {"m_names": ak.Array([names]), "m_collectionIDs": ak.Array([numbers])}
+    elif kind == "idTable":
+        other = {"m_names": ak.Array([["MUON"]]), "m_collectionIDs": ak.Array([[5]])}
+        table = {"m_names": ak.Array([names]), "m_collectionIDs": ak.Array([numbers])}
+        file["podio_metadata"] = {
+            "runs___idTable": ak.zip(other, depth_limit=1),
+            "events___idTable": ak.zip(table, depth_limit=1),
+        }
+    elif kind == "typeInfo":
+        rows = ak.zip({"collectionID": [numbers], "name": [names]}, depth_limit=2)
+        file["podio_metadata"] = {"events___CollectionTypeInfo": rows}

@@ -174,7 +174,7 @@ def test_a_root_file_without_events_lists_what_it_has(tmp_path):
 
 
 def test_an_old_file_without_collection_ids_says_so(tmp_path):
-    path = write_edm4hep(tmp_path / "a.root", [simple_event()], ids=False)
+    path = write_edm4hep(tmp_path / "a.root", [simple_event()], ids=None)
     with pytest.raises(DataError, match=r"no table of collection ids .* not a skim"):
         list(read_events(path))
 
@@ -193,7 +193,7 @@ def test_all_that_is_missing_is_named_at_once(tmp_path):
     with pytest.raises(DataError) as caught:
         list(read_events(path))
     for text in (
-        "SiTracks_Refitted_1 or SiTracks_1 or _SiTracks_Refitted_trackStates",
+        "SiTracks_Refitted_1 or _SiTracks_Refitted_trackStates or SiTracks_1",
         "MergedRecoParticles or PandoraPFOs",
         "hits (one of ECALBarrel",
     ):
