@@ -19,10 +19,12 @@ def leading_rows(row: npt.NDArray, col: npt.NDArray, weight: FloatArray, num_col
     Returns:
         [N] rows, -1 = the column has no entry; the lower row wins a tie.
     """
-    order = np.lexsort((-row, weight, col))
-    leading = np.full(num_cols, -1, dtype=np.int64)
-    leading[col[order]] = row[order]
-    return leading
+    largest = np.full(num_cols, -np.inf)
+    np.maximum.at(largest, col, weight)
+    leads = weight == largest[col]
+    leading = np.full(num_cols, np.iinfo(np.int64).max)
+    np.minimum.at(leading, col[leads], row[leads])
+    return np.where(leading == np.iinfo(np.int64).max, -1, leading)
 
 
 def choose_in_turn(wishes: sparse.coo_array, queue: IntArray) -> IntArray:

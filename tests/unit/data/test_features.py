@@ -1,26 +1,18 @@
 import numpy as np
 import pytest
 
-from mlpf.data.edm4hep import read_events
-from mlpf.data.features import cluster_features, track_features
-from mlpf.physics.features import CLUSTER_FEATURES, TRACK_FEATURES
-from tests.support.edm4hep_files import HandEvent, write_edm4hep
+from mlpf.data.features import cluster_features, hit_features, track_features
+from mlpf.data.tables import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER
+from mlpf.physics.features import CLUSTER_FEATURES, HIT_FEATURES, HIT_TRACK_FEATURES, TRACK_FEATURES
+from tests.support.edm4hep_files import HandEvent
+from tests.support.raw_events import raw_events as read
 
 
 def named(matrix, columns, row=0):
     return dict(zip(columns.names, matrix[row].tolist(), strict=True))
 
 
-@pytest.fixture
-def read(tmp_path):
-    def run(event):
-        (raw,) = read_events(write_edm4hep(tmp_path / "a.root", [event]))
-        return raw
-
-    return run
-
-
-def test_track_columns_follow_from_the_helix(read):
+def test_track_columns_follow_from_the_helix():
     event = HandEvent()
     leaves = {"D0": 0.1, "Z0": -0.2, "time": 3.0, "chi2": 7.0, "ndf": 5, "dEdx": 2e-7, "dEdxError": 1e-8}
     event.track(pt=2.0, phi=np.pi / 6, tan_lambda=0.75, radiusOfInnermostHit=31.0, **leaves)
@@ -42,7 +34,7 @@ def test_track_columns_follow_from_the_helix(read):
     assert found == pytest.approx(expected, abs=1e-6)  # float32
 
 
-def test_cluster_columns_follow_from_direction_and_member_hits(read):
+def test_cluster_columns_follow_from_direction_and_member_hits():
     event = HandEvent()
     hits = [
         event.hit(1.0, x=10.0, y=0.0, z=1.0),
@@ -74,14 +66,14 @@ def test_cluster_columns_follow_from_direction_and_member_hits(read):
     assert named(x, CLUSTER_FEATURES) == pytest.approx(expected, abs=2e-6)  # float32
 
 
-def test_a_cluster_without_hits_has_zero_sums_and_spreads(read):
+def test_a_cluster_without_hits_has_zero_sums_and_spreads():
     event = HandEvent()
     event.cluster([], energy=3.0)
     found = named(cluster_features(read(event))[0], CLUSTER_FEATURES)
     assert [found[n] for n in ("num_hits", "energy_ecal", "sigma_x")] == [0, 0, 0]
 
 
-def test_what_is_not_finite_becomes_zero_and_is_counted(read):
+def test_what_is_not_finite_becomes_zero_and_is_counted():
     event = HandEvent()
     event.track(pt=np.inf)  # a straight track: omega = 0
     event.track(D0=np.nan, time=-np.inf)
@@ -97,8 +89,73 @@ def test_what_is_not_finite_becomes_zero_and_is_counted(read):
     assert replaced_clusters == 2  # sine and cosine
 
 
-def test_empty_tables_give_empty_matrices(read):
+def test_empty_tables_give_empty_matrices():
     event = HandEvent()
     raw = read(event)
     assert track_features(raw)[0].shape == (0, len(TRACK_FEATURES))
     assert cluster_features(raw)[0].shape == (0, len(CLUSTER_FEATURES))
+    assert hit_features(raw)[0].shape == (0, len(HIT_FEATURES))
+
+
+def test_tracks_beside_hits_have_a_type_and_no_energy_loss():
+    event = HandEvent()
+    event.track(pt=2.0, type=5, dEdx=7.0, time=3.0)
+    raw = read(event)
+    x, _ = track_features(raw, HIT_TRACK_FEATURES)
+    with_loss = named(track_features(raw)[0], TRACK_FEATURES)
+    expected = {n: v for n, v in with_loss.items() if n not in ("dEdx", "dEdxError")} | {"type": 5}
+    assert named(x, HIT_TRACK_FEATURES) == expected
+
+
+def test_hit_columns_follow_from_the_position():
+    event = HandEvent()
+    event.hit(13.0, x=300.0, y=400.0, z=-1200.0, collection="HCALEndcap")  # 3-4-5 and 5-12-13 triangles
+    raw = read(event)
+    raw.hits.columns["time"][:] = 6.5
+    raw.hits.columns["type"][:] = 11
+    x, replaced = hit_features(raw)
+    expected = {
+        "elemtype": 2,
+        "et": 5.0,
+        "eta": -np.arcsinh(2.4),
+        "sin_phi": 0.8,
+        "cos_phi": 0.6,  # of the azimuth itself, whatever the polar angle
+        "energy": 13.0,
+        "position.x": 300.0,
+        "position.y": 400.0,
+        "position.z": -1200.0,
+        "time": 6.5,
+        "subdetector": 1,
+        "type": 11,
+    }
+    assert named(x, HIT_FEATURES) == pytest.approx(expected, abs=1e-6)  # float32
+    assert replaced == 0
+
+
+def test_subdetectors_are_told_apart():
+    event = HandEvent()
+    for collection in ("ECALBarrel", "ECALOther", "HCALOther", "MUON"):
+        event.hit(1.0, collection=collection)
+    found = hit_features(read(event))[0][:, HIT_FEATURES.index("subdetector")]
+    assert found.tolist() == [SYSTEM_ECAL, SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER]
+
+
+@pytest.mark.parametrize("z", [0.0, -5.0])
+def test_a_hit_on_the_beam_axis_has_a_direction_of_length_one(z):
+    event = HandEvent()
+    event.hit(2.0, x=0.0, y=0.0, z=z)
+    found = named(hit_features(read(event))[0], HIT_FEATURES)
+    assert [found[n] for n in ("et", "eta", "sin_phi", "cos_phi")] == [0, 0, 0, 1]
+
+
+def test_hits_that_are_not_finite_become_zero_and_are_counted():
+    event = HandEvent()
+    event.hit(2.0, x=np.inf)
+    event.hit(2.0, x=np.nan)
+    event.hit(2.0)
+    x, replaced = hit_features(read(event))
+    assert np.isfinite(x).all()
+    alone = HandEvent()
+    alone.hit(2.0)
+    assert x[2].tolist() == hit_features(read(alone))[0][0].tolist()
+    assert replaced == 5  # et and x of both, and the cosine infinity / infinity

@@ -1,27 +1,24 @@
 import numpy as np
 import pytest
 
-from mlpf.data.edm4hep import read_events
 from mlpf.data.limits import gen_particles, oracle_particles, perfect_particles
 from mlpf.data.truth import link_truth
 from mlpf.physics.features import PARQUET_TARGETS
-from tests.support.edm4hep_files import HandEvent, simple_event, write_edm4hep
+from tests.support.edm4hep_files import HandEvent, simple_event
+from tests.support.raw_events import raw_events
 
 PDG, CHARGE, PT, ENERGY = (PARQUET_TARGETS.index(n) for n in ("PDG", "charge", "pt", "energy"))
-GEV = 2e-5  # files hold float32
+GEV = 2e-5  # masses of classes are rounded to that
 
 
-@pytest.fixture
-def limits_of(tmp_path):
-    def run(*events):
-        (raw,) = read_events(write_edm4hep(tmp_path / "a.root", list(events)))
-        links = link_truth(raw)
-        return [make(raw, links) for make in (gen_particles, oracle_particles, perfect_particles)]
-
-    return run
+def limits_of(*events, kind="cluster"):
+    """Rows and events of the three lists."""
+    raw = raw_events(*events)
+    links = link_truth(raw, kind)
+    return [make(raw, links) for make in (gen_particles, oracle_particles, perfect_particles)]
 
 
-def test_all_lists_agree_on_a_clean_event(limits_of):
+def test_all_lists_agree_on_a_clean_event():
     for rows, event in limits_of(simple_event(10.0), simple_event(20.0)):
         assert event.tolist() == [0, 0, 1, 1]
         assert rows[:, PDG].tolist() == [211, 22] * 2
@@ -30,7 +27,7 @@ def test_all_lists_agree_on_a_clean_event(limits_of):
     assert oracle[:, ENERGY] == pytest.approx([np.hypot(10, 0.13957), 5.0], abs=GEV)
 
 
-def test_generator_particles_include_those_outside_acceptance_but_no_neutrinos(limits_of):
+def test_generator_particles_include_those_outside_acceptance_but_no_neutrinos():
     event = simple_event()
     event.particle(22, 0.0, 0.0, 0.0, 50.0)
     event.particle(12, 0.0, 7.0)
@@ -50,7 +47,7 @@ def mixed_cluster(neutral_energy):
     return event
 
 
-def test_the_oracle_keeps_a_cluster_whole_or_absorbs_it(limits_of):
+def test_the_oracle_keeps_a_cluster_whole_or_absorbs_it():
     kept, _ = limits_of(mixed_cluster(2.1))[1]  # 2.6 of 5 GeV are neutral
     assert kept[:, PDG].tolist() == [211, 130]
     assert kept[1, ENERGY] == pytest.approx(4.0 / 0.80 + 1.0, abs=GEV)
@@ -58,14 +55,14 @@ def test_the_oracle_keeps_a_cluster_whole_or_absorbs_it(limits_of):
     assert absorbed[:, PDG].tolist() == [211]
 
 
-def test_perfect_assignment_takes_only_the_particle_s_own_hits(limits_of):
+def test_perfect_assignment_takes_only_the_particle_s_own_hits():
     rows, _ = limits_of(mixed_cluster(2.0))[2]
     assert rows[:, PDG].tolist() == [211, 130]
     assert rows[1, ENERGY] == pytest.approx(2.0 / 0.80 + 0.5, abs=GEV)
     assert rows[1, PT] == pytest.approx(rows[1, ENERGY], abs=GEV)  # massless, at z = 0
 
 
-def test_a_split_track_is_used_by_the_oracle_and_not_by_perfect_assignment(limits_of):
+def test_a_split_track_is_used_by_the_oracle_and_not_by_perfect_assignment():
     event = HandEvent()
     pion = event.particle(211, 1.0, 8.0)
     event.track([(pion, 0.5)], pt=7.0)
@@ -75,7 +72,7 @@ def test_a_split_track_is_used_by_the_oracle_and_not_by_perfect_assignment(limit
     assert perfect[:, PT] == pytest.approx([4.0], abs=GEV)
 
 
-def test_of_two_tracks_the_better_one_is_used_once(limits_of):
+def test_of_two_tracks_the_better_one_is_used_once():
     event = HandEvent()
     pion = event.particle(211, 1.0, 8.0)
     event.track([(pion, 0.7)], pt=7.0)
@@ -84,7 +81,15 @@ def test_of_two_tracks_the_better_one_is_used_once(limits_of):
         assert rows[:, PT] == pytest.approx([9.0], abs=GEV)
 
 
-def test_deposits_below_threshold_are_no_perfect_particle(limits_of):
+def test_deposits_below_threshold_are_no_perfect_particle():
     event = HandEvent()
     event.deposit([(event.particle(22, 0.0, 1.0), 0.04)])
     assert len(limits_of(event)[2][0]) == 0
+
+
+def test_the_lists_do_not_depend_on_what_the_elements_are():
+    events = [mixed_cluster(2.1), simple_event(), mixed_cluster(1.9)]
+    for clusters, hits in zip(limits_of(*events), limits_of(*events, kind="hit"), strict=True):
+        np.testing.assert_array_equal(clusters[0], hits[0])
+        np.testing.assert_array_equal(clusters[1], hits[1])
+        assert len(hits[0])
