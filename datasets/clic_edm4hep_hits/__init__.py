@@ -1,0 +1,1 @@
+"""CLIC events of tracks and calorimeter hits, from EDM4HEP files."""
