@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
 
-from mlpf.data.edm4hep import read_events
+from mlpf.data.edm4hep import describe, read_events
 from mlpf.data.preparation import prepare_file, usable_events
 from mlpf.data.tables import SYSTEM_ECAL, SYSTEM_HCAL
 from mlpf.errors import DataError
-from tests.support.edm4hep_files import HIT_COLLECTIONS, HandEvent, simple_event, write_edm4hep
+from tests.support.edm4hep_files import (
+    HIT_COLLECTIONS,
+    IDS,
+    HandEvent,
+    as_new_layout,
+    simple_event,
+    write_edm4hep,
+)
 
 BAD_REFERENCES = ("null references", "references out of range", "references to unknown collections")
 
@@ -297,3 +304,94 @@ def test_time_and_type_are_read(tmp_path):
     assert raw.hits["type"].tolist() == [-1, 3]
     assert raw.tracks["type"].tolist() == [5]
     assert raw.counters["hits without time"] == 0
+
+
+def new_layout(leaves):
+    as_new_layout(leaves)
+    tracks = leaves["SiTracks_Refitted"]
+    num = len(tracks["chi2"])
+    tracks["trackStates_end"] = [begin + 2 for begin in tracks["trackStates_begin"]]
+    # The state at the interaction point, and one 3-4-5 triangle away from the beam.
+    states = leaves["_SiTracks_Refitted_trackStates"]
+    states |= {
+        "location": [1, 2] * num,
+        "referencePoint.x": [0, 30] * num,
+        "referencePoint.y": [0, -40] * num,
+    }
+    leaves["SiTracks_Refitted_dQdx"] = {"dQdx.value": [5.0, 4.0], "dQdx.error": [0.5, 0.25]}
+    leaves["_SiTracks_Refitted_dQdx_track"] = {"index": [1, 0]}
+
+
+def event_of_three_tracks():
+    event = simple_event()
+    event.track(pt=3.0)
+    event.track(pt=2.0)
+    return event
+
+
+@pytest.mark.parametrize("ids", [None, "metadata"])
+def test_the_new_layout_is_read_with_and_without_metadata(tmp_path, ids):
+    def change(leaves):
+        new_layout(leaves)
+        if ids:  # a table overrules the hashes
+            leaves["_PandoraClusters_hits"]["collectionID"] = [IDS["HCALBarrel"], IDS["ECALBarrel"]]
+
+    events = [event_of_three_tracks(), event_of_three_tracks()]
+    old = read_one(write_edm4hep(tmp_path / "old.root", events))
+    new = read_one(write_edm4hep(tmp_path / "new.root", events, change=change, ids=ids))
+    for name in ("cluster_hits", "candidate_tracks", "candidate_clusters", "track_particles"):
+        assert getattr(new, name).source.tolist() == getattr(old, name).source.tolist(), name
+        assert getattr(new, name).target.tolist() == getattr(old, name).target.tolist(), name
+    assert len(new.hit_particles) == (0 if ids else 4)  # the links still carry the hashes
+    for name in ("candidates", "clusters", "hits", "particles"):
+        for column, values in getattr(old, name).columns.items():
+            assert getattr(new, name)[column].tolist() == values.tolist(), column
+
+
+def test_new_tracks_get_their_dedx_and_innermost_radius_from_elsewhere(tmp_path):
+    path = write_edm4hep(tmp_path / "a.root", [event_of_three_tracks()] * 2, change=new_layout, ids=None)
+    raw = read_one(path)
+    assert raw.tracks["dEdx"].tolist() == [4, 5, 0] * 2
+    assert raw.tracks["dEdxError"].tolist() == [0.25, 0.5, 0] * 2
+    assert raw.tracks["radiusOfInnermostHit"].tolist() == [50] * 6
+    assert raw.counters["tracks without dE/dx"] == 2
+    assert raw.counters["tracks without innermost hit"] == 0
+
+
+def test_tracks_without_either_are_counted(tmp_path):
+    def change(leaves):
+        new_layout(leaves)
+        leaves["_SiTracks_Refitted_trackStates"]["location"][1] = 3
+        del leaves["SiTracks_Refitted_dQdx"]
+
+    path = write_edm4hep(tmp_path / "a.root", [event_of_three_tracks()], change=change, ids=None)
+    raw = read_one(path)
+    assert raw.tracks["radiusOfInnermostHit"].tolist() == [0, 50, 50]
+    assert raw.tracks["dEdx"].tolist() == [0, 0, 0]
+    assert raw.counters["tracks without dE/dx"] == 3
+    assert raw.counters["tracks without innermost hit"] == 1
+
+
+def test_a_description_names_leaves_and_gaps(tmp_path):
+    path = write_edm4hep(
+        tmp_path / "a.root",
+        [simple_event()] * 3,
+        change=new_layout,
+        ids=None,
+        drop=("MUON", "CalohitMCTruthLink"),
+    )
+    found = describe(path)
+    assert found.num_events == 3
+    assert found.layout == "TTree, relations by name (podio 0.17 and newer)"
+    assert found.id_table == "hashes of the names"
+    assert found.leaves["clusters"]["phi"] == "PandoraClusters.iPhi"
+    assert found.absent_hits == ("MUON",)
+    assert found.missing == ("CalohitMCTruthLink.weight",)
+    assert "PandoraPFOs" in found.collections
+
+
+def test_an_old_file_without_ids_can_be_described(tmp_path):
+    found = describe(write_edm4hep(tmp_path / "a.root", [simple_event()], ids=None))
+    assert found.layout == "TTree, relations by number (podio 0.16 and older)"
+    assert (found.id_table, found.missing) == ("", ())
+    assert found.absent["tracks"] == ("type",)
