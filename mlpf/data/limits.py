@@ -111,6 +111,8 @@ def _along(
     """Massless four-momenta from the origin towards ``position``: a calorimeter measures no mass."""
     norm = np.sqrt(sum(x**2 for x in position))
     scale = np.divide(energy, norm, out=np.zeros_like(energy), where=norm > 0)
+    # An infinite position has no direction: 0 would look like one.
+    scale[~np.isfinite(norm)] = np.nan
     px, py, pz = (x * scale for x in position)
     return target_rows(label, charge, px, py, pz, energy)
 

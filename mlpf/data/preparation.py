@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf import __version__
-from mlpf.data.edm4hep import read_events
+from mlpf.data.edm4hep import BAD_NUMBERS, read_events
 from mlpf.data.event import Events, Jagged, concatenate
 from mlpf.data.features import cluster_features, hit_features, track_features
 from mlpf.data.limits import Rows, gen_particles, oracle_particles, perfect_particles
@@ -63,8 +63,14 @@ class Preparation:
         for raw in read_events(self._path, CHUNK_EVENTS[self._kind]):
             self._num_read += len(raw)
             keep, reasons = usable_events(raw, self._schema)
+            # Bad numbers give bad numbers, which the next lines look for, event by event.
+            with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+                events = prepare_chunk(raw, self._counters, self._schema)
+            finite = finite_events(events)
+            if (keep & ~finite).any():
+                reasons[BAD_NUMBERS] += int((keep & ~finite).sum())
+                keep &= finite
             self._skipped += reasons
-            events = prepare_chunk(raw, self._counters, self._schema)
             if keep.any():
                 yield events if keep.all() else events.select(keep)
 
@@ -105,6 +111,17 @@ def usable_events(raw: RawEvents, schema: EventSchema = SCHEMAS["clic"]) -> tupl
             reasons[reason] += int(new.sum())
         keep &= ~bad
     return keep, reasons
+
+
+def finite_events(events: Events) -> BoolArray:
+    """Return [E] False where a value is NaN or infinite, such as a target beyond what float32 holds."""
+    finite = np.ones(len(events), dtype=bool)
+    for values in events.scalars.values():
+        finite &= np.isfinite(values)
+    for jagged in events.jagged.values():
+        rows = np.flatnonzero(~np.isfinite(jagged.values).all(axis=1))
+        finite[np.searchsorted(jagged.offsets, rows, side="right") - 1] = False
+    return finite
 
 
 def prepare_chunk(raw: RawEvents, counters: Counter[str], schema: EventSchema = SCHEMAS["clic"]) -> Events:

@@ -124,6 +124,51 @@ def test_an_event_is_counted_by_its_first_reason_only():
     assert reasons == {"one": 1}
 
 
+LARGEST = float(np.finfo(np.float32).max)
+BROKEN = (
+    ("ECALBarrel", "position.x", np.nan),
+    ("ECALBarrel", "position.z", -np.inf),
+    ("ECALBarrel", "energy", LARGEST),  # beyond float32 on the hadronic scale
+    ("ECALBarrel", "energy", np.inf),
+    ("MCParticles", "momentum.x", np.inf),
+    ("MCParticles", "charge", -np.inf),
+    ("MergedRecoParticles", "momentum.y", np.inf),
+    ("SiTracks_1", "tanLambda", LARGEST),  # pz is
+    ("CalohitMCTruthLink", "weight", np.inf),
+)
+
+
+@pytest.fixture(scope="module")
+def numbers_path(tmp_path_factory):
+    """Events of which every second one is broken in its own way."""
+    seen = []
+
+    def break_every_second(leaves):
+        place, odd = divmod(len(seen), 2)
+        seen.append(leaves)
+        if odd:
+            collection, leaf, value = BROKEN[place]
+            leaves[collection][leaf][0] = value
+
+    events = []
+    for _ in BROKEN:
+        event = HandEvent()
+        neutron, pion = event.particle(2112, 0.0, 9.0), event.particle(211, 1.0, 8.0)
+        event.deposit([(neutron, 4.0)])
+        event.track([(pion, 1.0)], pt=8.0)
+        event.candidate(2112, 0.0, 9.0, clusters=[0])
+        events += [simple_event(20.0), event]
+    return write_edm4hep(tmp_path_factory.mktemp("in") / "a.root", events, change=break_every_second)
+
+
+@BOTH
+def test_numbers_that_no_target_can_hold_cost_their_event_only(numbers_path, schema):
+    found = prepare_file(numbers_path, schema)
+    assert found.scalars["event"].tolist() == [2 * i for i in range(len(BROKEN))]
+    assert found.metadata["skipped"] == {"not a number": len(BROKEN)}
+    found.check("prepared")
+
+
 def test_a_schema_that_needs_other_files_is_refused(path):
     with pytest.raises(DataError, match=r"reco_1\.root: schema 'delphes' cannot .*choose clic or clic_hits$"):
         Preparation(path, SCHEMAS["delphes"])
