@@ -144,6 +144,7 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+# Protocol 2 has no bytes: it encodes text, and asks for empty ones by a call.
 _IMPORTS = {
     (module, name): _Import(f"{module}.{name}", call)
     for modules, name, call in (
@@ -152,6 +153,7 @@ _IMPORTS = {
         (("numpy.core.multiarray", "numpy._core.multiarray"), "_reconstruct", _reconstruct),
         (("numpy.core.numeric", "numpy._core.numeric"), "_frombuffer", _frombuffer),
         (("_codecs",), "encode", _encode),
+        (("__builtin__", "builtins"), "bytes", lambda: b""),
     )
     for module in modules
 }
