@@ -8,7 +8,7 @@ latter two. Rules (each repairs a defect of the reference's algorithm, J. Pata e
 2. The weight of a hit link is a share: it is normalised per hit and multiplied by the hit's energy.
 3. Greedy, by decreasing energy: a track goes to a charged particle that made at least half of it or more of
    it than any other; otherwise the particle takes the free element that holds most of its energy.
-4. A particle left over is added, by running four-momentum sums, to the owner of its best owned element.
+4. A particle left over is added, by running four-momentum sums, to the owner of its best element.
 5. What has no deposit there is counted as lost, and so is everything that leaves no visible signal.
 """
 
@@ -257,7 +257,8 @@ def assign_elements(links: TruthLinks, charge: npt.NDArray) -> tuple[IntArray, I
     owners = np.flatnonzero(element_of >= 0)
     owner = np.full(deposits.shape[1], -1, dtype=np.int64)
     owner[element_of[owners]] = owners
-    keep = left[deposits.row] & (owner[deposits.col] >= 0)
+    # Whoever is left over found all its elements taken, so the best one has an owner.
+    keep = left[deposits.row]
     best = leading_rows(deposits.col[keep], deposits.row[keep], deposits.data[keep], len(charge))
     merged = np.full(len(charge), -1, dtype=np.int64)
     merged[best >= 0] = owner[best[best >= 0]]

@@ -222,7 +222,7 @@ def test_every_particle_left_over_is_added_to_the_owner_of_its_best_element(kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_guests_choose_among_the_elements_that_have_an_owner(kind):
+def test_a_guest_goes_to_the_owner_and_not_to_the_particle_with_a_track(kind):
     event = HandEvent()
     pion = event.particle(211, 1.0, 30.0)
     first, second = event.particle(22, 0.0, 20.0), event.particle(22, 0.0, 15.0)
