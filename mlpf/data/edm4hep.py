@@ -210,7 +210,9 @@ class _Chunk:
                 f"{self.events.path}: leaf {leaf} holds {values.dtype.name}, expected "
                 f"{'integers' if integer else 'numbers'}; write the file with EDM4HEP's own types"
             )
-        return values.astype(np.int64 if integer else np.float64)
+        # Damaged files hold NaNs that signal when they are converted; they are NaN afterwards as well.
+        with np.errstate(invalid="ignore"):
+            return values.astype(np.int64 if integer else np.float64)
 
     def expanded(self, table: Table, kind: str, references: Table) -> tuple[IntArray, dict[str, npt.NDArray]]:
         rows, columns, bad = expand_references(table, kind, references)

@@ -4,6 +4,7 @@ A ``TTree`` is read basket by basket straight into numpy: with hundreds of leave
 general way through awkward arrays costs several times as much.
 """
 
+import re
 import struct
 import zlib
 from bisect import bisect_right
@@ -242,15 +243,43 @@ def _field_names(parent: Any, prefix: str) -> Iterator[str]:
             yield prefix + field.name
 
 
+# Working out the type of a branch takes uproot longer than reading a small one, and depends on these only.
+_KNOWN_TYPES: dict[tuple, np.dtype] = {}
+
+
+def _type_key(branch: Any) -> tuple | None:
+    """Return what the type of a branch of numbers depends on; None for other branches."""
+    leaves = branch.member("fLeaves")
+    if len(leaves) != 1 or len(branch.branches):
+        return None
+    leaf = leaves[0]
+    return (
+        branch.classname,
+        branch.member("fStreamerType", none_if_missing=True),
+        leaf.classname,
+        leaf.member("fType", none_if_missing=True),
+        leaf.member("fIsUnsigned"),
+        leaf.member("fLen"),
+        leaf.member("fLeafCount") is None,
+        tuple(re.findall(r"\[(\d*)", leaf.member("fTitle"))),
+    )
+
+
 def _branch_dtype(branch: Any) -> np.dtype | None:
     """Return the type of the numbers in a branch; None if only uproot itself can unpack it."""
+    key = _type_key(branch)
+    if key in _KNOWN_TYPES:
+        return _KNOWN_TYPES[key]
     interpretation = branch.interpretation
     if not isinstance(interpretation, uproot.AsJagged):
         raise _NotNumbers(str(getattr(interpretation, "typename", interpretation)))
     content = interpretation.content
     if interpretation.header_bytes or type(content) is not uproot.AsDtype or content.inner_shape:
         return None
-    return np.dtype(content.from_dtype)
+    dtype = np.dtype(content.from_dtype)
+    if key is not None:
+        _KNOWN_TYPES[key] = dtype
+    return dtype
 
 
 def _split(lists: Any, members: list[str]) -> Values:
