@@ -18,10 +18,10 @@ import tf2onnx
 import mlpf
 from mlpf.atomic import atomic_write
 from mlpf.errors import MLPFError
-from mlpf.export_samples import clic_like_events
+from mlpf.export_samples import sample_events
 from mlpf.models.outputs import OUTPUT_NAMES, concatenate_outputs, output_widths
-from mlpf.physics.features import CLUSTER_FEATURES, TRACK_FEATURES
 from mlpf.physics.particles import CLASS_NAMES, PDG_LABELS
+from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ def export_onnx(
     metadata: Mapping[str, Any] | None = None,
     samples: Sequence[Array] | None = None,
     tolerance: float = TOLERANCE,
+    schema: EventSchema = SCHEMAS["clic"],
 ) -> ParityReport:
     """Write ``path`` and ``model_card.json`` beside it; B and N are dynamic.
 
@@ -85,6 +86,7 @@ def export_onnx(
         metadata: further entries of the ONNX metadata and of the model card.
         samples: events [B, N, F] to compare on besides random ones.
         tolerance: largest difference allowed.
+        schema: what the events are made of.
 
     Returns:
         The comparison.
@@ -98,8 +100,8 @@ def export_onnx(
         raise ExportError(f"{path}: is a directory; give the name of the file to write")
     num_features = int(model.num_input_features)
     shapes = [(b, min(n, model.max_num_elements)) for b, n in PARITY_SHAPES]
-    events = [clic_like_events(b, n, num_features, seed=i) for i, (b, n) in enumerate(shapes)]
-    entries = {**model_metadata(model, opset), **(metadata or {})}
+    events = [sample_events(schema, b, n, seed=i) for i, (b, n) in enumerate(shapes)]
+    entries = {**model_metadata(model, opset, schema), **(metadata or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     # The inner one gets its name first: a card never describes a model that is not there.
     with atomic_write(path.with_name("model_card.json")) as card, atomic_write(path) as part:
@@ -111,7 +113,7 @@ def export_onnx(
     return report
 
 
-def model_metadata(model: keras.Model, opset: int) -> dict[str, Any]:
+def model_metadata(model: keras.Model, opset: int, schema: EventSchema) -> dict[str, Any]:
     """Return what a user of the file must know: columns, classes, output order, bins, normalisation."""
     widths = output_widths(model.num_output_classes)
     normalization = model.input_normalization
@@ -123,10 +125,10 @@ def model_metadata(model: keras.Model, opset: int) -> dict[str, Any]:
         "model": model.name,
         "opset": opset,
         "input": f"{INPUT_NAME} [B, N, F] float32, raw columns, zero rows are padding",
-        "track_columns": list(TRACK_FEATURES.names),
-        "track_units": list(TRACK_FEATURES.units),
-        "cluster_columns": list(CLUSTER_FEATURES.names),
-        "cluster_units": list(CLUSTER_FEATURES.units),
+        "schema": schema.name,
+        "element_types": {kind.name: kind.elemtype for kind in schema.kinds},
+        **{f"{kind.name}_columns": list(kind.features.names) for kind in schema.kinds},
+        **{f"{kind.name}_units": list(kind.features.units) for kind in schema.kinds},
         "class_names": list(CLASS_NAMES),
         "class_pdg": PDG_LABELS.tolist(),
         "outputs": list(OUTPUT_NAMES),

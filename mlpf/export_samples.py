@@ -1,9 +1,11 @@
-"""Random events with the columns and ranges of CLIC events, to compare two forms of a model on."""
+"""Random events with the columns and ranges of a schema, to compare two forms of a model on."""
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.physics.features import CLUSTER_FEATURES, ELEMTYPE_CLUSTER, ELEMTYPE_TRACK, TRACK_FEATURES
+from mlpf.physics.schemas import SCHEMAS, ElementKind, EventSchema
+
+Array = npt.NDArray[np.float64]
 
 FIELD_T = 4.0
 RADIUS_MM = 1500.0
@@ -12,62 +14,86 @@ TRACK_FRACTION = 0.4
 PADDED_FRACTION = 0.1
 
 
-def clic_like_events(
-    num_events: int, num_elements: int, num_features: int = len(CLUSTER_FEATURES), seed: int = 0
+def sample_events(
+    schema: EventSchema, num_events: int, num_elements: int, seed: int = 0
 ) -> npt.NDArray[np.float32]:
-    """Return [B, N, F] raw elements: tracks, then clusters, then a tenth of padding, per event.
+    """Return [B, N, F] raw elements: tracks, then the other kind, then a tenth of padding, per event.
 
     Momenta fall steeply from 0.1 GeV, directions are uniform in azimuth and within |eta| < 2.5. The columns
     of one element agree with each other (pt, p, omega; position, direction), elements are independent.
-
-    Raises:
-        ValueError: ``num_features`` is less than the columns of a cluster.
     """
-    if num_features < len(CLUSTER_FEATURES):
-        raise ValueError(f"num_features={num_features}, expected at least {len(CLUSTER_FEATURES)}")
     rng = np.random.default_rng(seed)
-    x = np.zeros((num_events, num_elements, num_features))
+    x = np.zeros((num_events, num_elements, schema.num_features))
     num_real = num_elements - int(PADDED_FRACTION * num_elements)
     num_tracks = max(1, int(TRACK_FRACTION * num_real))
+    track, calorimeter = schema.kinds
     for event in x:
-        event[:num_tracks, : len(TRACK_FEATURES)] = _tracks(num_tracks, rng)
-        event[num_tracks:num_real, : len(CLUSTER_FEATURES)] = _clusters(num_real - num_tracks, rng)
+        event[:num_tracks, : len(track.features)] = _table(track, _tracks(num_tracks, rng))
+        rows = _table(calorimeter, _deposits(num_real - num_tracks, rng))
+        event[num_tracks:num_real, : len(calorimeter.features)] = rows
     return x.astype(np.float32)
 
 
-def _directions(n: int, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float64]]:
+def clic_like_events(num_events: int, num_elements: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Return ``sample_events`` of tracks and clusters."""
+    return sample_events(SCHEMAS["clic"], num_events, num_elements, seed)
+
+
+def _table(kind: ElementKind, values: dict[str, Array]) -> Array:
+    """Arrange the columns of a kind, [n, columns]."""
+    values = {**values, "elemtype": np.full(len(values["eta"]), float(kind.elemtype))}
+    return np.stack([values[name] for name in kind.features.names], axis=-1)
+
+
+def _directions(n: int, rng: np.random.Generator) -> dict[str, Array]:
     phi = rng.uniform(-np.pi, np.pi, n)
     return {"eta": rng.uniform(-2.5, 2.5, n), "sin_phi": np.sin(phi), "cos_phi": np.cos(phi)}
 
 
-def _momenta(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _momenta(n: int, rng: np.random.Generator) -> Array:
     return np.minimum(0.1 + rng.exponential(1.0, n) ** 2, 190.0)
 
 
-def _tracks(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _tracks(n: int, rng: np.random.Generator) -> dict[str, Array]:
+    """Return the columns that the tracks of any schema have."""
     direction = _directions(n, rng)
     pt = _momenta(n, rng)
     ndf = 2.0 * rng.integers(4, 16, n) - 5.0
-    values = {
+    chi2 = rng.chisquare(ndf)
+    dedx, dedx_error = rng.lognormal(np.log(4e-4), 0.1, n), rng.lognormal(np.log(3e-5), 0.1, n)
+    radius = rng.uniform(31.0, 60.0, n)
+    d0 = rng.normal(0.0, 0.05, n)
+    charge = rng.choice([-1.0, 1.0], n)
+    return {
         **direction,
-        "elemtype": np.full(n, float(ELEMTYPE_TRACK)),
         "pt": pt,
         "p": pt * np.cosh(direction["eta"]),
-        "chi2": rng.chisquare(ndf),
+        "chi2": chi2,
         "ndf": ndf,
-        "dEdx": rng.lognormal(np.log(4e-4), 0.1, n),
-        "dEdxError": rng.lognormal(np.log(3e-5), 0.1, n),
-        "radiusOfInnermostHit": rng.uniform(31.0, 60.0, n),
+        "dEdx": dedx,
+        "dEdxError": dedx_error,
+        "radiusOfInnermostHit": radius,
         "tanLambda": np.sinh(direction["eta"]),
-        "D0": rng.normal(0.0, 0.05, n),
-        "omega": rng.choice([-1.0, 1.0], n) * 3e-4 * FIELD_T / pt,
+        "D0": d0,
+        "omega": charge * 3e-4 * FIELD_T / pt,
         "Z0": rng.normal(0.0, 0.05, n),
         "time": np.zeros(n),
+        "type": np.ones(n),
+        **{f"{name}_outer": values for name, values in _bent(direction, charge / pt).items()},
+        "charge": charge,
+        "is_gen_muon": (np.arange(n) % 8 == 0).astype(np.float64),
+        "is_gen_electron": (np.arange(n) % 8 == 1).astype(np.float64),
     }
-    return np.stack([values[name] for name in TRACK_FEATURES.names], axis=-1)
 
 
-def _clusters(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _bent(direction: dict[str, Array], curvature: Array) -> dict[str, Array]:
+    """Return the direction at the calorimeter of tracks that start in ``direction``."""
+    phi: Array = np.arctan2(direction["sin_phi"], direction["cos_phi"]) - np.clip(curvature, -1.0, 1.0)
+    return {"eta": direction["eta"], "sin_phi": np.sin(phi), "cos_phi": np.cos(phi)}
+
+
+def _deposits(n: int, rng: np.random.Generator) -> dict[str, Array]:
+    """Return the columns that clusters, hits or towers of any schema have."""
     direction = _directions(n, rng)
     et = _momenta(n, rng)
     energy = et * np.cosh(direction["eta"])
@@ -76,9 +102,8 @@ def _clusters(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     transverse = transverse * rng.uniform(1.02, 1.4, n)
     ecal = rng.uniform(0.0, 1.0, n)
     spread = rng.uniform(5.0, 60.0, (3, n))
-    values = {
+    return {
         **direction,
-        "elemtype": np.full(n, float(ELEMTYPE_CLUSTER)),
         "et": et,
         "energy": energy,
         "position.x": transverse * direction["cos_phi"],
@@ -88,9 +113,14 @@ def _clusters(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
         "energy_ecal": energy * ecal,
         "energy_hcal": energy * (1.0 - ecal),
         "energy_other": np.zeros(n),
+        "energy_em": energy * ecal,
+        "energy_had": energy * (1.0 - ecal),
         "num_hits": np.ceil(5.0 + 10.0 * energy),
         "sigma_x": spread[0],
         "sigma_y": spread[1],
         "sigma_z": spread[2],
+        "time": 0.02 * spread[0],
+        "subdetector": np.floor(2.0 * ecal),
+        "type": np.floor(2.0 * ecal),
+        **{f"unused_{i}": np.zeros(n) for i in range(4)},
     }
-    return np.stack([values[name] for name in CLUSTER_FEATURES.names], axis=-1)

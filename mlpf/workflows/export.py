@@ -44,6 +44,7 @@ def run(
         model,
         Path(output) if output is not None else run_dir / "model.onnx",
         opset=DEFAULT_OPSET if opset is None else opset,
+        schema=config.dataset.event_schema,
         metadata={
             "checkpoint": checkpoint.name,
             "jet_algorithm": config.evaluation_jet_algo,

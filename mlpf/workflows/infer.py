@@ -19,7 +19,7 @@ from mlpf.config.schema import Config
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError
 from mlpf.evaluation.latency import Forward, Latency, measure, scaling_exponents
-from mlpf.export_samples import clic_like_events
+from mlpf.export_samples import sample_events
 from mlpf.plotting.latency import latency_figure
 from mlpf.plotting.style import style
 from mlpf.workflows.trained import load_run_config, load_trained_model, require_fit
@@ -99,8 +99,8 @@ def _batches(
     """Return one batch [B, N, F] per shape to measure."""
     if dataset is None:
         require_fit("random events", config.parameters, max(num_elements))
-        width = config.dataset.num_input_features
-        return [clic_like_events(b, n, width) for b in batch_sizes for n in num_elements]
+        schema = config.dataset.event_schema
+        return [sample_events(schema, b, n) for b in batch_sizes for n in num_elements]
     if dataset not in config.datasets:
         raise DataError(
             f"--dataset {dataset}: not in the configuration, which has {', '.join(config.datasets)}"
