@@ -14,11 +14,13 @@ import numpy as np
 
 from mlpf.atomic import atomic_write
 from mlpf.config.schema import CheckpointConfig
-from mlpf.errors import CheckpointError, ConfigError
+from mlpf.errors import CheckpointError
 
 WEIGHTS_FILE = "model.weights.h5"
 OPTIMIZER_FILE = "optimizer.npz"
 STATE_FILE = "state.json"
+
+_STATE_TYPES: dict[str, type] = {"epoch": int, "optimizer": str, "weights": list, "history": list}
 
 Record = dict[str, float]
 
@@ -107,9 +109,16 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     file = folder / STATE_FILE
     try:
-        return dict(json.loads(file.read_text()))
+        state = json.loads(file.read_text())
     except (OSError, ValueError):
         raise CheckpointError(f"{file}: missing or damaged; choose another checkpoint") from None
+    for key, kind in _STATE_TYPES.items():
+        found = state.get(key) if isinstance(state, dict) else None
+        if not isinstance(found, kind):
+            raise CheckpointError(
+                f"{file}: {key} is {str(found)[:40]!r}, expected {kind.__name__}; choose another checkpoint"
+            )
+    return state
 
 
 def find_checkpoint(run_dir: Path, which: str = "best") -> Path:
@@ -143,7 +152,7 @@ class CheckpointWriter:
 
     Args:
         run_dir: run directory.
-        config: section ``callbacks.checkpoint``.
+        config: section ``callbacks.checkpoint``; every record has its ``monitor``.
         model: the model.
         optimizer: its optimizer.
     """
@@ -161,21 +170,11 @@ class CheckpointWriter:
         self._optimizer = optimizer
 
     def __call__(self, history: list[Record]) -> None:
-        """Save the epoch just done.
-
-        Raises:
-            ConfigError: the monitored metric is not recorded.
-        """
-        monitor = self._config.monitor
-        if monitor not in history[-1]:
-            raise ConfigError(
-                f"callbacks.checkpoint.monitor: {monitor!r} is not recorded; "
-                f"metrics are {', '.join(sorted(history[-1]))}"
-            )
+        """Save the epoch just done."""
         self._folder.mkdir(parents=True, exist_ok=True)
         epoch = len(history)
         save_checkpoint(self._folder / f"epoch_{epoch}", self._model, self._optimizer, history)
-        best = best_epoch(self._kept(history), monitor)
+        best = best_epoch(self._kept(history), self._config.monitor)
         self._point("latest", epoch, history)
         self._point("best", best, history)
         self._prune({best, *range(epoch - self._config.keep_last + 1, epoch + 1)})

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from mlpf.config.schema import CheckpointConfig
-from mlpf.errors import CheckpointError, ConfigError
+from mlpf.errors import CheckpointError
 from mlpf.training.checkpoints import (
     CheckpointWriter,
     best_epoch,
@@ -100,11 +100,20 @@ def test_the_monitor_ranks_checkpoints():
     assert best_epoch(history, "b") == 2
 
 
-def test_an_unknown_monitor_lists_what_is_recorded(tmp_path):
-    write = CheckpointWriter(tmp_path, CheckpointConfig(monitor="val_iqr"), *built())
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("[]", "epoch is 'None', expected int"),
+        ('{"epoch": 1}', "optimizer is 'None', expected str"),
+        ('{"epoch": 1, "optimizer": "Adam", "weights": {}, "history": []}', "weights is '{}', expected list"),
+        ("{", "missing or damaged"),
+    ],
+)
+def test_a_malformed_state_is_refused(tmp_path, state, reason):
+    (tmp_path / "state.json").write_text(state)
 
-    with pytest.raises(ConfigError, match=r"'val_iqr' is not recorded; metrics are epoch, val_loss"):
-        write(records(1.0))
+    with pytest.raises(CheckpointError, match=reason):
+        read_state(tmp_path)
 
 
 def test_a_missing_checkpoint_says_where_it_was_sought(tmp_path):
