@@ -8,30 +8,14 @@ from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, DataError, OutputExists
 from mlpf.workflows import train
 from tests.support.fake_split import FakeSplit
-
-FEED_FORWARD = {f"{head}_hidden_dim": 8 for head in ("id", "charge", "pt", "eta", "phi", "energy")}
+from tests.support.models import TINY_NETWORK
 
 
 def tiny_config(**overrides):
     config = Config.model_validate(
         {
             "setup": {"num_epochs": 4, "lr_schedule": "none"},
-            "parameters": {
-                "use_normalizer": True,
-                "node_encoding_hidden_dim": 8,
-                "num_graph_layers_id": 1,
-                "num_graph_layers_reg": 1,
-                "combined_graph_layer": {
-                    "bin_size": 8,
-                    "max_num_bins": 8,
-                    "distance_dim": 4,
-                    "ffn_dist_num_layers": 1,
-                    "ffn_dist_hidden_dim": 8,
-                    "num_node_messages": 1,
-                    "node_message": {"output_dim": 8},
-                },
-                "output_decoding": FEED_FORWARD,
-            },
+            "parameters": {**TINY_NETWORK, "use_normalizer": True},
             "callbacks": {"tensorboard": False},
             "train_test_datasets": {"physical": {"batch_per_gpu": 8, "datasets": ["a", "b"]}},
             "validation_dataset": "a",
@@ -47,7 +31,7 @@ def tiny_config(**overrides):
 def _fake_data(monkeypatch):
     seeds = {("a", "train"): 1, ("b", "train"): 2, ("a", "valid"): 3}
 
-    def open_fake(name, source, split):
+    def open_fake(name, source, split, schema):
         return FakeSplit(12, seed=seeds[name, split], max_elements=20)
 
     monkeypatch.setattr(train, "open_split", open_fake)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from mlpf.config.model_schema import GNNConfig
+from mlpf.config.schema import DatasetConfig
 from mlpf.models import build_model
 
 TINY_GRAPH = {
@@ -18,20 +19,30 @@ TINY_GRAPH = {
 }
 
 
+HEADS = ("id", "charge", "pt", "eta", "phi", "energy")
+# Section ``parameters`` of a network of one graph layer per stack.
+TINY_NETWORK: dict[str, Any] = {
+    "node_encoding_hidden_dim": 8,
+    "num_graph_layers_id": 1,
+    "num_graph_layers_reg": 1,
+    "combined_graph_layer": TINY_GRAPH,
+    "output_decoding": {f"{head}_hidden_dim": 8 for head in HEADS},
+}
+
+
 def tiny_config(**changes: Any) -> GNNConfig:
-    """A network of one graph layer per stack; ``changes`` replace top-level keys."""
-    heads = {f"{head}_hidden_dim": 8 for head in ("id", "charge", "pt", "eta", "phi", "energy")}
-    settings = {
-        "node_encoding_hidden_dim": 8,
-        "num_graph_layers_id": 1,
-        "num_graph_layers_reg": 1,
-        "combined_graph_layer": TINY_GRAPH,
-        "output_decoding": heads,
-    }
-    return GNNConfig.model_validate({**settings, **changes})
+    """``TINY_NETWORK``; ``changes`` replace top-level keys."""
+    return GNNConfig.model_validate({**TINY_NETWORK, **changes})
 
 
-def tiny_model(seed: int = 1, **changes: Any) -> keras.Model:
-    """Build ``tiny_config`` with seeded weights."""
+def tiny_model(seed: int = 1, schema: str = "clic", **changes: Any) -> keras.Model:
+    """Build ``tiny_config`` with seeded weights for the events of a schema."""
     keras.utils.set_random_seed(seed)
-    return build_model(tiny_config(**changes))
+    dataset = DatasetConfig(schema=schema)
+    return build_model(
+        tiny_config(**changes),
+        dataset.num_input_features,
+        dataset.num_input_classes,
+        dataset.num_output_classes,
+        dataset.helix_columns,
+    )

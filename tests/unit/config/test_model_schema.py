@@ -10,23 +10,8 @@ from mlpf.export_samples import clic_like_events
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models import build_model
 from mlpf.models.outputs import concatenate_outputs
+from tests.support.models import HEADS, tiny_config
 
-HEADS = ("id", "charge", "pt", "eta", "phi", "energy")
-BASE = {
-    "node_encoding_hidden_dim": 8,
-    "num_graph_layers_id": 1,
-    "num_graph_layers_reg": 1,
-    "combined_graph_layer": {
-        "bin_size": 8,
-        "max_num_bins": 8,
-        "distance_dim": 4,
-        "ffn_dist_num_layers": 1,
-        "ffn_dist_hidden_dim": 8,
-        "num_node_messages": 1,
-        "node_message": {"output_dim": 12},
-    },
-    "output_decoding": {f"{head}_hidden_dim": 8 for head in HEADS},
-}
 GRAPH, DECODING = "combined_graph_layer.", "output_decoding."
 CHANGES = {
     "input_encoding": "clic_helix",
@@ -36,7 +21,7 @@ CHANGES = {
     "node_update_mode": "concat",
     "num_graph_layers_id": 2,
     "num_graph_layers_reg": 2,
-    f"{GRAPH}bin_size": 16,
+    f"{GRAPH}bin_size": 8,
     f"{GRAPH}max_num_bins": 10,
     f"{GRAPH}distance_dim": 5,
     f"{GRAPH}layernorm": False,
@@ -75,7 +60,7 @@ SINGLE = {"model", f"{GRAPH}kernel.type", f"{GRAPH}node_message.type"}
 
 
 def config(changes):
-    data = GNNConfig.model_validate(BASE).model_dump()
+    data = tiny_config().model_dump()
     for dotted, value in changes.items():
         node = data
         *parents, last = dotted.split(".")
