@@ -218,6 +218,10 @@ class DatasetSourceConfig(Section):
 
     version: str = Field(description="dataset version, e.g. 1.0.0")
     data_dir: str = Field("tensorflow_datasets", description="directory that holds <name>/<version>")
+    valid_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.1, description="share of train that is the valid split where the dataset has none; 0 = none"
+    )
+    valid_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="seed that chooses that share")
 
 
 class Config(Section):

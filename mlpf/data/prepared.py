@@ -17,10 +17,24 @@ from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 _LENGTHS_CHUNK = 1024
+# Splits that events of the training split stand in for, where a dataset has no such split.
+_VALID, _TRAIN = "valid", "train"
+# The published builders name columns under these keys of the metadata.
+_PUBLISHED_KEY = "x_features_{kind}"
+_PUBLISHED_TARGETS = "y_features"
+# Published sets of hits have targets without the rank of the jet, which is then 0.
+_TARGET_FIELDS = ("ygen", "ycand")
+_TARGET_WIDTHS = (len(TARGETS), TARGETS.index("jet_idx"))
 
 
 class PreparedSplit:
     """Random access to the events of one split; made by ``open_split``.
+
+    Args:
+        builder: the dataset.
+        path: its folder.
+        split: name of the split that is stored.
+        selected: [n] positions of the events to use, in rising order; None = all.
 
     Attributes:
         path: folder of the dataset version.
@@ -29,12 +43,16 @@ class PreparedSplit:
         fields: what ``fetch`` can return.
     """
 
-    def __init__(self, builder: Any, path: Path, split: str) -> None:
+    def __init__(
+        self, builder: Any, path: Path, split: str, selected: npt.NDArray[np.int64] | None = None
+    ) -> None:
         self._builder = builder
         self._decoders: dict[tuple[str, ...], Callable[[bytes], dict[str, Any]]] = {}
+        self._num_stored = int(builder.info.splits[split].num_examples)
+        self._selected = np.arange(self._num_stored) if selected is None else selected
         self.path = path
         self.split = split
-        self.num_events = int(builder.info.splits[split].num_examples)
+        self.num_events = len(self._selected)
         self.fields = tuple(builder.info.features)
 
     def fetch(
@@ -49,33 +67,41 @@ class PreparedSplit:
         Raises:
             DataError: a field that the dataset does not have, or a damaged record.
         """
+        return self._fetch_stored(self._selected[np.fromiter(indices, np.int64)], fields)
+
+    def _fetch_stored(
+        self, positions: npt.NDArray[np.int64], fields: Sequence[str]
+    ) -> list[dict[str, npt.NDArray]]:
         decode = self._decoder(tuple(fields))
         try:
-            events = [decode(record) for record in self._records.__getitems__([int(i) for i in indices])]
+            events = [decode(record) for record in self._records.__getitems__(positions.tolist())]
         except (RuntimeError, OSError) as error:
             raise DataError(
                 f"{self.path}: split {self.split!r} cannot be read ({str(error)[:120]}); "
                 "build the dataset again"
             ) from error
-        return [{name: _to_array(event[name]) for name in fields} for event in events]
+        return [{name: _to_array(name, event[name]) for name in fields} for event in events]
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Elements per event, int64 [num_events]; kept in a file beside the data once computed."""
+        return self._stored_lengths()[self._selected]
+
+    def _stored_lengths(self) -> npt.NDArray[np.int64]:
         try:
             cache = self.path / f".lengths-{self.split}-{self._fingerprint()}.npy"
         except OSError as error:
             raise DataError(f"{error.filename}: missing or unreadable; build the dataset again") from error
         try:
             lengths = np.load(cache, allow_pickle=False)
-            if lengths.shape == (self.num_events,):
+            if lengths.shape == (self._num_stored,):
                 return lengths.astype(np.int64)
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or damaged: computed again below
-        lengths = np.empty(self.num_events, dtype=np.int64)
-        for start in range(0, self.num_events, _LENGTHS_CHUNK):
-            chunk = range(start, min(start + _LENGTHS_CHUNK, self.num_events))
-            lengths[chunk.start : chunk.stop] = [len(event["X"]) for event in self.fetch(chunk, ("X",))]
+        lengths = np.empty(self._num_stored, dtype=np.int64)
+        for start in range(0, self._num_stored, _LENGTHS_CHUNK):
+            chunk = np.arange(start, min(start + _LENGTHS_CHUNK, self._num_stored))
+            lengths[chunk] = [len(event["X"]) for event in self._fetch_stored(chunk, ("X",))]
         try:
             with atomic_write(cache) as part, part.open("wb") as stream:
                 np.save(stream, lengths, allow_pickle=False)
@@ -113,8 +139,13 @@ class PreparedSplit:
         return self._builder.as_data_source(split=self.split, deserialize_method=DeserializeMethod.RAW_BYTES)
 
 
-def _to_array(value: Any) -> npt.NDArray:
-    return np.array(value.decode()) if isinstance(value, bytes) else np.asarray(value)
+def _to_array(name: str, value: Any) -> npt.NDArray:
+    if isinstance(value, bytes):
+        return np.array(value.decode())
+    array = np.asarray(value)
+    if name in _TARGET_FIELDS and array.shape[1] < len(TARGETS):
+        return np.pad(array, ((0, 0), (0, len(TARGETS) - array.shape[1])))
+    return array
 
 
 def open_split(
@@ -122,9 +153,12 @@ def open_split(
 ) -> PreparedSplit:
     """Open one split of a prepared dataset and check its columns.
 
+    Where a dataset has no ``valid`` split, a share of ``train`` chosen by a hash of the position is that
+    split, and ``train`` is the rest.
+
     Args:
         name: ``<recipe>/<config>``, or the folder name of a published dataset.
-        source: version and directory.
+        source: version and directory, and the share of validation events.
         split: ``train``, ``valid`` or ``test``.
         schema: what its events must be made of.
 
@@ -146,12 +180,34 @@ def open_split(
     if file_format != "array_record":
         raise DataError(f"{path}: file format {file_format}, expected array_record; build it with mlpf build")
     _check_columns(builder.info, path, schema)
-    if split not in builder.info.splits:
+    names = builder.info.splits
+    if _VALID not in names and _TRAIN in names and split in (_TRAIN, _VALID) and source.valid_fraction > 0:
+        held_out = _held_out(int(names[_TRAIN].num_examples), source.valid_fraction, source.valid_seed)
+        selected = np.flatnonzero(held_out if split == _VALID else ~held_out)
+        if not len(selected):
+            raise DataError(
+                f"{path}: no event is left for {split!r} with valid_fraction {source.valid_fraction:g} and "
+                f"valid_seed {source.valid_seed} of {len(held_out)} training events; change one of them"
+            )
+        return PreparedSplit(builder, path, _TRAIN, selected)
+    if split not in names:
         raise DataError(
-            f"{path}: no split {split!r}, it has {', '.join(sorted(builder.info.splits))}; "
+            f"{path}: no split {split!r}, it has {', '.join(sorted(names))}; "
             "choose one of them or build the dataset again with more files"
         )
     return PreparedSplit(builder, path, split)
+
+
+def _held_out(num_events: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Return [n] True where an event is held out; depends on its position and the seed only."""
+    # splitmix64 of the position: the same numbers on every machine and with every numpy.
+    state = (np.arange(1, num_events + 1, dtype=np.uint64) + np.uint64(seed << 32)) * np.uint64(
+        0x9E3779B97F4A7C15
+    )
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return state.astype(np.float64) < fraction * 2.0**64
 
 
 def _not_built(name: str, source: DatasetSourceConfig, path: Path) -> str:
@@ -175,9 +231,9 @@ def _check_columns(info: Any, path: Path, schema: EventSchema) -> None:
         raise SchemaMismatch(
             f"{path}: holds {metadata['schema']} events, expected {schema.name}; set dataset.schema to that"
         )
-    required = {"X": schema.num_features, "ygen": len(TARGETS), "ycand": len(TARGETS)}
-    optional = dict.fromkeys(schema.particle_lists, len(PARTICLE_COLUMNS))
-    for field, width in {**required, **optional}.items():
+    required = {"X": (schema.num_features,), **dict.fromkeys(_TARGET_FIELDS, _TARGET_WIDTHS)}
+    optional = dict.fromkeys(schema.particle_lists, (len(PARTICLE_COLUMNS),))
+    for field, widths in {**required, **optional}.items():
         if field not in features:
             if field in optional:
                 continue
@@ -185,15 +241,31 @@ def _check_columns(info: Any, path: Path, schema: EventSchema) -> None:
                 f"{path}: field {field!r} is missing, found {', '.join(features)}; build it again"
             )
         shape = tuple(features[field].shape)
-        if shape != (None, width):
+        if len(shape) != 2 or shape[1] not in widths:
             raise SchemaMismatch(
-                f"{path}: {field} has shape {shape}, expected (None, {width}); "
+                f"{path}: {field} has shape {shape}, expected (None, {widths[0]}); "
                 "it belongs to another detector or version"
             )
     names = metadata.get("columns", {})
     for kind, columns in schema.dataset_columns.items():
         if kind in names:
             columns.require(names[kind], str(path))
+    _check_published_names(metadata, path, schema)
+
+
+def _check_published_names(metadata: dict[str, Any], path: Path, schema: EventSchema) -> None:
+    """Compare the columns that a published dataset names."""
+    for kind in schema.kinds:
+        names = metadata.get(_PUBLISHED_KEY.format(kind=kind.name))
+        if names:
+            kind.features.require(names, f"{path}: {_PUBLISHED_KEY.format(kind=kind.name)}")
+    # Column 0 has several names, and the last is not always listed.
+    targets = metadata.get(_PUBLISHED_TARGETS) or ()
+    for i, (found, expected) in enumerate(zip(targets, TARGETS.names, strict=False)):
+        if i and found != expected:
+            raise SchemaMismatch(
+                f"{path}: {_PUBLISHED_TARGETS} column {i} is {found!r}, expected {expected!r}"
+            )
 
 
 def _metadata(path: Path) -> dict[str, Any]:
