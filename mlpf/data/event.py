@@ -148,7 +148,10 @@ class EventsWriter:
         try:
             self._part = self._stack.enter_context(atomic_write(self._path))
             self._writer = self._stack.enter_context(
-                pq.ParquetWriter(self._part, _arrow_schema(self._schema), compression="zstd")
+                # Floats of detectors hardly repeat: a dictionary costs time and makes the file larger.
+                pq.ParquetWriter(
+                    self._part, _arrow_schema(self._schema), compression="zstd", use_dictionary=False
+                )
             )
         except OSError as error:
             self._stack.close()

@@ -89,18 +89,30 @@ class PFNetTransformer(keras.Model):
         self.input_normalization = None
         if use_normalizer:
             self.input_normalization = InputNormalization(num_input_classes, name="input_normalization")
+        self._make_layers(**self._config)
+
+    def _make_layers(self, **c: Any) -> None:
+        """Create the layers."""
+        self.encoding = InputEncoding(c["num_input_classes"], c["input_encoding"], name="input_encoding")
+        self.input_normalization = None
+        if c["use_normalizer"]:
+            self.input_normalization = InputNormalization(c["num_input_classes"], name="input_normalization")
         policy = self.dtype_policy
-        self.embedding = keras.layers.Dense(hidden_dim, dtype=policy, name="embedding")
-        depths = {"encoder": num_layers_encoder, "id": num_layers_decoder_id, "reg": num_layers_decoder_reg}
+        self.embedding = keras.layers.Dense(c["hidden_dim"], dtype=policy, name="embedding")
+        depths = {
+            "encoder": c["num_layers_encoder"],
+            "id": c["num_layers_decoder_id"],
+            "reg": c["num_layers_decoder_reg"],
+        }
         self.stacks: dict[str, list[PerformerBlock]] = {}
         for name, depth in depths.items():
-            first = seed + sum(len(blocks) for blocks in self.stacks.values())
+            first = c["seed"] + sum(len(blocks) for blocks in self.stacks.values())
             self.stacks[name] = [
-                PerformerBlock(**block, seed=first + i, dtype=policy, name=f"{name}_{i}")
+                PerformerBlock(**c["block"], seed=first + i, dtype=policy, name=f"{name}_{i}")
                 for i in range(depth)
             ]
         self.decoding = OutputDecoding(
-            num_output_classes, **output_decoding, dtype=policy, name="output_decoding"
+            c["num_output_classes"], **c["output_decoding"], dtype=policy, name="output_decoding"
         )
 
     def build(self, input_shape):

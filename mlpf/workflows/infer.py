@@ -76,21 +76,13 @@ def run(
         functions = {name: _engine(name, model, Path(folder), num_cpus) for name in engines}
         for events in track(shapes, "infer", console=console, disable=not console.is_terminal):
             latencies += measure(functions, events, num_runs)
-    exponents = scaling_exponents(latencies)
-    result = {
+    facts = {
         "checkpoint": checkpoint.name,
         "events": dataset or "random",
         "num_parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
         "environment": runtime.environment(),
-        "latencies": [x.as_dict() for x in latencies],
-        "scaling_exponents": [
-            {"engine": e, "batch_size": b, "exponent": a} for (e, b), a in exponents.items()
-        ],
     }
-    _write(result, latencies, f"{model.name}, {result['events']} events", output or run_dir)
-    for table in _tables(latencies, exponents):
-        console.print(table)
-    return result
+    return _report(facts, latencies, model.name, output or run_dir, console)
 
 
 def _batches(
@@ -157,12 +149,22 @@ def _onnx(model: keras.Model, folder: Path, num_cpus: int | None) -> Forward:
     return lambda events: session.run(None, {INPUT_NAME: events})
 
 
-def _write(result: dict[str, Any], latencies: Sequence[Latency], title: str, output: Path) -> None:
+def _report(
+    facts: dict[str, Any], latencies: Sequence[Latency], name: str, output: Path, console: Console
+) -> dict[str, Any]:
+    """Write the files, print the tables, return what ``infer.json`` holds."""
+    exponents = scaling_exponents(latencies)
+    fitted = [{"engine": e, "batch_size": b, "exponent": a} for (e, b), a in exponents.items()]
+    result = {**facts, "latencies": [x.as_dict() for x in latencies], "scaling_exponents": fitted}
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / "infer.json") as part:
         part.write_text(json.dumps(result, indent=2) + "\n")
     with style(), atomic_write(output / "infer.png") as part:
-        latency_figure(latencies, title).savefig(part, format="png", dpi=150)
+        figure = latency_figure(latencies, f"{name}, {facts['events']} events")
+        figure.savefig(part, format="png", dpi=150)
+    for table in _tables(latencies, exponents):
+        console.print(table)
+    return result
 
 
 def _tables(latencies: Sequence[Latency], exponents: dict[tuple[str, int], float]) -> list[Table]:

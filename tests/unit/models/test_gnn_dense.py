@@ -194,3 +194,10 @@ def test_additive_updates_without_node_encoding_are_refused():
 def test_skip_connection_without_effect_is_refused():
     with pytest.raises(ConfigError, match="skip_connection"):
         tiny_model(skip_connection=True)
+
+
+def test_compiled_by_xla_gives_the_eager_result():
+    model, x = variant_model("helix"), clic_like_events(2, 32)
+    compiled = tf.function(lambda x: model(x), jit_compile=True)(x)
+    for name, values in outputs(model, x).items():
+        np.testing.assert_allclose(values, np.asarray(compiled[name]), **TOLERANCE)
