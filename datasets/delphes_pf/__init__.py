@@ -1,0 +1,1 @@
+"""Proton collisions with pile-up in Delphes."""
