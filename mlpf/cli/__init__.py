@@ -23,6 +23,7 @@ def cli() -> None:
 
 for command in (
     data.download,
+    data.data,
     data.simulate,
     data.postprocess,
     data.build,

@@ -121,3 +121,18 @@ def download(
         workflow.print_samples()
     else:
         workflow.run(samples, output, record=record, **options)
+
+
+@click.group()
+def data() -> None:
+    """Check and show prepared data."""
+
+
+@data.command("check")
+@click.argument("path", metavar="DIR", type=PATH)
+@click.option("-o", "--output", type=PATH, help="Directory for the figures; default DIR/check.")
+def check(path: Path, output: Path | None) -> None:
+    """Check the prepared dataset DIR (<name>/<version>) and draw its columns; exit code 2 if it is wrong."""
+    from mlpf.workflows import data_check as workflow
+
+    workflow.run(path, output)

@@ -1,0 +1,225 @@
+"""Look at every event of a prepared dataset: counts, sums, histograms, and what is wrong with it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+from rich.table import Column, Table
+
+from mlpf.atomic import atomic_write
+from mlpf.data.checks import (
+    Binning,
+    Event,
+    Finding,
+    Findings,
+    SplitCheck,
+    choose_binning,
+    find_duplicates,
+    tables,
+)
+from mlpf.data.dataset_folder import find_dataset
+from mlpf.data.prepared import PreparedSplit
+from mlpf.errors import DataError
+from mlpf.physics.particles import CLASSES
+from mlpf.physics.schemas import EventSchema
+from mlpf.plotting.columns import column_distributions
+from mlpf.plotting.style import style
+
+CHUNK = 200
+# Events of each split that the bins are chosen from.
+SAMPLED = 400
+
+
+@dataclass(frozen=True)
+class CheckSummary:
+    """What was found.
+
+    Attributes:
+        num_events: split -> events looked at.
+        findings: problems and remarks.
+        figures: files written.
+    """
+
+    num_events: dict[str, int]
+    findings: tuple[Finding, ...]
+    figures: tuple[Path, ...]
+
+
+def run(path: Path, output: Path | None = None) -> CheckSummary:
+    """Check all splits of a dataset and draw its columns.
+
+    Args:
+        path: folder of a dataset version.
+        output: directory for the figures; None for ``<path>/check``.
+
+    Raises:
+        DataError: no dataset there, or something in it is wrong.
+        SchemaMismatch: its columns are not those of its schema.
+    """
+    console = Console()
+    folder = find_dataset(path)
+    splits = {name: folder.open(name) for name in folder.splits}
+    fields = _fields(next(iter(splits.values())), folder.schema)
+    findings = Findings()
+    binning = _binning(splits, fields, folder.schema)
+    checks = []
+    for name, split in splits.items():
+        check = SplitCheck(name, folder.schema, binning, findings)
+        chunks = list(_chunks(range(split.num_events)))
+        for indices in track(chunks, name, console=console, disable=not console.is_terminal):
+            check.add(*_read(split, indices, fields, findings))
+        checks.append(check)
+    find_duplicates(checks, findings)
+    output = folder.path / "check" if output is None else Path(output)
+    figures = _draw(checks, binning, output, console)
+    console.print(_table(checks, folder.schema, folder.path))
+    console.print(_closure_table(checks, folder.schema))
+    for finding in sorted(findings.values(), key=lambda f: not f.fatal):
+        text = f"{'problem' if finding.fatal else 'remark'}: {_in_words(finding)}"
+        colour = "red" if finding.fatal else "yellow"
+        console.print(text, style=colour, soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{len(figures)} figures in {output}", soft_wrap=True, markup=False, highlight=False)
+    problems = [finding for finding in findings.values() if finding.fatal]
+    if problems:
+        raise DataError(
+            f"{folder.path}: {len(problems)} problem(s), e.g. {_in_words(problems[0], 1)}; "
+            "correct its input files and build it again"
+        )
+    counts = {check.split: check.num_events for check in checks}
+    return CheckSummary(counts, tuple(findings.values()), tuple(figures))
+
+
+def _fields(split: PreparedSplit, schema: EventSchema) -> tuple[str, ...]:
+    """Return what there is to look at; published datasets lack some of it."""
+    wanted = ("X", "ygen", "ycand", *schema.particle_lists, "event")
+    return tuple(name for name in wanted if name in split.fields)
+
+
+def _chunks(indices: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(indices), CHUNK):
+        yield indices[start : start + CHUNK]
+
+
+def _read(
+    split: PreparedSplit, indices: Sequence[int], fields: Sequence[str], findings: Findings
+) -> tuple[list[Event], list[int]]:
+    """Return events and their positions; a damaged record is reported, its neighbours are read."""
+    try:
+        return list(split.fetch(indices, fields)), list(indices)
+    except DataError:
+        events: list[Event] = []
+        readable: list[int] = []
+        for index in indices:
+            try:
+                events += split.fetch([index], fields)
+                readable.append(index)
+            except DataError:
+                findings.add("record cannot be read", [f"{split.split} event {index}"], fatal=True)
+        return events, readable
+
+
+def _binning(
+    splits: Mapping[str, PreparedSplit], fields: Sequence[str], schema: EventSchema
+) -> dict[str, Binning]:
+    """Choose the bins of all tables from events spread over all splits."""
+    sample: list[Event] = []
+    for split in splits.values():
+        indices = np.unique(np.linspace(0, split.num_events - 1, min(SAMPLED, split.num_events)).astype(int))
+        for chunk in _chunks(indices.tolist()):
+            sample += _read(split, chunk, fields, Findings())[0]
+    if not sample:
+        raise DataError("no event can be read in any split; build the dataset again")
+    return {name: choose_binning(columns, rows) for name, columns, rows in tables(sample, schema)}
+
+
+def _draw(
+    checks: Sequence[SplitCheck], binning: Mapping[str, Binning], output: Path, console: Console
+) -> list[Path]:
+    """Write one figure for each table."""
+    output.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with style(), console.status("drawing figures"):
+        for name, bins in binning.items():
+            counts = {check.split: check.histograms[name] for check in checks}
+            figure = column_distributions(name.replace("_", " "), bins, counts)
+            path = output / f"{name}.png"
+            with atomic_write(path) as part:
+                figure.savefig(part, format="png")
+            paths.append(path)
+    return paths
+
+
+def _table(checks: Sequence[SplitCheck], schema: EventSchema, path: Path) -> Table:
+    """Events, elements per event, and how often each class is a target and a candidate."""
+    table = Table(
+        Column(f"{path.parent.name}/{path.name}", no_wrap=True),
+        *(check.split for check in checks),
+        caption="elements per event: least / mean / most; classes: rows (share)",
+    )
+
+    def row(label: str, values: Sequence[str]) -> None:
+        table.add_row(label, *values)
+
+    row("events", [str(check.num_events) for check in checks])
+    for k, kind in enumerate(schema.kinds):
+        row(
+            f"{kind.name}s per event",
+            [_spread(check.kind_counts[:, k]) for check in checks],
+        )
+    row(
+        "elements per event",
+        [_spread(check.kind_counts.sum(axis=1)) for check in checks],
+    )
+    table.add_section()
+    for name, title in (("ygen", "targets"), ("ycand", "candidates")):
+        for particle in CLASSES:
+            counts = [check.class_counts[name] for check in checks]
+            row(
+                f"{title}: {particle.name}",
+                [f"{c[particle.index]} ({c[particle.index] / max(1, c.sum()):.1%})" for c in counts],
+            )
+    return table
+
+
+def _closure_table(checks: Sequence[SplitCheck], schema: EventSchema) -> Table:
+    """Energy sums per event relative to those of a reference.
+
+    The reference are the generator particles where the dataset has them; they include what is outside
+    acceptance, so the targets fall short of them by what truth put on no element. Else it is the targets.
+    """
+    reference = "gen_particles" if any(len(check.energy("gen_particles")) for check in checks) else "ygen"
+    table = Table(
+        Column(f"energy / energy of {reference}", no_wrap=True),
+        *(check.split for check in checks),
+        caption="of all events; in brackets 5 %, median and 95 % of single events",
+    )
+    for name in ("ygen", "ycand", *schema.particle_lists):
+        if name == reference or not any(len(check.energy(name)) for check in checks):
+            continue
+        cells = []
+        for check in checks:
+            value, base = check.energy(name), check.energy(reference)
+            if not len(value) or not base.any():
+                cells.append("-")
+                continue
+            low, middle, high = np.quantile(value[base > 0] / base[base > 0], (0.05, 0.5, 0.95))
+            cells.append(f"{value.sum() / base.sum():.3f} ({low:.3f}, {middle:.3f}, {high:.3f})")
+        table.add_row(name, *cells)
+    return table
+
+
+def _spread(values: npt.NDArray[np.int64]) -> str:
+    """Return smallest, mean and largest."""
+    if not len(values):
+        return "-"
+    return f"{values.min()} / {values.mean():.1f} / {values.max()}"
+
+
+def _in_words(finding: Finding, examples: int | None = None) -> str:
+    shown = finding.examples[:examples]
+    more = ", ..." if finding.count > len(shown) else ""
+    return f"{finding.what}: {finding.count} x ({', '.join(shown)}{more})"
