@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy.typing as npt
 
 from mlpf.atomic import atomic_write
 from mlpf.config.schema import DatasetSourceConfig
-from mlpf.errors import DataError, SchemaMismatch
+from mlpf.errors import DataError, MLPFError, SchemaMismatch
 from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
@@ -137,6 +139,22 @@ class PreparedSplit:
         from tensorflow_datasets.core.decode import DeserializeMethod
 
         return self._builder.as_data_source(split=self.split, deserialize_method=DeserializeMethod.RAW_BYTES)
+
+
+@contextmanager
+def data_errors() -> Iterator[None]:
+    """Raise a data error met inside a tf.data pipeline as itself: TensorFlow turns it into one of its own.
+
+    Raises:
+        DataError: what a split said when it was read in the background.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = None if isinstance(error, MLPFError) else re.search(r"\bDataError: (.+)", str(error))
+        if said is None:
+            raise
+        raise DataError(said[1]) from error
 
 
 def _to_array(name: str, value: Any) -> npt.NDArray:

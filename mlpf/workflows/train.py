@@ -17,7 +17,7 @@ from mlpf.atomic import atomic_write
 from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
-from mlpf.data.prepared import open_split
+from mlpf.data.prepared import data_errors, open_split
 from mlpf.errors import ConfigError, DataError, OutputExists
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter, TerminalProgress
@@ -101,14 +101,15 @@ def run(
     console = Console()
     progress = TerminalProgress(console)
     try:
-        history = trainer.fit(
-            train,
-            valid,
-            config.setup.num_epochs,
-            history=history,
-            on_epoch_end=_build_hooks(config, run_dir, trainer),
-            progress=progress,
-        )
+        with data_errors():
+            history = trainer.fit(
+                train,
+                valid,
+                config.setup.num_epochs,
+                history=history,
+                on_epoch_end=_build_hooks(config, run_dir, trainer),
+                progress=progress,
+            )
     finally:
         progress.close()
     monitor = config.callbacks.checkpoint.monitor

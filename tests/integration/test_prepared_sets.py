@@ -1,7 +1,9 @@
 """Prepared sets of others: plain TFDS directories without what ours add."""
 
 import json
+import os
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import tensorflow_datasets as tfds
 from mlpf.config.schema import Config, DatasetSourceConfig
 from mlpf.data.builder import make_examples
 from mlpf.data.event import read_events
+from mlpf.data.input_pipeline import EventPool
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError, SchemaMismatch
 from mlpf.physics.features import CLUSTER_FEATURES, HIT_FEATURES, HIT_TRACK_FEATURES, TARGETS, TRACK_FEATURES
@@ -162,8 +165,8 @@ def test_published_hits_have_no_jets_which_become_zero(tmp_path):
         open_split(NAME, source(tmp_path), "test")
 
 
-def test_a_model_trains_on_a_published_set(published, tmp_path):
-    config = Config.model_validate(
+def configuration(data_dir):
+    return Config.model_validate(
         {
             "setup": {"num_epochs": 1, "lr_schedule": "none"},
             "batching": {"bucket_by_sequence_length": False},
@@ -172,10 +175,28 @@ def test_a_model_trains_on_a_published_set(published, tmp_path):
             "train_test_datasets": {"physical": {"batch_per_gpu": 8, "datasets": [NAME]}},
             "validation_dataset": NAME,
             "evaluation_datasets": {},
-            "datasets": {NAME: {"version": VERSION, "data_dir": str(published)}},
+            "datasets": {NAME: {"version": VERSION, "data_dir": str(data_dir)}},
         }
     )
-    summary = train.run(config, tmp_path / "run", ntrain=16)
+
+
+def test_a_model_trains_on_a_published_set(published, tmp_path):
+    summary = train.run(configuration(published), tmp_path / "run", ntrain=16)
     (record,) = summary.history
     assert record["num_events"] == 16
     assert np.isfinite([record["loss"], record["val_loss"]]).all()
+
+
+def test_a_damaged_record_met_while_training_is_one_line(published, tmp_path, monkeypatch):
+    """Of a set too large for memory, records are read by threads of TensorFlow."""
+    shutil.copytree(published / NAME, tmp_path / NAME)
+    (path,) = (tmp_path / NAME / VERSION).glob("*train.array_record*")
+    assert len(open_split(NAME, source(tmp_path), "train").lengths)  # known from an earlier run
+    before, content = path.stat(), bytearray(path.read_bytes())
+    middle = slice(len(content) // 4, len(content) // 2)
+    content[middle] = bytes(reversed(content[middle]))
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    monkeypatch.setattr(train, "EventPool", partial(EventPool, memory_limit=0))
+    with pytest.raises(DataError, match=r"split 'train' cannot be read .*build the dataset again$"):
+        train.run(configuration(tmp_path), tmp_path / "run")
