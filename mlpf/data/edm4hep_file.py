@@ -224,7 +224,7 @@ class _TupleLeaves:
         """Read values and counts of events start ... stop - 1."""
         if self._records is None or self._range != (start, stop):
             self._records = self._events.arrays(
-                filter_name=self._selected, entry_start=start, entry_stop=stop
+                filter_name=self._selected, entry_start=start, entry_stop=stop, array_cache=None
             ).layout
             self._range = start, stop
         outer, *inner = leaf.split(".")

@@ -87,3 +87,12 @@ def test_offsets_that_make_no_sense_are_an_error(tmp_path, monkeypatch):
 def test_a_path_with_a_colon_is_a_path(tmp_path):
     path = write(tmp_path / "a:b.root", TTREE)
     assert read(path, "A.x", (0, 1)) == [([1.5, 2.5], [2])]
+
+
+def test_nothing_is_kept_of_events_that_were_read(tmp_path):
+    path = write(tmp_path / "a.root", RNTUPLE)
+    with open_root(path) as file:
+        events = EventFile(path, file)
+        events.select(["A.x"])
+        assert events.read("A.x", 0, 6)[0].size == 7
+        assert len(file.file.array_cache) == 0
