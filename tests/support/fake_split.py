@@ -4,18 +4,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlpf.physics.features import CLUSTER_FEATURES, NUM_CLIC_FEATURES, TARGETS, TRACK_FEATURES
+from mlpf.physics.features import TARGETS
 from mlpf.physics.particles import CLASS_INDEX
+from mlpf.physics.schemas import SCHEMAS
 
 
 class FakeSplit:
     """Has the interface of ``mlpf.data.prepared.PreparedSplit``."""
 
-    def __init__(self, num_events: int, seed: int = 0, min_elements: int = 3, max_elements: int = 40):
+    def __init__(
+        self,
+        num_events: int,
+        seed: int = 0,
+        min_elements: int = 3,
+        max_elements: int = 40,
+        schema: str = "clic",
+    ):
         rng = np.random.default_rng(seed)
         self.lengths = rng.integers(min_elements, max_elements + 1, num_events).astype(np.int64)
         self.num_events = num_events
-        self._events = [fake_event(rng, int(n), name=f"fake_{i}") for i, n in enumerate(self.lengths)]
+        self._events = [fake_event(rng, int(n), f"fake_{i}", schema) for i, n in enumerate(self.lengths)]
+        self.fields = ("X", "ygen", "ycand", "event")
         self.num_fetches = 0
 
     def fetch(self, indices, fields: Sequence[str] = ("X", "ygen")) -> list[dict[str, np.ndarray]]:
@@ -23,16 +32,19 @@ class FakeSplit:
         return [{field: self._events[i][field] for field in fields} for i in indices]
 
 
-def fake_event(rng: np.random.Generator, num_elements: int, name: str = "fake_0") -> dict[str, np.ndarray]:
-    """Tracks carry charged hadrons, clusters above 2 GeV photons; the rest carry nothing."""
+def fake_event(
+    rng: np.random.Generator, num_elements: int, name: str = "fake_0", schema: str = "clic"
+) -> dict[str, np.ndarray]:
+    """Tracks carry charged hadrons, other elements above 2 GeV photons; the rest carry nothing."""
+    track, other = SCHEMAS[schema].kinds
     num_tracks = num_elements // 2
-    X = np.zeros((num_elements, NUM_CLIC_FEATURES), np.float32)
+    X = np.zeros((num_elements, SCHEMAS[schema].num_features), np.float32)
     is_track = np.arange(num_elements) < num_tracks
     pt = rng.exponential(3.0, num_elements) + 0.1
     eta = rng.normal(0, 1, num_elements)
     phi = rng.uniform(-np.pi, np.pi, num_elements)
     columns = {
-        "elemtype": np.where(is_track, 1, 2),
+        "elemtype": np.where(is_track, track.elemtype, other.elemtype),
         "pt": pt,
         "eta": eta,
         "sin_phi": np.sin(phi),
@@ -40,10 +52,12 @@ def fake_event(rng: np.random.Generator, num_elements: int, name: str = "fake_0"
         "p": pt * np.cosh(eta),
     }
     for column, values in columns.items():
-        X[:, TRACK_FEATURES.index(column)] = values
+        X[:, track.features.index(column)] = values
     charge = np.where(is_track, rng.choice([-1, 1], num_elements), 0)
-    X[is_track, TRACK_FEATURES.index("omega")] = charge[is_track] * 1e-3
-    X[~is_track, CLUSTER_FEATURES.index("num_hits")] = 10
+    if "omega" in track.features.names:
+        X[is_track, track.features.index("omega")] = charge[is_track] * 1e-3
+    if "num_hits" in other.features.names:
+        X[~is_track, other.features.index("num_hits")] = 10
     cls = np.where(is_track, CLASS_INDEX["charged hadron"], CLASS_INDEX["photon"])
     cls = np.where(~is_track & (pt < 2.0), 0, cls)
     y = np.zeros((num_elements, len(TARGETS)), np.float32)

@@ -3,6 +3,7 @@ import pytest
 
 from mlpf.data.batching import EMPTY_EVENT
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
+from mlpf.physics.schemas import SCHEMAS
 from tests.support.fake_split import FakeSplit
 
 
@@ -24,6 +25,18 @@ def test_fetch_pads_with_zeros_and_crosses_datasets(memory_limit):
     np.testing.assert_array_equal(batch["ygen"][2, : first.lengths[0]], one_event(first, 0, "ygen"))
     assert not batch["X"][1].any()
     assert not batch["X"][0, second.lengths[1] :].any()
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+@pytest.mark.parametrize("schema", list(SCHEMAS.values()), ids=lambda schema: schema.name)
+def test_widths_are_those_of_the_schema(schema, memory_limit):
+    split = FakeSplit(3, seed=1, schema=schema.name)
+    pool = EventPool([(split, None)], memory_limit=memory_limit, schema=schema)
+
+    assert pool.fetch_padded(np.arange(3), 64)["X"].shape == (3, 64, schema.num_features)
+    (batch,) = BatchLoader(pool, [(np.arange(3), 3)], [64]).epoch(0).batches
+    assert batch["X"].shape == (3, 64, schema.num_features)
+    assert batch["ygen"].shape == (3, 64, 8)
 
 
 @pytest.mark.parametrize("memory_limit", [0, 2**30])

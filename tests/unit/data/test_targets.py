@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 
-from mlpf.data.targets import element_mask, element_pt, particle_mask, split_targets
+from mlpf.data.targets import ELEMENT_PT, ELEMTYPE, element_mask, element_pt, particle_mask, split_targets
 from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS, TRACK_FEATURES
+from mlpf.physics.schemas import SCHEMAS
 
 
 def test_masks_separate_padding_elements_and_particles():
@@ -14,6 +16,12 @@ def test_masks_separate_padding_elements_and_particles():
     assert np.array(element_mask(X)).tolist() == [[True, True, False]]
     assert np.array(particle_mask(X, y)).tolist() == [[True, False, False]]
     assert np.array(element_pt(X)).tolist() == [[3.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("kind", [kind for schema in SCHEMAS.values() for kind in schema.kinds])
+def test_type_and_pt_are_at_the_same_place_in_every_kind_of_element(kind):
+    assert kind.features.names[ELEMTYPE] == "elemtype"
+    assert kind.features.names[ELEMENT_PT] in ("pt", "et")
 
 
 def test_charges_become_places_and_are_limited_to_one():

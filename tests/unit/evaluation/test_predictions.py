@@ -8,6 +8,7 @@ import pytest
 from mlpf.errors import DataError
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import Predictions, make_predictions, read_predictions, write_predictions
+from mlpf.physics.schemas import SCHEMAS
 from tests.support.events import dijet_events, rows_of
 
 
@@ -62,6 +63,22 @@ def test_targets_are_the_reference_of_a_dataset_without_gen_particles():
     assert predictions.gen_reference == "targets"
     assert predictions.methods == ("pred", "cand", "target")
     assert predictions.event == ["0", "1"]
+
+
+def test_elements_are_counted_by_the_kinds_of_the_schema(tmp_path):
+    # A Delphes tower has the number of a CLIC track: 6 elements of type 1, 6 of type 2 in each event.
+    events = dijet_events(2)
+    events[1]["X"] = events[1]["X"][:7]
+    for key in ("ygen", "ycand"):
+        events[1][key] = events[1][key][:7]
+    predictions = make_predictions("d", events, rows_of(events), "antikt", SCHEMAS["delphes"])
+    write_predictions(predictions, tmp_path / "d.parquet")
+    for found in (predictions, read_predictions(tmp_path / "d.parquet")):
+        counts = {name: values.tolist() for name, values in found.elements_per_event.items()}
+        assert counts == {"tracks": [6, 1], "towers": [6, 6]}
+    numbers = evaluate_predictions(predictions)
+    assert (numbers["num_tracks"], numbers["num_towers"], numbers["num_elements"]) == (7, 12, 19)
+    assert "num_clusters" not in numbers
 
 
 def test_nested_columns_are_reached_by_name(tmp_path):

@@ -49,3 +49,5 @@ def test_caption_states_reference_and_jet_definition():
     text = caption(numbers())
     assert "40 test events, 80 jets of gen particles, ee_genkt R=0.7 p=-1, pt > 5 GeV" in text
     assert "jets of targets" in caption(numbers(with_limits=False))
+    assert "no generated particles, its targets stand for them" in caption(numbers(with_limits=False))
+    assert "no generated particles" not in text
