@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.data.batching import EMPTY_EVENT, bucket_edges, pad_events, plan_epoch
-from mlpf.evaluation.particles import Array, rows_from_outputs
+from mlpf.evaluation.particles import ELEMTYPE, Array, rows_from_outputs
 
 Forward = Callable[[npt.NDArray[np.float32]], Mapping[str, Array]]
 
@@ -34,7 +34,8 @@ class Inference:
     """Result of ``predict``.
 
     Attributes:
-        events: per event the fields that were fetched, in the order of the dataset.
+        events: per event the fields that were fetched, in the order of the dataset; of ``X`` only the
+            column of the element type, [N_i, 1]: the events of a dataset of hits must fit into memory.
         predicted: per event rows of ``PARTICLE_COLUMNS`` for each element, [N_i, 7].
         seconds: time spent in the model, tracing of the shapes not counted.
         shapes: (B, N) of the batches, each traced once.
@@ -108,7 +109,7 @@ def predict(
         seconds += time.perf_counter() - start
         particles = rows_from_outputs(outputs, list(map(len, rows)), none_threshold)
         for index, event, found in zip(indices, fetched, particles, strict=True):
-            events[index] = event
+            events[index] = {**event, "X": event["X"][:, [ELEMTYPE]]}
             predicted[index] = found
         if on_batch is not None:
             on_batch(len(indices))

@@ -53,7 +53,6 @@ class ParticleLists:
         Raises:
             ValueError: an event has another number of columns.
         """
-        lengths = np.array([len(rows) for rows in events], dtype=np.int64)
         for i, rows in enumerate(events):
             if rows.ndim != 2 or rows.shape[1] not in (len(PARTICLE_COLUMNS), len(TARGETS)):
                 raise ValueError(
@@ -61,12 +60,12 @@ class ParticleLists:
                     f"or (N, {len(TARGETS)})"
                 )
         width = len(PARTICLE_COLUMNS)
-        flat = np.concatenate([*(rows[:, :width] for rows in events), np.empty((0, width))])
-        keep = flat[:, PARTICLE_COLUMNS.index("cls")] != 0
-        event = np.repeat(np.arange(len(events)), lengths)[keep]
-        columns = {name: flat[keep, PARTICLE_COLUMNS.index(name)] for name in PARTICLE_COLUMNS.names}
+        # Event by event: of thousands of hits few carry a particle.
+        kept = [rows[rows[:, PARTICLE_COLUMNS.index("cls")] != 0, :width] for rows in events]
+        flat = np.concatenate([*kept, np.empty((0, width))])
+        columns = {name: flat[:, PARTICLE_COLUMNS.index(name)] for name in PARTICLE_COLUMNS.names}
         return cls(
-            counts=np.bincount(event, minlength=len(events)),
+            counts=np.array([len(rows) for rows in kept], dtype=np.int64),
             **{**columns, "cls": columns["cls"].astype(np.int64)},
         )
 
@@ -132,16 +131,15 @@ class Elements:
         """
         counts = np.array([len(x) for x in X], dtype=np.int64)
         elemtype = np.concatenate([*(x[:, ELEMTYPE] for x in X), np.empty(0)]).astype(np.int64)
-        width = len(PARTICLE_COLUMNS)
-        flat = {
-            name: np.concatenate([*(e[:, :width] for e in events), np.empty((0, width))])
-            for name, events in rows.items()
-        }
+
+        def column(name: str, events: Sequence[Array]) -> Array:
+            return np.concatenate([*(e[:, PARTICLE_COLUMNS.index(name)] for e in events), np.empty(0)])
+
         return cls(
             counts=counts,
             elemtype=elemtype,
-            cls={name: a[:, PARTICLE_COLUMNS.index("cls")].astype(np.int64) for name, a in flat.items()},
-            energy={name: a[:, PARTICLE_COLUMNS.index("energy")] for name, a in flat.items()},
+            cls={method: column("cls", events).astype(np.int64) for method, events in rows.items()},
+            energy={method: column("energy", events) for method, events in rows.items()},
         )
 
 

@@ -33,7 +33,8 @@ def test_each_event_gets_its_own_prediction_in_the_order_of_the_dataset():
     assert len(result.events) == len(result.predicted) == 23
     for i, rows in enumerate(result.predicted):
         X = split.fetch([i], ("X",))[0]["X"]
-        assert str(result.events[i]["X"].tobytes()) == str(X.tobytes())
+        np.testing.assert_array_equal(result.events[i]["X"], X[:, [TRACK_FEATURES.index("elemtype")]])
+        np.testing.assert_array_equal(result.events[i]["ygen"], split.fetch([i], ("ygen",))[0]["ygen"])
         np.testing.assert_array_equal(rows[:, PARTICLE_COLUMNS.index("pt")], X[:, TRACK_FEATURES.index("pt")])
     assert result.events_per_second > 0
 
