@@ -80,10 +80,19 @@ def simulate_event(generator: DelphesGenerator, number: int) -> RawDelphes:
 
 
 def find_impacts(particles: Particles) -> Impacts:
-    """Follow all particles [P] to the calorimeter."""
-    face = propagate(particles, CMS_TRACKER).face
-    eta, phi = eta_from_momentum(face.x, face.y, face.z), np.arctan2(face.y, face.x)
-    tower = np.where(face.valid, CMS_TOWERS.index(eta, phi), -1)
+    """Follow all particles [P] to the calorimeter; as in Delphes, however often a curling one turns."""
+    propagation = propagate(particles, CMS_TRACKER)
+    face, charged = propagation.face, propagation.charged
+    x, y, z, valid = face.x.copy(), face.y.copy(), face.z.copy(), face.valid.copy()
+    lost = ~valid[charged]
+    curling = propagation.helix.take(lost)
+    angle = curling.plane_angle(CMS_TRACKER.face_half_length)
+    arrives = np.isfinite(angle)
+    rows = charged[lost]
+    x[rows], y[rows], z[rows], _ = curling.at(np.where(arrives, angle, 0.0))
+    valid[rows] = arrives & (np.hypot(x[rows], y[rows]) > CMS_TRACKER.endcap_inner_radius)
+    eta, phi = eta_from_momentum(x, y, z), np.arctan2(y, x)
+    tower = np.where(valid, CMS_TOWERS.index(eta, phi), -1)
     pdg = np.abs(particles.pdg)
     in_ecal = np.isin(pdg, (_ELECTRON, _PHOTON))
     return Impacts(eta, phi, tower, in_ecal, ~in_ecal & (pdg != _MUON))

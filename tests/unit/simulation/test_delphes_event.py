@@ -51,6 +51,22 @@ def test_neutral_particles_go_straight_and_charged_ones_bend(rng):
     )
 
 
+def test_curling_particles_reach_the_endcap(rng):
+    particles = collision(rng, mean_pt=0.3)
+    pt = np.hypot(particles.px, particles.py)
+    radius = pt / (0.299792458e-3 * 3.8)
+    eta = np.arcsinh(particles.pz / pt)
+    curling = (particles.charge != 0) & (2 * radius < 1200) & (np.abs(eta) < 2.0)
+    impacts = find_impacts(particles)
+    assert curling.sum() > 200
+    # Not reached is only the hole around the beam.
+    assert (impacts.tower[curling] >= 0).mean() > 0.9
+    reached = curling & (impacts.tower >= 0)
+    distance = 3000.0 / np.sinh(np.abs(impacts.eta[reached]))
+    assert (distance < 2 * radius[reached] + 1e-6).all()
+    assert (np.sign(impacts.eta[reached]) == np.sign(particles.pz[reached])).all()
+
+
 def test_nothing_reaches_the_calorimeter_beyond_its_last_ring(rng):
     particles = collision(rng)
     particles.vz[:] = 0.0
