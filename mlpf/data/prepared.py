@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mlpf.atomic import atomic_write
 from mlpf.config.schema import DatasetSourceConfig
+from mlpf.data.record_files import RECORD_ERRORS, Decoder, RecordFiles, record_decoder
 from mlpf.errors import DataError, MLPFError, SchemaMismatch
 from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS
 from mlpf.physics.schemas import SCHEMAS, EventSchema
@@ -49,7 +50,7 @@ class PreparedSplit:
         self, builder: Any, path: Path, split: str, selected: npt.NDArray[np.int64] | None = None
     ) -> None:
         self._builder = builder
-        self._decoders: dict[tuple[str, ...], Callable[[bytes], dict[str, Any]]] = {}
+        self._decoders: dict[tuple[str, ...], Decoder] = {}
         self._num_stored = int(builder.info.splits[split].num_examples)
         self._selected = np.arange(self._num_stored) if selected is None else selected
         self.path = path
@@ -76,13 +77,13 @@ class PreparedSplit:
     ) -> list[dict[str, npt.NDArray]]:
         decode = self._decoder(tuple(fields))
         try:
-            events = [decode(record) for record in self._records.__getitems__(positions.tolist())]
-        except (RuntimeError, OSError) as error:
+            events = [decode(record) for record in self._records.read(positions)]
+        except RECORD_ERRORS as error:
             raise DataError(
-                f"{self.path}: split {self.split!r} cannot be read ({str(error)[:120]}); "
+                f"{self.path}: split {self.split!r} cannot be read ({_first_line(error)}); "
                 "build the dataset again"
             ) from error
-        return [{name: _to_array(name, event[name]) for name in fields} for event in events]
+        return [{name: _with_jets(name, event[name]) for name in fields} for event in events]
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -117,28 +118,21 @@ class PreparedSplit:
         files = [(Path(f).name, Path(f).stat().st_size, Path(f).stat().st_mtime_ns) for f in info.filepaths]
         return hashlib.blake2b(repr(files).encode(), digest_size=8).hexdigest()
 
-    def _decoder(self, fields: tuple[str, ...]) -> Callable[[bytes], dict[str, Any]]:
-        """Return a function that decodes only ``fields`` of a record: the others are never unpacked."""
+    def _decoder(self, fields: tuple[str, ...]) -> Decoder:
         if fields not in self._decoders:
-            import tensorflow_datasets as tfds
-
             for name in fields:
                 if name not in self.fields:
                     raise DataError(
                         f"{self.path}: no field {name!r}, the dataset has {', '.join(self.fields)}; "
                         "build it with mlpf build to have them all"
                     )
-            features = tfds.features.FeaturesDict(
-                {name: self._builder.info.features[name] for name in fields}
-            )
-            self._decoders[fields] = features.deserialize_example_np
+            self._decoders[fields] = record_decoder(self._builder.info.features, fields)
         return self._decoders[fields]
 
     @cached_property
-    def _records(self) -> Any:
-        from tensorflow_datasets.core.decode import DeserializeMethod
-
-        return self._builder.as_data_source(split=self.split, deserialize_method=DeserializeMethod.RAW_BYTES)
+    def _records(self) -> RecordFiles:
+        info = self._builder.info.splits[self.split]
+        return RecordFiles(info.filepaths, info.shard_lengths)
 
 
 @contextmanager
@@ -157,10 +151,12 @@ def data_errors() -> Iterator[None]:
         raise DataError(said[1]) from error
 
 
-def _to_array(name: str, value: Any) -> npt.NDArray:
-    if isinstance(value, bytes):
-        return np.array(value.decode())
-    array = np.asarray(value)
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def _with_jets(name: str, array: npt.NDArray) -> npt.NDArray:
+    """Add the missing column of targets without the rank of the jet."""
     if name in _TARGET_FIELDS and array.shape[1] < len(TARGETS):
         return np.pad(array, ((0, 0), (0, len(TARGETS) - array.shape[1])))
     return array
@@ -193,7 +189,7 @@ def open_split(
     try:
         builder = tfds.builder_from_directory(str(path))
     except (OSError, ValueError, KeyError, AttributeError, ParseError) as error:
-        raise DataError(f"{path}: not a complete dataset ({str(error)[:120]}); build it again") from error
+        raise DataError(f"{path}: not a complete dataset ({_first_line(error)}); build it again") from error
     file_format = getattr(builder.info.file_format, "value", "unknown")
     if file_format != "array_record":
         raise DataError(f"{path}: file format {file_format}, expected array_record; build it with mlpf build")
