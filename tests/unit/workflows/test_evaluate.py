@@ -7,7 +7,7 @@ from mlpf.config.loading import load_config, write_resolved
 from mlpf.errors import CheckpointError, DataError
 from mlpf.evaluation.predictions import read_predictions
 from mlpf.workflows import evaluate
-from tests.support.configs import MINIMAL
+from tests.support.configs import MINIMAL, write_config
 from tests.support.events import dijet_events
 
 DATASET = "clic_edm4hep/ttbar"
@@ -71,6 +71,32 @@ def test_evaluation_writes_predictions_and_metrics(run_dir):
     assert numbers["inference_events_per_second"] > 0
     predictions = read_predictions(run_dir / "predictions" / "clic_edm4hep_ttbar.parquet")
     assert predictions.event == [f"dijet_{i}" for i in range(6)]
+
+
+def test_events_without_generated_particles_are_judged_by_their_targets(
+    run_dir, tmp_path, monkeypatch, capsys
+):
+    config = load_config(write_config(tmp_path, "dataset: {schema: delphes}\n", "delphes.yaml"))
+    write_resolved(config.with_data_dir(str(tmp_path / "data")), run_dir / "config.resolved.yaml")
+    opened = []
+
+    class DelphesSplit(DijetSplit):
+        fields = ("X", "ygen", "ycand", "event")
+
+    def open_split(name, source, split, schema):
+        opened.append(schema.name)
+        return DelphesSplit(6)
+
+    monkeypatch.setattr(evaluate, "open_split", open_split)
+    numbers = evaluate.run(run_dir)["datasets"][DATASET]
+    assert opened == ["delphes"]
+    assert numbers["gen_reference"] == "targets"
+    assert set(numbers["methods"]) == {"pred", "cand", "target"}
+    # Elements of type 1 are towers there.
+    assert (numbers["num_towers"], numbers["num_tracks"]) == (36, 36)
+    assert numbers["methods"]["target"]["jet"]["matched_fraction"] == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "its targets stand for them" in printed
 
 
 def test_dataset_that_is_not_built_is_listed_when_another_one_is(run_dir, capsys):
