@@ -179,6 +179,8 @@ OPERATIONS = {
     "new object with keywords": NDARRAY + b")}\x92.",
     "text integer": b"I1\n.",
     "text string": b"S'a'\n.",
+    "import with an escape that does not exist": b"c\\zumpy\nndarray\n.",
+    "text string with an escape that does not exist": b"S'\\z'\n.",
     "long of any length": b"\x8b\x04\x00\x00\x00aaaa.",
     "buffer outside": b"\x97.",
     "set": b"\x8f.",
