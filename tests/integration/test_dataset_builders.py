@@ -1,5 +1,6 @@
 """ROOT files -> parquet -> array_record -> events, through the commands' own functions."""
 
+import bz2
 import json
 import shutil
 
@@ -8,11 +9,12 @@ import pytest
 
 from mlpf.config.schema import DatasetSourceConfig
 from mlpf.data import shards
-from mlpf.data.event import read_events
+from mlpf.data.event import read_events, read_metadata
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
 from mlpf.physics.features import CLUSTER_FEATURES, NUM_CLIC_FEATURES, TARGETS, TRACK_FEATURES
 from mlpf.workflows import build, postprocess
+from tests.support.delphes_files import published_event, simple_delphes, write_delphes, write_pickle
 from tests.support.edm4hep_files import HandEvent, simple_event, write_edm4hep
 
 NAME = "clic_edm4hep/ttbar"
@@ -188,6 +190,48 @@ def test_postprocess_reuses_finished_files_and_skips_bad_ones(tmp_path):
     assert postprocess.run([root / "good.root"], output).num_reused == 0  # a cut file is made again
     assert postprocess.run([root / "*.root"], output).num_reused == 1
     assert postprocess.run([root], output, overwrite=True).num_reused == 0
+
+
+def test_outputs_of_other_elements_or_older_files_are_made_again(tmp_path):
+    write_edm4hep(tmp_path / "a.root", [simple_event()])
+    arguments = ([tmp_path / "a.root"], tmp_path / "out")
+    for elements, schema in (("clusters", "clic"), ("hits", "clic_hits"), ("clusters", "clic")):
+        assert postprocess.run(*arguments, elements=elements).num_reused == 0
+        assert postprocess.run(*arguments, elements=elements).num_reused == 1
+        assert read_metadata(tmp_path / "out" / "a.parquet")["schema"] == schema
+    write_edm4hep(tmp_path / "a.root", [simple_event(), simple_event(20.0)])
+    assert postprocess.run(*arguments).num_events == 2
+
+
+def test_the_content_of_a_file_decides_how_it_is_read(tmp_path):
+    root, output = tmp_path / "root", tmp_path / "out"
+    root.mkdir()
+    write_edm4hep(root / "a.root", [simple_event()])
+    write_delphes(root / "b.root", [simple_delphes(), simple_delphes(20.0)])
+    pickled = write_pickle(tmp_path / "c.pkl", [published_event(ygen=np.zeros((2, 7)), kinds=(2, 1))])
+    (root / "c.1.pkl.bz2").write_bytes(bz2.compress(pickled.read_bytes()))
+    assert postprocess.run([root], output).num_failed == 0
+    schemas = {path.name: read_metadata(path)["schema"] for path in output.glob("*.parquet")}
+    assert schemas == {"a.parquet": "clic", "b.parquet": "delphes", "c.1.parquet": "delphes"}
+    assert postprocess.run([root], output).num_reused == 3
+    hits = postprocess.run([root], output, elements="hits")
+    assert [bool(f.error) for f in hits.files] == [False, True, True]
+    assert "has tracks and towers, no hits; drop --elements" in hits.files[1].error
+    (root / "a.pkl").touch()
+    with pytest.raises(DataError, match="have the same base name"):
+        postprocess.run([root], output)
+
+
+def test_parts_of_a_killed_run_are_removed_and_those_of_other_jobs_are_not(tmp_path):
+    write_edm4hep(tmp_path / "a.root", [simple_event()])
+    output = tmp_path / "out"
+    output.mkdir()
+    own, other = output / ".a.parquet.99.part", output / ".b.parquet.99.part"
+    own.touch()
+    other.touch()
+    postprocess.run([tmp_path / "a.root"], output)
+    assert not own.exists()
+    assert other.exists()
 
 
 def test_postprocess_fails_only_when_every_file_does(tmp_path):
