@@ -160,7 +160,7 @@ def _report(
     with atomic_write(output / "infer.json") as part:
         part.write_text(json.dumps(result, indent=2) + "\n")
     with style(), atomic_write(output / "infer.png") as part:
-        figure = latency_figure(latencies, f"{name}, {facts['events']} events")
+        figure = latency_figure(result["latencies"], f"{name}, {facts['events']} events")
         figure.savefig(part, format="png", dpi=150)
     for table in _tables(latencies, exponents):
         console.print(table)

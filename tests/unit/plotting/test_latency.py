@@ -1,10 +1,16 @@
-from mlpf.evaluation.latency import Latency
 from mlpf.plotting.latency import latency_figure
 
 
 def test_every_engine_and_batch_size_is_a_curve():
     latencies = [
-        Latency(engine, size, n, 0.1 * n, 0.2 * n, size / (1e-4 * n), 100.0, n, 5)
+        {
+            "engine": engine,
+            "batch_size": size,
+            "num_elements": n,
+            "p50_ms": 0.1 * n,
+            "p95_ms": 0.2 * n,
+            "events_per_second": size / (1e-4 * n),
+        }
         for engine in ("graph", "onnx")
         for size in (1, 4)
         for n in (512, 128)
