@@ -136,3 +136,21 @@ def check(path: Path, output: Path | None) -> None:
     from mlpf.workflows import data_check as workflow
 
     workflow.run(path, output)
+
+
+@data.command("show")
+@click.argument("path", metavar="FILE|DIR", type=PATH)
+@click.option("-e", "--event", type=click.IntRange(0), default=0, help="Position of the event, from 0.")
+@click.option("--split", default="train", help="Split of a dataset.")
+@click.option(
+    "--elements",
+    type=click.Choice(["clusters", "hits"]),
+    default="clusters",
+    help="What to make of an EDM4HEP file.",
+)
+@click.option("-o", "--output", type=PATH, help="PNG, PDF or SVG; default <name>_event<i>.png here.")
+def show(path: Path, event: int, **options: Any) -> None:
+    """Draw one event of a ROOT, pickle or parquet FILE or of a prepared dataset DIR; print its contents."""
+    from mlpf.workflows import data_show as workflow
+
+    workflow.run(path, event, **options)

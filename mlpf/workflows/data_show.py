@@ -1,0 +1,176 @@
+"""Draw one event of a file or dataset and print what is in it."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Column, Table
+
+from mlpf.atomic import atomic_write
+from mlpf.data.builder import make_examples
+from mlpf.data.dataset_folder import find_dataset
+from mlpf.data.edm4hep import FileDescription, describe
+from mlpf.data.event import Events, iterate_events
+from mlpf.data.preparation import Preparation
+from mlpf.errors import DataError
+from mlpf.physics.features import PARTICLE_COLUMNS
+from mlpf.physics.particles import CLASSES
+from mlpf.physics.schemas import EventSchema
+from mlpf.plotting.event_display import EventView, event_display
+from mlpf.plotting.style import style
+from mlpf.workflows.postprocess import _preparation as preparation_of
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def run(
+    path: Path,
+    event: int,
+    *,
+    split: str = "train",
+    elements: str = "clusters",
+    output: Path | None = None,
+) -> Path:
+    """Draw an event.
+
+    Args:
+        path: ROOT file (EDM4HEP or Delphes), pickle of Delphes, parquet file of ``mlpf postprocess``, or
+            folder of a dataset version.
+        event: position among the usable events of the file or split, from 0.
+        split: of a dataset.
+        elements: ``clusters`` or ``hits`` of an EDM4HEP file.
+        output: figure; its suffix says the format. None for ``<name>_event<i>.png`` here.
+
+    Returns:
+        The figure.
+
+    Raises:
+        DataError: nothing to read there, collections are missing, no such event, or unknown format.
+        SchemaMismatch: columns are not those of the code.
+    """
+    path = Path(path)
+    console = Console()
+    output = Path(f"{_stem(path)}_event{event}.png") if output is None else Path(output)
+    if output.suffix not in FORMATS:
+        raise DataError(f"{output}: unknown format {output.suffix!r}, expected {', '.join(FORMATS)}")
+    if path.is_dir():
+        arrays, schema = _event_of_dataset(path, split, event)
+    else:
+        arrays, schema = _event_of_file(path, elements, event, console)
+    view = _view(f"{_stem(path)}, event {event}", arrays, schema)
+    console.print(_table(view, arrays))
+    with style():
+        figure = event_display(view)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(output) as part:
+            figure.savefig(part, format=output.suffix[1:])
+    console.print(f"figure: {output}", soft_wrap=True, markup=False, highlight=False)
+    return output
+
+
+def _stem(path: Path) -> str:
+    """Return a short name: of a dataset with its version, of a file without suffixes."""
+    path = path.resolve()
+    return f"{path.parent.name}_{path.name}" if path.is_dir() else path.name.split(".")[0]
+
+
+def _event_of_dataset(path: Path, split: str, event: int) -> tuple[dict[str, npt.NDArray], EventSchema]:
+    folder = find_dataset(path)
+    opened = folder.open(split)
+    if event >= opened.num_events:
+        raise DataError(f"{folder.path}: no event {event}, split {split!r} has {opened.num_events}")
+    return opened.fetch([event], opened.fields)[0], folder.schema
+
+
+def _event_of_file(
+    path: Path, elements: str, event: int, console: Console
+) -> tuple[dict[str, npt.NDArray], EventSchema]:
+    """Return the fields of one event as a dataset has them."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a ROOT, pickle or parquet file or a dataset folder")
+    seen = 0
+    for chunk in _chunks(path, elements, console):
+        if event < seen + len(chunk):
+            one = chunk.select(np.arange(len(chunk)) == event - seen)
+            return make_examples(one, path.stem)[0], chunk.schema
+        seen += len(chunk)
+    raise DataError(f"{path}: no event {event}, it has {seen} usable ones, counted from 0")
+
+
+def _chunks(path: Path, elements: str, console: Console) -> Iterator[Events]:
+    if path.suffix == ".parquet":
+        return iterate_events(path)
+    reader, _ = preparation_of(path, elements)
+    if isinstance(reader, Preparation):
+        found = describe(path)
+        if found.missing:
+            console.print(_description(found))
+            raise DataError(
+                f"{path}: cannot be drawn, missing {', '.join(found.missing)}; see the table above"
+            )
+    return reader.chunks()
+
+
+def _description(found: FileDescription) -> Table:
+    """Say what an EDM4HEP file holds that cannot be converted."""
+    table = Table(
+        Column(found.path.name, no_wrap=True), Column(f"{found.num_events} events", overflow="fold")
+    )
+    table.add_row("layout", found.layout)
+    table.add_row("ids of collections", found.id_table or "not known")
+    table.add_row("read", ", ".join(found.leaves) or "nothing")
+    table.add_row("missing", "\n".join(found.missing))
+    for name, others in found.look_alikes.items():
+        table.add_row(f"could be {name}", ", ".join(others))
+    table.add_row("collections", ", ".join(found.collections) or "none")
+    return table
+
+
+def _view(title: str, arrays: Mapping[str, npt.NDArray], schema: EventSchema) -> EventView:
+    x = arrays["X"]
+    rows = {
+        kind.name: x[x[:, kind.features.index("elemtype")] == kind.elemtype][:, : len(kind.features)]
+        for kind in schema.kinds
+    }
+    gen = "gen_particles" if "gen_particles" in arrays else "ygen"
+    name = str(arrays["event"]) if "event" in arrays else ""
+    return EventView(
+        f"{title} ({name})" if name else title,
+        schema,
+        rows,
+        {"gen": _particles(arrays[gen]), "cand": _particles(arrays["ycand"])},
+        "generator particles" if gen == "gen_particles" else "targets",
+    )
+
+
+def _particles(rows: npt.NDArray) -> npt.NDArray:
+    """Return the rows [n, 7] that hold a particle of a known class."""
+    cls = rows[:, PARTICLE_COLUMNS.index("cls")]
+    return rows[(cls > 0) & (cls < len(CLASSES))][:, : len(PARTICLE_COLUMNS)]
+
+
+def _table(view: EventView, arrays: Mapping[str, npt.NDArray]) -> Table:
+    """Numbers and energies of elements, and of particles by class."""
+    lists = {view.gen_name: view.particles["gen"], "targets": _particles(arrays["ygen"])}
+    lists["candidates"] = view.particles["cand"]
+    table = Table(Column(view.title, overflow="fold"), *(Column(name, justify="right") for name in lists))
+    for particle in CLASSES[1:]:
+        cells = []
+        for rows in lists.values():
+            mine = rows[rows[:, PARTICLE_COLUMNS.index("cls")] == particle.index]
+            cells.append(_amount(mine[:, PARTICLE_COLUMNS.index("energy")]))
+        table.add_row(particle.name, *cells)
+    energies = (rows[:, PARTICLE_COLUMNS.index("energy")] for rows in lists.values())
+    table.add_row("all", *(_amount(energy) for energy in energies))
+    for kind in view.schema.kinds:
+        measured = "energy" if "energy" in kind.features.names else "p"
+        rows = view.elements[kind.name]
+        table.add_row(f"{kind.name}s", _amount(rows[:, kind.features.index(measured)]))
+    table.caption = "number, and sum of energies (of tracks: momenta) in GeV"
+    return table
+
+
+def _amount(energy: npt.NDArray) -> str:
+    return f"{len(energy)}, {energy.sum(dtype=np.float64):.1f}"
