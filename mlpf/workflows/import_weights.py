@@ -10,10 +10,9 @@ from rich.table import Table
 from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.errors import OutputExists
-from mlpf.models import build_model
 from mlpf.models.published_weights import load_published_weights
 from mlpf.training.checkpoints import WEIGHTS_FILE
-from mlpf.workflows.trained import CONFIG_FILE
+from mlpf.workflows.trained import CONFIG_FILE, build_network
 
 CHECKPOINT = "imported"
 
@@ -35,10 +34,7 @@ def run(config: Config, weights: Path, run_dir: Path) -> Path:
     """
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise OutputExists(f"{run_dir}: exists already; choose another --outdir or remove it")
-    dataset = config.dataset
-    model = build_model(
-        config.parameters, dataset.num_input_features, dataset.num_input_classes, dataset.num_output_classes
-    )
+    model = build_network(config)
     number = load_published_weights(weights, model)
     part = run_dir.with_name(f".{run_dir.name}.part")
     shutil.rmtree(part, ignore_errors=True)
