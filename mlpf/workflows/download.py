@@ -124,21 +124,9 @@ def run(
     with _only_download(Path(output)):
         _require_space(jobs, Path(output))
         _warn(console, failures)
-        fetched: list[Job] = []
-        reused: list[Job] = []
-        for job, error, new in _in_threads(jobs, workers, client, stop, console):
-            if error:
-                failures.append(error)
-                _warn(console, [error])
-            else:
-                (fetched if new else reused).append(job)
-    summary = DownloadSummary(
-        tuple(sorted(job.place.final for job in fetched)),
-        tuple(sorted(job.place.final for job in reused)),
-        tuple(failures),
-        sum(job.file.size for job in (*fetched, *reused)),
-        time.perf_counter() - start,
-    )
+        fetched, reused, failed = _fetch_all(jobs, workers, client, stop, console)
+    failures += failed
+    summary = _summary(fetched, reused, failures, time.perf_counter() - start)
     console.print(_summary_table(fetched, reused, summary, Path(output)))
     if failures:
         raise DataError(
@@ -234,6 +222,26 @@ def _require_space(jobs: Sequence[Job], output: Path) -> None:
         )
 
 
+def _fetch_all(
+    jobs: Sequence[Job],
+    workers: int,
+    client: Callable[[], Client],
+    stop: threading.Event,
+    console: Console,
+) -> tuple[list[Job], list[Job], list[str]]:
+    """Return what was fetched, what was there, and one line for each failure; failures are printed."""
+    fetched: list[Job] = []
+    reused: list[Job] = []
+    failures: list[str] = []
+    for job, error, new in _in_threads(jobs, workers, client, stop, console):
+        if error:
+            failures.append(error)
+            _warn(console, [error])
+        else:
+            (fetched if new else reused).append(job)
+    return fetched, reused, failures
+
+
 def _in_threads(
     jobs: Sequence[Job],
     workers: int,
@@ -279,6 +287,18 @@ def _in_threads(
                 raise
 
 
+def _summary(
+    fetched: Sequence[Job], reused: Sequence[Job], failures: Sequence[str], seconds: float
+) -> DownloadSummary:
+    return DownloadSummary(
+        tuple(sorted(job.place.final for job in fetched)),
+        tuple(sorted(job.place.final for job in reused)),
+        tuple(failures),
+        sum(job.file.size for job in (*fetched, *reused)),
+        seconds,
+    )
+
+
 def _warn(console: Console, failures: Sequence[str]) -> None:
     for failure in failures:
         console.print(f"failed {failure}", style="yellow", soft_wrap=True, markup=False, highlight=False)
@@ -310,6 +330,9 @@ def _summary_table(
         for folder, count in sorted(Counter(job.folder for job in jobs).items()):
             size = sum(job.file.size for job in jobs if job.folder == folder)
             table.add_row(f"{folder}: {name}", str(count), decimal(size))
+    if fetched:
+        rate = sum(job.file.size for job in fetched) / max(summary.wall_seconds, 1e-3)
+        table.add_row("fetched per second", "", decimal(int(rate)))
     table.add_row("failed", str(len(summary.failures)), "")
     table.add_row("in " + str(output), str(len(fetched) + len(reused)), decimal(summary.num_bytes))
     return table
