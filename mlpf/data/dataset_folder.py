@@ -67,6 +67,8 @@ def find_dataset(path: Path) -> DatasetFolder:
         raise DataError(
             f"{path / 'dataset_info.json'}: damaged ({error!r}); build the dataset again"
         ) from None
+    if not splits:
+        raise DataError(f"{path / 'dataset_info.json'}: lists no splits; build the dataset again")
     return DatasetFolder(path, _schema(path), splits)
 
 

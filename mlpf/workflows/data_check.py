@@ -29,9 +29,13 @@ from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.columns import column_distributions
 from mlpf.plotting.style import style
 
+# Events and rows that are held at once, whichever is less: an event of hits has thousands of rows.
 CHUNK = 200
-# Events of each split that the bins are chosen from.
+CHUNK_ROWS = 60_000
+# Events and rows of each split that the bins are chosen from, whichever is less; read in steps.
 SAMPLED = 400
+SAMPLED_ROWS = 60_000
+SAMPLE_STEP = 20
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,16 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
     splits = {name: folder.open(name) for name in folder.splits}
     fields = _fields(next(iter(splits.values())), folder.schema)
     findings = Findings()
-    binning = _binning(splits, fields, folder.schema)
+    sample = [event for split in splits.values() for event in _sample(split, fields)]
+    if not sample:
+        raise DataError(f"{folder.path}: no event can be read in any split; build the dataset again")
+    binning = {name: choose_binning(columns, rows) for name, columns, rows in tables(sample, folder.schema)}
+    mean_rows = sum(len(event["X"]) for event in sample) / len(sample)
+    step = max(1, min(CHUNK, int(CHUNK_ROWS / max(mean_rows, 1))))
     checks = []
     for name, split in splits.items():
         check = SplitCheck(name, folder.schema, binning, findings)
-        chunks = list(_chunks(range(split.num_events)))
+        chunks = list(_chunks(range(split.num_events), step))
         for indices in track(chunks, name, console=console, disable=not console.is_terminal):
             check.add(*_read(split, indices, fields, findings))
         checks.append(check)
@@ -99,9 +108,9 @@ def _fields(split: PreparedSplit, schema: EventSchema) -> tuple[str, ...]:
     return tuple(name for name in wanted if name in split.fields)
 
 
-def _chunks(indices: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(indices), CHUNK):
-        yield indices[start : start + CHUNK]
+def _chunks(indices: Sequence[int], step: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(indices), step):
+        yield indices[start : start + step]
 
 
 def _read(
@@ -122,18 +131,16 @@ def _read(
         return events, readable
 
 
-def _binning(
-    splits: Mapping[str, PreparedSplit], fields: Sequence[str], schema: EventSchema
-) -> dict[str, Binning]:
-    """Choose the bins of all tables from events spread over all splits."""
-    sample: list[Event] = []
-    for split in splits.values():
-        indices = np.unique(np.linspace(0, split.num_events - 1, min(SAMPLED, split.num_events)).astype(int))
-        for chunk in _chunks(indices.tolist()):
-            sample += _read(split, chunk, fields, Findings())[0]
-    if not sample:
-        raise DataError("no event can be read in any split; build the dataset again")
-    return {name: choose_binning(columns, rows) for name, columns, rows in tables(sample, schema)}
+def _sample(split: PreparedSplit, fields: Sequence[str]) -> list[Event]:
+    """Return readable events spread over a split."""
+    indices = np.unique(np.linspace(0, split.num_events - 1, min(SAMPLED, split.num_events)).astype(int))
+    steps = -(-len(indices) // SAMPLE_STEP)
+    events: list[Event] = []
+    for k in range(steps):
+        events += _read(split, indices[k::steps].tolist(), fields, Findings())[0]
+        if sum(len(event["X"]) for event in events) >= SAMPLED_ROWS:
+            break
+    return events
 
 
 def _draw(

@@ -9,6 +9,7 @@ from mlpf.cli import main
 from mlpf.data.dataset_folder import find_dataset
 from mlpf.errors import DataError
 from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS, TRACK_FEATURES
+from mlpf.physics.schemas import SCHEMAS
 from mlpf.workflows import data_check
 from tests.support.datasets import write_dataset
 from tests.support.fake_split import fake_event
@@ -88,6 +89,32 @@ def test_published_dataset_is_checked_against_its_targets(splits, tmp_path, caps
     assert "ycand 1.000 (1.000, 1.000, 1.000)" in out
 
 
+@pytest.mark.parametrize(
+    ("schema", "metadata", "drawn"),
+    [
+        ("clic_hits", {}, ["tracks", "hits"]),
+        ("delphes", {"schema": "delphes"}, ["tracks", "towers"]),
+    ],
+)
+def test_sets_of_hits_and_of_delphes(tmp_path, no_figures, capsys, rng, schema, metadata, drawn):
+    kinds = SCHEMAS[schema].kinds
+    events = []
+    for i in range(4):
+        event = fake_event(rng, 8, f"e_{i}")
+        x = rng.normal(0, 1, (8, SCHEMAS[schema].num_features)).astype(np.float32)
+        x[:, 0] = [kinds[0].elemtype] * 3 + [kinds[1].elemtype] * 5
+        # published sets of hits have no rank of the jet
+        cut = {name: event[name][:, :-1] if not metadata else event[name] for name in ("ygen", "ycand")}
+        events.append({**event, "X": x, **cut})
+    version = write_dataset(tmp_path, {"train": events}, published=not metadata, metadata=metadata)
+    assert find_dataset(version).schema.name == schema
+    summary = data_check.run(version, tmp_path / "figures")
+    assert summary.num_events == {"train": 4}
+    assert summary.findings == ()
+    assert no_figures == [*drawn, "targets", "candidates"]
+    assert f"{drawn[1]} per event 5 / 5.0 / 5" in plain(capsys.readouterr().out)
+
+
 def test_faults_are_named_with_their_place(splits, tmp_path, capsys, no_figures):
     splits["test"][3]["X"][0, TRACK_FEATURES.index("cos_phi")] = np.nan
     splits["test"][1]["ygen"][0, TARGETS.index("cls")] = 17
@@ -132,6 +159,9 @@ def test_folders_that_are_no_dataset_say_what_to_give(splits, tmp_path):
     with pytest.raises(DataError, match=r"has versions 1\.5\.0, 1\.6\.0"):
         find_dataset(version.parent)
     with pytest.raises(DataError, match="damaged"):
+        find_dataset(version.parent / "1.6.0")
+    (version.parent / "1.6.0" / "dataset_info.json").write_text('{"splits": []}')
+    with pytest.raises(DataError, match="lists no splits"):
         find_dataset(version.parent / "1.6.0")
     features = version / "features.json"
     features.write_text(features.read_text().replace('"17"', '"18"'))
