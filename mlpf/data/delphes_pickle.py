@@ -65,14 +65,16 @@ class PicklePreparation(DelphesFilePreparation):
 
 def _check_layout(arrays: dict[str, list[npt.NDArray]], path: Path) -> None:
     if set(arrays) != set(COLUMNS):
+        found = ascii(", ".join(sorted(arrays)))[1:-1][:80]
         raise DataError(
-            f"{path}: holds {', '.join(sorted(arrays))[:80] or 'nothing'}, expected {', '.join(COLUMNS)}; "
+            f"{path}: holds {found or 'nothing'}, expected {', '.join(COLUMNS)}; "
             "give a published file of Delphes events"
         )
-    lengths = {key: len(values) for key, values in arrays.items()}
-    if len(set(lengths.values())) > 1:
+    lengths = [len(values) for values in arrays.values()]
+    if len(set(lengths)) > 1:
         raise DataError(
-            f"{path}: differs in number of events ({lengths}); copy or download it again".replace("'", "")
+            f"{path}: {', '.join(arrays)} differ in number of events ({', '.join(map(str, lengths))}); "
+            "copy or download it again"
         )
 
 

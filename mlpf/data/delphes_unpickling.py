@@ -167,7 +167,7 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _IMPORTS[module_name, global_name]
         except KeyError:
-            raise _Refused(f"{module_name}.{global_name}"[:80]) from None
+            raise _Refused(ascii(f"{module_name}.{global_name}")[1:-1][:80]) from None
 
 
 def read_checked(path: Path, max_bytes: int = MAX_BYTES) -> bytes:

@@ -155,7 +155,11 @@ def test_compressed_files_read_the_same(tmp_path):
     [
         ({"X": [], "ygen": []}, "holds X, ygen, expected X, ygen, ycand"),
         ({}, "holds nothing, expected"),
-        ({"X": [np.ones((1, 12))], "ygen": [], "ycand": []}, "differs in number of events"),
+        ({"a\n\x1b[2J": []}, r"holds a\\n\\x1b\[2J, expected"),
+        (
+            {"X": [np.ones((1, 12))], "ygen": [], "ycand": []},
+            r"X, ygen, ycand differ in number of events \(1, 0, 0\)",
+        ),
     ],
 )
 def test_another_layout_is_refused(tmp_path, content, message):

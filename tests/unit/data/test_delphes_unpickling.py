@@ -201,6 +201,12 @@ def test_operations_that_arrays_do_not_need_are_refused(operations):
     assert load(ARRAYS)["X"][0].tolist() == ARRAYS["X"][0].tolist()
 
 
+def test_names_in_a_pickle_cannot_write_to_the_terminal():
+    names = b"".join(b"\x8c" + bytes([len(s)]) + s for s in (b"numpy", b"a\n\x1b[2J"))
+    with pytest.raises(DataError, match=r"asks for numpy\.a\\n\\x1b\[2J;"):
+        load_arrays(b"\x80\x04" + names + b"\x93.", "file")
+
+
 def test_registered_extensions_are_refused(armed):
     import copyreg
 
