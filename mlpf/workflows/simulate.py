@@ -105,11 +105,6 @@ def run(
         OutputExists: a file of that name holds other events, or the same in another layout or granularity.
         MissingDependency: the generator is not installed.
     """
-    known = (*SAMPLES, *DELPHES_SAMPLES)
-    if sample not in known:
-        near = difflib.get_close_matches(sample, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise MLPFError(f"no sample {sample!r}; {hint}Samples are {', '.join(known)}")
     _check_options(sample, layout, granularity, pileup, file_format)
     wanted: Provenance | DelphesProvenance
     if sample in DELPHES_SAMPLES:
@@ -132,7 +127,12 @@ def _check_options(
     pileup: float | None,
     file_format: FormatName,
 ) -> None:
-    """Refuse options that would do nothing."""
+    """Refuse unknown samples, and options that would do nothing."""
+    known = (*SAMPLES, *DELPHES_SAMPLES)
+    if sample not in known:
+        near = difflib.get_close_matches(sample, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise MLPFError(f"no sample {sample!r}; {hint}Samples are {', '.join(known)}")
     if sample in DELPHES_SAMPLES:
         wrong = {"--layout": layout != "old", "--granularity": granularity != "clusters"}
         remedy = "an EDM4HEP sample"
