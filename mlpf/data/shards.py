@@ -19,6 +19,7 @@ from tensorflow_datasets.core import DatasetInfo
 from tensorflow_datasets.core.splits import SplitDict, SplitInfo
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
+from mlpf import __version__
 from mlpf.atomic import atomic_write
 from mlpf.data.builder import Examples, common_truth_version, make_examples, source_entry, split_files
 from mlpf.data.event import iterate_events
@@ -141,6 +142,7 @@ def plan_blocks(
         "split_seed": int(seed),
         "split_fractions": [float(f) for f in fractions],
         "truth_version": version,
+        "mlpf_version": __version__,
         "rules": [WINDOW_BYTES, MIN_BLOCK_BYTES, BLOCKS_PER_SPLIT, WRITER_OPTIONS],
         "source_files": [{"file": path.name, **facts[path]} for path in files],
     }

@@ -134,6 +134,7 @@ class _Work:
 
     Attributes:
         plan: all blocks.
+        dataset: name of the recipe.
         data: the folder that becomes the final one.
         final: its name then.
     """
@@ -142,7 +143,7 @@ class _Work:
         self.plan = plan
         self.final = folder / version
         self._path = folder / f"incomplete.{version}.{plan.digest}"
-        self._dataset = dataset
+        self.dataset = dataset
         self.data = self._path / "data"
         self._reports = self._path / "blocks"
         self._jobs = self._path / "jobs"
@@ -177,7 +178,7 @@ class _Work:
         return block, self.plan.schema.name, self.plan.seed, path, report
 
     def _targets(self, block: Block) -> tuple[Path, Path]:
-        name = block.file_name(self._dataset)
+        name = block.file_name(self.dataset)
         return self.data / name, self._reports / f"{name}.json"
 
     def require_blocks(self) -> list[BlockReport]:
@@ -207,7 +208,7 @@ class _Work:
 
     def publish(self) -> None:
         """Give the data their final name, in place of an older version, and clean up."""
-        remove_stale_parts(self.data, {block.file_name(self._dataset) for block in self.plan.blocks})
+        remove_stale_parts(self.data, {block.file_name(self.dataset) for block in self.plan.blocks})
         if self.final.exists():
             replaced = self._path / "replaced"
             shutil.rmtree(replaced, ignore_errors=True)
@@ -315,7 +316,7 @@ def _write_blocks(work: _Work, shard: Shard | None, workers: int, console: Conso
     work.prepare(shard)
     blocks = [block for block in work.blocks(shard) if work.report(block) is None]
     blocks.sort(key=lambda block: -block.num_events)  # a large one at the end would keep others waiting
-    names = [block.file_name("") for block in blocks]
+    names = [block.file_name(work.dataset) for block in blocks]
     jobs = run_jobs(write_block, [work.job(block) for block in blocks], names, workers)
     return sum(track(jobs, "build", total=len(blocks), console=console, disable=not console.is_terminal))
 

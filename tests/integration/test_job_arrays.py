@@ -7,7 +7,9 @@ import sys
 
 import pytest
 import tensorflow_datasets as tfds
+from click.testing import CliRunner
 
+from mlpf.cli import cli
 from mlpf.config.schema import DatasetSourceConfig
 from mlpf.data import shards
 from mlpf.data.prepared import open_split
@@ -181,3 +183,33 @@ def test_plain_tfds_builds_the_same_events(parquet, tmp_path):
             events.append({str(e["event"]): {k: v.tobytes() for k, v in e.items()} for e in found})
         assert events[0] == events[1]
         assert len(events[0]) == number
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["postprocess", "a.root", "-o", "out", "--shard", "3/2"],
+            "expected I/N with 1 <= I <= N, e.g. 2/10",
+        ),
+        (["postprocess", "a.root", "-o", "out", "--shard", "0/2"], "expected I/N"),
+        (["build", NAME, "-i", "out", "--shard", "2"], "expected I/N"),
+        (["build", NAME, "-i", "out", "--shard", "1/2", "--merge"], "give it without --shard"),
+    ],
+)
+def test_shards_that_cannot_be_are_refused_by_the_command_line(arguments, message):
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_the_command_line_hands_shard_and_workers_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr(postprocess, "run", lambda *_, **options: calls.append(options))
+    monkeypatch.setattr(build, "run", lambda *_, **options: calls.append(options))
+    for command in (["postprocess", "a.root", "-o", "out"], ["build", NAME, "-i", "out"]):
+        result = CliRunner().invoke(cli, [*command, "--shard", "2/5", "-j", "3"])
+        assert result.exit_code == 0, result.output
+    assert [(c["shard"], c["workers"]) for c in calls] == [(Shard(2, 5), 3)] * 2
+    assert calls[0]["elements"] == "clusters"
+    assert not calls[1]["merge"]
