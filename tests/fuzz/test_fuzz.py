@@ -14,6 +14,8 @@ NUMBER = {
     "root-bytes": 100,
     "root-meaning": 40,
     "parquet": 60,
+    "dataset": 60,
+    "pickle": 60,
     "yaml": 60,
 }
 QUICK_EVERY = 12
