@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -237,7 +237,7 @@ class Client:
                 stream.flush()
                 os.fsync(stream.fileno())
 
-    def _pieces(self, response: requests.Response) -> Any:
+    def _pieces(self, response: requests.Response) -> Iterator[bytes]:
         """Yield the body as it was stored; translate connections that break."""
         try:
             for chunk in response.raw.stream(CHUNK, decode_content=False):

@@ -116,7 +116,7 @@ def _chunks(path: Path, elements: str, console: Console) -> Iterator[Events]:
 def _description(found: FileDescription) -> Table:
     """Say what an EDM4HEP file holds that cannot be converted."""
     table = Table(
-        Column(found.path.name, no_wrap=True), Column(f"{found.num_events} events", overflow="fold")
+        Column(found.path.name, no_wrap=True), Column(f"events: {found.num_events}", overflow="fold")
     )
     table.add_row("layout", found.layout)
     table.add_row("ids of collections", found.id_table or "not known")

@@ -8,6 +8,7 @@ from mlpf.cli import main
 from mlpf.errors import DataError
 from mlpf.physics.features import CLUSTER_FEATURES, PARTICLE_COLUMNS
 from mlpf.workflows import data_show, postprocess
+from tests.integration.test_cli import HEAVY, modules_loaded_by
 from tests.support.datasets import write_dataset
 from tests.support.delphes_files import simple_delphes, write_delphes
 from tests.support.edm4hep_files import HandEvent, simple_event, write_edm4hep
@@ -103,7 +104,7 @@ def test_edm4hep_file_that_lacks_collections_says_what_it_has(tmp_path, capsys, 
     with pytest.raises(DataError, match="cannot be drawn, missing PandoraClusters"):
         data_show.run(path, 0, output=tmp_path / "e.png")
     out = capsys.readouterr().out
-    assert "1 events" in out
+    assert "events: 1" in out
     assert "SiTracks_Refitted" in out
     assert views == []
     assert not (tmp_path / "e.png").exists()
@@ -125,3 +126,8 @@ def test_command_draws(root_file, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["mlpf", "data", "show", str(root_file), "-e", "1", "-o", str(figure)])
     main()
     assert figure.stat().st_size > 20000
+
+
+@pytest.mark.parametrize("command", ["check", "show"])
+def test_help_loads_nothing_heavy(command):
+    assert modules_loaded_by("data", command, "--help").isdisjoint(HEAVY)

@@ -7,6 +7,7 @@ import pytest
 from mlpf.errors import DataError, OutputExists
 from mlpf.locking import locked
 from mlpf.workflows import download
+from tests.integration.test_cli import HEAVY, modules_loaded_by
 from tests.support.archive import RECORD, serve
 
 TTBAR = [f"tev14_pythia8_ttbar_0_{i}.pkl.bz2" for i in (0, 2, 10)]
@@ -196,3 +197,8 @@ def test_command_line_lists_samples_and_asks_for_what_is_missing(tmp_path):
     assert "delphes_ttbar" in done.stdout
     assert "name a SAMPLE" in mlpf("-o", tmp_path).stderr
     assert "directory with -o" in mlpf("delphes_ttbar").stderr
+
+
+def test_help_and_list_load_nothing_heavy():
+    assert modules_loaded_by("download", "--help").isdisjoint(HEAVY)
+    assert modules_loaded_by("download", "--list").isdisjoint(HEAVY)
