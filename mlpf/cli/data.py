@@ -26,7 +26,7 @@ from mlpf.cli.options import PATH, Fractions, overwrite_option, shard_option, wo
     type=click.Choice(["clusters", "hits", "fine"]),
     default="clusters",
     help="Calorimeter cells: coarse and fast for networks of clusters; as in the detector for networks of "
-    "hits (about 5,500 in a top pair event); more hits still (11,000).",
+    "hits (about 5,300 in a top pair event); more hits still (11,000).",
 )
 @click.option("--pileup", type=click.FloatRange(0), help="Mean pile-up of delphes_* samples, default 200.")
 @click.option(

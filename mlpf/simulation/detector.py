@@ -73,7 +73,7 @@ _REAL_CELLS = Granularity(
     voxel=10.0,
 )
 # clusters: enough hits for realistic clusters (1,400 in a top pair event). hits: the cells and layers of the
-# detector, for networks of hits (5,500). fine: showers sampled to half the threshold (more than 10,000).
+# detector, for networks of hits (5,300). fine: showers sampled to half the threshold (more than 10,000).
 GRANULARITIES: dict[str, Granularity] = {
     "clusters": Granularity(),
     "hits": _REAL_CELLS,
