@@ -277,6 +277,5 @@ def _digest(*parts: bytes) -> int:
     """Return 64 bits that tell contents apart; never 0."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return int.from_bytes(digest.digest(), "little") or 1

@@ -174,6 +174,21 @@ def test_interrupt_begins_no_further_file(fetch, archive, monkeypatch):
     assert len(calls) < len(archive.files)
 
 
+def test_interrupt_ends_transfers_under_way(fetch, monkeypatch):
+    stopped = []
+
+    def interrupted(self, file, place, report):
+        if file.name == QCD:
+            raise KeyboardInterrupt
+        stopped.append(self._stop.wait(20))
+        raise DataError("stopped")
+
+    monkeypatch.setattr(download.Client, "fetch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(("delphes_ttbar", "delphes_qcd"), workers=4)
+    assert stopped == [True] * 3
+
+
 def mlpf(*arguments):
     command = [sys.executable, "-m", "mlpf.pipeline", "download", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)

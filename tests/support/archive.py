@@ -29,6 +29,7 @@ class Archive(ThreadingHTTPServer):
         self.listed = {}  # name -> changes of its entry in the listing
         self.faults = defaultdict(list)
         self.requests = []  # (name, Range, If-Range, status)
+        self.encodings = []  # what each request accepts
         self.etag = '"first"'
         self.retry_after = None
 
@@ -65,6 +66,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.close_connection = True
+        self.server.encodings.append(self.headers.get("Accept-Encoding"))
         content = re.fullmatch(rf"/api/records/{RECORD}/files/(.+)/content", self.path)
         if self.path == f"/api/records/{RECORD}":
             self.answer("listing", lambda: json.dumps(self.server.listing()).encode())

@@ -1,11 +1,12 @@
 import hashlib
+import json
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
-from mlpf.data.transfer import TRANSFER_ATTEMPTS, Client, Place, RemoteFile, is_there
+from mlpf.data.transfer import TRANSFER_ATTEMPTS, Client, Place, RemoteFile, is_there, resumable_bytes
 from mlpf.errors import DataError
 from tests.support.archive import RECORD, serve
 
@@ -121,8 +122,25 @@ def test_part_of_another_content_is_not_continued(archive, place, waits):
         client(waits).fetch(remote(archive), place)
     archive.files[NAME] = changed = BODY[::-1]
     client(waits).fetch(remote(archive, digest=hashlib.md5(changed).hexdigest()), place)
-    assert archive.content_requests(NAME)[-1] == (None, None, 200)
+    assert archive.content_requests(NAME)[2:] == [(None, None, 200)]
     assert place.final.read_bytes() == changed
+
+
+def test_only_a_part_of_this_file_counts_as_there(archive, place):
+    place.part.parent.mkdir()
+    file = remote(archive)
+    assert resumable_bytes(file, place) == 0
+    place.part.write_bytes(BODY[:100])
+    assert resumable_bytes(file, place) == 0
+    place.note.write_text(json.dumps({"checksum": file.checksum}))
+    assert resumable_bytes(file, place) == 100
+    place.part.write_bytes(BODY + b"x")
+    assert resumable_bytes(file, place) == 0
+
+
+def test_compression_on_the_way_is_not_wanted(archive, place, waits):
+    client(waits).fetch(remote(archive), place)
+    assert archive.encodings == ["identity"]
 
 
 def test_content_that_changes_between_attempts_starts_again(archive, place, waits):
@@ -173,6 +191,7 @@ def test_body_longer_than_promised_is_cut_at_the_promised_size(archive, place, w
     archive.faults[NAME] = ["long"]
     client(waits).fetch(remote(archive), place)
     assert place.final.read_bytes() == BODY
+    assert statuses(archive) == [200]
 
 
 def test_body_shorter_than_promised_is_completed(archive, place, waits):
