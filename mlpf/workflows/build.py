@@ -139,10 +139,10 @@ class _Work:
         final: its name then.
     """
 
-    def __init__(self, folder: Path, version: str, plan: BuildPlan, dataset: str) -> None:
+    def __init__(self, final: Path, plan: BuildPlan, dataset: str) -> None:
         self.plan = plan
-        self.final = folder / version
-        self._path = folder / f"incomplete.{version}.{plan.digest}"
+        self.final = final
+        self._path = final.with_name(f"incomplete.{final.name}.{plan.digest}")
         self.dataset = dataset
         self.data = self._path / "data"
         self._reports = self._path / "blocks"
@@ -166,6 +166,13 @@ class _Work:
     def blocks(self, shard: Shard | None) -> list[Block]:
         """Return the blocks of a job."""
         return shard.of(self.plan.blocks) if shard else list(self.plan.blocks)
+
+    def count(self, shard: Shard | None) -> dict[str, int]:
+        """Return the events of a job, by split."""
+        events: Counter[str] = Counter()
+        for block in self.blocks(shard):
+            events[block.split] += block.num_events
+        return dict(events)
 
     def report(self, block: Block) -> BlockReport | None:
         """Return the report of a block, None if it is not complete."""
@@ -207,17 +214,16 @@ class _Work:
         raise DataError(f"{self.final}: {begun}; run mlpf build with --shard 1/n to n/n and the same inputs")
 
     def publish(self) -> None:
-        """Give the data their final name, in place of an older version, and clean up."""
+        """Give the data their final name, in place of an older version."""
         remove_stale_parts(self.data, {block.file_name(self.dataset) for block in self.plan.blocks})
         if self.final.exists():
             replaced = self._path / "replaced"
             shutil.rmtree(replaced, ignore_errors=True)
             self.final.replace(replaced)
         self.data.replace(self.final)
-        self.remove()
 
     def remove(self) -> None:
-        """Remove what is left of the work."""
+        """Remove what is left of the work, also of a run that was killed before it could."""
         shutil.rmtree(self._path, ignore_errors=True)
 
 
@@ -249,10 +255,8 @@ def run(
         merge: put together what the shards wrote.
 
     Raises:
-        DataError: unknown dataset, inputs that cannot be used, a split without events, missing shards, or
-            no space.
-        OutputExists: a finished version was made from other inputs or arguments, or another process is at
-            work.
+        DataError: unknown dataset, unusable inputs, a split without events, missing shards, or no space.
+        OutputExists: a finished version was made from something else, or another process is at work.
         MLPFError: a worker process was killed.
     """
     start = time.perf_counter()
@@ -260,34 +264,26 @@ def run(
     builder_class, config = _load_recipe(dataset)
     files = expand_inputs(inputs, (".parquet",))
     plan = plan_blocks(files, split_seed, split_fractions, builder_class.SCHEMA)
-    folder = Path(data_dir) / builder_class.name / config
-    version = str(builder_class.VERSION)
-    final = folder / version
+    final = Path(data_dir) / builder_class.name / config / str(builder_class.VERSION)
+    work = _Work(final, plan, builder_class.name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / f".{version}.lock", str(final), shard):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with locked(final.with_name(f".{final.name}.lock"), str(final), shard):
             finished = None if overwrite else _finished_before(final, plan)
-            work = _Work(folder, version, plan, builder_class.name)
-            if finished:
-                if shard is None:
-                    work.remove()  # left behind if a run was killed after its last step but one
-                console.print(
-                    f"{final} was built from the same inputs before: reused", markup=False, highlight=False
-                )
-                summary = BuildSummary(final, finished, True, time.perf_counter() - start)
-            else:
+            new_events = 0
+            if finished is None:
                 new_events = 0 if merge else _write_blocks(work, shard, workers, console)
-                if shard is None:
+            if shard is None:
+                if finished is None:
                     _finish(work, builder_class, config)
-                events: Counter[str] = Counter()
-                for block in work.blocks(shard):
-                    events[block.split] += block.num_events
-                seconds = time.perf_counter() - start
-                summary = BuildSummary(final, dict(events), False, seconds, new_events, shard)
+                work.remove()
     except OSError as error:
         raise DataError(
             f"{final}: cannot be written ({error}); free space or choose another --data-dir"
         ) from error
+    events = work.count(shard) if finished is None else finished
+    seconds = time.perf_counter() - start
+    summary = BuildSummary(final, events, finished is not None, seconds, new_events, shard)
     console.print(_table(dataset, summary))
     return summary
 
@@ -336,7 +332,9 @@ def _table(dataset: str, summary: BuildSummary) -> Table:
         table.add_row(name, str(count))
     total = sum(summary.events.values())
     table.add_row("all", str(total))
-    if not summary.reused and summary.wall_seconds > 0:
+    if summary.reused:
+        table.add_row("reused", "built from the same inputs before")
+    elif summary.wall_seconds > 0:
         table.add_row("written now", str(summary.new_events))
         table.add_row("events per second", f"{summary.new_events / summary.wall_seconds:.0f}")
     if summary.shard:
