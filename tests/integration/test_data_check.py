@@ -74,6 +74,7 @@ def test_good_dataset_is_counted_and_drawn(splits, tmp_path, capsys, monkeypatch
     assert "events 12 5" in out
     assert "elements per event 6 / 11.5 / 17 6 / 8.0 / 10" in out
     assert "ygen 0.500 (0.500, 0.500, 0.500) 0.500" in out
+    assert "gen_particles 1.000" not in out
 
 
 def test_published_dataset_is_checked_against_its_targets(splits, tmp_path, capsys, no_figures):

@@ -72,6 +72,24 @@ def test_tracks_end_where_they_first_meet_the_face():
     assert (CLIC.face_radius, CLIC.face_half_length) == (FACE_RADIUS, FACE_HALF_LENGTH)
 
 
+def test_a_track_that_would_come_back_is_not_drawn_again():
+    x, y, _ = helix_points(*np.array([[0.0], [0.0], [0.0], [1 / 780], [0.0]]))
+    drawn = np.isfinite(x[:, 0])
+    assert np.all(np.diff(np.hypot(x, y)[drawn, 0]) > 0)
+    assert 0 < drawn.sum() < len(x)
+    assert not drawn[-1]
+
+
+def test_tracks_stay_on_the_side_they_start_on():
+    seen = clic_view()
+    columns = SCHEMAS["clic"].kinds[0].features
+    seen.elements["track"][:, columns.index("sin_phi")] = [0.1, -0.1]
+    along = event_display(seen).axes[3]
+    up, down = (line.get_ydata() for line in along.lines[:2])
+    assert np.nanmin(up) >= 0
+    assert np.nanmax(down) <= 0
+
+
 def test_straight_tracks_and_positive_charges_turn_clockwise():
     x, y, _ = helix_points(np.zeros(3), np.zeros(3), np.zeros(3), np.array([0.0, 1e-4, -1e-4]), np.zeros(3))
     assert np.nanmax(np.abs(y[:, 0])) == 0
