@@ -99,7 +99,7 @@ def export_onnx(
     if path.is_dir():
         raise ExportError(f"{path}: is a directory; give the name of the file to write")
     num_features = int(model.num_input_features)
-    shapes = [(b, min(n, model.max_num_elements)) for b, n in PARITY_SHAPES]
+    shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
     events = [sample_events(schema, b, n, seed=i) for i, (b, n) in enumerate(shapes)]
     entries = {**model_metadata(model, opset, schema), **(metadata or {})}
     path.parent.mkdir(parents=True, exist_ok=True)

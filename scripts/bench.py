@@ -1,17 +1,18 @@
-"""Throughput of every stage, each measured as the command a user types, on one worker.
+"""Throughput of every stage, each measured as the command a user types.
 
-CPU seconds count the whole command with its workers, imports included; on a shared machine compare
-CPU seconds, not wall time. Usage: scripts/bench.py [--events N] [--config FILE]
+CPU seconds count the whole command with its workers, imports included; on a shared machine compare CPU
+seconds, not wall time. Ratios come from runs that alternate. The memory is that of the largest process.
+Usage: scripts/bench.py [--events N] [--config FILE] [--only STAGE ...]
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,18 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = ROOT / "mlpf" / "pipeline.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+SPLIT = ("--split-fractions", "0.8,0.1,0.1", "--split-seed", 4)
+READ_BATCH = 32
+REPEATS = 2
 
 
 @dataclass(frozen=True)
 class Timing:
-    """CPU and wall seconds of one command."""
+    """CPU and wall seconds of one command, and the memory of its largest process in bytes."""
 
     cpu: float
     wall: float
+    memory: int
 
 
 def run(*arguments: str | Path | int) -> Timing:
@@ -37,64 +42,160 @@ def run(*arguments: str | Path | int) -> Timing:
     Raises:
         SystemExit: the command failed; its output is shown.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
     command = [sys.executable, str(PIPELINE), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
-    wall = time.perf_counter() - started
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Timing(cpu, wall)
+    with tempfile.TemporaryFile() as output:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **ONE_THREAD}
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            raise SystemExit(f"{' '.join(command)}\n{output.read().decode()}")
+    return Timing(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * 1024)
 
 
-def data_stages(folder: Path, events: int) -> dict[str, Timing]:
-    """Simulate, postprocess and build ttbar."""
-    sets = folder / "datasets"
-    fractions = ("--split-fractions", "0.8,0.1,0.1", "--split-seed", 4)
-    files = ("--events-per-file", max(1, events // 30))
-    return {
-        "simulate ttbar": run("simulate", "ttbar", "-n", events, "-o", folder / "root", *files),
-        "postprocess": run("postprocess", folder / "root", "-o", folder / "parquet"),
-        "build": run("build", "clic_edm4hep/ttbar", "--data-dir", sets, "-i", folder / "parquet", *fractions),
-    }
+@dataclass
+class Bench:
+    """The table, and where the stages leave their files."""
+
+    folder: Path
+    events: int
+    config: Path
+    table: Table
+
+    def row(self, stage: str, events: int, timing: Timing) -> None:
+        """Add the rates of one command."""
+        self.table.add_row(
+            stage,
+            f"{events / timing.cpu:.0f}",
+            f"{events / timing.wall:.0f}",
+            f"{timing.memory / 1e6:.0f}",
+        )
+
+    def workers(self, stage: str, events: int, command: Callable[[int], Timing]) -> None:
+        """Add the rates with one and with two workers, from runs that alternate, and their ratio."""
+        timings = {n: [] for n in (1, 2)}
+        for _ in range(REPEATS):
+            for n, done in timings.items():
+                done.append(command(n))
+        best = {n: min(done, key=lambda t: t.wall) for n, done in timings.items()}
+        for n, timing in best.items():
+            self.row(f"{stage}, {n} worker{'s' if n > 1 else ''}", events, timing)
+        self.table.add_row(f"{stage}, 2 against 1", "", f"{best[1].wall / best[2].wall:.2f} x", "")
 
 
-def train_rates(folder: Path, config: Path) -> list[float]:
-    """Return the training events per second of the epochs after the first, which includes tracing."""
-    arguments = ("--set", "train_test_datasets.physical.datasets=[clic_edm4hep/ttbar]")
-    run(
-        "train",
-        "-c",
-        config,
-        "-o",
-        folder / "run",
-        "--data-dir",
-        folder / "datasets",
-        "--nepochs",
-        4,
-        *arguments,
+def clusters(bench: Bench) -> None:
+    """Simulate, postprocess and build ttbar with clusters."""
+    events, folder = bench.events, bench.folder
+    root, parquet = folder / "root", folder / "parquet"
+    bench.row("simulate ttbar", events, run("simulate", "ttbar", "-n", events, "-o", root, "-j", 2))
+    over = "--overwrite"
+
+    def postprocess(workers: int) -> Timing:
+        return run("postprocess", root, "-o", parquet, "-j", workers, over)
+
+    def build(workers: int) -> Timing:
+        sets = folder / "datasets"
+        return run(
+            "build", "clic_edm4hep/ttbar", "--data-dir", sets, "-i", parquet, *SPLIT, "-j", workers, over
+        )
+
+    bench.workers("postprocess clusters", events, postprocess)
+    bench.workers("build clusters", events, build)
+
+
+def hits(bench: Bench) -> None:
+    """Simulate, postprocess and build ttbar with raw hits, about ten thousand per event."""
+    events, folder = max(40, bench.events // 10), bench.folder
+    root, parquet = folder / "hits_root", folder / "hits_parquet"
+    files = ("--events-per-file", 50)
+    timing = run("simulate", "ttbar", "-n", events, "-o", root, "--granularity", "fine", *files, "-j", 2)
+    bench.row("simulate ttbar, fine hits", events, timing)
+    bench.row(
+        "postprocess hits",
+        events,
+        run("postprocess", root, "-o", parquet, "--elements", "hits", "--overwrite"),
     )
-    history = json.loads((folder / "run" / "history.json").read_text())
+    sets = folder / "datasets"
+    fractions = ("--split-fractions", "1,0,0")
+    bench.row(
+        "build hits",
+        events,
+        run("build", "clic_edm4hep_hits/ttbar", "--data-dir", sets, "-i", parquet, *fractions),
+    )
+
+
+def delphes(bench: Bench) -> None:
+    """Simulate and postprocess Delphes-like events at a pile-up of 200, from ROOT files and from pickles."""
+    events = max(20, bench.events // 20)
+    for form in ("root", "pickle"):
+        source, parquet = bench.folder / f"delphes_{form}", bench.folder / f"delphes_{form}_parquet"
+        timing = run(
+            "simulate", "delphes_ttbar", "-n", events, "-o", source, "--format", form, "--pileup", 200
+        )
+        bench.row(f"simulate Delphes {form}", events, timing)
+        bench.row(f"postprocess Delphes {form}", events, run("postprocess", source, "-o", parquet))
+
+
+def training(bench: Bench) -> None:
+    """Read padded batches, and train: reading must be much faster."""
+    read = reading_rate(bench.folder / "datasets", bench.config)
+    bench.table.add_row(f"read batches of {READ_BATCH}", "", f"{read:.0f}", "")
+    rates = _train_rates(bench)
+    bench.table.add_row(f"train {bench.config.stem}", "", f"{min(rates):.0f} - {max(rates):.0f}", "")
+    bench.table.add_row("reading against training", "", f"{read / max(rates):.0f} x", "")
+
+
+def reading_rate(data_dir: Path, config_path: Path) -> float:
+    """Return events per second of padded batches out of the array_record files, nothing kept in memory."""
+    sys.path.insert(0, str(ROOT))
+    from mlpf.config.loading import load_config
+    from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
+    from mlpf.data.prepared import open_split
+
+    config = load_config(config_path).with_data_dir(str(data_dir))
+    split = open_split("clic_edm4hep/ttbar", config.datasets["clic_edm4hep/ttbar"], "train")
+    pool = EventPool([(split, None)], memory_limit=0)
+    edges = length_buckets([pool], config.parameters.bucket_size, 1.01)
+    loader = BatchLoader(pool, [(pool.events_of(0), READ_BATCH)], edges, seed=1)
+    best = 0.0
+    for epoch in range(4):
+        started = time.perf_counter()
+        for batch in loader.epoch(epoch).batches:
+            batch["X"].numpy()
+        best = max(best, pool.num_events / (time.perf_counter() - started))
+    return best
+
+
+def _train_rates(bench: Bench) -> list[float]:
+    """Return the training events per second of the epochs after the first, which includes tracing."""
+    only = ("--set", "train_test_datasets.physical.datasets=[clic_edm4hep/ttbar]")
+    sets, run_dir = bench.folder / "datasets", bench.folder / "run"
+    run("train", "-c", bench.config, "-o", run_dir, "--data-dir", sets, "--nepochs", 4, *only)
+    history = json.loads((run_dir / "history.json").read_text())
     return [record["events_per_second"] for record in history[1:]]
+
+
+STAGES = {"clusters": clusters, "training": training, "hits": hits, "delphes": delphes}
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=600)
+    parser.add_argument("--events", type=int, default=1000)
     parser.add_argument("--config", type=Path, default=ROOT / "parameters" / "clic-demo.yaml")
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
     options = parser.parse_args()
-    table = Table("stage", "events/s per core (CPU time)", "events/s (wall)")
+    table = Table("stage", "events/s per core (CPU time)", "events/s (wall)", "memory in MB")
     with tempfile.TemporaryDirectory() as name:
-        for stage, timing in data_stages(Path(name), options.events).items():
-            rates = (f"{options.events / seconds:.0f}" for seconds in (timing.cpu, timing.wall))
-            table.add_row(stage, *rates)
-        rates = train_rates(Path(name), options.config)
-        table.add_row(f"train {options.config.stem}", "", f"{min(rates):.0f} - {max(rates):.0f}")
+        bench = Bench(Path(name), options.events, options.config, table)
+        for stage in options.only:
+            STAGES[stage](bench)
     helped = min(run("--help").wall for _ in range(5))
-    table.add_row("mlpf --help", "", f"{helped:.2f} s")
+    table.add_row("mlpf --help", "", f"{helped:.2f} s", "")
     Console().print(table)
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,8 +10,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from mlpf.config.loading import section_of
+from mlpf.config.model_schema import MODEL_CONFIGS
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError
+
+# The section whose keys depend on the model that it names.
+PARAMETERS = "parameters"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ def explain(prefix: str = "") -> list[KeyInfo]:
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
     for name, info in model.model_fields.items():
         key = prefix + (info.alias or name)
+        if key == PARAMETERS:
+            yield KeyInfo(key, "section", "", info.description or "")
+            yield from _models()
+            continue
         section = section_of(info.annotation)
         if section is None:
             yield KeyInfo(key, _type_text(info), _default_text(info), info.description or "")
@@ -49,6 +57,27 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
         free = not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel))
         yield KeyInfo(key, "sections by name" if free else "section", "", info.description or "")
         yield from _walk(section, f"{key}.NAME." if free else f"{key}.")
+
+
+def _models() -> Iterator[KeyInfo]:
+    """Return the keys of every model; one that several have, with the same meaning, once."""
+    seen: dict[str, KeyInfo] = {}
+    for name, config in MODEL_CONFIGS.items():
+        for info in _walk(config, f"{PARAMETERS}."):
+            if info.key == f"{PARAMETERS}.model":
+                names = list(MODEL_CONFIGS)
+                info = replace(info, type=f"one of {names}", default=names[0])
+            if seen.get(info.key) == info:
+                continue
+            where = "" if info.key not in seen and _in_all(info.key) else f"{name}: "
+            seen.setdefault(info.key, info)
+            yield replace(info, meaning=f"{where}{info.meaning}")
+
+
+def _in_all(key: str) -> bool:
+    """Return whether every model has the key."""
+    keys = [{info.key for info in _walk(config, f"{PARAMETERS}.")} for config in MODEL_CONFIGS.values()]
+    return all(key in known for known in keys)
 
 
 def _type_text(info: FieldInfo) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mlpf.atomic import atomic_write
+from mlpf.config.model_schema import MODEL_CONFIGS
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError
 
@@ -183,7 +184,8 @@ def _set(
 
 def _describe(error: ErrorDetails, path: str | Path, document: Document, sources: dict[Path_, str]) -> str:
     """One readable line for one pydantic error."""
-    at = tuple(str(part) for part in error["loc"])
+    full = tuple(str(part) for part in error["loc"])
+    at = _without_model_name(full)
     where = str(path)
     for end in range(len(at), 0, -1):
         if at[:end] in sources:
@@ -194,10 +196,9 @@ def _describe(error: ErrorDetails, path: str | Path, document: Document, sources
             break
     key = ".".join(at)
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(at[-1], _known_keys(at[:-1]), n=1)
-        hint = (
-            f" (did you mean {close[0]!r}?)" if close else f"; known here: {', '.join(_known_keys(at[:-1]))}"
-        )
+        known = _known_keys(full[:-1])
+        close = difflib.get_close_matches(at[-1], known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else f"; known here: {', '.join(known)}"
         return f"{where}  {key}: unknown key{hint}"
     if error["type"] == "missing":
         return f"{where}  {key}: required key is missing"
@@ -210,10 +211,18 @@ def _describe(error: ErrorDetails, path: str | Path, document: Document, sources
     return f"{where}  {key}: {message} (given {shown})"
 
 
+def _without_model_name(at: Path_) -> Path_:
+    """Drop what pydantic puts behind ``parameters`` to say which model's keys it looked at."""
+    return (*at[:1], *at[2:]) if at[:1] == ("parameters",) and at[1:2] and at[1] in MODEL_CONFIGS else at
+
+
 def _known_keys(at: Path_) -> list[str]:
-    """Return the keys that the section at ``at`` accepts."""
+    """Return the keys that the section at ``at`` accepts; ``at`` may name the model behind ``parameters``."""
     model: Any = Config
     for part in at:
+        if part in MODEL_CONFIGS:
+            model = MODEL_CONFIGS[part]
+            continue
         fields = getattr(model, "model_fields", {})
         match = next((f for n, f in fields.items() if part in (n, f.alias)), None)
         if match is None:

@@ -3,9 +3,19 @@
 Key names follow the published configuration of the reference MLPF (Commun. Phys. 7, 124, 2024).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 Activation = Literal["elu", "gelu", "relu", "selu", "silu", "tanh", "linear"]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -95,15 +105,18 @@ class OutputDecodingConfig(Section):
     energy_dim_decrease: bool = Field(True, description="halve the width after each hidden layer")
 
 
+InputEncodingName = Literal["clic", "clic_helix"]
+_ENCODINGS = (
+    "clic = one-hot element type and raw columns; clic_helix adds the position at the calorimeter face "
+    "(tracks extrapolated along their helix) and logarithms of the energies"
+)
+
+
 class GNNConfig(Section):
     """PFNetDense: the graph network with learnable binning."""
 
     model: Literal["gnn_dense"] = Field("gnn_dense", description="model name")
-    input_encoding: Literal["clic", "clic_helix"] = Field(
-        "clic",
-        description="clic = one-hot element type and raw columns; clic_helix adds the position at the "
-        "calorimeter face (tracks extrapolated along their helix) and logarithms of the energies",
-    )
+    input_encoding: InputEncodingName = Field("clic", description=_ENCODINGS)
     use_normalizer: bool = Field(
         False, description="standardise inputs per element type with statistics of the train split"
     )
@@ -119,6 +132,84 @@ class GNNConfig(Section):
     )
     output_decoding: OutputDecodingConfig = Field(OutputDecodingConfig(), description="output heads")
 
+    @property
+    def bucket_size(self) -> int:
+        """Batches are padded to multiples of this many elements."""
+        return self.combined_graph_layer.bin_size
 
-# A discriminated union on ``model`` once there are several.
-ModelConfig = GNNConfig
+    @property
+    def max_num_elements(self) -> int:
+        """Most elements of an event: more would need more bins than there are."""
+        return self.combined_graph_layer.bin_size * self.combined_graph_layer.max_num_bins
+
+
+class PerformerBlockConfig(Section):
+    """Pre-norm block of linear attention and a feed-forward network."""
+
+    num_heads: PositiveInt = Field(8, description="attention heads H; divides hidden_dim")
+    num_features: PositiveInt = Field(64, description="random features M of the attention kernel")
+    ffn_dim: PositiveInt = Field(512, description="width of the feed-forward network")
+    kernel: Literal["softmax", "elu", "relu"] = Field(
+        "softmax", description="attention kernel: softmax by positive features (FAVOR+), elu + 1, or relu"
+    )
+    activation: Activation = Field("gelu", description="activation of the feed-forward network")
+    dropout: DropoutRate = Field(0.0, description="dropout on both updates of the block")
+    redraw_interval: NonNegativeInt = Field(
+        0, description="training steps between new random features; 0 = keep those of the start"
+    )
+
+
+class TransformerConfig(Section):
+    """PFNetTransformer: a Performer with a stream for the classes and one for the regression."""
+
+    model: Literal["transformer"] = Field("transformer", description="model name")
+    input_encoding: InputEncodingName = Field("clic", description=_ENCODINGS)
+    use_normalizer: bool = Field(
+        True, description="standardise inputs per element type with statistics of the train split"
+    )
+    hidden_dim: PositiveInt = Field(256, description="width D of the elements")
+    num_layers_encoder: NonNegativeInt = Field(4, description="blocks before the two streams part ways")
+    num_layers_decoder_id: NonNegativeInt = Field(4, description="blocks of the class stream")
+    num_layers_decoder_reg: NonNegativeInt = Field(4, description="blocks of the regression stream")
+    streams: Literal["stacks", "queries"] = Field(
+        "stacks",
+        description="stacks = each stream has its own self-attention blocks; queries = a learned token per "
+        "stream gathers a summary of the event, which is added to every element",
+    )
+    seed: NonNegativeInt = Field(0, description="seed of the random features, independent of setup.seed")
+    bucket_size: PositiveInt = Field(64, description="batches are padded to multiples of this many elements")
+    block: PerformerBlockConfig = Field(PerformerBlockConfig(), description="one block")
+    output_decoding: OutputDecodingConfig = Field(OutputDecodingConfig(), description="output heads")
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "TransformerConfig":
+        if self.hidden_dim % self.block.num_heads:
+            raise ValueError(
+                f"block.num_heads={self.block.num_heads} does not divide hidden_dim={self.hidden_dim}; "
+                "change one of them"
+            )
+        return self
+
+    @property
+    def max_num_elements(self) -> None:
+        """Any number of elements fits."""
+        return
+
+
+ModelConfig = GNNConfig | TransformerConfig
+MODEL_CONFIGS: dict[str, type[GNNConfig] | type[TransformerConfig]] = {
+    "gnn_dense": GNNConfig,
+    "transformer": TransformerConfig,
+}
+
+
+def _model_name(data: Any) -> Any:
+    """Return what tells the models apart; the graph network needs not be named."""
+    return data.get("model", "gnn_dense") if isinstance(data, dict) else getattr(data, "model", None)
+
+
+# The form of the section in a configuration file: ``model`` says which keys there are.
+AnyModelConfig = Annotated[
+    Annotated[GNNConfig, Tag("gnn_dense")] | Annotated[TransformerConfig, Tag("transformer")],
+    Discriminator(_model_name),
+]

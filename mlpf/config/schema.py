@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from mlpf.config.model_schema import ModelConfig, Section
+from mlpf.config.model_schema import AnyModelConfig, GNNConfig, Section
 from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
 from mlpf.physics.particles import NUM_CLASSES
 from mlpf.physics.schemas import SCHEMAS, EventSchema, SchemaName
@@ -232,7 +232,7 @@ class Config(Section):
     setup: SetupConfig = Field(SetupConfig(), description="one training run")
     batching: BatchingConfig = Field(BatchingConfig(), description="how events become batches")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="optimizer settings")
-    parameters: ModelConfig = Field(ModelConfig(), description="the model")
+    parameters: AnyModelConfig = Field(GNNConfig(), description="the model")
     callbacks: CallbacksConfig = Field(CallbacksConfig(), description="after each epoch")
     train_test_datasets: Annotated[dict[str, DatasetGroupConfig], Field(min_length=1)] = Field(
         description="groups of datasets to train on"

@@ -6,10 +6,11 @@ import keras
 
 from mlpf.config.model_schema import GNNConfig, ModelConfig
 from mlpf.models.gnn_dense import PFNetDense
+from mlpf.models.transformer import PFNetTransformer
 
-_MODELS = {"gnn_dense": PFNetDense}
+_MODELS = {"gnn_dense": PFNetDense, "transformer": PFNetTransformer}
 
-__all__ = ["PFNetDense", "build_model"]
+__all__ = ["PFNetDense", "PFNetTransformer", "build_model"]
 
 
 def build_model(
@@ -36,7 +37,7 @@ def build_model(
         ConfigError: options that do not go together.
     """
     config = config or GNNConfig()
-    arguments = config.model_dump(exclude={"model"})
+    arguments = config.model_dump(exclude={"model", "bucket_size"})  # the latter is for batches only
     model = _MODELS[config.model](
         num_input_features=num_input_features,
         num_input_classes=num_input_classes,

@@ -82,6 +82,8 @@ class PFNetTransformer(keras.Model):
         }
         self.num_input_features = num_input_features
         self.num_output_classes = num_output_classes
+        # No bins, no limit: what the graph network says about itself in the same words.
+        self.bin_size = self.max_num_elements = None
         self.streams = streams
         self.encoding = InputEncoding(
             num_input_classes, input_encoding, helix_columns=helix_columns, name="input_encoding"

@@ -176,7 +176,7 @@ def build_loaders(
     longest = max(int(pool.lengths.max()), int(valid.lengths.max()))
     require_fit(", ".join(names), config.parameters, longest)
     growth = config.batching.bucket_growth if config.batching.bucket_by_sequence_length else math.inf
-    edges = length_buckets([pool, valid], config.parameters.combined_graph_layer.bin_size, growth)
+    edges = length_buckets([pool, valid], config.parameters.bucket_size, growth)
     valid_size = math.ceil(config.validation_batch_size / num_replicas) * num_replicas
     return (
         BatchLoader(pool, groups, edges, seed=config.setup.seed),

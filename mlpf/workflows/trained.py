@@ -71,11 +71,10 @@ def require_fit(name: str, parameters: ModelConfig, num_elements: int) -> None:
         num_elements: elements of the longest event.
 
     Raises:
-        DataError: more than ``bin_size * max_num_bins`` elements.
+        DataError: more than ``parameters.max_num_elements``.
     """
-    layer = parameters.combined_graph_layer
-    most = layer.bin_size * layer.max_num_bins
-    if num_elements > most:
+    most = parameters.max_num_elements
+    if most is not None and num_elements > most:
         raise DataError(
             f"{name}: an event has {num_elements} elements, the model takes {most}; "
             "raise parameters.combined_graph_layer.max_num_bins and train"

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from mlpf.config.model_schema import GNNConfig
+from mlpf.config.model_schema import GNNConfig, TransformerConfig
 from mlpf.config.schema import DatasetConfig
 from mlpf.models import build_model
 
@@ -30,9 +30,31 @@ TINY_NETWORK: dict[str, Any] = {
 }
 
 
+TINY_TRANSFORMER: dict[str, Any] = {
+    "model": "transformer",
+    "hidden_dim": 8,
+    "num_layers_encoder": 1,
+    "num_layers_decoder_id": 1,
+    "num_layers_decoder_reg": 1,
+    "block": {"num_heads": 2, "num_features": 12, "ffn_dim": 10},
+    "output_decoding": TINY_NETWORK["output_decoding"],
+}
+
+
 def tiny_config(**changes: Any) -> GNNConfig:
     """``TINY_NETWORK``; ``changes`` replace top-level keys."""
     return GNNConfig.model_validate({**TINY_NETWORK, **changes})
+
+
+def tiny_transformer_config(**changes: Any) -> TransformerConfig:
+    """A Performer of one block before and in each stream; ``changes`` replace top-level keys."""
+    return TransformerConfig.model_validate({**TINY_TRANSFORMER, **changes})
+
+
+def tiny_transformer(seed: int = 1, **changes: Any) -> keras.Model:
+    """Build ``tiny_transformer_config`` with seeded weights."""
+    keras.utils.set_random_seed(seed)
+    return build_model(tiny_transformer_config(**changes))
 
 
 def tiny_model(seed: int = 1, schema: str = "clic", **changes: Any) -> keras.Model:

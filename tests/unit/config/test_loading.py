@@ -155,3 +155,17 @@ def test_nesting_without_end_is_one_error(tmp_path):
 def test_an_alias_stands_for_its_value(tmp_path):
     text = "setup: {lr: &lr 0.5}\noptimizer: {adamw: {weight_decay: *lr}}\n"
     assert load_config(write_config(tmp_path, text)).optimizer.adamw.weight_decay == 0.5
+
+
+def test_keys_of_a_model_are_named_without_its_name(tmp_path):
+    text = "parameters: {model: transformer, hidden_dimm: 3, block: {num_headz: 2}}\n"
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_config(tmp_path, text))
+    message = str(caught.value)
+    assert "parameters.hidden_dimm: unknown key (did you mean 'hidden_dim'?)" in message
+    assert "parameters.block.num_headz: unknown key (did you mean 'num_heads'?)" in message
+
+
+def test_an_unknown_model_lists_those_that_exist(tmp_path):
+    with pytest.raises(ConfigError, match=r"parameters: .*'gnn_dense', 'transformer'"):
+        load_config(write_config(tmp_path, "parameters: {model: gnn}\n"))

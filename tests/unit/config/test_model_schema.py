@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from mlpf.config.explain import explain
-from mlpf.config.model_schema import GNNConfig
+from mlpf.config.loading import section_of
+from mlpf.config.model_schema import GNNConfig, TransformerConfig
 from mlpf.export_samples import clic_like_events
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models import build_model
 from mlpf.models.outputs import concatenate_outputs
-from tests.support.models import HEADS, tiny_config
+from tests.support.models import HEADS, tiny_config, tiny_transformer_config
 
 GRAPH, DECODING = "combined_graph_layer.", "output_decoding."
 CHANGES = {
@@ -59,21 +60,44 @@ ROUNDING = {f"{GRAPH}kernel.exact_diagonal"}
 SINGLE = {"model", f"{GRAPH}kernel.type", f"{GRAPH}node_message.type"}
 
 
-def config(changes):
-    data = tiny_config().model_dump()
+# The same for the transformer. Its heads are those of the graph network, tested above.
+TRANSFORMER_CHANGES = {
+    "input_encoding": "clic_helix",
+    "use_normalizer": False,
+    "hidden_dim": 12,
+    "num_layers_encoder": 2,
+    "num_layers_decoder_id": 2,
+    "num_layers_decoder_reg": 2,
+    "streams": "queries",
+    "seed": 7,
+    "block.num_heads": 4,
+    "block.num_features": 14,
+    "block.ffn_dim": 11,
+    "block.kernel": "elu",
+    "block.activation": "tanh",
+    "block.dropout": 0.5,
+    # Every step: the first training pass already has other directions.
+    "block.redraw_interval": 1,
+}
+# Changes batches, not the network: tests/unit/workflows/test_train.py.
+BATCHES = {"bucket_size"}
+
+
+def config(changes, tiny=tiny_config):
+    data = tiny().model_dump()
     for dotted, value in changes.items():
         node = data
         *parents, last = dotted.split(".")
         for key in parents:
             node = node[key]
         node[last] = value
-    return GNNConfig.model_validate(data)
+    return type(tiny()).model_validate(data)
 
 
-def fingerprint(changes):
+def fingerprint(changes, tiny=tiny_config):
     """Shapes of the weights, and outputs in training mode (dropout) for seeded weights."""
     keras.utils.set_random_seed(1)
-    model = build_model(config(changes))
+    model = build_model(config(changes, tiny))
     if model.input_normalization is not None:
         model.input_normalization.set_statistics(fit_normalization([clic_like_events(4, 40, seed=9)]))
     outputs = np.asarray(concatenate_outputs(model(clic_like_events(1, 40), training=True)))
@@ -84,11 +108,37 @@ def differ(first, second):
     return first[0] != second[0] or float(np.abs(first[1] - second[1]).max()) > 1e-6
 
 
+def leaves(model, prefix=""):
+    """Dotted keys of a section that are not sections themselves."""
+    for name, info in model.model_fields.items():
+        section = section_of(info.annotation)
+        if section is None:
+            yield prefix + name
+        else:
+            yield from leaves(section, f"{prefix}{name}.")
+
+
 def test_every_key_is_listed_here():
-    keys = {
-        k.key.removeprefix("parameters.") for k in explain("parameters") if not k.type.startswith("section")
-    }
-    assert keys == {*CHANGES, *TOGETHER, *ROUNDING, *SINGLE}
+    assert set(leaves(GNNConfig)) == {*CHANGES, *TOGETHER, *ROUNDING, *SINGLE}
+    heads = {key for key in leaves(TransformerConfig) if key.startswith(DECODING)}
+    assert heads == {key for key in leaves(GNNConfig) if key.startswith(DECODING)}
+    assert set(leaves(TransformerConfig)) == {*TRANSFORMER_CHANGES, *BATCHES, *heads, "model"}
+
+
+def test_every_key_is_explained():
+    explained = {k.key.removeprefix("parameters.") for k in explain("parameters")}
+    assert {*leaves(GNNConfig), *leaves(TransformerConfig)} <= explained
+
+
+@pytest.mark.parametrize("key", TRANSFORMER_CHANGES)
+def test_key_changes_the_transformer(key):
+    first = fingerprint({}, tiny_transformer_config)
+    assert differ(first, fingerprint({key: TRANSFORMER_CHANGES[key]}, tiny_transformer_config))
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match=r"block\.num_heads=3 does not divide hidden_dim=8"):
+        config({"block.num_heads": 3}, tiny_transformer_config)
 
 
 @pytest.mark.parametrize("key", CHANGES)

@@ -48,6 +48,16 @@ def test_key_changes_the_batches(changes, which):
     assert plans(changes)[which] != plans({})[which]
 
 
+def test_bucket_size_of_the_transformer_changes_the_batches():
+    def lengths(size):
+        parameters = {"model": "transformer", "bucket_size": size}
+        config = Config.model_validate({**BASE, "parameters": parameters})
+        return {batch.length for batch in train.build_loaders(config, 1)[0].plan(1).batches}
+
+    assert all(length % 8 == 0 for length in lengths(8))
+    assert lengths(8) != lengths(20)
+
+
 def test_one_bucket_is_as_long_as_the_longest_event():
     longest = int(np.ceil(FakeSplit(24, seed=1, max_elements=40).lengths.max() / 8)) * 8
     assert {length for _, length in plans({"batching.bucket_by_sequence_length": False})[0]} == {longest}
