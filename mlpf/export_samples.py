@@ -3,13 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM, FIELD_T
 from mlpf.physics.schemas import SCHEMAS, ElementKind, EventSchema
 
 Array = npt.NDArray[np.float64]
 
-FIELD_T = 4.0
-RADIUS_MM = 1500.0
-HALF_LENGTH_MM = 2307.0
 TRACK_FRACTION = 0.4
 PADDED_FRACTION = 0.1
 
@@ -98,7 +96,7 @@ def _deposits(n: int, rng: np.random.Generator) -> dict[str, Array]:
     et = _momenta(n, rng)
     energy = et * np.cosh(direction["eta"])
     slope = np.sinh(direction["eta"])
-    transverse = np.minimum(RADIUS_MM, HALF_LENGTH_MM / np.maximum(np.abs(slope), 1e-3))
+    transverse = np.minimum(FACE_RADIUS_MM, FACE_HALF_LENGTH_MM / np.maximum(np.abs(slope), 1e-3))
     transverse = transverse * rng.uniform(1.02, 1.4, n)
     ecal = rng.uniform(0.0, 1.0, n)
     spread = rng.uniform(5.0, 60.0, (3, n))

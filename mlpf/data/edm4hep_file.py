@@ -66,7 +66,7 @@ def open_root(path: Path) -> Iterator[Any]:
         DataError: there is no such file, or it is no ROOT file.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file; give an existing EDM4HEP ROOT file")
+        raise DataError(f"{path}: no such file; give an existing ROOT file")
     with readable_errors(path):
         # The dictionary form keeps uproot from reading a colon in the path as an object name.
         file = uproot.open({str(path): None}, handler=uproot.MemmapSource)

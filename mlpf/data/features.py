@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.data.tables import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER, FloatArray, RawEvents, Table
+from mlpf.physics.clic import FIELD_T
 from mlpf.physics.features import (
     CLUSTER_FEATURES,
     ELEMTYPE_CLUSTER,
@@ -14,7 +15,6 @@ from mlpf.physics.features import (
 )
 from mlpf.physics.kinematics import eta_from_momentum, eta_from_theta
 
-MAGNETIC_FIELD_T = 4.0
 # pt [GeV] = 3e-4 * B [T] * radius [mm]: the speed of light in these units, rounded as the reference does.
 PT_PER_TESLA_MM = 3e-4
 
@@ -22,7 +22,7 @@ PT_PER_TESLA_MM = 3e-4
 def track_momentum(tracks: Table) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return (px, py, pz) in GeV, each [T]: pt = 3e-4 |B / omega|, pz = pt tan(lambda)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        pt = PT_PER_TESLA_MM * np.abs(MAGNETIC_FIELD_T / tracks["omega"].astype(np.float64))
+        pt = PT_PER_TESLA_MM * np.abs(FIELD_T / tracks["omega"].astype(np.float64))
         phi = tracks["phi"].astype(np.float64)
         return pt * np.cos(phi), pt * np.sin(phi), pt * tracks["tanLambda"].astype(np.float64)
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM
 from mlpf.physics.features import PARTICLE_COLUMNS, Columns
 from mlpf.physics.particles import CLASSES
 from mlpf.physics.schemas import EventSchema
@@ -16,8 +17,6 @@ from mlpf.plotting.style import COLORS
 
 Array = npt.NDArray[np.floating]
 # Inner face of the CLIC calorimeter: tracks are drawn up to there.
-FACE_RADIUS = 1500.0
-FACE_HALF_LENGTH = 2307.0
 # Transverse length in mm up to which a track that never meets the face is followed.
 LONGEST_TURN = 4000.0
 POINTS_PER_TRACK = 200
@@ -88,7 +87,7 @@ def helix_points(
     x = -d0 * np.sin(phi) + chord * np.cos(direction)
     y = d0 * np.cos(phi) + chord * np.sin(direction)
     z = z0 + path * tan_lambda
-    outside = (np.hypot(x, y) > FACE_RADIUS) | (np.abs(z) > FACE_HALF_LENGTH)
+    outside = (np.hypot(x, y) > FACE_RADIUS_MM) | (np.abs(z) > FACE_HALF_LENGTH_MM)
     left = np.logical_or.accumulate(outside, axis=0)
     return tuple(np.where(left, np.nan, v) for v in (x, y, z))  # type: ignore[return-value]
 
@@ -237,7 +236,7 @@ def _draw_across(axes: Axes, view: EventView) -> None:
     x, y, _ = _positions(view)
     _draw_places(axes, x, y, view)
     turn = np.linspace(0, 2 * np.pi, 100)
-    axes.plot(FACE_RADIUS * np.cos(turn), FACE_RADIUS * np.sin(turn), color="black", linewidth=0.6)
+    axes.plot(FACE_RADIUS_MM * np.cos(turn), FACE_RADIUS_MM * np.sin(turn), color="black", linewidth=0.6)
     radius = _enclosing(np.hypot(x, y))
     for name, rows in view.particles.items():
         phi = _direction(rows, PARTICLE_COLUMNS)[1]
@@ -254,7 +253,7 @@ def _draw_along(axes: Axes, view: EventView) -> None:
     x, y, z = _positions(view)
     _draw_places(axes, z, np.where(y < 0, -1, 1) * np.hypot(x, y), view)
     corner_z, corner_r = np.array([-1, 1, 1, -1, -1]), np.array([-1, -1, 1, 1, -1])
-    axes.plot(FACE_HALF_LENGTH * corner_z, FACE_RADIUS * corner_r, color="black", linewidth=0.6)
+    axes.plot(FACE_HALF_LENGTH_MM * corner_z, FACE_RADIUS_MM * corner_r, color="black", linewidth=0.6)
     radius = _enclosing(np.sqrt(x * x + y * y + z * z))
     for name, rows in view.particles.items():
         eta, phi = _direction(rows, PARTICLE_COLUMNS)

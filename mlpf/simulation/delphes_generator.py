@@ -9,7 +9,7 @@ from mlpf.errors import ConfigError
 from mlpf.physics.kinematics import eta_from_momentum
 from mlpf.physics.particles import is_invisible
 from mlpf.simulation.delphes_detector import MAX_ETA
-from mlpf.simulation.generator import _next_event, _start_pythia, concatenate, rotate
+from mlpf.simulation.generator import concatenate, next_event, rotate, start_pythia
 from mlpf.simulation.records import IntArray, Particles
 from mlpf.simulation.seeding import Stage, event_rng, pythia_seed
 
@@ -58,8 +58,8 @@ class PileUpPool:
     """
 
     def __init__(self, seed: int, size: int = POOL_SIZE) -> None:
-        pythia = _start_pythia((*_PROTONS, *_SOFT))
-        events = [_slim(_next_event(pythia, pythia_seed(seed, "delphes_minbias", i))) for i in range(size)]
+        pythia = start_pythia((*_PROTONS, *_SOFT))
+        events = [_slim(next_event(pythia, pythia_seed(seed, "delphes_minbias", i))) for i in range(size)]
         self._particles = concatenate(events)
         self._offsets: IntArray = offsets_from_counts(np.array([len(event) for event in events]))
 
@@ -86,7 +86,7 @@ class PileUpPool:
         )
         drawn = _take(self._particles, rows)
         drawn = replace(drawn, pz=mirror * drawn.pz, vz=mirror * drawn.vz + z)
-        return rotate(drawn, angle)  # type: ignore[arg-type] # an angle per particle works as well as one
+        return rotate(drawn, angle)
 
 
 class DelphesGenerator:
@@ -109,12 +109,12 @@ class DelphesGenerator:
         if seed < 0 or pileup < 0:
             raise ConfigError(f"seed {seed} or pile-up {pileup} is negative; give 0 or more")
         self.sample, self.seed, self.pileup = sample, seed, pileup
-        self._pythia = _start_pythia((*_PROTONS, *DELPHES_SAMPLES[sample].settings))
+        self._pythia = start_pythia((*_PROTONS, *DELPHES_SAMPLES[sample].settings))
         self._pool = PileUpPool(seed, pool_size) if pileup > 0 else None
 
     def generate(self, event: int) -> Particles:
         """Return the final-state particles [P] of event number ``event``, those of the signal first."""
-        signal = _next_event(self._pythia, pythia_seed(self.seed, self.sample, event))
+        signal = next_event(self._pythia, pythia_seed(self.seed, self.sample, event))
         rng = event_rng(self.seed, self.sample, event, Stage.OVERLAY)
         signal = replace(signal, vz=signal.vz + rng.normal(0.0, _VERTEX_WIDTH))
         if self._pool is None:

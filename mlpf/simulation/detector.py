@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM, FIELD_T
 from mlpf.simulation.records import FloatArray
 
 SPEED_OF_LIGHT = 299.792458  # mm/ns
@@ -130,9 +131,9 @@ class Detector:
             ``hcal_start`` count as its first layer, those beyond ``hcal_end`` are leaked.
     """
 
-    field: float = 4.0
-    face_radius: float = 1500.0
-    face_half_length: float = 2307.0
+    field: float = FIELD_T
+    face_radius: float = FACE_RADIUS_MM
+    face_half_length: float = FACE_HALF_LENGTH_MM
     tracker_inner_radius: float = 31.0
     endcap_inner_radius: float = 260.0
     ecal_depth: float = 202.0

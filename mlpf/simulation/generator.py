@@ -98,8 +98,8 @@ def concatenate(parts: list[Particles]) -> Particles:
     return Particles(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Particles)))
 
 
-def rotate(particles: Particles, phi: float) -> Particles:
-    """Rotate momenta and vertices about the z axis by ``phi`` rad."""
+def rotate(particles: Particles, phi: float | FloatArray) -> Particles:
+    """Rotate momenta and vertices about the z axis by ``phi`` rad, one angle or one per particle [P]."""
     cosine, sine = np.cos(phi), np.sin(phi)
     columns = {f.name: getattr(particles, f.name) for f in fields(Particles)}
     for x, y in (("px", "py"), ("vx", "vy")):
@@ -108,7 +108,12 @@ def rotate(particles: Particles, phi: float) -> Particles:
     return Particles(**columns)
 
 
-def _start_pythia(settings: tuple[str, ...]) -> Any:
+def start_pythia(settings: tuple[str, ...]) -> Any:
+    """Return a generator for some settings of Pythia.
+
+    Raises:
+        MissingDependency: Pythia is not installed.
+    """
     try:
         pythia8 = importlib.import_module("pythia8mc")
     except ImportError:
@@ -125,7 +130,7 @@ def _start_pythia(settings: tuple[str, ...]) -> Any:
     return pythia
 
 
-def _next_event(pythia: Any, seed: int) -> Particles:
+def next_event(pythia: Any, seed: int) -> Particles:
     """Generate the event that belongs to ``seed``."""
     pythia.rndm.init(seed)
     # A failed attempt is repeated without a new seed: still a function of the seed alone.
@@ -202,14 +207,14 @@ class Generator:
         self.sample = sample
         self.seed = seed
         self._spec = SAMPLES[sample]
-        self._pythia = _start_pythia(self._spec.settings) if self._spec.settings else None
+        self._pythia = start_pythia(self._spec.settings) if self._spec.settings else None
         self._pool = self._make_pool() if self._spec.overlay_mean > 0 else []
 
     def _make_pool(self) -> list[Particles]:
-        pythia = _start_pythia(_OVERLAY)
+        pythia = start_pythia(_OVERLAY)
         pool = []
         for i in range(_POOL_SIZE):
-            event = _next_event(pythia, pythia_seed(self.seed, "overlay", i))
+            event = next_event(pythia, pythia_seed(self.seed, "overlay", i))
             beam = (np.abs(event.pdg) == _ELECTRON) & (np.abs(event.pz) > _SCATTERED_BEAM_PZ)
             pool.append(Particles(*(getattr(event, f.name)[~beam] for f in fields(Particles))))
         return pool
@@ -218,7 +223,7 @@ class Generator:
         """Return the final-state particles [P] of event number ``event``, neutrinos included."""
         if self._pythia is None:
             return _shoot(self._spec.gun, event_rng(self.seed, self.sample, event, Stage.GUN))
-        signal = _next_event(self._pythia, pythia_seed(self.seed, self.sample, event))
+        signal = next_event(self._pythia, pythia_seed(self.seed, self.sample, event))
         if not self._pool:
             return signal
         rng = event_rng(self.seed, self.sample, event, Stage.OVERLAY)

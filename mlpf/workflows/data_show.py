@@ -20,7 +20,7 @@ from mlpf.physics.particles import CLASSES
 from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.event_display import EventView, event_display
 from mlpf.plotting.style import style
-from mlpf.workflows.postprocess import _preparation as preparation_of
+from mlpf.workflows.postprocess import preparation_of
 
 FORMATS = (".png", ".pdf", ".svg")
 

@@ -118,7 +118,7 @@ class PostprocessSummary:
         return self.num_events / seconds if seconds else 0.0
 
 
-def _preparation(source: Path, elements: str) -> tuple[FilePreparation, EventSchema]:
+def preparation_of(source: Path, elements: str) -> tuple[FilePreparation, EventSchema]:
     """Choose the reader by what the file is.
 
     Raises:
@@ -150,7 +150,7 @@ def _process(source: Path, target: Path, elements: str) -> FileReport:
     start = time.process_time()
     lost_energy = gen_energy = 0.0
     try:
-        preparation, schema = _preparation(source, elements)
+        preparation, schema = preparation_of(source, elements)
         with EventsWriter(target, schema) as writer:
             for events in preparation.chunks():
                 writer.write(events)

@@ -6,6 +6,7 @@ from mlpf.export_samples import clic_like_events
 from mlpf.layers import helix_encoding
 from mlpf.layers.helix_encoding import NUM_HELIX_FEATURES, face_points, helix_features
 from mlpf.physics import features
+from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM
 from mlpf.physics.schemas import SCHEMAS
 
 
@@ -131,3 +132,8 @@ def test_nonsense_stays_finite(value):
         x[..., 0] = kind
         assert np.isfinite(np.asarray(helix_features(x))).all()
         assert np.isfinite(point(x)).all()
+
+
+def test_the_face_is_that_of_the_detector():
+    found = helix_encoding.CLIC_RADIUS_MM, helix_encoding.CLIC_HALF_LENGTH_MM
+    assert found == (FACE_RADIUS_MM, FACE_HALF_LENGTH_MM)

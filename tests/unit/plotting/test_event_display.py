@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM
 from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.schemas import SCHEMAS
-from mlpf.plotting.event_display import FACE_HALF_LENGTH, FACE_RADIUS, EventView, event_display, helix_points
+from mlpf.plotting.event_display import EventView, event_display, helix_points
 from mlpf.plotting.style import COLORS
 from mlpf.simulation.detector import CLIC
 from mlpf.simulation.helix import Helix
@@ -63,13 +64,13 @@ def test_tracks_end_where_they_first_meet_the_face():
     x, y, z = helix_points(np.zeros(3), np.zeros(3), np.zeros(3), omega, np.array([0.1, 10.0, 0.01]))
     last = np.isfinite(x).sum(axis=0) - 1
     step = 4000 / (len(x) - 1)
-    assert 0 <= FACE_RADIUS - np.hypot(x, y)[last[0], 0] < step
-    assert 0 <= FACE_HALF_LENGTH - z[last[1], 1] < 10 * step
+    assert 0 <= FACE_RADIUS_MM - np.hypot(x, y)[last[0], 0] < step
+    assert 0 <= FACE_HALF_LENGTH_MM - z[last[1], 1] < 10 * step
     # 333 mm of radius: curls up inside and is followed for one turn
     assert last[2] == len(x) - 1
     assert np.hypot(x, y)[-1, 2] < 1e-6
     # the face is that of the simulated detector
-    assert (CLIC.face_radius, CLIC.face_half_length) == (FACE_RADIUS, FACE_HALF_LENGTH)
+    assert (CLIC.face_radius, CLIC.face_half_length) == (FACE_RADIUS_MM, FACE_HALF_LENGTH_MM)
 
 
 def test_a_track_that_would_come_back_is_not_drawn_again():

@@ -12,9 +12,9 @@ from tests.support.proton_collisions import collision
 
 @pytest.fixture(autouse=True)
 def without_pythia(monkeypatch):
-    monkeypatch.setattr(delphes_generator, "_start_pythia", lambda settings: settings)
+    monkeypatch.setattr(delphes_generator, "start_pythia", lambda settings: settings)
     monkeypatch.setattr(
-        delphes_generator, "_next_event", lambda _, seed: collision(np.random.default_rng(seed), size=100)
+        delphes_generator, "next_event", lambda _, seed: collision(np.random.default_rng(seed), size=100)
     )
 
 
