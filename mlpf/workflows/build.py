@@ -314,7 +314,13 @@ def _write_blocks(work: _Work, shard: Shard | None, workers: int, console: Conso
     blocks.sort(key=lambda block: -block.num_events)  # a large one at the end would keep others waiting
     names = [block.file_name(work.dataset) for block in blocks]
     jobs = run_jobs(write_block, [work.job(block) for block in blocks], names, workers)
-    return sum(track(jobs, "build", total=len(blocks), console=console, disable=not console.is_terminal))
+    try:
+        return sum(track(jobs, "build", total=len(blocks), console=console, disable=not console.is_terminal))
+    except DataError:
+        # An input is wrong: made again it belongs to another plan, so this work is of no further use.
+        if shard is None:
+            work.remove()
+        raise
 
 
 def _finish(work: _Work, builder_class: type[Any], config: str) -> None:
