@@ -17,6 +17,10 @@ class SchemaMismatch(DataError):
     """Columns of a file or dataset differ from those that the code expects."""
 
 
+class OutputNotWritable(DataError):
+    """An output cannot be written: no space, no permission. What was finished before is still good."""
+
+
 class CheckpointError(MLPFError):
     """A checkpoint is missing, incomplete, or belongs to another model."""
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mlpf.atomic import atomic_write
 from mlpf.config.explain import explain
-from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS, Columns
+from mlpf.physics.features import ACCOUNT_COLUMNS, PARTICLE_COLUMNS, TARGETS, Columns
 from mlpf.physics.particles import CLASSES
 from mlpf.physics.schemas import SCHEMAS
 
@@ -43,6 +43,7 @@ def columns_page() -> str:
         ),
         columns_table("Targets and baseline candidates, one row per element", TARGETS),
         columns_table("Particle lists, one row per particle", PARTICLE_COLUMNS),
+        columns_table("What no target carries, one row per event", ACCOUNT_COLUMNS),
         "\n".join(classes) + "\n",
     ]
     return f"{HEADER}# Columns of a dataset\n\n" + "\n".join(tables)

@@ -186,10 +186,11 @@ def make_examples(events: Events, base_name: str) -> Examples:
     ranks = jet_ranks(np.diff(x.offsets), particles, schema.jet_algorithm)
     for jagged in targets.values():
         jagged.values[:, TARGETS.index("jet_idx")] = ranks
-    return Examples(
-        [f"{base_name}_{number}" for number in events.scalars["event"].tolist()],
-        {"X": x, **targets, **{name: as_class[name] for name in schema.particle_lists}},
-    )
+    fields = {"X": x, **targets, **{name: as_class[name] for name in schema.particle_lists}}
+    if schema.account:
+        rows = np.stack([events.scalars[name].astype(np.float32) for name, _ in schema.account], axis=1)
+        fields["account"] = Jagged(rows, np.arange(len(events) + 1))
+    return Examples([f"{base_name}_{number}" for number in events.scalars["event"].tolist()], fields)
 
 
 def _stack(parts: Sequence[Jagged], width: int) -> Jagged:
@@ -214,7 +215,7 @@ def dataset_features(schema: EventSchema) -> tfds.features.FeaturesDict:
             "X": matrix(schema.num_features),
             "ygen": matrix(len(TARGETS)),
             "ycand": matrix(len(TARGETS)),
-            **{name: matrix(len(PARTICLE_COLUMNS)) for name in schema.particle_lists},
+            **{name: matrix(width) for name, width in schema.optional_widths.items()},
             "event": tfds.features.Text(),
         }
     )

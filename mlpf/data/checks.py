@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS, Columns
+from mlpf.physics.features import ACCOUNT_COLUMNS, PARTICLE_COLUMNS, TARGETS, Columns
 from mlpf.physics.particles import NUM_CLASSES
 from mlpf.physics.schemas import EventSchema
 
@@ -18,6 +18,8 @@ MAX_EXAMPLES = 5
 # Relative: float32 momenta, energies and angles, each stored with its own rounding.
 MOMENTUM_TOLERANCE = 1e-3
 ANGLE_TOLERANCE = 1e-3
+# Relative: sums of float32 values.
+CLOSURE_TOLERANCE = 1e-3
 # Share of values at each end that the range of a histogram leaves out.
 TAIL = 0.001
 
@@ -192,6 +194,8 @@ class SplitCheck:
         for name in self.schema.particle_lists:
             if name in events[0]:
                 self._look_at_particles(name, PARTICLE_COLUMNS, events, where, fatal=False)
+        if "gen_particles" in events[0] and "account" in events[0]:
+            self._look_at_closure(events, where)
 
     def _location(self, index: int, event: Event) -> str:
         return f"{self.split} event {index}" + (f" ({event['event']})" if "event" in event else "")
@@ -237,6 +241,25 @@ class SplitCheck:
         self._report(f"{name}: sine and cosine of phi off the circle", row_event[circle], where, fatal=False)
         charge = ~np.isin(value["charge"], (-1, 0, 1))
         self._report(f"{name}: charge is not -1, 0 or 1", row_event[charge], where, fatal=False)
+
+    def _look_at_closure(self, events: Sequence[Event], where: Sequence[str]) -> None:
+        """Compare generator particles with targets and losses, in energy and in charge."""
+        for quantity in ("energy", "charge"):
+            generated, on_targets = (
+                np.array([event[name][:, columns.index(quantity)].sum(dtype=np.float64) for event in events])
+                for name, columns in (("gen_particles", PARTICLE_COLUMNS), ("ygen", TARGETS))
+            )
+            column = ACCOUNT_COLUMNS.index(f"lost_{quantity}")
+            lost = np.array([event["account"][:, column].sum(dtype=np.float64) for event in events])
+            missing = np.abs(generated - on_targets - lost)
+            # As NaN compares false, it counts as open.
+            closed = missing <= CLOSURE_TOLERANCE * np.maximum(1.0, np.abs(generated))
+            self._report(
+                f"{quantity} of targets and losses is not that of gen_particles",
+                np.flatnonzero(~closed),
+                where,
+                fatal=True,
+            )
 
     def _not_finite(
         self,

@@ -16,7 +16,7 @@ from mlpf.atomic import atomic_write
 from mlpf.config.schema import DatasetSourceConfig
 from mlpf.data.record_files import RECORD_ERRORS, Decoder, RecordFiles, record_decoder
 from mlpf.errors import DataError, MLPFError, SchemaMismatch
-from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS
+from mlpf.physics.features import TARGETS
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 _LENGTHS_CHUNK = 1024
@@ -246,7 +246,7 @@ def _check_columns(info: Any, path: Path, schema: EventSchema) -> None:
             f"{path}: holds {metadata['schema']} events, expected {schema.name}; set dataset.schema to that"
         )
     required = {"X": (schema.num_features,), **dict.fromkeys(_TARGET_FIELDS, _TARGET_WIDTHS)}
-    optional = dict.fromkeys(schema.particle_lists, (len(PARTICLE_COLUMNS),))
+    optional = {name: (width,) for name, width in schema.optional_widths.items()}
     for field, widths in {**required, **optional}.items():
         if field not in features:
             if field in optional:

@@ -23,7 +23,7 @@ from mlpf import __version__
 from mlpf.atomic import atomic_write
 from mlpf.data.builder import Examples, common_truth_version, make_examples, source_entry, split_files
 from mlpf.data.event import iterate_events
-from mlpf.errors import DataError
+from mlpf.errors import DataError, OutputNotWritable
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 # Bytes of arrays that are in memory, and in mixed order, together: 1400 ttbar events of tracks and clusters.
@@ -190,9 +190,10 @@ def write_block(block: Block, schema: str, seed: int, path: Path, report: Path) 
         The number of events.
 
     Raises:
-        DataError: an input is damaged or changed meanwhile, or the disk is full.
+        DataError: an input is damaged or changed meanwhile.
+        OutputNotWritable: the disk is full.
     """
-    fields = ("X", "ygen", "ycand", *SCHEMAS[schema].particle_lists)
+    fields = ("X", "ygen", "ycand", *SCHEMAS[schema].optional_widths)
     num_events = num_bytes = 0
     try:
         with atomic_write(path) as part:
@@ -212,7 +213,7 @@ def write_block(block: Block, schema: str, seed: int, path: Path, report: Path) 
             part.write_text(json.dumps(asdict(content)))
     except (OSError, RuntimeError) as error:  # the writer of array_record raises the latter
         detail = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise DataError(
+        raise OutputNotWritable(
             f"{path}: cannot be written ({detail}); free space or choose another --data-dir"
         ) from error
     return num_events

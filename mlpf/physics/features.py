@@ -215,5 +215,15 @@ TARGETS = Columns(
     (*PARTICLE_COLUMNS.columns, Column("jet_idx", "", "rank of the jet in pt, 1 = hardest, 0 = in no jet")),
 )
 
+# What truth could not put on an element: one row per event.
+ACCOUNT_COLUMNS = Columns(
+    "account",
+    (
+        Column("lost_energy", "GeV", "energy of stable visible particles that is on no target"),
+        Column("lost_charge", "e", "charge of stable visible particles that is on no target"),
+        Column("num_lost", "", "stable visible particles without a target"),
+    ),
+)
+
 # X of a CLIC event: [tracks ; clusters], tracks padded on the right with one zero column.
 NUM_CLIC_FEATURES = len(CLUSTER_FEATURES)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlpf.errors import SchemaMismatch
 from mlpf.physics.features import (
+    ACCOUNT_COLUMNS,
     CLUSTER_FEATURES,
     DELPHES_ELEMTYPE_TOWER,
     DELPHES_ELEMTYPE_TRACK,
@@ -90,7 +91,14 @@ class EventSchema:
     def dataset_columns(self) -> dict[str, Columns]:
         """Columns that the metadata of a dataset names."""
         features = {f"X_{kind.name}": kind.features for kind in self.kinds}
-        return {**features, "targets": TARGETS, "particles": PARTICLE_COLUMNS}
+        account = {"account": ACCOUNT_COLUMNS} if self.account else {}
+        return {**features, "targets": TARGETS, "particles": PARTICLE_COLUMNS, **account}
+
+    @property
+    def optional_widths(self) -> dict[str, int]:
+        """Matrices of a dataset that one of others need not have: name -> columns."""
+        account = {"account": len(ACCOUNT_COLUMNS)} if self.account else {}
+        return dict.fromkeys(self.particle_lists, len(PARTICLE_COLUMNS)) | account
 
     def kind(self, name: str) -> ElementKind:
         """Return the kind called ``name``.
@@ -105,7 +113,7 @@ class EventSchema:
 
 
 _CLIC_LISTS = ("gen_particles", "oracle_particles", "perfect_particles")
-_ACCOUNT = (("lost_energy", np.float64), ("lost_charge", np.float64), ("num_lost", np.int64))
+_ACCOUNT = tuple(zip(ACCOUNT_COLUMNS.names, (np.float64, np.float64, np.int64), strict=True))
 
 SCHEMAS: dict[str, EventSchema] = {
     schema.name: schema

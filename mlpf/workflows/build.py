@@ -28,7 +28,7 @@ from mlpf.data.shards import (
     write_description,
 )
 from mlpf.data.sources import expand_inputs
-from mlpf.errors import DataError, OutputExists
+from mlpf.errors import DataError, OutputExists, OutputNotWritable
 from mlpf.locking import Shard, locked, remove_stale_parts
 from mlpf.workers import run_jobs
 
@@ -316,9 +316,9 @@ def _write_blocks(work: _Work, shard: Shard | None, workers: int, console: Conso
     jobs = run_jobs(write_block, [work.job(block) for block in blocks], names, workers)
     try:
         return sum(track(jobs, "build", total=len(blocks), console=console, disable=not console.is_terminal))
-    except DataError:
-        # An input is wrong: made again it belongs to another plan, so this work is of no further use.
-        if shard is None:
+    except DataError as error:
+        # A wrong input, made again, belongs to another plan: this work is of no further use.
+        if shard is None and not isinstance(error, OutputNotWritable):
             work.remove()
         raise
 

@@ -104,7 +104,7 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
 
 def _fields(split: PreparedSplit, schema: EventSchema) -> tuple[str, ...]:
     """Return what there is to look at; published datasets lack some of it."""
-    wanted = ("X", "ygen", "ycand", *schema.particle_lists, "event")
+    wanted = ("X", "ygen", "ycand", *schema.optional_widths, "event")
     return tuple(name for name in wanted if name in split.fields)
 
 

@@ -12,7 +12,13 @@ from mlpf.data import shards
 from mlpf.data.event import read_events, read_metadata
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
-from mlpf.physics.features import CLUSTER_FEATURES, NUM_CLIC_FEATURES, TARGETS, TRACK_FEATURES
+from mlpf.physics.features import (
+    ACCOUNT_COLUMNS,
+    CLUSTER_FEATURES,
+    NUM_CLIC_FEATURES,
+    TARGETS,
+    TRACK_FEATURES,
+)
 from mlpf.workflows import build, postprocess
 from tests.support.delphes_files import published_event, simple_delphes, write_delphes, write_pickle
 from tests.support.edm4hep_files import HandEvent, simple_event, write_edm4hep
@@ -72,6 +78,7 @@ def test_the_dataset_holds_what_the_parquet_files_hold(parquet, data_dir):
     assert event["ygen"][:, TARGETS.index("cls")].tolist() == [1, 0, 3]
     assert event["ygen"][:, TARGETS.index("jet_idx")].tolist() == [1, 0, 2]  # the pion is harder
     np.testing.assert_array_equal(event["ycand"][:, -1], event["ygen"][:, -1])
+    assert event["account"].tolist() == [[table.scalars[n][0] for n in ACCOUNT_COLUMNS.names]]
     assert event["gen_particles"][:, 0].tolist() == [1, 3]
     alone = events["reco_3_1"]
     assert alone["X"].shape == (1, NUM_CLIC_FEATURES)

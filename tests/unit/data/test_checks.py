@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlpf.data.checks import NUM_BINS, Findings, SplitCheck, choose_binning, find_duplicates, tables
-from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS, TRACK_FEATURES
+from mlpf.physics.features import ACCOUNT_COLUMNS, PARTICLE_COLUMNS, TARGETS, TRACK_FEATURES
 from mlpf.physics.schemas import SCHEMAS
 from tests.support.fake_split import fake_event
 
@@ -195,3 +195,25 @@ def test_histogram_counts_agree_with_numpy_and_keep_what_is_outside(rng):
 def test_empty_tables_have_bins():
     bins = choose_binning(TARGETS, np.zeros((0, len(TARGETS)), np.float32))
     assert bins.count(np.zeros((0, len(TARGETS)), np.float32)).sum() == 0
+
+
+@pytest.mark.parametrize("quantity", ["energy", "charge"])
+def test_targets_and_losses_must_give_the_generator_particles(rng, quantity):
+    given = events(rng, gen=True)
+    for event in given:
+        extra = np.zeros((1, len(PARTICLE_COLUMNS)), np.float32)
+        extra[0, [PARTICLE_COLUMNS.index(n) for n in ("cls", "charge", "pt", "cos_phi", "energy")]] = (
+            1,
+            -1,
+            7,
+            1,
+            7,
+        )
+        event["gen_particles"] = np.concatenate([event["gen_particles"], extra])
+        event["account"] = np.array([[7.0, -1.0, 1.0]], np.float32)
+    assert check(given)[1] == {}
+    given[2]["account"][0, ACCOUNT_COLUMNS.index(f"lost_{quantity}")] += 1.0
+    (found,) = check(given)[1].values()
+    assert found.what == f"{quantity} of targets and losses is not that of gen_particles"
+    assert (found.fatal, found.count) == (True, 1)
+    assert found.examples == ["train event 2 (file_2)"]

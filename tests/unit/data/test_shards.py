@@ -109,7 +109,7 @@ def test_records_are_what_tfds_writes(tmp_path, schema):
     schema = SCHEMAS[schema]
     examples = make_examples(read_events(write_parquet(tmp_path / "a.parquet", 3, schema)), "a")
     features = dataset_features(schema)
-    fields = ("X", "ygen", "ycand", *schema.particle_lists)
+    fields = ("X", "ygen", "ycand", *schema.optional_widths)
     for i in range(3):
         record = serialize(examples, i, fields)
         theirs = features.deserialize_example_np(features.serialize_example(examples[i]))
