@@ -1,6 +1,7 @@
 """Work on files in parallel processes: started afresh, one thread each, and never outliving their parent."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -90,7 +91,11 @@ def _one_thread_per_child() -> Iterator[None]:
 
 
 def _die_with_parent() -> None:
-    """End this worker when its parent is gone: after kill -9 it would wait for work for ever."""
+    """End this worker when its parent is gone: after kill -9 it would wait for work for ever.
+
+    On Ctrl-C it ends at once and in silence; the parent says what there is to say.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()

@@ -85,19 +85,43 @@ def alive(pid):
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="asks /proc")
-def test_workers_end_when_their_parent_is_killed(tmp_path, repo_root):
-    script = tmp_path / "parent.py"
+def start_parent(folder, repo_root, **options):
+    """Start ``PARENT`` in a session of its own; return it and its children once all of them work."""
+    script = folder / "parent.py"
     script.write_text(PARENT)
     environment = {**os.environ, "PYTHONPATH": str(repo_root)}
-    parent = subprocess.Popen([sys.executable, script, tmp_path], env=environment)
-    marks = [tmp_path / f"started-{i}" for i in range(2)]
+    command = [sys.executable, script, folder]
+    parent = subprocess.Popen(command, env=environment, start_new_session=True, **options)
+    marks = [folder / f"started-{i}" for i in range(2)]
     deadline = time.monotonic() + 60
     while not all(m.exists() for m in marks) and time.monotonic() < deadline:
         time.sleep(0.02)
-    children = [int(m.read_text()) for m in marks]
+    return parent, [int(m.read_text()) for m in marks]
+
+
+def wait_until_gone(pids):
+    """Wait for processes to end, at most a minute."""
+    deadline = time.monotonic() + 60
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(alive, pids))
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="asks /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path, repo_root):
+    parent, children = start_parent(tmp_path, repo_root)
     parent.kill()
     parent.wait()
-    while any(map(alive, children)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(map(alive, children))
+    wait_until_gone(children)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="asks /proc")
+def test_workers_end_in_silence_on_interrupt(tmp_path, repo_root):
+    parent, children = start_parent(tmp_path, repo_root, stderr=subprocess.PIPE, text=True)
+    os.killpg(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=60)
+    wait_until_gone(children)
+    assert (
+        said.count("KeyboardInterrupt") == 1
+    )  # that of the parent, which the command line turns into a word
+    assert "Process Spawn" not in said
