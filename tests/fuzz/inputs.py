@@ -254,11 +254,16 @@ def configuration(number: int) -> Case:
         text = (REPO / "parameters" / name).read_text() if number % 3 else MINIMAL
         lines = text.splitlines()
         line = int(rng.integers(0, len(lines)))
+        touch = f"touch {folder / 'executed'}"
+        if number == 0:  # the first is always run
+            lines[line] = f"{lines[line].split(':')[0]}: !!python/object/apply:os.system [{touch!r}]"
+            (folder / "a.yaml").write_text("\n".join(lines))
+            return ["config", "check", folder / "a.yaml"]
         match number % 6:
             case 0:
                 data = damage(text.encode(), number)
             case 1:
-                wrong = ("-1", "null", "[1, 2", "!!python/object/apply:os.system ['touch executed']", "1e400")
+                wrong = ("-1", "null", "[1, 2", f"!!python/object/apply:os.system [{touch!r}]", "1e400")
                 key = lines[line].split(":")[0]
                 lines[line] = f"{key}: {wrong[rng.integers(0, len(wrong))]}"
                 data = "\n".join(lines).encode()
