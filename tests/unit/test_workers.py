@@ -77,6 +77,14 @@ def wait_for_ever(folder, i):
     time.sleep(60)
 
 
+def wait_first(folder, i):
+    """Like ``wait_for_ever`` for the first job; the process of the other one is idle soon."""
+    if i == 0:
+        wait_for_ever(folder, i)
+    with atomic_write(Path(folder) / f"started-{i}") as part:
+        part.write_text(str(os.getpid()))
+
+
 def alive(pid):
     """Whether the process runs; one that ended and waits to be collected does not."""
     try:
@@ -85,10 +93,10 @@ def alive(pid):
         return False
 
 
-def start_parent(folder, repo_root, **options):
+def start_parent(folder, repo_root, function="wait_for_ever", **options):
     """Start ``PARENT`` in a session of its own; return it and its children once all of them work."""
     script = folder / "parent.py"
-    script.write_text(PARENT)
+    script.write_text(PARENT.replace("wait_for_ever", function))
     environment = {**os.environ, "PYTHONPATH": str(repo_root)}
     command = [sys.executable, script, folder]
     parent = subprocess.Popen(command, env=environment, start_new_session=True, **options)
@@ -117,7 +125,8 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, repo_root):
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="asks /proc")
 def test_workers_end_in_silence_on_interrupt(tmp_path, repo_root):
-    parent, children = start_parent(tmp_path, repo_root, stderr=subprocess.PIPE, text=True)
+    parent, children = start_parent(tmp_path, repo_root, "wait_first", stderr=subprocess.PIPE, text=True)
+    time.sleep(0.2)  # until the second child waits for work
     os.killpg(parent.pid, signal.SIGINT)
     _, said = parent.communicate(timeout=60)
     wait_until_gone(children)
