@@ -275,3 +275,22 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
             for events in iterate_events(path):
                 examples = make_examples(events, path.stem)
                 yield from ((key, examples[i]) for i, key in enumerate(examples.keys))
+
+
+# The samples of CLIC, of clusters and of hits alike: config -> what it is.
+CLIC_SAMPLES = {
+    "ttbar": "e+e- -> top pair",
+    "qq": "e+e- -> quark pair",
+    "zh_tautau": "e+e- -> ZH, H -> tau pair",
+    "ww_fullhad": "e+e- -> WW, both hadronic",
+    "ttbar_pu10": "e+e- -> top pair, on average ten overlaid e+e- -> photon pair interactions",
+    **{
+        f"single_{particle}": f"single {particle}, 1 to 100 GeV"
+        for particle in ("neutron", "kaon0l", "pi", "pi0", "mu", "electron", "gamma")
+    },
+}
+
+
+def clic_configs() -> list[tfds.core.BuilderConfig]:
+    """Return one configuration of a recipe per sample of CLIC."""
+    return [tfds.core.BuilderConfig(name=name, description=text) for name, text in CLIC_SAMPLES.items()]
