@@ -23,7 +23,7 @@ for sample in ttbar qq; do
     mlpf postprocess "$DIR/root/$sample" -j "$WORKERS" -o "$DIR/parquet/$sample"
     step "build clic_edm4hep/$sample"
     mlpf build "clic_edm4hep/$sample" --data-dir "$DIR/tensorflow_datasets" -i "$DIR/parquet/$sample" \
-        --split-fractions 0.83,0.05,0.12 --split-seed 4
+        --split-fractions 0.83,0.05,0.12 --split-seed 4 -j "$WORKERS"
 done
 
 step "train"
