@@ -3,17 +3,21 @@
 A pickle is a program. Before this one runs, its operations are checked against those that dictionaries,
 lists and arrays need. What it then imports are stand-ins of ours that only note their arguments; arrays are
 made afterwards from the noted bytes, so that no size in the file is believed without its bytes being there.
+
+A few bytes can nest tuples a million deep, or share them so that going through one takes for ever. So nothing
+that a pickle built is hashed, compared as a whole or written into a message before its type is known.
 """
 
 import bz2
 import hashlib
 import io
+import math
 import pickle
 import pickletools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +39,10 @@ _OPERATIONS = frozenset(
     """.split()  # noqa: SIM905 - one name per operation would fill the page
 )
 _BY_CODE = {operation.code.encode("latin1"): operation for operation in pickletools.opcodes}
-# A memo may be as large as its highest number, whatever is stored in it.
-_NUMBERED = frozenset({"BINPUT", "LONG_BINPUT"})
 _FLOATS = frozenset({"f4", "f8"})
+_MAX_DIMENSIONS = 2
+# What an array costs beside its numbers: an empty one can be named as often as there are operations.
+_ARRAY_BYTES = 128
 
 
 class _Refused(Exception):
@@ -79,13 +84,12 @@ class _Noted:
             raise _Refused("an array of something else than floats")
         if not isinstance(content, bytes | bytearray):
             raise _Refused(f"an array whose content is a {type(content).__name__}, expected bytes")
-        sizes = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
-        if (
-            not sizes
-            or len(shape) > 2
-            or int(np.prod([*map(float, shape)])) * kind.dtype.itemsize != len(content)
-        ):
-            raise _Refused(f"an array of shape {str(shape)[:60]} with {len(content)} bytes")
+        if type(shape) is not tuple or len(shape) > _MAX_DIMENSIONS:
+            raise _Refused(f"an array of more than {_MAX_DIMENSIONS} dimensions")
+        if not all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape):
+            raise _Refused("an array whose shape is not made of sizes")
+        if math.prod(shape) * kind.dtype.itemsize != len(content):
+            raise _Refused(f"an array of shape {shape} with {len(content)} bytes")
         self.shape, self.type, self.fortran, self.content = shape, kind, bool(fortran), content
 
     def array(self) -> npt.NDArray[np.floating]:
@@ -129,7 +133,8 @@ def _dtype(code: Any, align: Any = False, copy: Any = True) -> _Type:
     del align, copy  # says how it is stored in memory, which is ours to choose
     plain = code.lstrip("<>=|") if isinstance(code, str) else ""
     if plain not in _FLOATS:
-        raise _Refused(f"type {code!r:.30}, expected f4 or f8")
+        given = ascii(code[:30]) if isinstance(code, str) else f"a {type(code).__name__}"
+        raise _Refused(f"type {given}, expected f4 or f8")
     return _Type(plain, code[0] if code[0] in "<>" else "=")
 
 
@@ -160,14 +165,73 @@ _IMPORTS = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Imports nothing; what is imported here are stand-ins."""
+class _Unpickler(pickle._Unpickler):
+    """Imports nothing, calls only stand-ins, and knows only the operations that arrays need.
+
+    It is the one written in Python, since only its operations can be replaced; arrays take few of them.
+    """
+
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Any]] = {
+        code[0]: pickle._Unpickler.dispatch[code[0]]
+        for code, operation in _BY_CODE.items()
+        if operation.name in _OPERATIONS
+    }
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="latin1")
+        self._can_be_encoded = len(content)
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         try:
             return _IMPORTS[module_name, global_name]
         except KeyError:
             raise _Refused(ascii(f"{module_name}.{global_name}")[1:-1][:80]) from None
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _store(self.stack[-1], [key, value])
+
+    def _set_items(self) -> None:
+        pairs = self.pop_mark()
+        _store(self.stack[-1], pairs)
+
+    def _reduce(self) -> None:
+        arguments = self.stack.pop()
+        function = self.stack[-1]
+        if type(function) is not _Import or type(arguments) is not tuple:
+            raise _Refused("a call of something that was not imported")
+        result = function(*arguments)
+        if isinstance(result, bytes):  # one text could be encoded again and again
+            self._can_be_encoded -= len(result)
+            if self._can_be_encoded < 0:
+                raise _Refused("more bytes than it holds")
+        self.stack[-1] = result
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if not isinstance(target, _Type | _Noted | _Import):
+            raise _Refused(f"a change of a {type(target).__name__}")
+        target.__setstate__(state)
+
+    dispatch |= {
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+        pickle.REDUCE[0]: _reduce,
+        pickle.BUILD[0]: _build,
+    }
+
+
+def _store(target: Any, pairs: list[Any]) -> None:
+    """Put keys and values, in turn, into a dictionary; the type of a key is known before it is hashed."""
+    if type(target) is not dict or len(pairs) % 2:
+        raise _Refused(f"items of a {type(target).__name__}")
+    for key in pairs[::2]:
+        if type(key) is not str:
+            raise _Refused(f"a {type(key).__name__} as key, expected text")
+    target.update(zip(pairs[::2], pairs[1::2], strict=True))
 
 
 def read_checked(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
@@ -240,7 +304,7 @@ def load_arrays(content: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[
     """
     try:
         _check_operations(content)
-        loaded = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        loaded = _Unpickler(content).load()
         return _arrays(loaded, max_bytes)
     except _Refused as refused:
         raise DataError(
@@ -256,20 +320,17 @@ def load_arrays(content: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[
 def _check_operations(content: bytes) -> None:
     """Go through the operations without doing them; arguments are read of allowed ones only."""
     stream = io.BytesIO(content)
-    for number in range(1, MAX_OPERATIONS + 1):
+    for _ in range(MAX_OPERATIONS):
         operation = _BY_CODE.get(stream.read(1))
         if operation is None:
             raise ValueError(f"no operation at byte {stream.tell()} of {len(content)}")
         if operation.name not in _OPERATIONS:
             raise _Refused(f"operation {operation.name}")
-        argument = None
         if operation.name == "GLOBAL":  # its names are lines; pickletools would look for escapes in them
             stream.readline()
             stream.readline()
         elif operation.arg:
-            argument = operation.arg.reader(stream)
-        if operation.name in _NUMBERED and argument is not None and argument > number:
-            raise _Refused("a memo larger than its content")
+            operation.arg.reader(stream)
         if operation.name == "STOP":
             return
     raise _Refused(f"more than {MAX_OPERATIONS} operations")
@@ -281,12 +342,12 @@ def _arrays(loaded: Any, max_bytes: int) -> dict[str, list[npt.NDArray]]:
     total = 0
     arrays: dict[str, list[npt.NDArray]] = {}
     for key, items in loaded.items():
-        if not isinstance(key, str) or type(items) is not list:
-            raise _Refused(f"an entry {str(key)[:30]!r} that is no list")
+        if type(items) is not list:
+            raise _Refused(f"an entry {key[:30]!a} that is no list")
         if not all(isinstance(item, _Noted) for item in items):
-            raise _Refused(f"an entry {key[:30]!r} of something else than arrays")
+            raise _Refused(f"an entry {key[:30]!a} of something else than arrays")
         arrays[key] = [item.array() for item in items]
-        total += sum(array.nbytes for array in arrays[key])
+        total += sum(_ARRAY_BYTES + array.nbytes for array in arrays[key])
         if total > max_bytes:
             raise _Refused(f"more than {max_bytes / 1e6:.0f} MB of arrays")
     return arrays

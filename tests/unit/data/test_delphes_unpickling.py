@@ -6,6 +6,8 @@ import io
 import pickle
 import pickletools
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from mlpf.data import delphes_unpickling
 from mlpf.data.delphes_unpickling import load_arrays, read_checked
 from mlpf.errors import DataError
+from tests.support.nested_pickles import nested, shared, uses
 
 ARRAYS = {"X": [np.arange(12.0).reshape(2, 6), np.zeros((0, 6))], "y": [np.ones(3), np.ones((1, 1))]}
 
@@ -252,7 +255,47 @@ def test_one_array_named_many_times_counts_many_times():
     assert len(content) < 20_000
     with pytest.raises(DataError, match="more than 0 MB of arrays"):
         load_arrays(content, "file", max_bytes=100_000)
-    assert len(load_arrays(content, "file", max_bytes=400_000)["X"]) == 50
+    assert len(load_arrays(content, "file", max_bytes=410_000)["X"]) == 50
+
+
+def test_an_empty_array_named_many_times_counts_as_well():
+    content = pickle.dumps({"X": [np.zeros((0, 12))] * 5000}, protocol=3)
+    with pytest.raises(DataError, match="more than 0 MB of arrays"):
+        load_arrays(content, "file", max_bytes=100_000)
+
+
+def test_one_text_is_not_encoded_again_and_again():
+    text = b"X" + struct.pack("<I", 1000) + b"a" * 1000
+    arguments = b"(" + text + b"X\x06\x00\x00\x00latin1tq\x01"
+    content = b"\x80\x02]c_codecs\nencode\nq\x00" + arguments + b"R" + b"h\x00h\x01R" * 5 + b"aaaaaa."
+    with pytest.raises(DataError, match="asks for more bytes than it holds"):
+        load_arrays(content, "file")
+
+
+# A process of its own: what goes wrong here ends the interpreter, or never ends.
+LOAD_ALL = """
+import sys
+from pathlib import Path
+from mlpf.data.delphes_unpickling import load_arrays
+from mlpf.errors import DataError
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        load_arrays(path.read_bytes(), "file")
+    except DataError as error:
+        assert str(error).startswith("file: not ") and len(str(error)) < 300 and "\\n" not in str(error)
+        print(path.name, flush=True)
+"""
+
+
+@pytest.mark.parametrize("value", [nested(200_000), shared()], ids=["deep", "shared"])
+def test_what_a_pickle_nests_is_never_gone_through(value, tmp_path):
+    for name, operations in uses(value).items():
+        (tmp_path / name).write_bytes(b"\x80\x03" + operations)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_ALL, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == sorted(uses(value))
 
 
 def test_endless_operations_are_refused(monkeypatch):
