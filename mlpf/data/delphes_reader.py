@@ -22,6 +22,9 @@ from mlpf.physics.particles import label_from_pdg
 
 TREE = "Delphes"
 BAD_LENGTHS = "inconsistent lengths"
+UNKNOWN_CHARGE = "charges that Delphes does not know"
+# Delphes writes -999 for codes that it does not know; no particle has more than a few.
+MAX_CHARGE = 10
 # Particles with pile-up first: references of towers reach them.
 PARTICLE_BRANCHES = ("PileUpMix", "Particle")
 TRACK_BRANCH, TOWER_BRANCH = "Track", "Tower"
@@ -217,6 +220,10 @@ class _Chunk:
             self._bad |= unequal
             flat = {name: values[np.repeat(~unequal, counts[name])] for name, values in flat.items()}
             first = np.where(unequal, 0, first)
+        if "charge" in flat:
+            unknown = (flat["charge"] > MAX_CHARGE) | (flat["charge"] < -MAX_CHARGE)
+            flat["charge"] = np.where(unknown, 0, flat["charge"])
+            self._counters[UNKNOWN_CHARGE] += int(unknown.sum())
         return Table(flat, offsets_from_counts(first))
 
     def _towers(self) -> tuple[Table, Relation]:

@@ -112,7 +112,9 @@ def _tower_targets(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]
     tower, particle = _tower_edges(raw, has_track, counters)
     num = len(raw.towers)
     px, py, pz, energy = _momenta(raw, particle)
-    label = label_from_pdg(raw.particles["pdg"][particle], raw.particles["charge"][particle])
+    charge = raw.particles["charge"][particle]
+    # Nuclei, the only ones of other charges, are rare: they count as neutral, as they do where published.
+    label = label_from_pdg(raw.particles["pdg"][particle], np.where(np.abs(charge) == 1, charge, 0))
     label[label == _MUON] = 211  # without a track, what a muon leaves looks like a hadron
     species = np.argmax(label[:, None] == TOWER_LABELS, axis=1)
     size = len(TOWER_LABELS)

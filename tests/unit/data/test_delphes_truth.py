@@ -151,6 +151,36 @@ def test_a_muon_without_track_looks_like_a_charged_hadron():
     assert named(tower_of((13, -1, 16.0)))["PDG"] == 211
 
 
+def test_only_particles_of_charge_one_are_charged_hadrons_in_a_tower():
+    alpha = (1000020040, 2, 20.0)
+    row = named(tower_of(alpha))
+    assert (row["PDG"], row["charge"]) == (130, 0)
+    assert tower_of(alpha, (211, 1, 19.0))[0] == 130
+    assert tower_of(alpha, (211, 1, 21.0))[0] == 211
+
+
+def test_a_track_keeps_a_charge_of_two():
+    event = HandDelphes()
+    event.track(event.particle(1000020040, 2, 20.0), charge=2)
+    row = named(prepare(event)[0]["ygen_track"][0])
+    assert (row["PDG"], row["charge"]) == (211, 2)
+
+
+def test_an_unknown_charge_is_no_charge():
+    event = HandDelphes()
+    unknown = event.particle(9900022, -999, 30.0)
+    event.track(unknown, charge=-999)
+    event.charged("PFChargedHadron", unknown, charge=999)
+    event.tower([event.particle(9900022, -999, 30.0), event.particle(211, 1, 29.0)])
+    arrays, counters = prepare(event)
+    assert arrays["X_track"][0, DELPHES_TRACK_FEATURES.index("charge")] == 0
+    assert arrays["ycand_track"][0, PARQUET_TARGETS.index("charge")] == 0
+    for name in ("ygen_track", "ygen_tower"):
+        row = named(arrays[name][0])
+        assert (row["PDG"], row["charge"]) == (130, 0)
+    assert counters["charges that Delphes does not know"] == 4
+
+
 def test_neutrinos_leave_nothing_in_a_tower():
     row = named(tower_of((22, 0, 2.0), (-14, 0, 50.0)))
     assert row["PDG"] == 22

@@ -143,7 +143,7 @@ def test_targets_agree_with_a_loop_over_particles(event):
         energies = dict.fromkeys((130, 211, 22, 11), 0.0)
         for i in rows:
             code = abs(p["pdg"][i])
-            energies[code if code in energies else (211 if p["charge"][i] else 130)] += p["energy"][i]
+            energies[code if code in energies else (211 if abs(p["charge"][i]) == 1 else 130)] += p["energy"][i]
         label = max(energies, key=energies.get)
         total = sum(energies.values())
         pz = sum(p["pt"][i] * np.sinh(p["eta"][i]) for i in rows)
