@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -10,6 +11,9 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from mlpf.data.transfer import ALGORITHMS, Client, RemoteFile
 from mlpf.errors import DataError
+
+# Bytes of one file: beyond any archive, and what counters of progress can hold.
+_SIZE_LIMIT = 2**63
 
 API = "https://zenodo.org/api"
 
@@ -143,7 +147,12 @@ def list_record(client: Client, api: str, record: str) -> list[dict[str, Any]]:
         files = list(files.values())
     if not isinstance(files, list) or not all(isinstance(entry, dict) for entry in files):
         raise DataError(f"{url}: lists no files; check that the record is public and its number right")
-    return [{**entry, "key": str(entry.get("key", "")), "listed_at": url} for entry in files]
+    return [{**entry, "key": _text(entry.get("key", "")), "listed_at": url} for entry in files]
+
+
+def _text(value: Any) -> str:
+    """Return a text as it is, anything else in a few words: it may be nested deeply."""
+    return value if isinstance(value, str) else reprlib.repr(value)
 
 
 def remote_file(entry: dict[str, Any]) -> RemoteFile:
@@ -155,20 +164,30 @@ def remote_file(entry: dict[str, Any]) -> RemoteFile:
     name, size = entry["key"], entry.get("size")
     where = f"{entry['listed_at']}: file {name[:120]!r}"
     _check_name(name, where)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise DataError(f"{where}: size {size!r}, expected a number of bytes; report it to the archive")
-    algorithm, _, digest = str(entry.get("checksum", "")).lower().partition(":")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _SIZE_LIMIT:
+        raise DataError(
+            f"{where}: size {reprlib.repr(size)}, expected a number of bytes; report it to the archive"
+        )
+    checksum = _text(entry.get("checksum", ""))
+    algorithm, _, digest = checksum.lower().partition(":")
     if algorithm not in ALGORITHMS or not re.fullmatch(r"[0-9a-f]{32,128}", digest):
         raise DataError(
-            f"{where}: checksum {entry.get('checksum')!r:.80}, expected one of {', '.join(ALGORITHMS)} "
+            f"{where}: checksum {checksum!r:.80}, expected one of {', '.join(ALGORITHMS)} "
             "and hexadecimal digits; it cannot be checked and is not fetched"
         )
     links = entry.get("links")
     links = links if isinstance(links, dict) else {}
     default = f"{entry['listed_at']}/files/{quote(name)}/content"
-    url = urljoin(entry["listed_at"], str(links.get("content") or links.get("self") or default))
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise DataError(f"{where}: address {url[:120]!r}, expected https://...; report it to the archive")
+    link = links.get("content") or links.get("self") or default
+    try:
+        url = urljoin(entry["listed_at"], link) if isinstance(link, str) else ""
+        usable = urlsplit(url).scheme in ("http", "https") and url.isprintable()
+    except ValueError:  # e.g. a bracket that is not closed
+        usable = False
+    if not usable:
+        raise DataError(
+            f"{where}: address {_text(link)[:120]!r}, expected https://...; report it to the archive"
+        )
     return RemoteFile(name, url, size, algorithm, digest)
 
 

@@ -26,6 +26,8 @@ CHUNK = 1 << 18
 # Failures in a row that are put up with; a listing is small and somebody waits for it.
 TRANSFER_ATTEMPTS = 6
 LISTING_ATTEMPTS = 3
+# The largest listings of public records have a few MiB.
+LISTING_BYTES = 64 * 1024**2
 LONGEST_WAIT = 300.0
 # Seconds to connect, and between two pieces of a body.
 TIMEOUT = (15, 60)
@@ -136,17 +138,15 @@ class Client:
         """Return the JSON document at ``url``.
 
         Raises:
-            DataError: the server cannot be reached, refuses, or sends something else.
+            DataError: the server cannot be reached, refuses, or sends something else, or too much.
         """
         attempts = _Attempts(url, LISTING_ATTEMPTS, self._sleep)
         while True:
             try:
                 with self._open(url, {"Accept": "application/json"}) as response:
-                    return response.json()
+                    return _parsed(_listing(response), url)
             except _Passing as failure:
                 attempts.after(failure)
-            except (failures.JSONDecodeError, UnicodeDecodeError):
-                raise DataError(f"{url}: not JSON, expected a record of the archive; check --api") from None
             except failures.RequestException as error:
                 attempts.after(_Passing(_reason(error)))
 
@@ -268,6 +268,26 @@ class Client:
         raise DataError(f"{url}: {status}; check that it exists and is public")
 
 
+def _listing(response: requests.Response) -> bytes:
+    """Return the body of a listing, as long as it is of sensible size."""
+    body = bytearray()
+    for chunk in response.iter_content(CHUNK):
+        body += chunk
+        if len(body) > LISTING_BYTES:
+            raise DataError(
+                f"{response.url}: more than {LISTING_BYTES} bytes, expected a record of the archive; "
+                "check --api"
+            )
+    return bytes(body)
+
+
+def _parsed(body: bytes, url: str) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # RecursionError: lists in lists in lists
+        raise DataError(f"{url}: not JSON, expected a record of the archive; check --api") from None
+
+
 def is_there(file: RemoteFile, place: Place) -> bool:
     """Return whether the final file has the right content.
 
@@ -328,7 +348,9 @@ def _write_note(path: Path, note: dict[str, Any]) -> None:
 
 def _continues(response: requests.Response, start: int, size: int) -> bool:
     """Return whether a partial response begins where we are and belongs to a file of this size."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    found = re.fullmatch(
+        r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "").strip()
+    )
     return found is not None and int(found[1]) == start and found[2] in ("*", str(size))
 
 
@@ -340,11 +362,12 @@ def _strong_etag(response: requests.Response) -> str:
 
 def _retry_after(value: str) -> float | None:
     """Return the seconds of a Retry-After header, which holds seconds or a date."""
-    if value.strip().isdigit():
+    # Also characters such as a superscript two count as digits.
+    if value.strip().isascii() and value.strip().isdecimal():
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -21,6 +21,14 @@ class Answers:
         return self.document
 
 
+def nested():
+    """Return lists in lists, more than Python can print."""
+    value = []
+    for _ in range(5000):
+        value = [value]
+    return value
+
+
 def entry(**changes):
     return {"key": "a.root", "size": 3, "checksum": f"md5:{MD5}", "listed_at": LISTED_AT} | changes
 
@@ -128,21 +136,36 @@ def test_names_may_have_folders():
     assert remote_file(entry(key="ttbar/a.root")).name == "ttbar/a.root"
 
 
-@pytest.mark.parametrize("size", [None, "3", -1, 2.5, True])
+@pytest.mark.parametrize("size", [None, "3", -1, 2.5, True, 2**63, 10**400, nested()])
 def test_size_must_be_a_number_of_bytes(size):
     with pytest.raises(DataError, match="expected a number of bytes"):
         remote_file(entry(size=size))
 
 
-@pytest.mark.parametrize("checksum", [None, "", MD5, "crc32:00000000", "md5:", "md5:xyz", f"md5:{MD5[:-1]}/"])
+@pytest.mark.parametrize(
+    "checksum", [None, "", MD5, "crc32:00000000", nested(), "md5:", "md5:xyz", f"md5:{MD5[:-1]}/"]
+)
 def test_file_without_usable_checksum_is_refused(checksum):
     with pytest.raises(DataError, match="it cannot be checked"):
         remote_file(entry(checksum=checksum))
 
 
-def test_only_web_addresses_are_followed():
-    with pytest.raises(DataError, match="expected https"):
-        remote_file(entry(links={"self": "file:///etc/passwd"}))
+@pytest.mark.parametrize(
+    "link",
+    ["file:///etc/passwd", "http://[", "//[::1/a", "https://a/\ud800", nested()],
+    ids=["file", "bracket", "half address", "surrogate", "list"],
+)
+def test_only_web_addresses_are_followed(link):
+    with pytest.raises(DataError, match="expected https") as caught:
+        remote_file(entry(links={"self": link}))
+    assert str(caught.value).isprintable()
+
+
+def test_a_name_that_is_a_deep_list_is_refused_like_others():
+    document = {"files": [{"key": nested()}]}
+    (listed,) = list_record(Answers(document), "https://archive.example/api", "17")
+    with pytest.raises(DataError, match="expected a number of bytes"):
+        remote_file(listed)
 
 
 def test_numbers_in_names_sort_by_value():

@@ -5,8 +5,17 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from requests import Response
 
-from mlpf.data.transfer import TRANSFER_ATTEMPTS, Client, Place, RemoteFile, is_there, resumable_bytes
+from mlpf.data.transfer import (
+    TRANSFER_ATTEMPTS,
+    Client,
+    Place,
+    RemoteFile,
+    _continues,
+    is_there,
+    resumable_bytes,
+)
 from mlpf.errors import DataError
 from tests.support.archive import RECORD, serve
 
@@ -295,3 +304,45 @@ def test_stopped_transfer_keeps_what_arrived(archive, place, waits):
     with pytest.raises(DataError, match="interrupted"):
         Client(secure=False, sleep=interrupt, stop=stop).fetch(remote(archive), place)
     assert place.part.read_bytes() == BODY[:512]
+
+
+@pytest.mark.parametrize(
+    "value", ["\xb2", "\xb9\xb3", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "-5", "soon", ""]
+)
+def test_a_wait_that_makes_no_sense_is_not_heeded(archive, place, waits, value):
+    archive.faults[NAME] = [503]
+    archive.retry_after = value
+    assert client(waits).fetch(remote(archive), place)
+    assert waits == [1.0]
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "\xb2"])
+def test_ranges_that_are_no_numbers_cannot_be_continued(digits):
+    response = Response()
+    response.headers["Content-Range"] = f"bytes {digits}-9/10"
+    assert not _continues(response, 4, 10)
+    response.headers["Content-Range"] = "bytes 4-9/10"
+    assert _continues(response, 4, 10)
+
+
+def _listing_of(archive, monkeypatch, body):
+    monkeypatch.setattr(archive, "listing", lambda: None)
+    monkeypatch.setattr("tests.support.archive.json.dumps", lambda _: body)
+    return f"{archive.api}/records/{RECORD}"
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 200_000, "9" * 5000, "", "<html>"], ids=["deep", "long", "none", "html"]
+)
+def test_listings_that_cannot_be_parsed_are_one_line(archive, waits, monkeypatch, body):
+    url = _listing_of(archive, monkeypatch, body)
+    with pytest.raises(DataError, match="not JSON, expected a record"):
+        client(waits).get_json(url)
+
+
+def test_listings_without_end_are_not_read(archive, waits, monkeypatch):
+    url = _listing_of(archive, monkeypatch, "1" + " " * 5000)
+    assert client(waits).get_json(url) == 1
+    monkeypatch.setattr("mlpf.data.transfer.LISTING_BYTES", 5000)
+    with pytest.raises(DataError, match="more than 5000 bytes, expected a record"):
+        client(waits).get_json(url)
