@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from mlpf.cli.options import PATH, Fractions, overwrite_option, shard_option, workers_option
+from mlpf.cli.options import (
+    MAX_INT32,
+    PATH,
+    FiniteRange,
+    Fractions,
+    overwrite_option,
+    shard_option,
+    workers_option,
+)
 
 
 @click.command()
@@ -13,8 +21,15 @@ from mlpf.cli.options import PATH, Fractions, overwrite_option, shard_option, wo
 @click.option("-n", "--num-events", type=click.IntRange(1), required=True, help="Events to simulate.")
 @click.option("-o", "--output", type=PATH, required=True, help="Directory for the files.")
 @click.option("--events-per-file", type=click.IntRange(1), default=100, help="Events per file.")
-@click.option("--first-event", type=click.IntRange(0), default=0, help="Number of the first event.")
-@click.option("--seed", type=click.IntRange(0), default=1, help="Seed; the same seed gives the same events.")
+@click.option(
+    "--first-event", type=click.IntRange(0, MAX_INT32), default=0, help="Number of the first event."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_INT32),
+    default=1,
+    help="Seed; the same seed gives the same events.",
+)
 @click.option(
     "--layout",
     type=click.Choice(["old", "new", "rntuple"]),
@@ -28,7 +43,7 @@ from mlpf.cli.options import PATH, Fractions, overwrite_option, shard_option, wo
     help="Calorimeter cells: coarse and fast for networks of clusters; as in the detector for networks of "
     "hits (about 5,300 in a top pair event); more hits still (11,000).",
 )
-@click.option("--pileup", type=click.FloatRange(0), help="Mean pile-up of delphes_* samples, default 200.")
+@click.option("--pileup", type=FiniteRange(0), help="Mean pile-up of delphes_* samples, default 200.")
 @click.option(
     "--format",
     "file_format",
@@ -45,6 +60,8 @@ def simulate(sample: str, num_events: int, output: Path, **options: Any) -> None
     mu, electron, gamma}. delphes_ttbar and delphes_qcd are proton collisions with pile-up in a CMS-like
     detector, written as Delphes does.
     """
+    if options["first_event"] + num_events - 1 > MAX_INT32:
+        raise click.UsageError(f"--first-event and -n: event numbers go up to {MAX_INT32}; take smaller ones")
     from mlpf.workflows import simulate as workflow
 
     workflow.run(sample, num_events, output, **options)
@@ -66,6 +83,8 @@ def postprocess(inputs: tuple[str, ...], output: Path, **options: Any) -> None:
     """Turn files of events into parquet features and targets.
 
     INPUTS are EDM4HEP ROOT files, Delphes ROOT files or pickles (.pkl, .pkl.bz2), directories or globs.
+    Finished outputs are kept, and made again when the content of their file or the rules of truth changed;
+    other files of their names are replaced with --overwrite only.
     """
     from mlpf.workflows import postprocess as workflow
 
@@ -141,12 +160,11 @@ def check(path: Path, output: Path | None) -> None:
 @data.command("show")
 @click.argument("path", metavar="FILE|DIR", type=PATH)
 @click.option("-e", "--event", type=click.IntRange(0), default=0, help="Position of the event, from 0.")
-@click.option("--split", default="train", help="Split of a dataset.")
+@click.option("--split", help="Split of a dataset, default train.")
 @click.option(
     "--elements",
     type=click.Choice(["clusters", "hits"]),
-    default="clusters",
-    help="What to make of an EDM4HEP file.",
+    help="What to make of an EDM4HEP file, default clusters.",
 )
 @click.option("-o", "--output", type=PATH, help="PNG, PDF or SVG; default <name>_event<i>.png here.")
 def show(path: Path, event: int, **options: Any) -> None:

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ import click
 from mlpf.locking import Shard
 
 PATH = click.Path(path_type=Path)
+# Largest seed and event number: generators and files hold them as 32-bit integers with sign.
+MAX_INT32 = 2**31 - 1
+# Longer numbers are nobody's array of jobs, and Python refuses to read very long ones.
+_MAX_DIGITS = 9
 
 
 set_option = click.option(
@@ -39,9 +44,20 @@ class Fractions(click.ParamType):
             parts = tuple(float(p) for p in value.split(","))
         except ValueError:
             parts = ()
-        if len(parts) != 3 or min(parts) < 0 or abs(sum(parts) - 1) > 1e-6:
+        if len(parts) != 3 or not all(0 <= p <= 1 for p in parts) or abs(sum(parts) - 1) > 1e-6:
             self.fail(f"{value!r}: expected three fractions that sum to 1, e.g. 0.8,0.1,0.1", param, ctx)
         return parts
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers that NaN and infinity are not in; comparisons alone let NaN through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse a finite number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r}: expected a finite number", param, ctx)
+        return number
 
 
 class ShardOf(click.ParamType):
@@ -54,7 +70,8 @@ class ShardOf(click.ParamType):
         if isinstance(value, Shard):
             return value
         index, _, count = value.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        plain = index.isdecimal() and count.isdecimal() and max(len(index), len(count)) <= _MAX_DIGITS
+        if not (plain and 1 <= int(index) <= int(count)):
             self.fail(f"{value!r}: expected I/N with 1 <= I <= N, e.g. 2/10", param, ctx)
         return Shard(int(index), int(count))
 
