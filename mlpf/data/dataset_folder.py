@@ -63,7 +63,7 @@ def find_dataset(path: Path) -> DatasetFolder:
     try:
         info = json.loads((path / "dataset_info.json").read_text())
         splits = tuple(str(split["name"]) for split in info["splits"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path / 'dataset_info.json'}: damaged ({error!r}); build the dataset again"
         ) from None
@@ -75,14 +75,14 @@ def find_dataset(path: Path) -> DatasetFolder:
 def _schema(path: Path) -> EventSchema:
     try:
         metadata = json.loads((path / "metadata.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         metadata = {}
     if isinstance(metadata, dict) and "schema" in metadata:
         return schema_named(str(metadata["schema"]), str(path))
     try:
         features: Any = json.loads((path / "features.json").read_text())
         width = int(features["featuresDict"]["features"]["X"]["tensor"]["shape"]["dimensions"][-1])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{path / 'features.json'}: does not say how many columns X has ({error!r}); "
             "it is no dataset of events or damaged"

@@ -18,6 +18,7 @@ from mlpf.data.batching import (
     pad_events,
     plan_epoch,
 )
+from mlpf.errors import DataError
 from mlpf.physics.features import TARGETS
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
@@ -111,6 +112,9 @@ class EventPool:
 
         Returns:
             Arrays [B, N, width], float32.
+
+        Raises:
+            DataError: an event has not as many rows as elements.
         """
         real = np.flatnonzero(indices != EMPTY_EVENT)
         if self._stored is None:
@@ -130,11 +134,23 @@ class EventPool:
         for number in np.unique(owner):
             places = np.flatnonzero(owner == number)
             found = self._splits[number].fetch(indices[places] - self._first[number], self.fields)
-            for place, event in zip(places, found, strict=True):
+            for place, event in zip(places.tolist(), found, strict=True):
+                self._check_rows(event, int(indices[place]), int(number))
                 events[place] = event
         if "X" in self.fields:
             events = [event | {"X": self._clean(event["X"])} for event in events]
         return events
+
+    def _check_rows(self, event: dict[str, FloatArray], index: int, number: int) -> None:
+        """Refuse an event that is not as long as its place: what follows it would shift, in silence."""
+        expected = int(self.lengths[index])
+        for name in self.fields:
+            if len(event[name]) != expected:
+                place = f"dataset {number + 1} of {len(self._splits)}, event {index - self._first[number]}"
+                raise DataError(
+                    f"{place}: {name} has {len(event[name])} rows, expected {expected}; "
+                    "build the dataset again"
+                )
 
     def _clean(self, X: FloatArray) -> FloatArray:
         """Set NaN and infinite values to 0 and count them."""

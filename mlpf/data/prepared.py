@@ -27,6 +27,8 @@ _PUBLISHED_KEY = "x_features_{kind}"
 _PUBLISHED_TARGETS = "y_features"
 # Published sets of hits have targets without the rank of the jet, which is then 0.
 _TARGET_FIELDS = ("ygen", "ycand")
+# One row per element each.
+_ROW_FIELDS = ("X", *_TARGET_FIELDS)
 _TARGET_WIDTHS = (len(TARGETS), TARGETS.index("jet_idx"))
 
 
@@ -68,7 +70,8 @@ class PreparedSplit:
             fields: out of ``self.fields``; only these are decoded.
 
         Raises:
-            DataError: a field that the dataset does not have, or a damaged record.
+            DataError: a field that the dataset does not have, a damaged record, or an event whose inputs
+                and targets have different numbers of rows.
         """
         return self._fetch_stored(self._selected[np.fromiter(indices, np.int64)], fields)
 
@@ -83,6 +86,14 @@ class PreparedSplit:
                 f"{self.path}: split {self.split!r} cannot be read ({_first_line(error)}); "
                 "build the dataset again"
             ) from error
+        for position, event in zip(positions.tolist(), events, strict=True):
+            rows = {name: len(event[name]) for name in _ROW_FIELDS if name in event}
+            if len(set(rows.values())) > 1:
+                found = ", ".join(f"{name} {count}" for name, count in rows.items())
+                raise DataError(
+                    f"{self.path}: split {self.split!r}, event {position}: different numbers of rows, "
+                    f"{found}, expected one row per element in each; build the dataset again"
+                )
         return [{name: _with_jets(name, event[name]) for name in fields} for event in events]
 
     @cached_property
@@ -97,8 +108,8 @@ class PreparedSplit:
             raise DataError(f"{error.filename}: missing or unreadable; build the dataset again") from error
         try:
             lengths = np.load(cache, allow_pickle=False)
-            if lengths.shape == (self._num_stored,):
-                return lengths.astype(np.int64)
+            if lengths.shape == (self._num_stored,) and lengths.dtype == np.int64 and (lengths >= 0).all():
+                return lengths
         except (OSError, ValueError, EOFError):
             pass  # not there yet, or damaged: computed again below
         lengths = np.empty(self._num_stored, dtype=np.int64)
@@ -184,11 +195,11 @@ def open_split(
     if not (path / "dataset_info.json").is_file():
         raise DataError(_not_built(name, source, path))
     import tensorflow_datasets as tfds
-    from google.protobuf.json_format import ParseError
 
     try:
         builder = tfds.builder_from_directory(str(path))
-    except (OSError, ValueError, KeyError, AttributeError, ParseError) as error:
+        _check_files(builder.info)
+    except Exception as error:  # whatever wrong types in its JSON files provoke inside TFDS
         raise DataError(f"{path}: not a complete dataset ({_first_line(error)}); build it again") from error
     file_format = getattr(builder.info.file_format, "value", "unknown")
     if file_format != "array_record":
@@ -210,6 +221,22 @@ def open_split(
             "choose one of them or build the dataset again with more files"
         )
     return PreparedSplit(builder, path, split)
+
+
+def _check_files(info: Any) -> None:
+    """Compare the counts of events with the files.
+
+    Raises:
+        ValueError: counts that cannot be those of the files.
+    """
+    for split in info.splits.values():
+        paths, counts = [Path(file) for file in split.filepaths], list(split.shard_lengths)
+        if len(paths) != len(counts) or min(counts, default=0) < 0:
+            raise ValueError(f"split {split.name!r} lists {counts[:5]} events in {len(paths)} files")
+        # Arrays as long as the split are made before a file is opened.
+        size = sum(path.stat().st_size for path in paths if path.is_file())
+        if all(path.is_file() for path in paths) and sum(counts) > size:
+            raise ValueError(f"split {split.name!r} lists {sum(counts)} events in {size} bytes")
 
 
 def _held_out(num_events: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
@@ -240,7 +267,7 @@ def _not_built(name: str, source: DatasetSourceConfig, path: Path) -> str:
 
 def _check_columns(info: Any, path: Path, schema: EventSchema) -> None:
     """Compare the schema, shapes, and names where the dataset has them, with what is expected."""
-    metadata, features = _metadata(path), info.features
+    metadata, features = _metadata(path), info.features or {}
     if metadata.get("schema", schema.name) != schema.name:
         raise SchemaMismatch(
             f"{path}: holds {metadata['schema']} events, expected {schema.name}; set dataset.schema to that"
@@ -260,21 +287,29 @@ def _check_columns(info: Any, path: Path, schema: EventSchema) -> None:
                 f"{path}: {field} has shape {shape}, expected (None, {widths[0]}); "
                 "it belongs to another detector or version"
             )
-    names = metadata.get("columns", {})
+        if not np.issubdtype(features[field].np_dtype, np.floating):
+            raise SchemaMismatch(
+                f"{path}: {field} holds {features[field].np_dtype}, expected float32; build it again"
+            )
+    named = metadata.get("columns") or {}
+    if not isinstance(named, dict):
+        raise SchemaMismatch(
+            f"{path / 'metadata.json'}: columns is {named!r:.80}, expected lists of names; build it again"
+        )
     for kind, columns in schema.dataset_columns.items():
-        if kind in names:
-            columns.require(names[kind], str(path))
+        if kind in named:
+            columns.require(_names(named, kind, path), str(path))
     _check_published_names(metadata, path, schema)
 
 
 def _check_published_names(metadata: dict[str, Any], path: Path, schema: EventSchema) -> None:
     """Compare the columns that a published dataset names."""
     for kind in schema.kinds:
-        names = metadata.get(_PUBLISHED_KEY.format(kind=kind.name))
-        if names:
-            kind.features.require(names, f"{path}: {_PUBLISHED_KEY.format(kind=kind.name)}")
+        key = _PUBLISHED_KEY.format(kind=kind.name)
+        if names := _names(metadata, key, path):
+            kind.features.require(names, f"{path}: {key}")
     # Column 0 has several names, and the last is not always listed.
-    targets = metadata.get(_PUBLISHED_TARGETS) or ()
+    targets = _names(metadata, _PUBLISHED_TARGETS, path)
     for i, (found, expected) in enumerate(zip(targets, TARGETS.names, strict=False)):
         if i and found != expected:
             raise SchemaMismatch(
@@ -282,10 +317,20 @@ def _check_published_names(metadata: dict[str, Any], path: Path, schema: EventSc
             )
 
 
+def _names(metadata: dict[str, Any], key: str, path: Path) -> list[str]:
+    """Return a list of column names, empty if there is none."""
+    names = metadata.get(key) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SchemaMismatch(
+            f"{path / 'metadata.json'}: {key} is {names!r:.80}, expected a list of names; build it again"
+        )
+    return names
+
+
 def _metadata(path: Path) -> dict[str, Any]:
     """Return the metadata of the dataset; published ones may have none."""
     try:
         metadata = json.loads((path / "metadata.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return metadata if isinstance(metadata, dict) else {}

@@ -92,6 +92,10 @@ def record_decoder(features: Any, fields: Sequence[str]) -> Decoder:
 
     def decode(record: bytes) -> dict[str, npt.NDArray]:
         values = tf_example_pb2.Example.FromString(record).features.feature
+        for name in readers:
+            # Asked for a key that is not there, the map would make an empty one: an event without elements.
+            if name not in values:
+                raise KeyError(f"a record has no field {name!r}")
         return {name: read(values[name]) for name, read in readers.items() if read is not None}
 
     return decode
@@ -108,8 +112,16 @@ def _field_reader(feature: Any) -> Callable[[Any], npt.NDArray] | None:
     if encoding == Encoding.BYTES:
         return lambda value: np.frombuffer(value.bytes_list.value[0], np.float32).reshape(shape)
     if encoding == Encoding.NONE:
-        return lambda value: np.array(value.float_list.value, np.float32).reshape(shape)
+        return lambda value: np.array(_numbers(value), np.float32).reshape(shape)
     return None
+
+
+def _numbers(value: Any) -> Any:
+    """Return the list of numbers of a field; an event without elements has an empty one."""
+    kind = value.WhichOneof("kind")
+    if kind != "float_list":
+        raise ValueError(f"a field holds {kind or 'nothing'}, expected float_list")
+    return value.float_list.value
 
 
 def _tfds_decoder(features: Any, fields: Sequence[str]) -> Decoder:

@@ -3,6 +3,7 @@ import pytest
 
 from mlpf.data.batching import EMPTY_EVENT
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
+from mlpf.errors import DataError
 from mlpf.physics.schemas import SCHEMAS
 from tests.support.fake_split import FakeSplit
 
@@ -49,6 +50,21 @@ def test_bad_values_are_zeroed_and_counted(memory_limit):
 
     assert np.isfinite(batch["X"]).all()
     assert pool.num_bad_values == 2
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+@pytest.mark.parametrize("field", ["X", "ygen"])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_targets_of_another_length_do_not_shift_those_behind_them(memory_limit, field, rows):
+    split = FakeSplit(4, seed=1, min_elements=10)
+    split._events[2][field] = split._events[2][field][:rows]
+
+    def fetched():
+        pool = EventPool([(FakeSplit(3), None), (split, None)], memory_limit=memory_limit)
+        return pool.fetch_padded(np.arange(7), 64)
+
+    with pytest.raises(DataError, match=rf"dataset 2 of 2, event 2: {field} has {rows} rows, expected"):
+        fetched()
 
 
 def test_an_epoch_yields_its_plan():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.proto import tf_example_pb2
 
 from mlpf.data.record_files import RECORD_ERRORS, RecordFiles, record_decoder
 
@@ -52,6 +53,24 @@ def test_damaged_files_are_one_of_the_errors_named(files, damage, message):
     assert source.read(np.array([0])) == [b"record 0"]  # the other files are as they were
     with pytest.raises(RECORD_ERRORS, match=message):
         source.read(np.array([3]))
+
+
+@pytest.mark.parametrize("encoding", ["none", "bytes"])
+@pytest.mark.parametrize("fault", ["empty record", "no such field", "no values", "other type"])
+def test_a_record_without_a_field_is_no_event_without_elements(encoding, fault):
+    tensor = tfds.features.Tensor(shape=(None, 2), dtype=np.float32, encoding=encoding)
+    features = tfds.features.FeaturesDict({"X": tensor, "y": tensor})
+    example = tf_example_pb2.Example()
+    if fault != "empty record":
+        example.features.feature["X"].float_list.value[:] = [1.0, 2.0]
+        example.features.feature["X"].bytes_list.value[:] = [bytes(8)]
+    if fault == "no values":
+        example.features.feature["X"].Clear()
+    elif fault == "other type":
+        example.features.feature["X"].int64_list.value[:] = [1, 2]
+    fields = ("X", "y") if fault == "no such field" else ("X",)
+    with pytest.raises(RECORD_ERRORS):
+        record_decoder(features, fields)(example.SerializeToString())
 
 
 @pytest.mark.parametrize("encoding", ["none", "bytes", "zlib"])
