@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 
-from mlpf.data.delphes_preparation import DelphesFilePreparation
+from mlpf.data.delphes_preparation import DelphesFilePreparation, PreparedChunk
 from mlpf.data.delphes_reader import read_events
 from mlpf.data.delphes_truth import DELPHES_TRUTH_VERSION, prepare_chunk
-from mlpf.data.event import Events
-from mlpf.data.tables import BoolArray
 
 
 class DelphesPreparation(DelphesFilePreparation):
@@ -14,6 +12,6 @@ class DelphesPreparation(DelphesFilePreparation):
 
     truth_version = DELPHES_TRUTH_VERSION
 
-    def _read(self) -> Iterator[tuple[Events, dict[str, BoolArray]]]:
+    def _read(self) -> Iterator[PreparedChunk]:
         for raw in read_events(self._path):
-            yield prepare_chunk(raw, self._counters), raw.bad
+            yield prepare_chunk(raw, self._counters)

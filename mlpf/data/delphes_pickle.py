@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.data.delphes_preparation import SCHEMA, DelphesFilePreparation
+from mlpf.data.delphes_preparation import SCHEMA, DelphesFilePreparation, PreparedChunk
 from mlpf.data.delphes_unpickling import MAX_BYTES, load_arrays, read_checked
 from mlpf.data.event import Events, Jagged
-from mlpf.data.tables import BoolArray, IntArray, offsets_from_counts
+from mlpf.data.tables import IntArray, offsets_from_counts
 from mlpf.errors import DataError
 from mlpf.physics.features import DELPHES_TRACK_FEATURES, PARQUET_TARGETS, PARTICLE_COLUMNS
 from mlpf.physics.particles import CLASS_INDEX, PDG_LABELS
@@ -51,7 +51,7 @@ class PicklePreparation(DelphesFilePreparation):
         super().__init__(path)
         self._max_bytes = max_bytes
 
-    def _read(self) -> Iterator[tuple[Events, dict[str, BoolArray]]]:
+    def _read(self) -> Iterator[PreparedChunk]:
         arrays = load_arrays(read_checked(self._path, self._max_bytes), str(self._path), self._max_bytes)
         _check_layout(arrays, self._path)
         columns = [arrays[key] for key in COLUMNS]
@@ -80,7 +80,7 @@ def _check_layout(arrays: dict[str, list[npt.NDArray]], path: Path) -> None:
 
 def _prepare_chunk(
     start: int, x: list[npt.NDArray], ygen: list[npt.NDArray], ycand: list[npt.NDArray]
-) -> tuple[Events, dict[str, BoolArray]]:
+) -> PreparedChunk:
     """Join the events of a chunk, repair them and separate tracks from towers."""
     bad = {reason: np.zeros(len(x), dtype=bool) for reason in (BAD_SHAPE, UNKNOWN_TYPE, UNKNOWN_CLASS)}
     good = np.array([_is_aligned(parts) for parts in zip(x, ygen, ycand, strict=True)], dtype=bool)
@@ -103,7 +103,7 @@ def _prepare_chunk(
     for name, of_kind in kinds.items():
         offsets: IntArray = offsets_from_counts(np.bincount(event[of_kind], minlength=len(x)))
         jagged |= {f"{key}_{name}": Jagged(rows[of_kind], offsets) for key, rows in values.items()}
-    return Events(jagged, {"event": np.arange(start, start + len(x))}, {}, SCHEMA), bad
+    return PreparedChunk(Events(jagged, {"event": np.arange(start, start + len(x))}, {}, SCHEMA), bad)
 
 
 def _is_aligned(parts: tuple[npt.NDArray, ...]) -> bool:

@@ -4,24 +4,42 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from mlpf import __version__
 from mlpf.data.event import Events
-from mlpf.data.tables import BoolArray
+from mlpf.data.tables import BoolArray, FloatArray
 from mlpf.physics.schemas import SCHEMAS
 
 SCHEMA = SCHEMAS["delphes"]
 EMPTY_EVENT = "no tracks and no towers"
 NOT_FINITE = "not a number"
 
+# Reason -> quantity -> [E]: what the targets of each event leave out.
+Losses = dict[str, dict[str, FloatArray]]
+
+
+class PreparedChunk(NamedTuple):
+    """All events of a chunk, usable or not.
+
+    Attributes:
+        events: E events.
+        bad: reason -> [E] True where an event cannot be used.
+        losses: what the targets leave out; None where the file cannot say.
+    """
+
+    events: Events
+    bad: dict[str, BoolArray]
+    losses: Losses | None = None
+
 
 class DelphesFilePreparation(ABC):
     """Reads a file chunk by chunk into events of the schema ``delphes``.
 
-    Events that cannot be used are left out and counted by reason in ``metadata["skipped"]``.
+    Events that cannot be used are left out and counted by reason in ``metadata["skipped"]``. What the targets
+    of the others leave out is summed in ``metadata["lost"]``, if the file can say.
 
     Args:
         path: the file.
@@ -40,10 +58,11 @@ class DelphesFilePreparation(ABC):
         self._num_read = 0
         self._skipped: Counter[str] = Counter()
         self._counters: Counter[str] = Counter()
+        self._lost: dict[str, dict[str, float]] = {}
 
     @abstractmethod
-    def _read(self) -> Iterator[tuple[Events, dict[str, BoolArray]]]:
-        """Yield chunks of all events, and by reason [E] True where one cannot be used."""
+    def _read(self) -> Iterator[PreparedChunk]:
+        """Yield all events, some at a time."""
 
     def chunks(self) -> Iterator[Events]:
         """Yield the usable events in file order, some at a time; each call begins at the first.
@@ -52,7 +71,7 @@ class DelphesFilePreparation(ABC):
             DataError: the file cannot be read.
         """
         self._forget()
-        for events, bad in self._read():
+        for events, bad, losses in self._read():
             self._num_read += len(events)
             keep = np.ones(len(events), dtype=bool)
             for reason, broken in {
@@ -63,8 +82,15 @@ class DelphesFilePreparation(ABC):
                 if count := int((broken & keep).sum()):
                     self._skipped[reason] += count
                 keep &= ~broken
+            self._add(losses or {}, keep)
             if keep.any():
                 yield events if keep.all() else events.select(keep)
+
+    def _add(self, losses: Losses, keep: BoolArray) -> None:
+        for reason, quantities in losses.items():
+            totals = self._lost.setdefault(reason, dict.fromkeys(quantities, 0.0))
+            for name, values in quantities.items():
+                totals[name] += float(values[keep].sum())
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -77,6 +103,7 @@ class DelphesFilePreparation(ABC):
             "events_read": self._num_read,
             "skipped": dict(self._skipped),
             "counters": {name: count for name, count in self._counters.items() if count},
+            **({"lost": self._lost} if self._lost else {}),
         }
 
 

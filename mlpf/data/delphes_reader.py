@@ -35,6 +35,7 @@ NEUTRAL_BRANCHES = (
     {"EFlowNeutralHadron": 130, "EFlowPhoton": 22},
 )
 UNIQUE_ID = "fUniqueID"
+STATUS = "Status"
 TRACK_REFERENCE = "Particle"
 TOWER_REFERENCES = "Particles"
 # Where nested lists cannot be written: their lengths, and a branch of all references behind each other.
@@ -188,7 +189,8 @@ class _Chunk:
 
     def read(self, found: _Found) -> RawDelphes:
         """Read all tables and resolve the references between them."""
-        particles = self._table(found.particles, PARTICLE_FIELDS)
+        has_status = f"{found.particles}.{STATUS}" in self._leaves
+        particles = self._table(found.particles, PARTICLE_FIELDS | ({"status": STATUS} if has_status else {}))
         tracks = self._table(TRACK_BRANCH, TRACK_FIELDS)
         towers, references = self._towers()
         charged = self._joined(found.charged, CHARGED_FIELDS)

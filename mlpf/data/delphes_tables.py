@@ -17,7 +17,8 @@ class RawDelphes:
 
     Attributes:
         number: [E] number of each event in its file.
-        particles: pdg, charge, pt, eta, phi, energy of the generator particles.
+        particles: pdg, charge, pt, eta, phi, energy of the generator particles; status (1 = stable) if the
+            file has it.
         tracks: pt, eta, phi, charge, and eta_outer, phi_outer at the calorimeter.
         towers: et, eta, phi, energy, energy_em, energy_had.
         charged: label (211, 11 or 13), charge, pt, eta, phi of the charged candidates of the baseline.

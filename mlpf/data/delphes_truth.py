@@ -5,11 +5,13 @@ The choices and where they differ from the published files are listed in docs/de
 """
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.data.delphes_preparation import SCHEMA
+from mlpf.data.delphes_losses import lost_particles
+from mlpf.data.delphes_preparation import SCHEMA, PreparedChunk
 from mlpf.data.delphes_tables import RawDelphes, RowFinder, occurrence, stack_columns
 from mlpf.data.event import Events, Jagged
 from mlpf.data.tables import BoolArray, FloatArray, IntArray
@@ -23,7 +25,7 @@ from mlpf.physics.features import (
 from mlpf.physics.kinematics import eta_from_momentum
 from mlpf.physics.particles import is_invisible, label_from_pdg
 
-DELPHES_TRUTH_VERSION = "delphes-1.0.0"
+DELPHES_TRUTH_VERSION = "delphes-1.1.0"
 # Beyond, there are no tracks: a charged hadron cannot be told from a neutral one.
 MAX_TRACK_ETA = 2.5
 # The baseline makes no neutral hadrons below this energy out of noise; neither do the targets.
@@ -35,19 +37,42 @@ _MUON, _ELECTRON = 13, 11
 Rows = npt.NDArray[np.float64]
 
 
-def prepare_chunk(raw: RawDelphes, counters: Counter[str]) -> Events:
-    """Compute features and targets of a chunk; what is unusual is added to ``counters``."""
+@dataclass(frozen=True)
+class GenTargets:
+    """Targets of T tracks and N towers, and where the P particles went.
+
+    Attributes:
+        tracks, towers: [T, 7] and [N, 7] ``PARQUET_TARGETS``, zero where there is no particle.
+        has_track: [P] True where a particle is the target of a track.
+        tower_of: [P] tower whose particles it is summed with, -1 = none.
+        soft: [N] True where that sum is no target, since it is a soft neutral hadron.
+    """
+
+    tracks: Rows
+    towers: Rows
+    has_track: BoolArray
+    tower_of: IntArray
+    soft: BoolArray
+
+
+def prepare_chunk(raw: RawDelphes, counters: Counter[str]) -> PreparedChunk:
+    """Compute features, targets and losses of a chunk; what is unusual is added to ``counters``."""
     with np.errstate(over="ignore", invalid="ignore"):  # events with numbers that overflow are skipped later
         gen = gen_targets(raw, counters)
         cand = candidate_targets(raw, counters)
-        values = {"X": (track_features(raw), tower_features(raw)), "ygen": gen, "ycand": cand}
+        values = {
+            "X": (track_features(raw), tower_features(raw)),
+            "ygen": (gen.tracks, gen.towers),
+            "ycand": cand,
+        }
         jagged = {
             f"{prefix}_{kind}": Jagged(rows.astype(np.float32), table.offsets)
             for prefix, both in values.items()
             for kind, table, rows in zip(("track", "tower"), (raw.tracks, raw.towers), both, strict=True)
         }
+        losses = lost_particles(raw, gen.has_track, gen.tower_of, gen.soft, gen.towers)
     counters.update(raw.counters)
-    return Events(jagged, {"event": raw.number}, {}, SCHEMA)
+    return PreparedChunk(Events(jagged, {"event": raw.number}, {}, SCHEMA), raw.bad, losses)
 
 
 def track_features(raw: RawDelphes) -> Rows:
@@ -86,8 +111,8 @@ def tower_features(raw: RawDelphes) -> Rows:
     )
 
 
-def gen_targets(raw: RawDelphes, counters: Counter[str]) -> tuple[Rows, Rows]:
-    """Return [T, 7] and [N, 7] ``PARQUET_TARGETS`` of tracks and towers, zero where there is no particle."""
+def gen_targets(raw: RawDelphes, counters: Counter[str]) -> GenTargets:
+    """Put the particles of a chunk on its tracks and towers; what is unusual is added to ``counters``."""
     particle = raw.track_particle
     first = (particle >= 0) & (occurrence(particle) == 0)
     counters["tracks without particle"] += int((particle < 0).sum())
@@ -105,11 +130,16 @@ def gen_targets(raw: RawDelphes, counters: Counter[str]) -> tuple[Rows, Rows]:
     )
     has_track = np.zeros(len(raw.particles), dtype=bool)
     has_track[chosen] = True
-    return tracks, _tower_targets(raw, has_track, counters)
-
-
-def _tower_targets(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]) -> Rows:
     tower, particle = _tower_edges(raw, has_track, counters)
+    tower_of = np.full(len(raw.particles), -1, dtype=np.int64)
+    tower_of[particle] = tower
+    towers, soft = _tower_targets(raw, tower, particle)
+    counters["towers of a neutral hadron below 9 GeV"] += int(soft.sum())
+    return GenTargets(tracks, towers, has_track, tower_of, soft)
+
+
+def _tower_targets(raw: RawDelphes, tower: IntArray, particle: IntArray) -> tuple[Rows, BoolArray]:
+    """Return the targets [N, 7] of towers, and [N] True where there is none since it would be too soft."""
     num = len(raw.towers)
     px, py, pz, energy = _momenta(raw, particle)
     charge = raw.particles["charge"][particle]
@@ -128,7 +158,6 @@ def _tower_targets(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]
     label = TOWER_LABELS[winner]
     label[(label == 211) & (np.abs(eta) > MAX_TRACK_ETA)] = 130
     soft = filled & (label == 130) & (sums[3] < MIN_NEUTRAL_HADRON_ENERGY)
-    counters["towers of a neutral hadron below 9 GeV"] += int(soft.sum())
     rows = stack_columns(
         PARQUET_TARGETS,
         {
@@ -141,7 +170,7 @@ def _tower_targets(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]
         },
     )
     rows[~filled | soft] = 0.0
-    return rows
+    return rows, soft
 
 
 def _tower_edges(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]) -> tuple[IntArray, IntArray]:

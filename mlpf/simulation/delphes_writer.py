@@ -186,7 +186,7 @@ def _write_pickle(path: Path, events: Iterable[RawDelphes], provenance: DelphesP
 
 def published_form(event: RawDelphes) -> dict[str, Rows]:
     """Return ``X`` [n, 12], ``ygen`` and ``ycand`` [n, 7] of one event as the published files have them."""
-    jagged = {name: rows.values for name, rows in prepare_chunk(event, Counter()).jagged.items()}
+    jagged = {name: rows.values for name, rows in prepare_chunk(event, Counter()).events.jagged.items()}
     kinds = [kind.name for kind in SCHEMA.kinds]
     arrays = {
         key: np.concatenate([jagged[f"{key}_{kind}"] for kind in kinds]).astype(np.float64)

@@ -3,7 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from mlpf.data.delphes_preparation import EMPTY_EVENT, NOT_FINITE, SCHEMA, DelphesFilePreparation
+from mlpf.data.delphes_preparation import (
+    EMPTY_EVENT,
+    NOT_FINITE,
+    SCHEMA,
+    DelphesFilePreparation,
+    PreparedChunk,
+)
 from mlpf.data.event import Events, Jagged
 from mlpf.data.tables import offsets_from_counts
 
@@ -36,16 +42,17 @@ def prepared(tmp_path):
 
 def test_good_events_pass_as_they_are(prepared):
     events = events_with([1, 2], [0, 3])
-    prepared.content = [(events, {})]
+    prepared.content = [PreparedChunk(events, {})]
     assert list(prepared.chunks()) == [events]
     assert prepared.metadata["skipped"] == {}
+    assert "lost" not in prepared.metadata
 
 
 def test_events_are_left_out_for_their_first_reason(prepared):
     events = events_with([1, 0, 2, 1], [1, 0, 1, 1])
     events.jagged["ycand_tower"].values[1, 3] = np.nan  # of event 2
     bad = {"broken": np.array([True, False, False, False])}
-    prepared.content = [(events, bad)]
+    prepared.content = [PreparedChunk(events, bad)]
     (left,) = prepared.chunks()
     assert left.scalars["event"].tolist() == [3]
     left.check("here")
@@ -53,17 +60,22 @@ def test_events_are_left_out_for_their_first_reason(prepared):
 
 
 def test_a_chunk_without_good_events_is_not_yielded(prepared):
-    prepared.content = [(events_with([0], [0]), {}), (events_with([1], [0]), {})]
+    prepared.content = [PreparedChunk(events_with([n], [0]), {}) for n in (0, 1)]
     assert [len(chunk) for chunk in prepared.chunks()] == [1]
 
 
 def test_every_pass_counts_afresh(prepared):
-    prepared.content = [(events_with([1, 0], [1, 0]), {})]
+    prepared.content = [
+        PreparedChunk(
+            events_with([1, 0, 1], [1, 0, 1]), {}, {"reason": {"energy": np.array([1.0, 10.0, 100.0])}}
+        )
+    ] * 2
     for _ in range(2):
         list(prepared.chunks())
     metadata = prepared.metadata
-    assert metadata["events_read"] == 2
-    assert metadata["skipped"] == {EMPTY_EVENT: 1}
+    assert metadata["events_read"] == 6
+    assert metadata["skipped"] == {EMPTY_EVENT: 2}
+    assert metadata["lost"] == {"reason": {"energy": 202.0}}
     assert metadata["counters"] == {"read": 1}
     assert (metadata["source"], metadata["source_bytes"], metadata["truth_version"]) == (
         "events.root",

@@ -14,7 +14,7 @@ def prepare(*events):
     """Return prepared arrays and counters."""
     counters = Counter()
     raw = read_memory(memory_tree(events), len(events))
-    return {name: rows.values for name, rows in prepare_chunk(raw, counters).jagged.items()}, counters
+    return {name: rows.values for name, rows in prepare_chunk(raw, counters).events.jagged.items()}, counters
 
 
 def named(row):

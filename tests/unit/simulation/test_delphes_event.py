@@ -112,8 +112,9 @@ def test_tower_energies_close():
 def test_tower_and_track_targets_hold_every_particle_once(event):
     """Without the rule of 9 GeV, momentum of targets = momentum of particles on a track or in a tower."""
     counters = Counter()
-    tracks, towers = gen_targets(event, counters)
-    rows = np.concatenate([tracks, towers])
+    targets = gen_targets(event, counters)
+    towers = targets.towers
+    rows = np.concatenate([targets.tracks, towers])
     columns = {name: rows[:, PARQUET_TARGETS.index(name)] for name in PARQUET_TARGETS.names}
     seen = np.union1d(event.track_particle, event.tower_particles.target)
     listed = event.tower_particles
@@ -132,7 +133,7 @@ def test_tower_and_track_targets_hold_every_particle_once(event):
 
 def test_targets_agree_with_a_loop_over_particles(event):
     """The rules once more, written as they are read."""
-    _, towers = gen_targets(event, Counter())
+    towers = gen_targets(event, Counter()).towers
     p = {name: values.tolist() for name, values in event.particles.columns.items()}
     members = [[] for _ in range(len(event.towers))]
     tracked = set(event.track_particle.tolist())
@@ -143,7 +144,9 @@ def test_targets_agree_with_a_loop_over_particles(event):
         energies = dict.fromkeys((130, 211, 22, 11), 0.0)
         for i in rows:
             code = abs(p["pdg"][i])
-            energies[code if code in energies else (211 if abs(p["charge"][i]) == 1 else 130)] += p["energy"][i]
+            energies[code if code in energies else (211 if abs(p["charge"][i]) == 1 else 130)] += p["energy"][
+                i
+            ]
         label = max(energies, key=energies.get)
         total = sum(energies.values())
         pz = sum(p["pt"][i] * np.sinh(p["eta"][i]) for i in rows)
@@ -170,7 +173,7 @@ def test_tracks_resemble_their_particles(event):
 
 def test_the_baseline_finds_every_track_and_neutral_excess(event):
     counters = Counter()
-    prepared = prepare_chunk(event, counters).jagged
+    prepared = prepare_chunk(event, counters).events.jagged
     cand, x = prepared["ycand_track"].values, prepared["X_track"].values
     np.testing.assert_allclose(cand[:, PARQUET_TARGETS.index("pt")], x[:, 1], rtol=1e-6)
     assert set(np.unique(cand[:, 0])) == {11, 13, 211}
