@@ -5,7 +5,7 @@ is deduced from version numbers: productions mix them.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.data.edm4hep_fields import HIT_COLUMNS, HIT_SYSTEMS, STATE_NAMES
+from mlpf.data.edm4hep_fields import HIT_COLUMNS, HIT_SYSTEMS, REFERRED, STATE_NAMES, collection_of
 from mlpf.data.edm4hep_file import EventFile, open_root, readable_errors
 from mlpf.data.edm4hep_ids import collection_ids, read_id_table
 from mlpf.data.edm4hep_layout import FoundLayout, collection_names, find_layout, look_alikes
@@ -129,12 +129,12 @@ class _Reader:
         events.select({leaf for table in self.layout.tables.values() for leaf in table.leaves.values()})
         with readable_errors(events.path):
             table, _ = read_id_table(file)
-        self.ids = collection_ids(
-            table,
-            self.layout.hit_collections,
-            old_references=self.layout.old_references,
-            where=events.path,
-        )
+        old, where = self.layout.old_references, events.path
+        self.ids = collection_ids(table, self.layout.hit_collections, old_references=old, where=where)
+        self.referred = {
+            name: frozenset(collection_ids(table, list(names), old_references=old, where=where))
+            for name, names in REFERRED.items()
+        }
 
     def chunk(self, start: int, stop: int) -> RawEvents:
         return _Chunk(self, start, stop).read()
@@ -145,6 +145,7 @@ class _Chunk:
 
     def __init__(self, reader: _Reader, start: int, stop: int) -> None:
         self.events, self.layout, self.ids = reader.events, reader.layout, reader.ids
+        self.referred = reader.referred
         self.start, self.stop = start, stop
         self.bad: dict[str, BoolArray] = {
             reason: np.zeros(stop - start, dtype=bool) for reason in (BAD_LENGTHS, BAD_RANGES, BAD_NUMBERS)
@@ -219,6 +220,24 @@ class _Chunk:
         self.bad[BAD_RANGES] |= bad
         return rows, columns
 
+    def rows_of(
+        self,
+        event: IntArray,
+        references: Mapping[str, npt.NDArray],
+        index: str,
+        target: tuple[str, Table],
+    ) -> IntArray:
+        """Return the row in ``target``, a name of ``REFERRED`` and its table, of each reference; or -1."""
+        name, table = target
+        return rows_of(
+            event,
+            references[index],
+            table,
+            self.counters,
+            collection=references.get(collection_of(index)),
+            ids=self.referred[name],
+        )
+
     def particles(self) -> Table:
         """Read particles and the row of the first parent of each, -1 where there is none."""
         if "parents" not in self.layout.tables:
@@ -228,7 +247,7 @@ class _Chunk:
         particles = self.table("particles", "parent ranges")
         parent = np.full(len(particles), -1, dtype=np.int64)
         rows, references = self.expanded(particles, "parents", self.table("parents"))
-        target = rows_of(particles.event[rows], references["index"], particles, self.counters)
+        target = self.rows_of(particles.event[rows], references, "index", ("particles", particles))
         valid = target >= 0
         # Assigned backwards, so that the first parent of a particle is the one that stays.
         parent[rows[valid][::-1]] = target[valid][::-1]
@@ -236,10 +255,10 @@ class _Chunk:
 
     def tracks(self) -> Table:
         """Read tracks with the parameters of their first state, the one at the interaction point."""
-        absent = self.layout.tables["tracks"].zeros
+        absent = self.layout.tables["tracks"].zeros | self.layout.tables["track states"].zeros
         by_place = "state places" in self.layout.tables
         tracks = self.table("tracks", *(["state ranges"] if by_place else []), count_zeros=False)
-        states = self.table("track states", *(["state places"] if by_place else []))
+        states = self.table("track states", *(["state places"] if by_place else []), count_zeros=False)
         lacking = {column: np.ones(len(tracks), dtype=bool) for column in absent}
         columns = {**tracks.columns, **self.first_states(tracks, states)}
         if by_place:
@@ -247,7 +266,7 @@ class _Chunk:
             lacking["radiusOfInnermostHit"] = columns["radiusOfInnermostHit"] == 0
         if "dE/dx" in self.layout.tables:
             dedx = self.table("dE/dx")
-            rows = rows_of(dedx.event, dedx["track"], tracks, self.counters)
+            rows = self.rows_of(dedx.event, dedx.columns, "track", ("tracks", tracks))
             known = rows >= 0
             for column in ("dEdx", "dEdxError"):
                 columns[column] = np.zeros(len(tracks))
@@ -306,24 +325,27 @@ class _Chunk:
     def cluster_hits(self, clusters: Table, hit_rows: HitRows) -> Relation:
         rows, references = self.expanded(clusters, "hits", self.table("cluster hits"))
         event = clusters.event[rows]
-        target = hit_rows.find(event, references["collection"], references["index"], self.counters)
+        collection = references[collection_of("index")]
+        target = hit_rows.find(event, collection, references["index"], self.counters)
         return link(rows, target, np.ones(len(rows)))
 
     def hit_links(self, hit_rows: HitRows, particles: Table) -> Relation:
         links = self.table("hit links")
         event = links.event
-        source = hit_rows.find(event, links["collection"], links["hit"], self.counters)
-        return link(source, rows_of(event, links["particle"], particles, self.counters), links["weight"])
+        source = hit_rows.find(event, links[collection_of("hit")], links["hit"], self.counters)
+        target = self.rows_of(event, links.columns, "particle", ("particles", particles))
+        return link(source, target, links["weight"])
 
     def track_links(self, tracks: Table, particles: Table) -> Relation:
         links = self.table("track links")
         event = links.event
-        source = rows_of(event, links["track"], tracks, self.counters)
-        return link(source, rows_of(event, links["particle"], particles, self.counters), links["weight"])
+        source = self.rows_of(event, links.columns, "track", ("tracks", tracks))
+        target = self.rows_of(event, links.columns, "particle", ("particles", particles))
+        return link(source, target, links["weight"])
 
     def candidate_elements(self, candidates: Table, kind: str, elements: Table) -> Relation:
         rows, chosen = self.expanded(candidates, kind, self.table(f"candidate {kind}"))
-        target = rows_of(candidates.event[rows], chosen["index"], elements, self.counters)
+        target = self.rows_of(candidates.event[rows], chosen, "index", (kind, elements))
         return link(rows, target, np.ones(len(rows)))
 
 

@@ -17,11 +17,13 @@ class Column:
         patterns: leaves to try.
         integer: only integers make sense, as for indices.
         zeros: if no leaf exists the column is 0, and the rows are counted under this name; empty = needed.
+        optional: if no leaf exists the table does without the column.
     """
 
     patterns: tuple[str, ...]
     integer: bool = False
     zeros: str = ""
+    optional: bool = False
 
 
 Columns = dict[str, Column]
@@ -55,19 +57,29 @@ def _relation(number: int, *names: str) -> tuple[str, ...]:
     return (f"{{}}#{number}", *(f"_{{}}_{name}" for name in names))
 
 
-def _reference(number: int, *names: str, collection: str = "") -> Columns:
-    """An index, and the id of the collection that it counts in where ``collection`` names such a column."""
+def _reference(number: int, *names: str, mixed: bool = False, index: str = "index") -> Columns:
+    """An index, and the id of the collection it counts in, which is needed only where they are ``mixed``."""
     bases = _relation(number, *names)
-    columns = {"index": Column(tuple(f"{base}.index" for base in bases), integer=True)}
-    if collection:
-        columns[collection] = Column(tuple(f"{base}.collectionID" for base in bases), integer=True)
-    return columns
+    return {
+        index: Column(tuple(f"{base}.index" for base in bases), integer=True),
+        collection_of(index): Column(
+            tuple(f"{base}.collectionID" for base in bases), integer=True, optional=not mixed
+        ),
+    }
 
 
-def _link(source: str, **kwargs: str) -> Columns:
+def collection_of(index: str) -> str:
+    """Name the column with the ids of the collections that the column ``index`` counts in."""
+    return f"{index} collection"
+
+
+def _link(source: str, *, mixed: bool = False) -> Columns:
     """A weighted link: ends are called rec and sim up to EDM4hep 0.10, from and to afterwards."""
-    first, second = _reference(0, "from", "rec", **kwargs), _reference(1, "to", "sim")
-    return {**_members("weight"), source: first.pop("index"), **first, "particle": second["index"]}
+    return {
+        **_members("weight"),
+        **_reference(0, "from", "rec", index=source, mixed=mixed),
+        **_reference(1, "to", "sim", index="particle"),
+    }
 
 
 _PARTICLE = {**_members("charge", "mass"), **_vector("momentum", "p")}
@@ -75,6 +87,15 @@ STATE_NAMES = ("tanLambda", "D0", "phi", "omega", "Z0", "time")
 _REFITTED = "SiTracks_Refitted"
 # Older productions keep the states of the unrefitted tracks only.
 _STATES = (f"{_REFITTED}_1", f"_{_REFITTED}_trackStates", "SiTracks_1")
+
+# Table -> collections whose indices are those of its rows. Others have members of their own: candidates of
+# MergedRecoParticles made by the forward calorimeters count in LumiCalClusters. Refitting keeps the order of
+# tracks, so that references to the tracks before it are as good.
+REFERRED: dict[str, tuple[str, ...]] = {
+    "particles": ("MCParticles",),
+    "tracks": (_REFITTED, "SiTracks"),
+    "clusters": ("PandoraClusters",),
+}
 
 # Concatenated in this (alphabetical) order within each event.
 HIT_SYSTEMS = {
@@ -144,6 +165,9 @@ GROUPS: tuple[Group, ...] = (
                 "dEdx": Column(("{}.dQdx.value",)),
                 "dEdxError": Column(("{}.dQdx.error",)),
                 "track": Column(("_{}_track.index", "{}#0.index"), integer=True),
+                collection_of("track"): Column(
+                    ("_{}_track.collectionID", "{}#0.collectionID"), integer=True, optional=True
+                ),
             }
         },
         optional=True,
@@ -173,10 +197,10 @@ GROUPS: tuple[Group, ...] = (
                 "phi": Column(("{}.phi", "{}.iPhi")),
                 **_members("hits_begin", "hits_end", integer=True),
             },
-            "cluster hits": _reference(1, "hits", collection="collection"),
+            "cluster hits": _reference(1, "hits", mixed=True),
         },
     ),
-    Group(("CalohitMCTruthLink",), {"hit links": _link("hit", collection="collection")}),
+    Group(("CalohitMCTruthLink",), {"hit links": _link("hit", mixed=True)}),
     Group(("SiTracksMCTruthLink",), {"track links": _link("track")}),
     Group(
         ("MergedRecoParticles", "PandoraPFOs"),

@@ -56,7 +56,11 @@ def _find_table(columns: Columns, collection: str, leaves: Collection[str]) -> F
 
 
 def _lacking(columns: Columns, table: FoundTable) -> list[str]:
-    return [name for name in columns if name not in table.leaves and name not in table.zeros]
+    return [
+        name
+        for name, column in columns.items()
+        if name not in table.leaves and name not in table.zeros and not column.optional
+    ]
 
 
 def _branches(columns: Columns, collections: Collection[str]) -> str:

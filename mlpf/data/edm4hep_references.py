@@ -1,11 +1,12 @@
 """Ranges and references of EDM4HEP -> rows of flat tables, for all events of a chunk at once."""
 
 from collections import Counter
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.data.edm4hep_ids import positions
+from mlpf.data.edm4hep_ids import ID_BITS, positions
 from mlpf.data.tables import BoolArray, IntArray, Relation, Table, expand_ranges
 
 NULL = "null references"
@@ -37,13 +38,38 @@ def expand_references(
     return np.repeat(np.arange(len(table)), counts), {n: v[place] for n, v in references.columns.items()}, bad
 
 
-def rows_of(event: IntArray, index: IntArray, table: Table, counters: Counter[str]) -> IntArray:
-    """Turn indices within an event [n] into rows of ``table``; -1 and a count where that fails."""
+def rows_of(
+    event: IntArray,
+    index: IntArray,
+    table: Table,
+    counters: Counter[str],
+    *,
+    collection: IntArray | None = None,
+    ids: Collection[int] = (),
+) -> IntArray:
+    """Turn indices within an event into rows of ``table``.
+
+    Args:
+        event: event of each reference [n].
+        index: row within the event that each refers to [n]; negative = none.
+        table: what they refer to.
+        counters: gets the number of references that fail, by reason.
+        collection: id of the collection that each index counts in [n]; None if the file does not say.
+        ids: ids of the collections that count as ``table`` does, modulo 2^32; empty if they are not known.
+            References are checked only if both are known.
+
+    Returns:
+        Row of each reference [n]; -1 where it fails.
+    """
     null = index < 0
-    outside = index >= table.counts[event]
+    unknown = np.zeros(len(index), dtype=bool)
+    if collection is not None and ids:
+        unknown = ~null & ~np.isin(collection & ID_BITS, list(ids))
+    outside = ~unknown & (index >= table.counts[event])
     counters[NULL] += int(null.sum())
+    counters[UNKNOWN_COLLECTION] += int(unknown.sum())
     counters[OUT_OF_RANGE] += int(outside.sum())
-    return np.where(null | outside, -1, table.offsets[event] + index)
+    return np.where(null | unknown | outside, -1, table.offsets[event] + index)
 
 
 class HitRows:

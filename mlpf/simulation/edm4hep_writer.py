@@ -69,7 +69,7 @@ def write_events(path: Path, events: Iterable[SimulatedEvent], provenance: Prove
 def _append(file: Any, tree: Any, layout: Layout, arrays: dict[str, ak.Array]) -> Any:
     """Write a chunk to the events tree, which the first chunk makes."""
     if layout.name == "rntuple":
-        arrays = {name: _nested(array) for name, array in arrays.items()}
+        arrays = {name: nested_records(array) for name, array in arrays.items()}
         if tree is None:
             return file.mkrntuple("events", arrays)
     elif tree is None:
@@ -142,8 +142,15 @@ def _jagged(events: list[SimulatedEvent], make: Callable[[SimulatedEvent], Leave
     return ak.unflatten(ak.Array(flat), counts)
 
 
-def _nested(array: ak.Array) -> ak.Array:
-    """Turn leaves ``momentum.x`` into records ``momentum`` of ``x``: an RNTuple has no dots in names."""
+def nested_records(array: ak.Array) -> ak.Array:
+    """Turn leaves ``momentum.x`` into records ``momentum`` of ``x``: an RNTuple has no dots in names.
+
+    Args:
+        array: one collection, B * var * {leaf: type}.
+
+    Returns:
+        The same numbers, B * var * {member: type or record}.
+    """
     groups: dict[str, dict[str, ak.Array]] = {}
     for leaf in array.fields:
         outer, _, inner = leaf.partition(".")

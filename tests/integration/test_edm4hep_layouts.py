@@ -15,6 +15,7 @@ from mlpf.errors import DataError, OutputExists
 from mlpf.simulation.edm4hep_layouts import LAYOUT_NAMES
 from mlpf.simulation.edm4hep_writer import Provenance, read_provenance
 from mlpf.workflows import simulate
+from tests.support.edm4hep_files import UNKNOWN_ID, HandEvent, as_new_layout, write_edm4hep
 
 SAMPLE = "single_pi"
 NEW_LAYOUTS = [name for name in LAYOUT_NAMES if name != "old"]
@@ -69,6 +70,132 @@ def test_what_training_sees_is_equal(files, layout):
     for name, jagged in old.jagged.items():
         assert jagged.values.tobytes() == new.jagged[name].values.tobytes(), name
         assert jagged.offsets.tolist() == new.jagged[name].offsets.tolist(), name
+
+
+def event_of_relations() -> HandEvent:
+    """Ancestors over three generations, clusters with hits of several collections, candidates of several."""
+    event = HandEvent()
+    tau = event.particle(15, -1.0, 30.0, mass=1.777, status=2)
+    pion = event.particle(-211, -1.0, 20.0, mass=0.1396, parent=tau)
+    pizero = event.particle(111, 0.0, 0.0, 10.0, mass=0.135, status=2, parent=tau)
+    photons = [event.particle(22, 0.0, 0.0, 5.0, z, parent=pizero) for z in (0.5, -0.5)]
+    event.track([(pion, 0.9), (photons[0], 0.1)], pt=20.0, phi=0.1)
+    event.track([(pion, 1.0)], pt=4.0, phi=0.2)
+    shower = [
+        event.hit(2.0, [(pion, 2.0)], "ECALBarrel"),
+        event.hit(3.0, [(pion, 2.0), (photons[1], 1.0)], "ECALEndcap"),
+        event.hit(4.0, [(pion, 4.0)], "HCALBarrel"),
+        event.hit(0.5, [(pion, 0.5)], "MUON"),
+    ]
+    event.cluster([shower[3], shower[0], shower[2]])
+    event.cluster([event.hit(5.0, [(photons[0], 5.0)], "ECALEndcap"), shower[1]])
+    event.cluster([event.hit(6.0, [(photons[1], 6.0)], "ECALBarrel")])
+    event.candidate(-211, -1.0, 20.0, mass=0.1396, tracks=[0, 1], clusters=[0])
+    event.candidate(22, 0.0, 0.0, 10.0, clusters=[2, 1])
+    return event
+
+
+def write_as(layout, path, event):
+    if layout == "old":
+        return write_edm4hep(path, [event] * 2)
+    return write_edm4hep(path, [event] * 2, change=as_new_layout, ids=None, tuples=layout == "rntuple")
+
+
+@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+def test_every_relation_of_an_event_is_found(tmp_path, layout):
+    (raw,) = read_events(write_as(layout, tmp_path / "a.root", event_of_relations()))
+
+    def pairs(name):
+        relation = getattr(raw, name)
+        return list(zip(relation.source.tolist(), relation.target.tolist(), strict=True))
+
+    assert raw.particles["parent"].tolist() == [-1, 0, 0, 2, 2, -1, 5, 5, 7, 7]
+    # Hits of an event: ECALBarrel 0 and 1, ECALEndcap 2 and 3, HCALBarrel 4, MUON 5.
+    hits = [(0, 5), (0, 0), (0, 4), (1, 3), (1, 2), (2, 1)]
+    makers = [(0, 1), (2, 1), (2, 4), (4, 1), (5, 1), (3, 3), (1, 4)]
+    for name, first, sources, targets in (
+        ("cluster_hits", hits, 3, 6),
+        ("hit_particles", makers, 6, 5),
+        ("track_particles", [(0, 1), (0, 3), (1, 1)], 2, 5),
+        ("candidate_tracks", [(0, 0), (0, 1)], 2, 2),
+        ("candidate_clusters", [(0, 0), (1, 2), (1, 1)], 2, 3),
+    ):
+        assert pairs(name) == first + [(s + sources, t + targets) for s, t in first], name
+    np.testing.assert_allclose(raw.hit_particles.weight[:7], [2, 2, 1, 4, 0.5, 5, 6])
+    np.testing.assert_allclose(raw.track_particles.weight[:3], [0.9, 0.1, 1.0], rtol=1e-6)
+    assert not any(+raw.counters[reason] for reason in raw.counters if "references" in reason)
+
+
+@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+def test_candidates_of_the_forward_calorimeter_get_no_cluster_of_another(tmp_path, layout):
+    event = event_of_relations()
+    before = prepare_file(write_as(layout, tmp_path / "a.root", event))
+    event.candidate(22, 0.0, 0.1, 0.0, 190.0, clusters=[("LumiCalClusters", 0)], tracks=[("Other", 1)])
+    path = write_as(layout, tmp_path / "b.root", event)
+    (raw,) = read_events(path)
+    assert raw.candidates.counts.tolist() == [3, 3]
+    assert raw.candidate_clusters.source.tolist() == [0, 1, 1, 3, 4, 4]
+    assert raw.candidate_tracks.source.tolist() == [0, 0, 3, 3]
+    assert raw.counters["references to unknown collections"] == 4
+    after = prepare_file(path)
+    for name in ("ycand_track", "ycand_cluster"):
+        assert after.jagged[name].values.tolist() == before.jagged[name].values.tolist(), name
+
+
+@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+def test_tracks_before_the_fit_count_as_those_after_it(tmp_path, layout):
+    event = event_of_relations()
+    event.candidates[0]["tracks"] = [("SiTracks", 1)]
+    event.candidates[1]["tracks"] = [("SiTracks_Refitted", 0)]
+    (raw,) = read_events(write_as(layout, tmp_path / "a.root", event))
+    assert raw.candidate_tracks.target.tolist() == [1, 0, 3, 2]
+
+
+def test_references_without_ids_of_collections_are_believed(tmp_path):
+    def change(leaves):
+        for name in (
+            "MergedRecoParticles#0",
+            "MergedRecoParticles#1",
+            "SiTracksMCTruthLink#0",
+            "MCParticles#0",
+        ):
+            del leaves[name]["collectionID"]
+
+    event = event_of_relations()
+    one, other = (
+        next(read_events(write_edm4hep(tmp_path / f"{name}.root", [event], change=edit)))
+        for name, edit in (("with", None), ("without", change))
+    )
+    assert {n: a.tolist() for n, a in arrays_of(one).items()} == {
+        n: a.tolist() for n, a in arrays_of(other).items()
+    }
+
+
+@pytest.mark.parametrize("end", ["#0", "#1"])
+def test_links_of_tracks_and_parents_into_other_collections_are_ignored(tmp_path, end):
+    def change(leaves):
+        leaves[f"SiTracksMCTruthLink{end}"]["collectionID"][1] = UNKNOWN_ID
+        leaves["MCParticles#0"]["collectionID"][0] = UNKNOWN_ID
+
+    (raw,) = read_events(write_edm4hep(tmp_path / "a.root", [event_of_relations()], change=change))
+    assert raw.track_particles.weight.tolist() == pytest.approx([0.9, 1.0])
+    assert raw.particles["parent"].tolist() == [-1, -1, 0, 2, 2]
+    assert raw.counters["references to unknown collections"] == 2
+
+
+@pytest.mark.parametrize("layout", LAYOUT_NAMES)
+def test_tracks_without_time_are_counted_once(tmp_path, layout):
+    def change(leaves):
+        del leaves["SiTracks_1"]["time"]
+        if layout != "old":
+            as_new_layout(leaves)
+
+    event = event_of_relations()
+    path = tmp_path / "a.root"
+    ids = "metadata" if layout == "old" else None
+    (raw,) = read_events(write_edm4hep(path, [event], change=change, ids=ids, tuples=layout == "rntuple"))
+    assert raw.tracks["time"].tolist() == [0, 0]
+    assert raw.counters["tracks without time"] == 2
 
 
 @pytest.mark.parametrize("layout", LAYOUT_NAMES)

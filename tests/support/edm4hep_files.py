@@ -1,4 +1,4 @@
-"""Hand-made events written as small EDM4HEP files of the old podio layout."""
+"""Hand-made events written as small EDM4HEP files of the old or the new podio layout."""
 
 from dataclasses import dataclass, field
 from itertools import chain
@@ -8,16 +8,32 @@ import awkward as ak
 import numpy as np
 import uproot
 
+from mlpf.data.edm4hep_ids import murmur3_32
+from mlpf.simulation.edm4hep_writer import nested_records
+
 HIT_COLLECTIONS = ("ECALBarrel", "ECALEndcap", "ECALOther", "HCALBarrel", "HCALEndcap", "HCALOther", "MUON")
 IDS = {
     name: 31 + i
-    for i, name in enumerate(("MCParticles", "SiTracks_Refitted", "PandoraClusters", *HIT_COLLECTIONS))
+    for i, name in enumerate(
+        (
+            "MCParticles",
+            "SiTracks_Refitted",
+            "PandoraClusters",
+            *HIT_COLLECTIONS,
+            "LumiCalClusters",
+            "SiTracks",
+        )
+    )
 }
+UNKNOWN_ID = 999
 
 
 @dataclass
 class HandEvent:
-    """One event; every reference is an index within it, a hit is (collection, index)."""
+    """One event; every reference is an index within it, a hit is (collection, index).
+
+    Clusters and tracks of candidates may be (collection, index) as well.
+    """
 
     particles: list[dict] = field(default_factory=list)
     tracks: list[dict] = field(default_factory=list)
@@ -80,6 +96,15 @@ def _ranges(lists):
     return [0, *ends][: len(lists)], ends
 
 
+def _references(collection: str, items) -> dict[str, list]:
+    """Entries of a relation to items, each an index in ``collection`` or (another collection, index)."""
+    pairs = [item if isinstance(item, tuple) else (collection, item) for item in items]
+    return {
+        "index": [index for _, index in pairs],
+        "collectionID": [IDS.get(name, UNKNOWN_ID) for name, _ in pairs],
+    }
+
+
 def _event_leaves(e: HandEvent, parents: bool) -> dict[str, dict[str, list]]:
     """Collection -> leaf -> values of one event."""
     mc = {"PDG": "PDG", "generatorStatus": "status", "charge": "charge", "mass": "mass"}
@@ -89,10 +114,7 @@ def _event_leaves(e: HandEvent, parents: bool) -> dict[str, dict[str, list]]:
         lists = [[] if p["parent"] is None else [p["parent"]] for p in e.particles]
         begin, end = _ranges(lists)
         out["MCParticles"] |= {"parents_begin": begin, "parents_end": end}
-        out["MCParticles#0"] = {
-            "index": list(chain.from_iterable(lists)),
-            "collectionID": [IDS["MCParticles"]] * sum(map(len, lists)),
-        }
+        out["MCParticles#0"] = _references("MCParticles", chain.from_iterable(lists))
     quality = ("chi2", "ndf", "dEdx", "dEdxError", "radiusOfInnermostHit")
     out["SiTracks_Refitted"] = {name: [t.get(name, 1.0) for t in e.tracks] for name in quality}
     # Two states per track, as CLIC files have: the second must not be read.
@@ -108,26 +130,22 @@ def _event_leaves(e: HandEvent, parents: bool) -> dict[str, dict[str, list]]:
     out["PandoraClusters"] = {name: [c[name] for c in e.clusters] for name in ("energy", "iTheta", "phi")}
     out["PandoraClusters"] |= {f"position.{a}": [c[a] for c in e.clusters] for a in "xyz"}
     out["PandoraClusters"] |= {"hits_begin": begin, "hits_end": end}
-    out["PandoraClusters#1"] = {
-        "index": [i for hits in members for _, i in hits],
-        "collectionID": [IDS.get(name, 999) for hits in members for name, _ in hits],
-    }
+    out["PandoraClusters#1"] = _references("", chain.from_iterable(members))
     out["CalohitMCTruthLink"] = {"weight": [link[3] for link in e.hit_links]}
-    out["CalohitMCTruthLink#0"] = {
-        "index": [link[1] for link in e.hit_links],
-        "collectionID": [IDS.get(link[0], 999) for link in e.hit_links],
-    }
-    out["CalohitMCTruthLink#1"] = {"index": [link[2] for link in e.hit_links]}
+    out["CalohitMCTruthLink#0"] = _references("", [link[:2] for link in e.hit_links])
+    out["CalohitMCTruthLink#1"] = _references("MCParticles", [link[2] for link in e.hit_links])
     out["SiTracksMCTruthLink"] = {"weight": [link[2] for link in e.track_links]}
-    out["SiTracksMCTruthLink#0"] = {"index": [link[0] for link in e.track_links]}
-    out["SiTracksMCTruthLink#1"] = {"index": [link[1] for link in e.track_links]}
+    out["SiTracksMCTruthLink#0"] = _references("SiTracks_Refitted", [link[0] for link in e.track_links])
+    out["SiTracksMCTruthLink#1"] = _references("MCParticles", [link[1] for link in e.track_links])
     cand = {"type": "type", "charge": "charge", "mass": "mass"} | {f"momentum.{a}": f"p{a}" for a in "xyz"}
     out["MergedRecoParticles"] = {leaf: [c[key] for c in e.candidates] for leaf, key in cand.items()}
-    for number, kind in enumerate(("clusters", "tracks")):
+    for number, (kind, collection) in enumerate(
+        {"clusters": "PandoraClusters", "tracks": "SiTracks_Refitted"}.items()
+    ):
         lists = [c[kind] for c in e.candidates]
         begin, end = _ranges(lists)
         out["MergedRecoParticles"] |= {f"{kind}_begin": begin, f"{kind}_end": end}
-        out[f"MergedRecoParticles#{number}"] = {"index": list(chain.from_iterable(lists))}
+        out[f"MergedRecoParticles#{number}"] = _references(collection, chain.from_iterable(lists))
     return out
 
 
@@ -143,13 +161,11 @@ RENAMED = {
     "MergedRecoParticles#0": "_PandoraPFOs_clusters",
     "MergedRecoParticles#1": "_PandoraPFOs_tracks",
 }
-# MurmurHash3 of the names, as the library mmh3 gives it.
-HASHES = {"ECALBarrel": 1265367388, "HCALBarrel": 124629188}
 
 
-def as_new_layout(leaves: dict[str, dict[str, list]]) -> None:
-    """Rename the leaves of one event as podio 0.17 and EDM4hep 1.0 do; hits in the barrels only."""
-    names = {IDS[name]: number for name, number in HASHES.items()}
+def as_new_layout(leaves: dict[str, dict[str, list]], hashes: bool = True) -> None:
+    """Rename the leaves of one event as podio 0.17 and EDM4hep 1.0 do; ids become hashes of the names."""
+    names = {number: murmur3_32(name) for name, number in IDS.items()} if hashes else {}
     for collection in list(leaves):
         columns = leaves.pop(collection)
         if "collectionID" in columns:
@@ -201,11 +217,13 @@ def write_edm4hep(
     tree="events",
     ids="metadata",
     real=(),
+    tuples=False,
 ) -> Path:
     """Write events without the collections in ``drop``; ``change(leaves)`` edits the leaves of each.
 
     Leaves named in ``real`` become floating-point numbers; ``ids`` is the id table that is written:
-    ``metadata``, ``idTable``, ``typeInfo`` or none.
+    ``metadata``, ``idTable``, ``typeInfo`` or none; ``tuples`` writes an
+    RNTuple without id table.
     """
     per_event = [_event_leaves(e, parents) for e in events]
     for leaves in per_event:
@@ -217,8 +235,13 @@ def write_edm4hep(
             leaves = {
                 leaf: _typed(leaf, [event[name][leaf] for event in per_event], real) for leaf in columns
             }
-            groups |= _grouped(name, leaves)
+            groups |= (
+                {name: nested_records(ak.zip(leaves, depth_limit=2))} if tuples else _grouped(name, leaves)
+            )
     with uproot.recreate(path, compression=None) as file:
+        if tuples:
+            file.mkrntuple(tree, groups)
+            return path
         types = {k: v.type.content for k, v in groups.items()}
         names = {"counter_name": lambda n: f"n_{n}", "field_name": lambda outer, inner: f"{outer}.{inner}"}
         file.mktree(tree, types, **names)

@@ -7,7 +7,6 @@ from mlpf.data.tables import SYSTEM_ECAL, SYSTEM_HCAL
 from mlpf.errors import DataError
 from tests.support.edm4hep_files import (
     HIT_COLLECTIONS,
-    IDS,
     HandEvent,
     as_new_layout,
     simple_event,
@@ -289,6 +288,7 @@ def test_time_and_type_are_zeros_and_counted_where_a_file_lacks_them(tmp_path):
     raw = read_one(write_edm4hep(tmp_path / "a.root", [simple_event()]))
     assert raw.hits["time"].tolist() == raw.hits["type"].tolist() == [0, 0]
     assert raw.tracks["type"].tolist() == [0]
+    assert raw.counters["tracks without time"] == 0
     assert raw.counters["hits without time"] == raw.counters["hits without type"] == 2
     assert raw.counters["tracks without type"] == 1
 
@@ -306,8 +306,8 @@ def test_time_and_type_are_read(tmp_path):
     assert raw.counters["hits without time"] == 0
 
 
-def new_layout(leaves):
-    as_new_layout(leaves)
+def new_layout(leaves, hashes=True):
+    as_new_layout(leaves, hashes)
     tracks = leaves["SiTracks_Refitted"]
     num = len(tracks["chi2"])
     tracks["trackStates_end"] = [begin + 2 for begin in tracks["trackStates_begin"]]
@@ -332,17 +332,16 @@ def event_of_three_tracks():
 @pytest.mark.parametrize("ids", [None, "metadata"])
 def test_the_new_layout_is_read_with_and_without_metadata(tmp_path, ids):
     def change(leaves):
-        new_layout(leaves)
-        if ids:  # a table overrules the hashes
-            leaves["_PandoraClusters_hits"]["collectionID"] = [IDS["HCALBarrel"], IDS["ECALBarrel"]]
+        new_layout(leaves, hashes=ids is None)  # a table overrules the hashes
 
     events = [event_of_three_tracks(), event_of_three_tracks()]
     old = read_one(write_edm4hep(tmp_path / "old.root", events))
     new = read_one(write_edm4hep(tmp_path / "new.root", events, change=change, ids=ids))
-    for name in ("cluster_hits", "candidate_tracks", "candidate_clusters", "track_particles"):
+    assert len(old.hit_particles) == len(old.candidate_clusters) * 2 == 4
+    kinds = "cluster_hits", "hit_particles", "candidate_tracks", "candidate_clusters", "track_particles"
+    for name in kinds:
         assert getattr(new, name).source.tolist() == getattr(old, name).source.tolist(), name
         assert getattr(new, name).target.tolist() == getattr(old, name).target.tolist(), name
-    assert len(new.hit_particles) == (0 if ids else 4)  # the links still carry the hashes
     for name in ("candidates", "clusters", "hits", "particles"):
         for column, values in getattr(old, name).columns.items():
             assert getattr(new, name)[column].tolist() == values.tolist(), column

@@ -21,14 +21,17 @@ def test_every_first_name_is_found():
     assert layout.missing == []
     assert layout.old_references
     assert layout.tables["candidates"].leaves["pdg"] == "MergedRecoParticles.type"
-    assert layout.tables["cluster hits"].leaves["collection"] == "PandoraClusters#1.collectionID"
+    assert layout.tables["cluster hits"].leaves["index collection"] == "PandoraClusters#1.collectionID"
 
 
 def test_every_second_name_is_found():
     layout = find_layout(all_leaves(1))
     assert layout.missing == []
     assert layout.tables["candidates"].leaves["pdg"] == "PandoraPFOs.PDG"
-    assert layout.tables["candidate tracks"].leaves == {"index": "_PandoraPFOs_tracks.index"}
+    assert layout.tables["candidate tracks"].leaves == {
+        "index": "_PandoraPFOs_tracks.index",
+        "index collection": "_PandoraPFOs_tracks.collectionID",
+    }
     assert layout.tables["track states"].leaves["phi"] == "_SiTracks_Refitted_trackStates.phi"
     assert layout.tables["hit links"].leaves["particle"] == "_CalohitMCTruthLink_to.index"
     assert layout.tables["clusters"].leaves["phi"] == "PandoraClusters.iPhi"
@@ -55,7 +58,7 @@ def test_a_complete_second_collection_replaces_an_incomplete_first():
     leaves.remove("MergedRecoParticles.charge")
     layout = find_layout(leaves)
     assert layout.missing == []
-    assert layout.tables["candidate clusters"].leaves == {"index": "PandoraPFOs#0.index"}
+    assert layout.tables["candidate clusters"].leaves["index"] == "PandoraPFOs#0.index"
 
 
 def test_a_hit_collection_without_its_energy_is_not_taken_for_absent():

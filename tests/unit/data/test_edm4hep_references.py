@@ -36,7 +36,22 @@ def test_indices_become_rows_and_failures_are_counted():
     table = Table({}, OFFSETS)
     rows = rows_of(np.array([0, 0, 1, 1, 0]), np.array([1, 2, 0, -2, 2**40]), table, counters)
     assert rows.tolist() == [1, -1, 2, -1, -1]
-    assert counters == {"null references": 1, "references out of range": 2}
+    assert +counters == {"null references": 1, "references out of range": 2}
+
+
+def test_an_index_into_another_collection_is_no_row():
+    table, counters = Table({}, OFFSETS), Counter()
+    event, index = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 99, 0, -2])
+    collection = np.array([7, -2, 8, 8, 8])  # a signed id is the same as its unsigned form
+    rows = rows_of(event, index, table, counters, collection=collection, ids={7, 2**32 - 2})
+    assert rows.tolist() == [0, 1, -1, -1, -1]
+    assert +counters == {
+        "null references": 1,
+        "references to unknown collections": 2,
+    }
+    # What cannot be checked is believed.
+    for unchecked in ({"ids": {7}}, {"collection": collection}):
+        assert rows_of(event, index, table, counters, **unchecked).tolist() == [0, 1, -1, 2, -1]
 
 
 def test_hits_are_found_by_collection_and_index():
