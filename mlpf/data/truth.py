@@ -80,16 +80,6 @@ class Targets:
     merged_into: IntArray
     counters: Counter[str]
 
-    @property
-    def cluster(self) -> npt.NDArray[np.float64]:
-        """``element`` where that is a cluster, [K, 7]."""
-        return self.element
-
-    @property
-    def cluster_of(self) -> IntArray:
-        """``element_of`` where that is a cluster, [P]."""
-        return self.element_of
-
 
 def energy_of(particles: Table) -> FloatArray:
     """Return sqrt(p^2 + m^2) in GeV, [P]."""

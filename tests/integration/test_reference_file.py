@@ -49,10 +49,10 @@ def test_targets_differ_only_where_several_particles_merge_into_one(raw):
     targets = gen_targets(raw, links)
     with np.load(REFERENCE, allow_pickle=False) as reference:
         assert len(differing_rows(targets.track, reference["ygen_track"])) == 0
-        rows = differing_rows(targets.cluster, reference["ygen_cluster"])
+        rows = differing_rows(targets.element, reference["ygen_cluster"])
         found = reference["ygen_cluster"][rows]
     assert len(rows) == 4
-    owner_of = {int(c): p for p, c in enumerate(targets.cluster_of) if c >= 0}
+    owner_of = {int(c): p for p, c in enumerate(targets.element_of) if c >= 0}
     for row, theirs in zip(rows, found, strict=True):
         owner = owner_of[int(row)]
         guests = np.flatnonzero(targets.merged_into == owner)
@@ -60,4 +60,4 @@ def test_targets_differ_only_where_several_particles_merge_into_one(raw):
         # The reference keeps the last of the guests only.
         last = links.energy[owner] + links.energy[guests]
         assert np.abs(last - theirs[ENERGY]).min() < 1e-4
-        assert targets.cluster[row, ENERGY] == pytest.approx(links.energy[[owner, *guests]].sum(), abs=1e-6)
+        assert targets.element[row, ENERGY] == pytest.approx(links.energy[[owner, *guests]].sum(), abs=1e-6)
