@@ -198,7 +198,8 @@ def open_split(
 
     try:
         builder = tfds.builder_from_directory(str(path))
-        _check_files(builder.info)
+        for listed in builder.info.splits.values():
+            _check_counts(listed.name, listed.filepaths, listed.shard_lengths)
     except Exception as error:  # whatever wrong types in its JSON files provoke inside TFDS
         raise DataError(f"{path}: not a complete dataset ({_first_line(error)}); build it again") from error
     file_format = getattr(builder.info.file_format, "value", "unknown")
@@ -207,6 +208,7 @@ def open_split(
     _check_columns(builder.info, path, schema)
     names = builder.info.splits
     if _VALID not in names and _TRAIN in names and split in (_TRAIN, _VALID) and source.valid_fraction > 0:
+        _check_sizes(names[_TRAIN], path)
         held_out = _held_out(int(names[_TRAIN].num_examples), source.valid_fraction, source.valid_seed)
         selected = np.flatnonzero(held_out if split == _VALID else ~held_out)
         if not len(selected):
@@ -220,23 +222,33 @@ def open_split(
             f"{path}: no split {split!r}, it has {', '.join(sorted(names))}; "
             "choose one of them or build the dataset again with more files"
         )
+    _check_sizes(names[split], path)
     return PreparedSplit(builder, path, split)
 
 
-def _check_files(info: Any) -> None:
-    """Compare the counts of events with the files.
+def _check_counts(name: str, paths: Sequence[Any], counts: Sequence[int]) -> None:
+    """Raise ValueError unless each file of a split has a number of events."""
+    if len(paths) != len(counts) or min(counts, default=0) < 0:
+        raise ValueError(f"split {name!r} lists {list(counts)[:5]} events in {len(paths)} files")
 
-    Raises:
-        ValueError: counts that cannot be those of the files.
+
+def _check_sizes(split: Any, path: Path) -> None:
+    """Refuse more events than the files can hold: arrays as long as the split are made before they are read.
+
+    Files of other splits need not be there.
     """
-    for split in info.splits.values():
-        paths, counts = [Path(file) for file in split.filepaths], list(split.shard_lengths)
-        if len(paths) != len(counts) or min(counts, default=0) < 0:
-            raise ValueError(f"split {split.name!r} lists {counts[:5]} events in {len(paths)} files")
-        # Arrays as long as the split are made before a file is opened.
-        size = sum(path.stat().st_size for path in paths if path.is_file())
-        if all(path.is_file() for path in paths) and sum(counts) > size:
-            raise ValueError(f"split {split.name!r} lists {sum(counts)} events in {size} bytes")
+    try:
+        size = sum(Path(file).stat().st_size for file in split.filepaths)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: split {split.name!r}: a file is missing or unreadable ({_first_line(error)}); "
+            "build the dataset again"
+        ) from error
+    if split.num_examples > size:
+        raise DataError(
+            f"{path}: split {split.name!r} lists {split.num_examples} events in {size} bytes; "
+            "build the dataset again"
+        )
 
 
 def _held_out(num_events: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:

@@ -99,6 +99,19 @@ def test_a_record_without_targets_is_no_event_without_elements(good, tmp_path):
         _ = opened(version).lengths
 
 
+def test_more_events_than_the_files_hold_are_refused_before_room_is_made_for_them(good, tmp_path):
+    version = copied(good, tmp_path)
+    path = version / "dataset_info.json"
+    info = json.loads(path.read_text())
+    info["splits"][0]["shardLengths"] = ["1000000000000000"]
+    path.write_text(json.dumps(info))
+    with pytest.raises(DataError, match=r"'train' lists 1000000000000000 events in \d+ bytes"):
+        opened(version)
+    next(version.glob("*array_record*")).unlink()
+    with pytest.raises(DataError, match="'train': a file is missing"):
+        opened(version)
+
+
 def places(node, path=()):
     """Yield the way to each value of a JSON document, itself included."""
     yield path
