@@ -47,6 +47,13 @@ def arrays_of(raw) -> dict[str, np.ndarray]:
     return out | {f"bad {reason}": bad for reason, bad in raw.bad.items()}
 
 
+def assert_equal_bit_by_bit(old, new):
+    one, other = arrays_of(old), arrays_of(new)
+    assert one.keys() == other.keys()
+    assert [n for n in one if one[n].dtype != other[n].dtype or one[n].tobytes() != other[n].tobytes()] == []
+    assert +old.counters == +new.counters
+
+
 @pytest.mark.parametrize("layout", NEW_LAYOUTS)
 @pytest.mark.parametrize("chunk_events", [7, 200])
 def test_events_are_equal_bit_by_bit(files, layout, chunk_events):
@@ -54,13 +61,19 @@ def test_events_are_equal_bit_by_bit(files, layout, chunk_events):
         read_events(files["old"], chunk_events), read_events(files[layout], chunk_events), strict=True
     )
     for old, new in chunks:
-        one, other = arrays_of(old), arrays_of(new)
-        assert one.keys() == other.keys()
-        assert one["hits.x"].size > 0
-        assert [
-            n for n in one if one[n].dtype != other[n].dtype or one[n].tobytes() != other[n].tobytes()
-        ] == []
-        assert +old.counters == +new.counters
+        assert len(old.hits) > 0
+        assert_equal_bit_by_bit(old, new)
+
+
+def test_an_event_of_many_particles_is_equal_bit_by_bit(tmp_path):
+    raw = {}
+    for name in LAYOUT_NAMES:
+        (path,) = simulate.run("ttbar", 1, tmp_path / name, layout=name)
+        (raw[name],) = read_events(path)
+    assert len(raw["old"].candidates) > 50
+    assert len(raw["old"].candidate_tracks) > 10
+    for name in NEW_LAYOUTS:
+        assert_equal_bit_by_bit(raw["old"], raw[name])
 
 
 @pytest.mark.parametrize("layout", NEW_LAYOUTS)
