@@ -173,6 +173,32 @@ def dataset(number: int, good: Path) -> Case:
     return Case(f"dataset-{number}", make)
 
 
+def _slots(node) -> list[tuple]:
+    """Return (container, key) of every value below a JSON document."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [slot for key, child in children for slot in ((node, key), *_slots(child))]
+
+
+def dataset_types(number: int, good: Path) -> Case:
+    """A dataset directory with a value of another type in one of its JSON files."""
+
+    def make(folder: Path) -> list:
+        version = folder / "set" / "1.0.0"
+        shutil.copytree(good, version)
+        rng = np.random.default_rng([5, number])
+        names = ("dataset_info.json", "features.json", "metadata.json")
+        path = version / names[rng.integers(0, len(names))]
+        document = json.loads(path.read_text())
+        slots = _slots(document)
+        container, key = slots[rng.integers(0, len(slots))]
+        wrong = (None, -5, "", [], {}, 3, "x", ["-5"], 10**15)
+        container[key] = wrong[rng.integers(0, len(wrong))]
+        path.write_text(json.dumps(document))
+        return ["data", "check", version, "-o", folder / "out"]
+
+    return Case(f"dataset-types-{number}", make)
+
+
 class _Touch:
     """Unpickled by a careless reader, it makes a file."""
 

@@ -15,6 +15,7 @@ NUMBER = {
     "root-meaning": 40,
     "parquet": 60,
     "dataset": 60,
+    "dataset-types": 60,
     "pickle": 60,
     "yaml": 60,
 }
@@ -47,6 +48,7 @@ def _cases(kind: str, good) -> list[inputs.Case]:
         "root-meaning": inputs.root_meaning,
         "parquet": lambda i: inputs.parquet(i, parquet),
         "dataset": lambda i: inputs.dataset(i, dataset),
+        "dataset-types": lambda i: inputs.dataset_types(i, dataset),
         "pickle": inputs.pickled,
         "yaml": inputs.configuration,
     }[kind]
