@@ -1,5 +1,7 @@
 """Input files named by the user: files, directories, globs."""
 
+import glob
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +20,9 @@ def expand_inputs(inputs: Sequence[str | Path], suffixes: Sequence[str]) -> list
     """Return the files named by files, directories and globs, sorted by base name.
 
     Args:
-        inputs: a file is taken as it is, also if missing; a directory stands for its files with a suffix.
+        inputs: a file is taken as it is, also if missing; a directory stands for its files with a suffix,
+            and so does each directory that a glob matches. Of the files that a glob matches those with a
+            suffix are taken. Hidden names are left out, as a shell does.
         suffixes: e.g. ``(".root", ".pkl.bz2")``.
 
     Raises:
@@ -28,9 +32,9 @@ def expand_inputs(inputs: Sequence[str | Path], suffixes: Sequence[str]) -> list
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            matches = sorted(file for suffix in suffixes for file in path.glob(f"*{suffix}"))
-        elif any(c in str(given) for c in "*?[") and not path.exists():
-            matches = _glob(path)
+            matches = _files_in(path, suffixes)
+        elif glob.has_magic(str(given)) and not path.exists():
+            matches = _matches(path, suffixes)
         else:
             matches = [path]
         if not matches:
@@ -49,8 +53,31 @@ def expand_inputs(inputs: Sequence[str | Path], suffixes: Sequence[str]) -> list
     return sorted(by_name.values(), key=lambda p: p.name)
 
 
-def _glob(pattern: Path) -> list[Path]:
+def checksum(path: Path) -> str:
+    """Return the BLAKE2b digest (16 bytes, hexadecimal) of a file; reads all of it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
-        return sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
-    except ValueError as error:
-        raise DataError(f"{pattern}: not a valid glob ({error})") from None
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+
+
+def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    return _matches(Path(glob.escape(str(folder))) / "*", suffixes, with_folders=False)
+
+
+def _matches(pattern: Path, suffixes: Sequence[str], with_folders: bool = True) -> list[Path]:
+    """Return the files with a suffix that a pattern matches, also those directly in matched directories."""
+    found: list[Path] = []
+    # Not Path.glob: that matches hidden names, such as those that locks are taken on.
+    for name in sorted(glob.glob(str(pattern), recursive=True)):  # noqa: PTH207
+        path = Path(name)
+        if not path.is_dir():
+            found += [path] if name.endswith(tuple(suffixes)) else []
+        elif with_folders:
+            found += _files_in(path, suffixes)
+    return found

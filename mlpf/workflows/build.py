@@ -103,9 +103,9 @@ def _finished(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
     """Return metadata and events per split of a finished version, None if there is none."""
     try:
         info = json.loads((path / "dataset_info.json").read_text())
-        metadata = json.loads((path / "metadata.json").read_text())
+        metadata = dict(json.loads((path / "metadata.json").read_text()))
         splits = {s["name"]: sum(int(n) for n in s["shardLengths"]) for s in info["splits"]}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return metadata, splits
 
@@ -152,11 +152,7 @@ class _Work:
         """Make the folders; remove what processes that are gone left half done."""
         for folder in (self.data, self._reports, self._jobs):
             folder.mkdir(parents=True, exist_ok=True)
-        if shard is None:
-            for stale in self._path.parent.glob(f"incomplete.{self.final.name}.*"):
-                if stale != self._path:
-                    shutil.rmtree(stale, ignore_errors=True)
-        else:
+        if shard is not None:
             with atomic_write(self._jobs / f"{shard.index}-of-{shard.count}.json") as part:
                 part.write_text(json.dumps({"count": shard.count}))
         targets = [self._targets(block) for block in self.blocks(shard)]
@@ -223,8 +219,13 @@ class _Work:
         self.data.replace(self.final)
 
     def remove(self) -> None:
-        """Remove what is left of the work, also of a run that was killed before it could."""
+        """Remove the work on this plan."""
         shutil.rmtree(self._path, ignore_errors=True)
+
+    def remove_all(self) -> None:
+        """Remove what is left of all plans, also of runs that were killed; needs the exclusive lock."""
+        for path in self._path.parent.glob(f"incomplete.{self.final.name}.*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def run(
@@ -247,7 +248,7 @@ def run(
         dataset: recipe and config, e.g. ``clic_edm4hep/ttbar``.
         data_dir: the dataset goes to ``<data_dir>/<recipe>/<config>/<version>``.
         inputs: parquet files of ``mlpf postprocess``, directories or globs.
-        overwrite: replace a finished version made from other inputs.
+        overwrite: replace a version made from other inputs, or whatever has its name.
         split_seed: seed of the split by file name and of the order of events.
         split_fractions: share of train, valid, test; a split with fraction 0 is left out.
         workers: processes.
@@ -256,7 +257,8 @@ def run(
 
     Raises:
         DataError: unknown dataset, unusable inputs, a split without events, missing shards, or no space.
-        OutputExists: a finished version was made from something else, or another process is at work.
+        OutputExists: a finished version was made from something else, what has its name is no finished
+            dataset, or another process is at work.
         MLPFError: a worker process was killed.
     """
     start = time.perf_counter()
@@ -276,7 +278,7 @@ def run(
             if shard is None:
                 if finished is None:
                     _finish(work, builder_class, config)
-                work.remove()
+                work.remove_all()
     except OSError as error:
         raise DataError(
             f"{final}: cannot be written ({error}); free space or choose another --data-dir"
@@ -292,10 +294,15 @@ def _finished_before(final: Path, plan: BuildPlan) -> dict[str, int] | None:
     """Return the events per split of a finished version, None if there is none.
 
     Raises:
-        OutputExists: it was made from something else.
+        OutputExists: it was made from something else, or what is there is no finished dataset.
     """
     finished = _finished(final)
     if finished is None:
+        # No kill leaves such a folder: a version gets its name when it is complete.
+        if final.exists():
+            raise OutputExists(
+                f"{final} is there and is no finished dataset; move it away or use --overwrite to replace it"
+            )
         return None
     description = plan.description
     wanted = recipe(plan.files, plan.seed, description["split_fractions"], plan.schema)

@@ -1,5 +1,6 @@
 """Look at every event of a prepared dataset: counts, sums, histograms, and what is wrong with it."""
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from mlpf.data.checks import (
 )
 from mlpf.data.dataset_folder import find_dataset
 from mlpf.data.prepared import PreparedSplit
-from mlpf.errors import DataError
+from mlpf.errors import DataError, OutputNotWritable
 from mlpf.physics.particles import CLASSES
 from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.columns import column_distributions
@@ -58,14 +59,17 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
 
     Args:
         path: folder of a dataset version.
-        output: directory for the figures; None for ``<path>/check``.
+        output: directory for the figures; None for ``<path>/check``, without figures if that cannot be made.
 
     Raises:
         DataError: no dataset there, or something in it is wrong.
         SchemaMismatch: its columns are not those of its schema.
+        OutputNotWritable: figures cannot be written to ``output``.
     """
     console = Console()
     folder = find_dataset(path)
+    # Before hours of reading, of which a wrong directory would lose the result.
+    figure_folder = _figure_folder(folder.path, output, console)
     splits = {name: folder.open(name) for name in folder.splits}
     fields = _fields(next(iter(splits.values())), folder.schema)
     findings = Findings()
@@ -83,15 +87,13 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
             check.add(*_read(split, indices, fields, findings))
         checks.append(check)
     find_duplicates(checks, findings)
-    output = folder.path / "check" if output is None else Path(output)
-    figures = _draw(checks, binning, output, console)
     console.print(_table(checks, folder.schema, folder.path))
     console.print(_closure_table(checks, folder.schema))
     for finding in sorted(findings.values(), key=lambda f: not f.fatal):
         text = f"{'problem' if finding.fatal else 'remark'}: {_in_words(finding)}"
         colour = "red" if finding.fatal else "yellow"
         console.print(text, style=colour, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"{len(figures)} figures in {output}", soft_wrap=True, markup=False, highlight=False)
+    figures = [] if figure_folder is None else _draw(checks, binning, figure_folder, console)
     problems = [finding for finding in findings.values() if finding.fatal]
     if problems:
         raise DataError(
@@ -100,6 +102,32 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
         )
     counts = {check.split: check.num_events for check in checks}
     return CheckSummary(counts, tuple(findings.values()), tuple(figures))
+
+
+def _figure_folder(dataset: Path, output: Path | None, console: Console) -> Path | None:
+    """Make the directory for figures; None, said on the console, if the dataset has no place for it.
+
+    Raises:
+        OutputNotWritable: the user named a directory that cannot be written.
+    """
+    folder = dataset / "check" if output is None else Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A directory that is there may still not take files.
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = f"{folder}: cannot be written ({error.strerror or error})"
+        if output is not None:
+            raise OutputNotWritable(f"{reason}; give another directory with -o") from error
+    console.print(
+        f"{reason}: no figures; give a directory for them with -o",
+        style="yellow",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+    return None
 
 
 def _fields(split: PreparedSplit, schema: EventSchema) -> tuple[str, ...]:
@@ -146,17 +174,27 @@ def _sample(split: PreparedSplit, fields: Sequence[str]) -> list[Event]:
 def _draw(
     checks: Sequence[SplitCheck], binning: Mapping[str, Binning], output: Path, console: Console
 ) -> list[Path]:
-    """Write one figure for each table."""
-    output.mkdir(parents=True, exist_ok=True)
+    """Write one figure for each table.
+
+    Raises:
+        OutputNotWritable: a figure cannot be written.
+    """
     paths = []
     with style(), console.status("drawing figures"):
         for name, bins in binning.items():
             counts = {check.split: check.histograms[name] for check in checks}
             figure = column_distributions(name.replace("_", " "), bins, counts)
             path = output / f"{name}.png"
-            with atomic_write(path) as part:
-                figure.savefig(part, format="png")
+            try:
+                with atomic_write(path) as part:
+                    figure.savefig(part, format="png")
+            except OSError as error:
+                raise OutputNotWritable(
+                    f"{path}: cannot be written ({error.strerror or error}); free space or give another "
+                    "directory with -o"
+                ) from error
             paths.append(path)
+    console.print(f"{len(paths)} figures in {output}", soft_wrap=True, markup=False, highlight=False)
     return paths
 
 

@@ -29,8 +29,8 @@ def run(
     path: Path,
     event: int,
     *,
-    split: str = "train",
-    elements: str = "clusters",
+    split: str | None = None,
+    elements: str | None = None,
     output: Path | None = None,
 ) -> Path:
     """Draw an event.
@@ -39,15 +39,16 @@ def run(
         path: ROOT file (EDM4HEP or Delphes), pickle of Delphes, parquet file of ``mlpf postprocess``, or
             folder of a dataset version.
         event: position among the usable events of the file or split, from 0.
-        split: of a dataset.
-        elements: ``clusters`` or ``hits`` of an EDM4HEP file.
+        split: of a dataset, None for train; nothing else has splits.
+        elements: ``clusters`` or ``hits`` of an EDM4HEP file, None for clusters; nothing else has the choice.
         output: figure; its suffix says the format. None for ``<name>_event<i>.png`` here.
 
     Returns:
         The figure.
 
     Raises:
-        DataError: nothing to read there, collections are missing, no such event, or unknown format.
+        DataError: nothing to read there, collections are missing, no such event, unknown format, or an
+            option that does not apply.
         SchemaMismatch: columns are not those of the code.
     """
     path = Path(path)
@@ -56,8 +57,12 @@ def run(
     if output.suffix not in FORMATS:
         raise DataError(f"{output}: unknown format {output.suffix!r}, expected {', '.join(FORMATS)}")
     if path.is_dir():
-        arrays, schema = _event_of_dataset(path, split, event)
+        if elements is not None:
+            raise _without_choice(path, "a dataset")
+        arrays, schema = _event_of_dataset(path, split or "train", event)
     else:
+        if split is not None:
+            raise DataError(f"{path}: only a dataset folder has splits; drop --split {split}")
         arrays, schema = _event_of_file(path, elements, event, console)
     view = _view(f"{_stem(path)}, event {event}", arrays, schema)
     console.print(_table(view, arrays))
@@ -84,8 +89,12 @@ def _event_of_dataset(path: Path, split: str, event: int) -> tuple[dict[str, npt
     return opened.fetch([event], opened.fields)[0], folder.schema
 
 
+def _without_choice(path: Path, what: str) -> DataError:
+    return DataError(f"{path}: what elements {what} has was chosen when it was made; drop --elements")
+
+
 def _event_of_file(
-    path: Path, elements: str, event: int, console: Console
+    path: Path, elements: str | None, event: int, console: Console
 ) -> tuple[dict[str, npt.NDArray], EventSchema]:
     """Return the fields of one event as a dataset has them."""
     if not path.is_file():
@@ -99,10 +108,12 @@ def _event_of_file(
     raise DataError(f"{path}: no event {event}, it has {seen} usable ones, counted from 0")
 
 
-def _chunks(path: Path, elements: str, console: Console) -> Iterator[Events]:
+def _chunks(path: Path, elements: str | None, console: Console) -> Iterator[Events]:
     if path.suffix == ".parquet":
+        if elements is not None:
+            raise _without_choice(path, "a parquet file")
         return iterate_events(path)
-    reader, _ = preparation_of(path, elements)
+    reader, _ = preparation_of(path, elements or "clusters")
     if isinstance(reader, Preparation):
         found = describe(path)
         if found.missing:
@@ -110,6 +121,8 @@ def _chunks(path: Path, elements: str, console: Console) -> Iterator[Events]:
             raise DataError(
                 f"{path}: cannot be drawn, missing {', '.join(found.missing)}; see the table above"
             )
+    elif elements is not None:
+        raise DataError(f"{path}: a file of Delphes has tracks and towers only; drop --elements")
     return reader.chunks()
 
 

@@ -18,8 +18,8 @@ from mlpf.data.delphes_pickle import PicklePreparation
 from mlpf.data.edm4hep_file import open_root, readable_errors
 from mlpf.data.event import Events, EventsWriter, read_metadata
 from mlpf.data.preparation import Preparation
-from mlpf.data.sources import base_name, expand_inputs
-from mlpf.errors import DataError
+from mlpf.data.sources import base_name, checksum, expand_inputs
+from mlpf.errors import DataError, OutputExists, SchemaMismatch
 from mlpf.locking import Shard, locked, remove_stale_parts
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 from mlpf.workers import run_jobs
@@ -27,6 +27,7 @@ from mlpf.workers import run_jobs
 PICKLE_SUFFIXES = (".pkl", ".pkl.bz2")
 SUFFIXES = (".root", *PICKLE_SUFFIXES)
 LOCK_FILE = ".postprocess.lock"
+CHECKSUM_KEY = "source_blake2b"
 
 # What EDM4HEP files become; Delphes files are always made of tracks and towers.
 SCHEMA_OF_ELEMENTS = {"clusters": SCHEMAS["clic"], "hits": SCHEMAS["clic_hits"]}
@@ -151,6 +152,8 @@ def _process(source: Path, target: Path, elements: str) -> FileReport:
     lost_energy = gen_energy = 0.0
     try:
         preparation, schema = preparation_of(source, elements)
+        # Before the events: of a file that changes meanwhile, the next run finds another checksum.
+        source_checksum = checksum(source)
         with EventsWriter(target, schema) as writer:
             for events in preparation.chunks():
                 writer.write(events)
@@ -167,7 +170,7 @@ def _process(source: Path, target: Path, elements: str) -> FileReport:
                 raise DataError(
                     f"{source}: holds no usable event ({reasons or 'it is empty'}); check the file"
                 )
-            writer.finish(metadata)
+            writer.finish({**metadata, CHECKSUM_KEY: source_checksum})
     except DataError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL:
             raise
@@ -184,21 +187,44 @@ def _process(source: Path, target: Path, elements: str) -> FileReport:
 
 
 def _is_finished(source: Path, target: Path, elements: str) -> bool:
-    """Return whether ``target`` was made from ``source`` as it is now, by the present rules and options."""
-    if not (target.is_file() and source.is_file()):
+    """Return whether ``target`` was made from ``source`` as it is now, by the present rules of truth.
+
+    Raises:
+        OutputExists: ``target`` is not ours, or was made from a file of another name or as other elements.
+    """
+    if not target.exists():
         return False
+    remedy = "move it away, choose another --output, or replace it with --overwrite"
     try:
         found = read_metadata(target)
-    except DataError:
+    except SchemaMismatch as error:
+        raise OutputExists(f"{target} was made with other columns; {remedy}") from error
+    except DataError as error:
+        raise OutputExists(
+            f"{target} is there and is no complete output of mlpf postprocess; {remedy}"
+        ) from error
+    if found.get("source") != source.name:
+        raise OutputExists(f"{target} was made from {found.get('source')}, not from {source.name}; {remedy}")
+    schemas = [SCHEMA_OF_ELEMENTS[elements].name]
+    schemas += [SCHEMAS["delphes"].name] if elements == "clusters" else []
+    made_of = found.get("schema")
+    if made_of not in schemas:
+        raise OutputExists(f"{target} holds events of {made_of}, asked for {' or '.join(schemas)}; {remedy}")
+    if not source.is_file():
         return False
-    if found.get("schema") == SCHEMA_OF_ELEMENTS[elements].name:
-        wanted = Preparation(source, SCHEMA_OF_ELEMENTS[elements]).metadata
-    elif found.get("schema") == SCHEMAS["delphes"].name and elements == "clusters":
-        is_pickle = source.name.endswith(PICKLE_SUFFIXES)
-        wanted = (PicklePreparation(source) if is_pickle else DelphesPreparation(source)).metadata
+    is_pickle = source.name.endswith(PICKLE_SUFFIXES)
+    reader: FilePreparation
+    if made_of == SCHEMAS["delphes"].name:
+        reader = (PicklePreparation if is_pickle else DelphesPreparation)(source)
     else:
+        reader = Preparation(source, SCHEMAS[made_of])
+    wanted = reader.metadata
+    if any(found.get(key) != wanted[key] for key in ("source_bytes", "truth_version")):
         return False
-    return all(found.get(key) == wanted[key] for key in ("source", "source_bytes", "truth_version"))
+    try:
+        return bool(found.get(CHECKSUM_KEY) == checksum(source))
+    except DataError:
+        return False  # the attempt to make it again reports and counts the file
 
 
 def run(
@@ -212,20 +238,23 @@ def run(
 ) -> PostprocessSummary:
     """Process every input file that has no finished output yet.
 
+    An output of ours is made again if the content of its source, or the rules of truth, changed.
+
     Args:
         inputs: files of EDM4HEP or Delphes (ROOT or pickle), directories of them, or globs.
         output: directory for ``<base name>.parquet``.
         elements: ``clusters`` or ``hits``: what EDM4HEP events are made of besides tracks.
         workers: processes.
         shard: process the files of this job only: every n-th in the order of names.
-        overwrite: make finished outputs again.
+        overwrite: make finished outputs again, and replace whatever has the name of an output.
 
     Returns:
         What became of each file. A file or event that cannot be used is reported and counted.
 
     Raises:
         DataError: an input matches nothing, every file failed, or the disk is full.
-        OutputExists: another process is at work on this output.
+        OutputExists: another process is at work on this output, or a file of its name is not ours, was
+            made from a file of another name or of other elements.
         MLPFError: a worker process was killed.
     """
     start = time.perf_counter()

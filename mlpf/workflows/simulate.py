@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mlpf.data.delphes_tables import RawDelphes
 from mlpf.errors import MLPFError, OutputExists
+from mlpf.locking import locked, remove_stale_parts
 from mlpf.simulation import delphes_event, delphes_writer
 from mlpf.simulation.delphes_generator import DELPHES_SAMPLES, DelphesGenerator
 from mlpf.simulation.delphes_writer import DelphesProvenance, FormatName
@@ -29,6 +30,7 @@ from mlpf.workers import run_jobs
 CLIC_OBJECTS = ("tracks", "clusters", "hits", "candidates")
 DELPHES_OBJECTS = ("particles", "tracks", "towers")
 DEFAULT_PILEUP = 200.0
+LOCK_FILE = ".simulate.lock"
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def run(
 
     Raises:
         MLPFError: unknown sample, an option that it does not have, or a file cannot be written.
-        OutputExists: a file of that name holds other events, or the same in another layout or granularity.
+        OutputExists: a file of that name holds other events, or the same in another layout or granularity,
+            or another process is at work on this output.
         MissingDependency: the generator is not installed.
     """
     _check_options(sample, layout, granularity, pileup, file_format)
@@ -112,10 +115,17 @@ def run(
         wanted = DelphesProvenance(sample, seed, first_event, num_events, mean)
     else:
         wanted = Provenance(sample, seed, first_event, num_events, layout, granularity)
-    tasks = _plan(wanted, Path(output), events_per_file, file_format)
-    todo = tasks if overwrite else [task for task in tasks if not _is_done(task)]
+    output = Path(output)
+    tasks = _plan(wanted, output, events_per_file, file_format)
     start = time.perf_counter()
-    total = _run_all(todo, workers, num_events)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with locked(output / LOCK_FILE, str(output)):
+            remove_stale_parts(output, {task.path.name for task in tasks})
+            todo = tasks if overwrite else [task for task in tasks if not _is_done(task)]
+            total = _run_all(todo, workers, num_events)
+    except OSError as error:
+        raise MLPFError(f"{output}: not usable as output directory ({error}); choose another") from error
     _report(total, tasks, len(tasks) - len(todo), time.perf_counter() - start)
     return [task.path for task in tasks]
 
@@ -252,7 +262,6 @@ def make_file(task: FileTask) -> FileSummary:
     is_delphes = isinstance(wanted, DelphesProvenance)
     write: Any = delphes_writer.write_events if is_delphes else write_events
     try:
-        task.path.parent.mkdir(parents=True, exist_ok=True)
         write(task.path, _events(wanted, summary), wanted)
     except OSError as error:
         raise MLPFError(

@@ -1,3 +1,4 @@
+import errno
 import re
 import sys
 
@@ -7,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mlpf.cli import main
 from mlpf.data.dataset_folder import find_dataset
-from mlpf.errors import DataError
+from mlpf.errors import DataError, OutputNotWritable
 from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS, TRACK_FEATURES
 from mlpf.physics.schemas import SCHEMAS
 from mlpf.workflows import data_check
@@ -168,6 +169,43 @@ def test_folders_that_are_no_dataset_say_what_to_give(splits, tmp_path):
     features.write_text(features.read_text().replace('"17"', '"18"'))
     with pytest.raises(DataError, match=r"X has 18 columns, expected .*clic 17"):
         find_dataset(version)
+
+
+def test_a_dataset_without_room_for_figures_is_checked_all_the_same(splits, tmp_path, capsys, no_figures):
+    version = write_dataset(tmp_path, splits)
+    (version / "check").touch()
+    summary = data_check.run(version)
+    assert (summary.num_events, summary.figures) == (NUM_EVENTS, ())
+    assert no_figures == []
+    out = capsys.readouterr().out
+    assert f"{version}/check: cannot be written (File exists): no figures; give a directory" in out
+    assert "events 12 5" in plain(out)
+
+
+def test_an_unusable_directory_for_figures_is_refused_before_reading(splits, tmp_path, monkeypatch):
+    version = write_dataset(tmp_path, splits)
+    monkeypatch.setattr(data_check, "_sample", lambda *_: pytest.fail("events were read"))
+    with pytest.raises(OutputNotWritable, match=r"check: cannot be written \(Not a directory\).*with -o"):
+        data_check.run(version, version / "dataset_info.json" / "check")
+
+
+def test_tables_and_findings_are_printed_before_figures_fail(splits, tmp_path, capsys, monkeypatch):
+    splits["train"][0]["ygen"][0, TARGETS.index("energy")] = np.inf
+    version = write_dataset(tmp_path, splits)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    monkeypatch.setattr(data_check, "column_distributions", lambda *_: Figure(figsize=(1, 1)))
+    with pytest.raises(
+        OutputNotWritable, match=r"tracks\.png: cannot be written \(No space left on device\)"
+    ):
+        data_check.run(version, tmp_path / "figures")
+    out = plain(capsys.readouterr().out)
+    assert "events 12 5" in out
+    assert "problem: ygen: energy is NaN or infinite" in out
+    assert list((tmp_path / "figures").iterdir()) == []
 
 
 def test_command_ends_with_one_line(splits, tmp_path, capsys, monkeypatch, no_figures):

@@ -121,6 +121,25 @@ def test_wrong_arguments_say_what_to_give(root_file, tmp_path, views):
         data_show.run(tmp_path, 0)
 
 
+def test_options_that_would_do_nothing_are_refused(root_file, tmp_path, views, rng):
+    postprocess.run([root_file], tmp_path / "parquet")
+    delphes = write_delphes(tmp_path / "d.root", [simple_delphes()])
+    version = write_dataset(tmp_path, {"train": [fake_event(rng, 8, "e_0")]})
+    for path, options, message in (
+        (root_file, {"split": "train"}, "only a dataset folder has splits; drop --split train"),
+        (
+            tmp_path / "parquet" / "reco_1.parquet",
+            {"elements": "hits"},
+            "a parquet file has.*drop --elements",
+        ),
+        (version, {"elements": "clusters"}, "a dataset has was chosen.*drop --elements"),
+        (delphes, {"elements": "clusters"}, "tracks and towers only; drop --elements"),
+    ):
+        with pytest.raises(DataError, match=message):
+            data_show.run(path, 0, output=tmp_path / "e.png", **options)
+    assert views == []
+
+
 def test_command_draws(root_file, tmp_path, monkeypatch):
     figure = tmp_path / "e.png"
     monkeypatch.setattr(sys, "argv", ["mlpf", "data", "show", str(root_file), "-e", "1", "-o", str(figure)])

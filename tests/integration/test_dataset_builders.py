@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from mlpf.config.schema import DatasetSourceConfig
-from mlpf.data import shards
-from mlpf.data.event import read_events, read_metadata
+from mlpf.data import preparation, shards
+from mlpf.data.event import EventsWriter, read_events, read_metadata
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
+from mlpf.locking import Shard
 from mlpf.physics.features import (
     ACCOUNT_COLUMNS,
     CLUSTER_FEATURES,
@@ -99,7 +100,11 @@ def test_same_inputs_are_reused_and_others_need_overwrite(parquet, data_dir, tmp
     stale = version.parent / "incomplete.1.0.0.0123456789abcdef"
     stale.mkdir()
     arguments = {"split_seed": SEED, "split_fractions": FRACTIONS}
+    assert build.run(NAME, data, [parquet], shard=Shard(1, 2), **arguments).reused
+    assert stale.exists()  # another job may be at work there
     assert build.run(NAME, data, [parquet], **arguments).reused
+    assert not stale.exists()
+    stale.mkdir()
     with pytest.raises(OutputExists, match=r"split_fractions was .* use --overwrite"):
         build.run(NAME, data, [parquet], split_seed=SEED, split_fractions=(1.0, 0.0, 0.0))
     fewer = sorted(parquet.glob("*.parquet"))[:-1]
@@ -108,7 +113,7 @@ def test_same_inputs_are_reused_and_others_need_overwrite(parquet, data_dir, tmp
     summary = build.run(NAME, data, fewer, split_fractions=(1.0, 0.0, 0.0), overwrite=True)
     assert summary.events == {"train": 2 * (NUM_FILES - 1)}
     assert not stale.exists()
-    assert sorted(p.name for p in version.parent.iterdir()) == [".1.0.0.lock", "1.0.0"]
+    assert [p.name for p in version.parent.glob("[!.]*")] == ["1.0.0"]
     with pytest.raises(DataError, match="no split 'valid', it has train"):
         open_split(NAME, source(data, valid_fraction=0.0), "valid")
 
@@ -193,21 +198,84 @@ def test_postprocess_reuses_finished_files_and_skips_bad_ones(tmp_path):
     first = postprocess.run([root], output)
     assert (first.num_events, first.num_failed, first.num_reused) == (1, 1, 0)
     assert [p.name for p in output.glob("[!.]*")] == ["good.parquet"]
-    (output / "good.parquet").write_bytes((output / "good.parquet").read_bytes()[:-100])
-    assert postprocess.run([root / "good.root"], output).num_reused == 0  # a cut file is made again
     assert postprocess.run([root / "*.root"], output).num_reused == 1
     assert postprocess.run([root], output, overwrite=True).num_reused == 0
 
 
-def test_outputs_of_other_elements_or_older_files_are_made_again(tmp_path):
+def test_outputs_of_changed_files_and_of_older_rules_are_made_again(tmp_path, monkeypatch):
+    root = tmp_path / "a.root"
+    arguments = ([root], tmp_path / "out")
+    written = tmp_path / "out" / "a.parquet"
+    write_edm4hep(root, [simple_event()])
+    postprocess.run(*arguments)
+    checksum = read_metadata(written)["source_blake2b"]
+    content = root.read_bytes()
+    root.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # of the same size
+    assert postprocess.run(*arguments).num_reused == 0
+    assert read_metadata(written)["source_blake2b"] != checksum
+    assert postprocess.run(*arguments).num_reused == 1
+    write_edm4hep(root, [simple_event(), simple_event(20.0)])
+    assert postprocess.run(*arguments).num_events == 2
+    monkeypatch.setattr(preparation, "TRUTH_VERSION", "9.9.9")
+    assert postprocess.run(*arguments).num_reused == 0
+    assert read_metadata(written)["truth_version"] == "9.9.9"
+
+
+def test_outputs_without_a_checksum_are_made_again(tmp_path, monkeypatch):
+    write_edm4hep(tmp_path / "a.root", [simple_event()])
+    finish = EventsWriter.finish
+    with monkeypatch.context() as before:
+        before.setattr(
+            EventsWriter,
+            "finish",
+            lambda self, found: finish(self, {k: v for k, v in found.items() if k != "source_blake2b"}),
+        )
+        postprocess.run([tmp_path / "a.root"], tmp_path / "out")
+    assert postprocess.run([tmp_path / "a.root"], tmp_path / "out").num_reused == 0
+    assert postprocess.run([tmp_path / "a.root"], tmp_path / "out").num_reused == 1
+
+
+def test_outputs_that_are_something_else_are_replaced_with_overwrite_only(tmp_path):
     write_edm4hep(tmp_path / "a.root", [simple_event()])
     arguments = ([tmp_path / "a.root"], tmp_path / "out")
-    for elements, schema in (("clusters", "clic"), ("hits", "clic_hits"), ("clusters", "clic")):
-        assert postprocess.run(*arguments, elements=elements).num_reused == 0
-        assert postprocess.run(*arguments, elements=elements).num_reused == 1
-        assert read_metadata(tmp_path / "out" / "a.parquet")["schema"] == schema
-    write_edm4hep(tmp_path / "a.root", [simple_event(), simple_event(20.0)])
-    assert postprocess.run(*arguments).num_events == 2
+    written = tmp_path / "out" / "a.parquet"
+    postprocess.run(*arguments, elements="hits")
+    made = written.read_bytes()
+    other = write_edm4hep(tmp_path / "other.root", [simple_event()])
+    postprocess.run([other], tmp_path / "other")
+    for content, message in (
+        (made, "a.parquet holds events of clic_hits, asked for clic or delphes"),
+        (made[:-100], "a.parquet is there and is no complete output"),
+        (b"my notes", "a.parquet is there and is no complete output"),
+        ((tmp_path / "other" / "other.parquet").read_bytes(), "was made from other.root, not from a.root"),
+    ):
+        written.write_bytes(content)
+        with pytest.raises(OutputExists, match=f"{message}.*--overwrite"):
+            postprocess.run(*arguments)
+        assert written.read_bytes() == content
+    assert postprocess.run(*arguments, overwrite=True).num_events == 1
+    assert postprocess.run(*arguments).num_reused == 1
+
+
+@pytest.mark.parametrize("damage", ["notes", "{", "[1]"])
+def test_a_folder_that_is_no_finished_dataset_is_replaced_with_overwrite_only(
+    parquet, data_dir, tmp_path, damage
+):
+    data, version = copy_of(data_dir, tmp_path)
+    if damage == "notes":
+        shutil.rmtree(version)
+        version.mkdir()
+        (version / "notes.txt").write_text("mine")
+    else:
+        (version / "metadata.json").write_text(damage)
+    before = {path: path.read_bytes() for path in version.iterdir()}
+    arguments = {"split_seed": SEED, "split_fractions": FRACTIONS}
+    with pytest.raises(OutputExists, match=r"1\.0\.0 is there and is no finished dataset.*--overwrite"):
+        build.run(NAME, data, [parquet], **arguments)
+    assert {path: path.read_bytes() for path in version.iterdir()} == before
+    assert not build.run(NAME, data, [parquet], overwrite=True, **arguments).reused
+    assert build.run(NAME, data, [parquet], **arguments).reused
+    assert not (version / "notes.txt").exists()
 
 
 def test_the_content_of_a_file_decides_how_it_is_read(tmp_path):
@@ -221,7 +289,7 @@ def test_the_content_of_a_file_decides_how_it_is_read(tmp_path):
     schemas = {path.name: read_metadata(path)["schema"] for path in output.glob("*.parquet")}
     assert schemas == {"a.parquet": "clic", "b.parquet": "delphes", "c.1.parquet": "delphes"}
     assert postprocess.run([root], output).num_reused == 3
-    hits = postprocess.run([root], output, elements="hits")
+    hits = postprocess.run([root], tmp_path / "hits", elements="hits")
     assert [bool(f.error) for f in hits.files] == [False, True, True]
     assert "has tracks and towers, no hits; drop --elements" in hits.files[1].error
     (root / "a.pkl").touch()

@@ -1,6 +1,8 @@
 """Files of simulated events: reproducible, resumable, complete or absent."""
 
 import errno
+import os
+from contextlib import contextmanager
 
 import awkward as ak
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import uproot
 
 from mlpf.errors import DataError, MLPFError, OutputExists
+from mlpf.locking import locked
 from mlpf.simulation import edm4hep_writer
 from mlpf.simulation.edm4hep_writer import Provenance, read_provenance
 from mlpf.simulation.generator import SAMPLES
@@ -24,6 +27,10 @@ def content(paths):
     return {name: ak.concatenate([t[name].array() for t in trees]) for name in trees[0].keys()}  # noqa: SIM118
 
 
+def visible(folder):
+    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+
+
 def assert_same_events(one, other):
     one, other = content(one), content(other)
     assert one.keys() == other.keys()
@@ -37,7 +44,7 @@ def ten_events(tmp_path_factory):
 
 def test_file_is_named_after_the_published_sample(ten_events):
     assert [path.name for path in ten_events] == ["reco_single_pi_1.root"]
-    assert [p.name for p in ten_events[0].parent.iterdir()] == ["reco_single_pi_1.root"]
+    assert visible(ten_events[0].parent) == ["reco_single_pi_1.root"]
 
 
 def test_same_events_whatever_the_workers_and_the_file_size(ten_events, tmp_path):
@@ -148,7 +155,48 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch, written):
     monkeypatch.setattr(edm4hep_writer, "_jagged", fail)
     with pytest.raises(MLPFError, match="No space left on device"):
         simulate.run(SAMPLE, 2, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [simulate.LOCK_FILE]
+
+
+def test_a_second_process_on_the_same_output_is_refused(tmp_path):
+    with (
+        locked(tmp_path / simulate.LOCK_FILE, "held"),
+        pytest.raises(OutputExists, match=f"{tmp_path}: process {os.getpid()} on .* is at work there"),
+    ):
+        simulate.run(SAMPLE, 1, tmp_path, seed=2)
+    assert visible(tmp_path) == []
+
+
+def test_the_loser_of_a_race_sees_the_events_of_the_winner(tmp_path, monkeypatch):
+    """What is there is looked at under the lock, so that nobody replaces what came meanwhile."""
+
+    @contextmanager
+    def late(path, what):
+        with monkeypatch.context() as undisturbed:
+            undisturbed.setattr(simulate, "locked", locked)
+            simulate.run(SAMPLE, 1, tmp_path, seed=2)
+        with locked(path, what):
+            yield
+
+    monkeypatch.setattr(simulate, "locked", late)
+    with pytest.raises(OutputExists, match=r"holds .* of seed 2, asked for .* of seed 1"):
+        simulate.run(SAMPLE, 1, tmp_path, seed=1)
+    assert read_provenance(tmp_path / "reco_single_pi_1.root").seed == 2
+
+
+def test_parts_of_a_killed_run_are_removed(tmp_path):
+    own, other = tmp_path / ".reco_single_pi_1.root.99.part", tmp_path / ".reco_other_1.root.99.part"
+    own.touch()
+    other.touch()
+    simulate.run(SAMPLE, 1, tmp_path)
+    assert not own.exists()
+    assert other.exists()
+
+
+def test_an_output_that_is_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MLPFError, match=r"file: not usable as output directory .*; choose another"):
+        simulate.run(SAMPLE, 1, tmp_path / "file")
 
 
 def test_values_are_finite(ten_events):
