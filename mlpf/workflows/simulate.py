@@ -117,17 +117,22 @@ def run(
         wanted = Provenance(sample, seed, first_event, num_events, layout, granularity)
     output = Path(output)
     tasks = _plan(wanted, output, events_per_file, file_format)
+    _make_missing(tasks, output, workers, overwrite)
+    return [task.path for task in tasks]
+
+
+def _make_missing(tasks: list[FileTask], output: Path, workers: int, overwrite: bool) -> None:
+    """Make the files that are not there, as the only process at work on the directory, and report."""
     start = time.perf_counter()
     try:
         output.mkdir(parents=True, exist_ok=True)
         with locked(output / LOCK_FILE, str(output)):
             remove_stale_parts(output, {task.path.name for task in tasks})
             todo = tasks if overwrite else [task for task in tasks if not _is_done(task)]
-            total = _run_all(todo, workers, num_events)
+            total = _run_all(todo, workers, sum(task.provenance.num_events for task in tasks))
     except OSError as error:
         raise MLPFError(f"{output}: not usable as output directory ({error}); choose another") from error
     _report(total, tasks, len(tasks) - len(todo), time.perf_counter() - start)
-    return [task.path for task in tasks]
 
 
 def _check_options(
