@@ -102,8 +102,8 @@ def root_meaning(number: int) -> Case:
         typed, chosen = edm4hep_files._typed, rng.integers(0, 40)
         calls = iter(range(10**6))
 
-        def other_type(leaf: str, values: list) -> ak.Array:
-            array = typed(leaf, values)
+        def other_type(leaf: str, *arguments: object) -> ak.Array:
+            array = typed(leaf, *arguments)
             if next(calls) != chosen:
                 return array
             return ak.values_astype(array, kind)
