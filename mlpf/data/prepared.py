@@ -19,6 +19,8 @@ from mlpf.errors import DataError, MLPFError, SchemaMismatch
 from mlpf.physics.features import TARGETS
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
+_FEATURE_MODULE = "tensorflow_datasets.core.features"
+_FEATURE_CLASS = rf"{re.escape(_FEATURE_MODULE)}(\.[A-Za-z_0-9]+)+"
 _LENGTHS_CHUNK = 1024
 # Splits that events of the training split stand in for, where a dataset has no such split.
 _VALID, _TRAIN = "valid", "train"
@@ -196,6 +198,7 @@ def open_split(
         raise DataError(_not_built(name, source, path))
     import tensorflow_datasets as tfds
 
+    _require_known_classes(path)
     try:
         builder = tfds.builder_from_directory(str(path))
         for listed in builder.info.splits.values():
@@ -261,6 +264,24 @@ def _held_out(num_events: int, fraction: float, seed: int) -> npt.NDArray[np.boo
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     state ^= state >> np.uint64(31)
     return state.astype(np.float64) < fraction * 2.0**64
+
+
+def _require_known_classes(path: Path) -> None:
+    """Refuse features of classes that TFDS does not have: it imports whatever module they are said to be in.
+
+    Raises:
+        DataError: names the first such class.
+    """
+    try:
+        text = (path / "features.json").read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a complete dataset ({_first_line(error)}); build it again") from error
+    for name in re.findall(r'"pythonClassName"\s*:\s*"((?:[^"\\]|\\.)*)"', text):
+        if not re.fullmatch(_FEATURE_CLASS, name):
+            raise DataError(
+                f"{path}: features of class {name[:80]!r}, expected those of {_FEATURE_MODULE}; "
+                "do not open it, it could run code"
+            )
 
 
 def _not_built(name: str, source: DatasetSourceConfig, path: Path) -> str:

@@ -168,3 +168,13 @@ def test_columns_that_are_no_names_are_shown(good, tmp_path, key, value):
     (version / "metadata.json").write_text(json.dumps(WORDS | {key: value}))
     with pytest.raises(SchemaMismatch, match=r"metadata\.json: .* expected (a list|lists) of names"):
         opened(version)
+
+
+def test_features_of_unknown_classes_are_not_imported(good, tmp_path):
+    """TFDS would import the module that the file names, wherever it is."""
+    version = copied(good, tmp_path)
+    file = version / "features.json"
+    known = "tensorflow_datasets.core.features.tensor_feature.Tensor"
+    file.write_text(file.read_text().replace(known, "antigravity.X"))
+    with pytest.raises(DataError, match=r"features of class 'antigravity\.X', expected those of"):
+        opened(version)
