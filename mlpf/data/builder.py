@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from mlpf import __version__
 from mlpf.data.event import Events, Jagged, iterate_events, read_metadata
+from mlpf.data.sources import checksum
 from mlpf.data.tables import IntArray, expand_ranges, offsets_from_counts
 from mlpf.errors import DataError
 from mlpf.physics.features import PARQUET_TARGETS, PARTICLE_COLUMNS, TARGETS
@@ -88,9 +89,7 @@ def source_entry(path: Path) -> dict[str, str]:
         DataError: missing, or not one of ours.
     """
     source = read_metadata(path)["source"]
-    with path.open("rb") as stream:
-        checksum = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    return {"file": path.name, "source": source, "blake2b": checksum}
+    return {"file": path.name, "source": source, "blake2b": checksum(path)}
 
 
 def common_truth_version(files: Sequence[Path], schema: EventSchema) -> str:
