@@ -26,8 +26,8 @@ PIPELINE = ROOT / "mlpf" / "pipeline.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 SPLIT = ("--split-fractions", "0.8,0.1,0.1", "--split-seed", 4)
 READ_BATCH = 32
-REPEATS = 3
-COPIES_ROOT, COPIES_PARQUET = 4, 12
+REPEATS = 2
+COPIES_ROOT, COPIES_PARQUET = 12, 12
 
 
 @dataclass(frozen=True)
