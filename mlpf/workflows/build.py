@@ -105,9 +105,10 @@ def _finished(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
         info = json.loads((path / "dataset_info.json").read_text())
         metadata = dict(json.loads((path / "metadata.json").read_text()))
         splits = {s["name"]: sum(int(n) for n in s["shardLengths"]) for s in info["splits"]}
+        sources = {str(entry["file"]) for entry in metadata["source_files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return metadata, splits
+    return (metadata, splits) if sources else None
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

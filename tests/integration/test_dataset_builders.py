@@ -257,7 +257,7 @@ def test_outputs_that_are_something_else_are_replaced_with_overwrite_only(tmp_pa
     assert postprocess.run(*arguments).num_reused == 1
 
 
-@pytest.mark.parametrize("damage", ["notes", "{", "[1]"])
+@pytest.mark.parametrize("damage", ["notes", "{", "[1]", '{"source_files": [3]}'])
 def test_a_folder_that_is_no_finished_dataset_is_replaced_with_overwrite_only(
     parquet, data_dir, tmp_path, damage
 ):
