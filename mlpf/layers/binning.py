@@ -59,33 +59,40 @@ class LearnableBinning(keras.layers.Layer):
         """Return the order of the elements.
 
         Args:
-            z: [B, N, d] embedding; N is a multiple of S.
+            z: [B, N, d] embedding; N is at most S (one bin of N) or a multiple of S.
             mask: [B, N] boolean, True = real element.
 
         Returns:
             order: [B, N] int32, positions in the event in the order of the bins.
 
         Raises:
-            ValueError: N is known and is not a multiple of S, or makes more than ``max_num_bins`` bins.
+            ValueError: N is known and does not fill bins, or makes more than ``max_num_bins`` of them.
+                Where N is not known before the graph runs, too many bins fail there (on a CPU) as an
+                index out of range.
         """
         num_elements = ops.shape(z)[1]
         self._check_size(num_elements)
-        num_bins = num_elements // self.bin_size
-        half = ops.maximum(1, num_bins // 2) if not isinstance(num_bins, int) else max(1, num_bins // 2)
-        projected = ops.matmul(ops.stop_gradient(z), self.codebook[:, :half])
+        num_bins = num_elements // bin_length(num_elements, self.bin_size)
+        half = max(1, num_bins // 2) if isinstance(num_bins, int) else ops.maximum(1, num_bins // 2)
+        # Taken by number: a slice would stop at the last column without a word.
+        directions = ops.take(self.codebook, ops.arange(half, dtype="int32"), axis=1)
+        projected = ops.matmul(ops.stop_gradient(z), directions)
         both = ops.concatenate([projected, -projected], axis=-1)
         if self.bin_order == "projection":
             both = ops.where(self._directions_in_use(mask, half), both, -1e30)
         # top_k and not argmax: the latter exports to ONNX with an operator that onnxruntime lacks.
         strength, bucket = ops.top_k(both, 1)
-        bucket = ops.cast(bucket[..., 0], "int32")
+        bucket = ops.where(mask, ops.cast(bucket[..., 0], "int32"), self.max_num_bins)
         # Unique keys make the sort stable on every backend and in ONNX.
-        rank = ops.arange(num_elements, dtype="int32")
-        if self.bin_order == "projection":
-            signed = ops.where(bucket < half, -strength[..., 0], strength[..., 0])
-            rank = inverse_order(ops.argsort(signed, axis=-1))
-        bucket = ops.where(mask, bucket, self.max_num_bins)
-        return ops.cast(ops.argsort(bucket * num_elements + rank, axis=-1), "int32")
+        place = ops.arange(num_elements, dtype="int32")
+        if self.bin_order == "event":
+            return ops.cast(ops.argsort(bucket * num_elements + place, axis=-1), "int32")
+        strength = strength[..., 0]
+        along = ops.cast(ops.argsort(ops.where(bucket < half, -strength, strength), axis=-1), "int32")
+        rows = row_numbers(along)
+        bucket = ops.reshape(ops.take(ops.reshape(bucket, (-1,)), rows), ops.shape(along))
+        within = row_numbers(ops.cast(ops.argsort(bucket * num_elements + place, axis=-1), "int32"))
+        return ops.reshape(ops.take(ops.reshape(along, (-1,)), within), ops.shape(along))
 
     def _directions_in_use(self, mask, half):
         """Return [B, 1, 2 half] boolean: directions (and their opposites) for the bins of real elements."""
@@ -98,7 +105,7 @@ class LearnableBinning(keras.layers.Layer):
     def _check_size(self, num_elements: Any) -> None:
         if not isinstance(num_elements, int):
             return
-        if num_elements % self.bin_size:
+        if num_elements > self.bin_size and num_elements % self.bin_size:
             raise ValueError(
                 f"{num_elements} elements are not a multiple of bin_size={self.bin_size}; pad the events"
             )
@@ -127,28 +134,31 @@ class LearnableBinning(keras.layers.Layer):
         }
 
 
+def bin_length(num_elements, bin_size: int):
+    """Return the length S of the bins: ``bin_size``, or N where all elements fit into one bin.
+
+    An int where N is one, otherwise a scalar tensor. One short bin gives what a full one with padding gives.
+    """
+    if isinstance(num_elements, int):
+        return max(1, min(num_elements, bin_size))
+    return ops.maximum(1, ops.minimum(num_elements, bin_size))
+
+
 def inverse_order(order):
     """Return the inverse permutation of each event, [B, N] int32."""
     return ops.cast(ops.argsort(order, axis=-1), "int32")
 
 
-def gather_rows(x, order):
-    """Return x[b, order[b, n]] for x [B, N, D] or [B, N] and order [B, N].
+def row_numbers(order):
+    """Return where the elements ``order`` [B, N] of each event are among all rows, [B N] int32."""
+    shape = ops.shape(order)
+    first = ops.expand_dims(ops.arange(shape[0], dtype="int32") * shape[1], axis=1)
+    return ops.reshape(order + first, (-1,))
 
-    One flat row gather: several times faster than ``take_along_axis`` in both directions.
+
+def gather_rows(rows, numbers):
+    """Return the rows [B N, ...] with these numbers [B N].
+
+    One flat gather: several times faster than ``take_along_axis`` in both directions.
     """
-    shape = ops.shape(x)
-    offset = ops.expand_dims(ops.arange(shape[0], dtype="int32") * shape[1], axis=1)
-    rows = ops.reshape(order + offset, (-1,))
-    return ops.reshape(ops.take(ops.reshape(x, (-1, *x.shape[2:])), rows, axis=0), shape)
-
-
-def bin_elements(x, order, bin_size: int):
-    """Gather x [B, N, ...] into bins [B, K, S, ...]; ``order`` [B, N] is that of ``LearnableBinning``."""
-    shape = ops.shape(x)
-    return ops.reshape(gather_rows(x, order), (shape[0], -1, bin_size, *x.shape[2:]))
-
-
-def unbin_elements(x, inverse):
-    """Put x [B, K, S, D] back into the order of the event, [B, N, D]; ``inverse`` of ``inverse_order``."""
-    return gather_rows(ops.reshape(x, (ops.shape(x)[0], ops.shape(inverse)[1], x.shape[-1])), inverse)
+    return ops.take(rows, numbers, axis=0)

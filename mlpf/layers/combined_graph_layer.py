@@ -7,10 +7,11 @@ import keras
 from keras import ops
 
 from mlpf.errors import ConfigError
-from mlpf.layers.binning import LearnableBinning, bin_elements, inverse_order, unbin_elements
+from mlpf.layers.binning import LearnableBinning, bin_length, gather_rows, inverse_order, row_numbers
 from mlpf.layers.feedforward import FFN
 from mlpf.layers.message_passing import GHConvDense
 from mlpf.layers.pair_kernels import NodePairGaussianKernel, PositionKernel
+from mlpf.layers.rows import from_rows, to_rows
 
 KERNELS = {"NodePairGaussianKernel": NodePairGaussianKernel}
 NUM_COORDINATES = 3
@@ -82,7 +83,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         self.bin_size = bin_size
         self.layernorm = None
         if layernorm:
-            self.layernorm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name="layernorm")
+            self.layernorm = keras.layers.LayerNormalization(epsilon=1e-6, dtype="float32", name="layernorm")
         self.ffn_dist = FFN(
             distance_dim,
             ffn_dist_hidden_dim,
@@ -110,7 +111,7 @@ class CombinedGraphLayer(keras.layers.Layer):
             message(**arguments, dtype=policy, name=f"message_{i}") for i in range(num_node_messages)
         ]
         self.dropouts = [
-            keras.layers.Dropout(dropout, dtype=policy, name=f"dropout_{i}")
+            keras.layers.Dropout(dropout, dtype="float32", name=f"dropout_{i}")
             for i in range(num_node_messages if dropout > 0 else 0)
         ]
 
@@ -133,31 +134,41 @@ class CombinedGraphLayer(keras.layers.Layer):
         """Return the new node features.
 
         Args:
-            x: [B, N, D_in] node features; N is a multiple of S.
+            x: [B, N, D_in] node features; N is at most S or a multiple of S.
             mask: [B, N] boolean, True = real element.
             position: [B, N, 3] float32 positions in mm; needed with ``position_scales``, else unused.
             training: use dropout.
 
         Returns:
-            [B, N, D], zero for padded elements.
+            [B, N, D] float32; what stands at padded elements has no meaning.
         """
+        rows = to_rows(x)
         if self.layernorm is not None:
-            x = self.layernorm(x)
-        z = self._dist_activate(self.ffn_dist(x))
+            rows = self.layernorm(rows)
+        rows = ops.cast(rows, self.compute_dtype)
+        z = self._dist_activate(self.ffn_dist(rows))
         hashed = z
         if self.position_kernel is not None:
-            hashed = ops.concatenate([z, ops.cast(position, z.dtype) / BINNING_UNIT_MM], axis=-1)
-        order = self.binning(hashed, mask)
-        z, x, mask = (bin_elements(t, order, self.bin_size) for t in (z, x, mask))
-        kernel = self.pair_kernel(z, mask)
+            position = to_rows(ops.cast(position, "float32"))
+            hashed = ops.concatenate([z, position / BINNING_UNIT_MM], axis=-1)
+        order = self.binning(from_rows(hashed, like=x), mask)
+        binned = row_numbers(order)
+        size = bin_length(ops.shape(x)[1], self.bin_size)
+
+        def to_bins(values):
+            return ops.reshape(gather_rows(values, binned), (-1, size, *values.shape[1:]))
+
+        exponent = None
         if self.position_kernel is not None:
-            position = bin_elements(ops.cast(position, "float32"), order, self.bin_size)
-            kernel = ops.expand_dims(kernel, axis=2) * self.position_kernel(position)
+            exponent = self.position_kernel(to_bins(position))
+        kernel = self.pair_kernel(to_bins(z), to_bins(ops.reshape(mask, (-1,))), exponent)
+        kernel = ops.cast(kernel, self.compute_dtype)
+        out = to_bins(rows)
         for i, message in enumerate(self.messages):
-            x = message(x, kernel, mask)
+            out = message(out, kernel)
             if self.dropouts:
-                x = self.dropouts[i](x, training=training)
-        return unbin_elements(x, inverse_order(order))
+                out = self.dropouts[i](out, training=training)
+        return from_rows(gather_rows(to_rows(out), row_numbers(inverse_order(order))), like=x)
 
     def compute_output_shape(self, x_shape, mask_shape=None, position_shape=None):  # noqa: ARG002
         """Return [B, N, D]."""

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from mlpf.layers.rows import from_rows, to_rows
+
 
 @keras.saving.register_keras_serializable(package="mlpf")
 class FFN(keras.layers.Layer):
@@ -71,11 +73,13 @@ class FFN(keras.layers.Layer):
 
     def call(self, x, training=False):
         """Map x [..., D_in] to [..., d_out] float32."""
+        rows = to_rows(x)
         for i, dense in enumerate(self.hidden):
-            x = dense(x)
+            rows = dense(rows)
             if self.dropouts:
-                x = self.dropouts[i](x, training=training)
-        return self.out(x)
+                rows = self.dropouts[i](rows, training=training)
+        rows = self.out(rows)
+        return rows if len(x.shape) == 2 else from_rows(rows, like=x)
 
     def compute_output_shape(self, input_shape):
         """Return [..., d_out]."""

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from mlpf.layers.rows import to_rows
+
 DEGREE_EPSILON = 1e-6
 
 
@@ -13,6 +15,8 @@ class GHConvDense(keras.layers.Layer):
     """Graph convolution with a gate g between neighbours (hom) and the element itself (het).
 
     out = act(g * A x theta + (1 - g) * x W_h), g = sigmoid(x W_t + b_t).
+
+    The matrix products run in the compute dtype, gate, mixture and activation in float32.
 
     Args:
         output_dim: width D of the output.
@@ -30,7 +34,7 @@ class GHConvDense(keras.layers.Layer):
         self.normalize_degrees = normalize_degrees
         self._activate = keras.activations.get(activation)
 
-    def build(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002
+    def build(self, x_shape, kernel_shape=None):  # noqa: ARG002 (Keras passes the shape of each argument)
         """Create the weights w_t, w_h, theta [D_in, D] and b_t [D]."""
         shape = (x_shape[-1], self.output_dim)
 
@@ -43,43 +47,46 @@ class GHConvDense(keras.layers.Layer):
         self.w_h = normal("w_h", shape)
         self.theta = normal("theta", shape)
 
-    def call(self, x, kernel, mask):
+    def call(self, x, kernel):
         """Return the new node features.
 
         Args:
-            x: [B, K, S, D_in] node features.
-            kernel: [B, K, S, S] pair kernel A, zero for padded elements; or [B, K, H, S, S], one kernel
-                for each of H equal slices of the D neighbour features.
-            mask: [B, K, S] boolean, True = real element.
+            x: [G, S, D_in] node features of G bins.
+            kernel: [G, S, S] pair kernel A, or [G, H, S, S], one kernel for each of H equal slices of the D
+                neighbour features. A column of zeros keeps an element (padding) from being seen.
 
         Returns:
-            [B, K, S, D], zero for padded elements.
+            [G, S, D] float32.
         """
-        real = ops.cast(ops.expand_dims(mask, axis=-1), self.compute_dtype)
-        x = x * real
-        neighbours = ops.matmul(x, self.theta)
-        if len(kernel.shape) == 4:
+        bins = (-1, ops.shape(kernel)[-1], self.output_dim)
+        rows = to_rows(x)
+        neighbours = ops.reshape(ops.matmul(rows, self.theta), bins)
+        if len(kernel.shape) == 3:
             hom = self._sum_neighbours(kernel, neighbours)
         else:
-            sliced = _split_heads(neighbours, kernel.shape[2])
+            sliced = _split_heads(neighbours, kernel.shape[1])
             hom = _merge_heads(self._sum_neighbours(kernel, sliced))
-        het = ops.matmul(x, self.w_h)
-        gate = ops.sigmoid(ops.matmul(x, self.w_t) + self.b_t)
-        return self._activate(gate * hom + (1.0 - gate) * het) * real
+        gate = ops.sigmoid(ops.add(ops.matmul(rows, self.w_t), self.b_t))
+        hom, het, gate = (ops.cast(to_rows(t), "float32") for t in (hom, ops.matmul(rows, self.w_h), gate))
+        return ops.reshape(self._activate(gate * hom + (1.0 - gate) * het), bins)
 
     def _sum_neighbours(self, kernel, neighbours):
         """Return A x for kernel [..., S, S] and neighbours [..., S, D], with normalised degrees if asked."""
         if not self.normalize_degrees:
             return ops.matmul(kernel, neighbours)
         degree = ops.sum(ops.abs(ops.cast(kernel, "float32")), axis=-1, keepdims=True)
-        # A padded element has no degree; without the floor its scale would overflow half precision.
+        # In a bin of padding there is no degree; without the floor its scale would overflow half precision.
         scale = ops.where(degree > 0, ops.rsqrt(degree + DEGREE_EPSILON), 0.0)
         scale = ops.cast(scale, self.compute_dtype)
         return scale * ops.matmul(kernel, scale * neighbours)
 
-    def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002
-        """Return [B, K, S, D]."""
+    def compute_output_shape(self, x_shape, kernel_shape=None):  # noqa: ARG002
+        """Return [G, S, D]."""
         return (*tuple(x_shape)[:-1], self.output_dim)
+
+    def compute_output_spec(self, x, *args, **kwargs):  # noqa: ARG002
+        """Return the specification of the output: float32 under every policy."""
+        return keras.KerasTensor(self.compute_output_shape(x.shape), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments."""
@@ -92,14 +99,12 @@ class GHConvDense(keras.layers.Layer):
 
 
 def _split_heads(x, num_heads: int):
-    """Turn [B, K, S, D] into [B, K, H, S, D / H]."""
-    shape = ops.shape(x)
-    x = ops.reshape(x, (-1, shape[1], shape[2], num_heads, x.shape[-1] // num_heads))
-    return ops.transpose(x, (0, 1, 3, 2, 4))
+    """Turn [G, S, D] into [G, H, S, D / H]."""
+    x = ops.reshape(x, (-1, ops.shape(x)[1], num_heads, x.shape[-1] // num_heads))
+    return ops.transpose(x, (0, 2, 1, 3))
 
 
 def _merge_heads(x):
-    """Turn [B, K, H, S, D / H] back into [B, K, S, D]."""
-    shape = ops.shape(x)
-    x = ops.transpose(x, (0, 1, 3, 2, 4))
-    return ops.reshape(x, (-1, shape[1], shape[3], x.shape[-2] * x.shape[-1]))
+    """Turn [G, H, S, D / H] back into [G, S, D]."""
+    merged = ops.transpose(x, (0, 2, 1, 3))
+    return ops.reshape(merged, (-1, ops.shape(x)[2], x.shape[1] * x.shape[3]))

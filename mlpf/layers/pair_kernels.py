@@ -9,11 +9,13 @@ from keras import ops
 
 # Distances below 1e-3 are set to it: the square root has no finite slope at zero.
 MIN_SQUARED_DISTANCE = 1e-6
+# Squared distance to padding: exp(-x) of its root is zero for every dist_mult above 1e-12.
+FAR_SQUARED = 1e30
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
 class NodePairGaussianKernel(keras.layers.Layer):
-    """A_ij = max(exp(-dist_mult |z_i - z_j|), clip_value_low), zero for padded elements.
+    """A_ij = max(exp(-dist_mult |z_i - z_j|), clip_value_low), zero where j is padding.
 
     The distance is not squared in spite of the name, which is that of the published model.
 
@@ -39,33 +41,38 @@ class NodePairGaussianKernel(keras.layers.Layer):
         self.clip_value_low = clip_value_low
         self.exact_diagonal = exact_diagonal
 
-    def build(self, z_shape, mask_shape=None):
+    def build(self, z_shape, mask_shape=None, exponent_shape=None):
         """Nothing to build: the kernel has no weights."""
 
-    def call(self, z, mask):
+    def call(self, z, mask, exponent=None):
         """Return the kernel.
 
         Args:
-            z: [B, K, S, d] embedding.
-            mask: [B, K, S] boolean, True = real element.
+            z: [G, S, d] embedding of the elements of G bins.
+            mask: [G, S] boolean, True = real element.
+            exponent: [G, H, S, S], >= 0: H kernels A_ij exp(-exponent_hij) instead of one, for the price of
+                one exponential each; see ``PositionKernel``.
 
         Returns:
-            [B, K, S, S] float32 in [0, 1].
+            [G, S, S] or [G, H, S, S] float32 in [0, 1]; rows of padding are those of any element.
         """
-        real = ops.cast(ops.expand_dims(mask, axis=-1), z.dtype)
-        z = z * real
-        square = ops.sum(z * z, axis=-1, keepdims=True)
-        cross = ops.matmul(z, ops.swapaxes(z, -1, -2))
-        squared = square - 2.0 * cross + ops.swapaxes(square, -1, -2)
-        if self.exact_diagonal:
-            squared = squared * (1.0 - ops.eye(z.shape[-2], dtype=z.dtype))
-        distance = ops.sqrt(ops.maximum(squared, MIN_SQUARED_DISTANCE))
-        kernel = ops.maximum(ops.exp(-self.dist_mult * distance), self.clip_value_low)
-        return kernel * real * ops.swapaxes(real, -1, -2)
+        away = ops.where(mask, 0.0, FAR_SQUARED)
+        cross = ops.matmul(-2.0 * z, ops.swapaxes(z, -1, -2))
+        # Exact: the squares as the product has them cancel on the diagonal to the last digit.
+        square = -0.5 * _diagonal(cross) if self.exact_diagonal else ops.sum(z * z, axis=-1)
+        column = square if self.clip_value_low > 0.0 else square + away
+        squared = cross + ops.expand_dims(square, axis=-1) + ops.expand_dims(column, axis=-2)
+        power = -self.dist_mult * ops.sqrt(ops.maximum(squared, MIN_SQUARED_DISTANCE))
+        if self.clip_value_low > 0.0:
+            power = ops.maximum(power, math.log(self.clip_value_low)) - ops.expand_dims(away, axis=-2)
+        if exponent is not None:
+            power = ops.expand_dims(power, axis=-3) - exponent
+        return ops.exp(power)
 
-    def compute_output_shape(self, z_shape, mask_shape=None):  # noqa: ARG002
-        """Return [B, K, S, S]."""
-        return (*tuple(z_shape)[:-1], tuple(z_shape)[-2])
+    def compute_output_shape(self, z_shape, mask_shape=None, exponent_shape=None):  # noqa: ARG002
+        """Return [G, S, S] or [G, H, S, S]."""
+        one = (*tuple(z_shape)[:-1], tuple(z_shape)[-2])
+        return one if exponent_shape is None else tuple(exponent_shape)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments."""
@@ -77,11 +84,18 @@ class NodePairGaussianKernel(keras.layers.Layer):
         }
 
 
+def _diagonal(x):
+    """Return the diagonals [G, S] of matrices [G, S, S]; exports to ONNX as a slice."""
+    size = ops.shape(x)[-1]
+    return ops.reshape(ops.reshape(x, (-1, size * size))[:, :: size + 1], (-1, size))
+
+
 @keras.saving.register_keras_serializable(package="mlpf")
 class PositionKernel(keras.layers.Layer):
-    """P_hij = exp(-|p_i - p_j| / scale_h): pairs by their distance in space, at several trained scales.
+    """|p_i - p_j| / scale_h: the exponents of H kernels by the distance in space, at trained scales.
 
-    Showers are tens of mm wide and leave satellites hundreds of mm away: one scale cannot serve both.
+    exp of minus it weighs pairs. Showers are tens of mm wide and leave satellites hundreds of mm away: one
+    scale cannot serve both.
 
     Args:
         scales: lengths in mm at the start of training, one per head H.
@@ -107,17 +121,20 @@ class PositionKernel(keras.layers.Layer):
         )
 
     def call(self, position):
-        """Return the kernel [B, K, H, S, S] in (0, 1] for positions [B, K, S, 3] in mm."""
-        # By differences, not squares as for embeddings: those of 1500 mm leave only 1 mm in float32.
-        difference = ops.expand_dims(position, axis=-2) - ops.expand_dims(position, axis=-3)
-        squared = ops.sum(difference * difference, axis=-1)
-        distance = ops.expand_dims(ops.sqrt(ops.maximum(squared, MIN_SQUARED_DISTANCE)), axis=2)
-        return ops.exp(-distance * ops.exp(-self.log_scale))
+        """Return the exponents [G, H, S, S], >= 0, for positions [G, S, 3] in mm."""
+        # By differences, not squares as for embeddings: those of 1500 mm leave only 1 mm in float32. One
+        # coordinate at a time: a last axis of three is slow on every device.
+        squared = 0.0
+        for coordinate in ops.unstack(position, axis=-1):
+            difference = ops.expand_dims(coordinate, axis=-1) - ops.expand_dims(coordinate, axis=-2)
+            squared = squared + difference * difference
+        distance = ops.expand_dims(ops.sqrt(ops.maximum(squared, MIN_SQUARED_DISTANCE)), axis=-3)
+        return distance * ops.exp(-self.log_scale)
 
     def compute_output_shape(self, position_shape):
-        """Return [B, K, H, S, S]."""
-        b, k, s, _ = tuple(position_shape)
-        return (b, k, len(self.scales), s, s)
+        """Return [G, H, S, S]."""
+        *bins, s, _ = tuple(position_shape)
+        return (*bins, len(self.scales), s, s)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments."""

@@ -173,12 +173,15 @@ class PFNetDense(keras.Model):
         return {name: value[:, :num_elements] for name, value in outputs.items()}
 
     def _pad_to_bins(self, x):
-        """Pad [B, N, F] with zeros to a multiple of the bin size; also return N."""
+        """Pad [B, N, F] with zeros to whole bins (not where one bin holds all elements); also return N."""
         num_elements = ops.shape(x)[1]
         # No negative operand of %: it exports to ONNX as a truncating division.
         missing = (self.bin_size - num_elements % self.bin_size) % self.bin_size
-        if isinstance(missing, int) and missing == 0:
-            return x, num_elements
+        if isinstance(num_elements, int):
+            if num_elements <= self.bin_size or missing == 0:
+                return x, num_elements
+        else:
+            missing = ops.where(num_elements <= self.bin_size, 0, missing)
         return ops.pad(x, ((0, 0), (0, missing), (0, 0))), num_elements
 
     def _run_stack(self, stack: list[CombinedGraphLayer], h, encoded, mask, position, training):

@@ -21,6 +21,8 @@ class LayerCase:
     dtype: str = "float32"
     mixed_dtype: str = "float32"
     gradients: bool = True
+    # Leading axes that a graph does not know: batch and element axes, as in training and export.
+    open_axes: int = 2
     # float32 sums in another order; relative to outputs of order 1
     tolerance: float = 1e-5
 
@@ -69,8 +71,8 @@ def _check_round_trip(case: LayerCase, layer: Any, outputs: Any) -> None:
 
 
 def _check_graph(case: LayerCase, layer: Any, outputs: Any) -> None:
-    # Batch and element axes unknown, as in training and export.
-    signature = [tf.TensorSpec((None, None, *x.shape[2:]), x.dtype) for x in case.inputs]
+    n = case.open_axes
+    signature = [tf.TensorSpec((*(None,) * n, *x.shape[n:]), x.dtype) for x in case.inputs]
     traced = tf.function(lambda *inputs: layer(*inputs), input_signature=signature)
     for a, b in zip(flatten(outputs), flatten(traced(*case.inputs)), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=case.tolerance, atol=case.tolerance)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from mlpf.layers.binning import LearnableBinning, bin_elements, inverse_order, unbin_elements
+from mlpf.layers.binning import LearnableBinning, gather_rows, inverse_order, row_numbers
 from tests.support.layer_contract import LayerCase, check_layer, set_values
 
 
@@ -38,10 +39,10 @@ def test_hand_worked():
 def test_unbin_undoes_bin(rng):
     x = rng.normal(size=(3, 12, 5)).astype(np.float32)
     order = np.stack([rng.permutation(12) for _ in range(3)]).astype(np.int32)
-    binned = bin_elements(x, order, 4)
-    assert binned.shape == (3, 3, 4, 5)
-    np.testing.assert_array_equal(np.asarray(binned)[1, 0, 2], x[1, order[1, 2]])
-    np.testing.assert_array_equal(np.asarray(unbin_elements(binned, inverse_order(order))), x)
+    binned = gather_rows(x.reshape(36, 5), row_numbers(order))
+    np.testing.assert_array_equal(np.asarray(binned).reshape(3, 12, 5)[1, 7], x[1, order[1, 7]])
+    back = gather_rows(binned, row_numbers(inverse_order(order)))
+    np.testing.assert_array_equal(np.asarray(back), x.reshape(36, 5))
 
 
 def test_more_bins_than_the_codebook_has_are_refused():
@@ -88,3 +89,45 @@ def test_projection_order_does_not_depend_on_padding(rng, num_real):
     mask = np.arange(64)[None] < num_real
     short, long = (np.asarray(layer(z[:, :n], mask[:, :n]))[0, :num_real] for n in (32, 64))
     np.testing.assert_array_equal(short, long)
+
+
+@pytest.mark.parametrize("bin_order", ["event", "projection"])
+@pytest.mark.parametrize("num_bins", [1, 2, 3, 7, 64, 199, 200])
+def test_every_element_is_in_exactly_one_bin_and_padding_is_last(rng, num_bins, bin_order):
+    layer = LearnableBinning(4, 200, 3, bin_order=bin_order)
+    num_elements = 4 * num_bins
+    z = rng.normal(size=(2, num_elements, 3)).astype(np.float32)
+    num_real = np.array([num_elements - 3, max(1, num_elements // 2)])
+    order = np.asarray(layer(z, np.arange(num_elements)[None] < num_real[:, None]))
+    for event, real in zip(order, num_real, strict=True):
+        assert sorted(event) == list(range(num_elements))
+        assert sorted(event[:real]) == list(range(real))
+
+
+def test_elements_of_a_bucket_keep_the_order_of_the_event(rng):
+    layer = LearnableBinning(4, 8, 2)
+    layer.build((None, None, 2))
+    z = rng.normal(size=(1, 32, 2)).astype(np.float32)
+    projected = z[0] @ np.asarray(layer.codebook)
+    bucket = np.argmax(np.concatenate([projected, -projected], axis=-1), axis=-1)
+    order = np.asarray(layer(z, np.ones((1, 32), bool)))[0]
+    assert order.tolist() == np.lexsort((np.arange(32), bucket)).tolist()
+
+
+@pytest.mark.parametrize("num_elements", [1, 3, 8])
+def test_one_short_bin_holds_a_small_event(rng, num_elements):
+    layer = LearnableBinning(8, 4, 3)
+    z = rng.normal(size=(1, num_elements, 3)).astype(np.float32)
+    order = np.asarray(layer(z, np.ones((1, num_elements), bool)))[0]
+    assert sorted(order) == list(range(num_elements))
+
+
+def test_more_bins_than_the_codebook_has_fail_in_a_graph_of_open_axes_too():
+    layer = LearnableBinning(2, 4, 1)
+    layer.build((None, None, 1))
+    graph = tf.function(lambda z, mask: layer(z, mask)).get_concrete_function(
+        tf.TensorSpec((None, None, 1)), tf.TensorSpec((None, None), tf.bool)
+    )
+    assert graph(tf.ones((1, 8, 1)), tf.ones((1, 8), tf.bool)).shape == (1, 8)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is not in"):
+        graph(tf.ones((1, 12, 1)), tf.ones((1, 12), tf.bool))
