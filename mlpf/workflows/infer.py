@@ -63,7 +63,7 @@ def run(
         CheckpointError: no run directory, or its checkpoint is missing.
     """
     runtime.set_threads(num_cpus)
-    runtime.skip_slow_graph_rewrites()
+    runtime.choose_graph_rewrites()
     config = load_run_config(run_dir)
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
