@@ -45,6 +45,8 @@ class PFNetDense(keras.Model):
         ConfigError: additive updates without node encoding, or a skip connection in additive mode.
     """
 
+    graph_layer = CombinedGraphLayer
+
     def __init__(
         self,
         *,
@@ -123,7 +125,7 @@ class PFNetDense(keras.Model):
 
     def _stack(self, name: str, num_layers: int, arguments: Mapping[str, Any]) -> list[CombinedGraphLayer]:
         return [
-            CombinedGraphLayer(**arguments, dtype=self.dtype_policy, name=f"{name}_{i}")
+            self.graph_layer(**arguments, dtype=self.dtype_policy, name=f"{name}_{i}")
             for i in range(num_layers)
         ]
 

@@ -1,0 +1,274 @@
+"""Speed and memory of the models, as ratios of passes that alternate in one process, on one thread.
+
+Usage: scripts/bench_models.py [--only SECTION ...] [--rounds N] [--output FILE.json]
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from mlpf import runtime
+
+runtime.set_threads(1)
+runtime.choose_graph_rewrites()
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+from straightforward import StraightforwardNetwork
+
+from mlpf.config.loading import load_config
+from mlpf.config.schema import Config
+from mlpf.evaluation.latency import measure, scaling_exponents
+from mlpf.export_samples import sample_events
+from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.physics.features import TARGETS
+from mlpf.training.losses import MLPFLoss
+from mlpf.workflows.trained import build_network
+
+# What the graph network of clic.yaml computes for 2,560 elements.
+GNN_GFLOP, GNN_ELEMENTS = 38.6, 2560
+RATE_SHAPE = (2560, 256, 256)
+SCALING = (1024, 2560, 5120, 10240, 25600)
+# Everything as wide as the graph network of clic.yaml, and as deep: 12 blocks, heads of 256 / 8.
+EQUAL_TRANSFORMER = {"parameters.block.ffn_dim": 256, "parameters.input_encoding": "clic", "parameters.use_normalizer": False}
+
+Forward = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One ratio with what it should reach (``at_most`` or at least)."""
+
+    what: str
+    value: float
+    target: float | None = None
+    at_most: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """Return whether the target is met, in words."""
+        if self.target is None:
+            return ""
+        met = self.value <= self.target if self.at_most else self.value >= self.target
+        return f"{'at most' if self.at_most else 'at least'} {self.target:g}: {'yes' if met else 'no'}"
+
+
+def config_of(name: str, **overrides: Any) -> Config:
+    """Read a shipped configuration."""
+    return load_config(ROOT / "parameters" / f"{name}.yaml").with_overrides(overrides)
+
+
+def network(config: Config, policy: str = "float32") -> keras.Model:
+    """Build the network of a configuration under a dtype policy, with the same weights each time."""
+    keras.utils.set_random_seed(1)
+    keras.config.set_dtype_policy(policy)
+    try:
+        return build_network(config)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def straightforward(model: keras.Model) -> keras.Model:
+    """Return the same network, with the same weights, in the obvious form."""
+    copy = StraightforwardNetwork.from_config(model.get_config())
+    copy.build((None, None, model.num_input_features))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def graph(model: keras.Model) -> Forward:
+    """Return a forward pass as one graph of open axes that waits for its result."""
+    signature = [tf.TensorSpec((None, None, model.num_input_features), tf.float32)]
+    compiled = tf.function(lambda x: model(x, training=False), input_signature=signature)
+    return lambda x: [value.numpy() for value in compiled(tf.constant(x)).values()]
+
+
+def training_step(config: Config, model: keras.Model) -> Forward:
+    """Return a step (forward, loss, gradients, Adam) as one graph of open axes."""
+    loss, optimizer = MLPFLoss(config.loss), keras.optimizers.Adam(1e-4)
+    optimizer.build(model.trainable_variables)
+    spec = (tf.TensorSpec((None, None, model.num_input_features)), tf.TensorSpec((None, None, len(TARGETS))))
+
+    @tf.function(input_signature=spec, autograph=False)
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            sums = loss.sums(x, y, model(x, training=True))
+            total = loss.total(sums.values, sums.weights)
+        variables = model.trainable_variables
+        gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        optimizer.apply(gradients)
+        return total
+
+    def run(x: Any) -> Any:
+        return step(tf.constant(x), tf.constant(targets_of(x))).numpy()
+
+    return run
+
+
+def targets_of(x: np.ndarray) -> np.ndarray:
+    """Return targets [B, N, 8] of elements [B, N, F]: each one a hadron with the momentum measured."""
+    y = np.zeros((*x.shape[:2], len(TARGETS)), np.float32)
+    y[..., TARGETS.index("cls")] = x[..., 0]
+    for place, name in enumerate(("pt", "eta", "sin_phi", "cos_phi", "energy"), start=1):
+        y[..., TARGETS.index(name)] = x[..., place]
+    return y
+
+
+def matmul(dtype: str) -> Forward:
+    """Return the product whose rate is the floor."""
+    m, k, n = RATE_SHAPE
+    rng = np.random.default_rng(0)
+    a, b = (tf.cast(rng.normal(size=shape), dtype) for shape in ((m, k), (k, n)))
+    product = tf.function(lambda a, b: tf.matmul(a, b))
+    return lambda _: [product(a, b) for _ in range(MATMULS)][-1].numpy()
+
+
+MATMULS = 20
+
+
+def medians(engines: dict[str, Forward], events: np.ndarray, rounds: int) -> dict[str, float]:
+    """Return the median milliseconds of each, from passes that alternate."""
+    return {found.engine: found.p50_ms for found in measure(engines, events, rounds)}
+
+
+def events_of(config: Config, num_events: int, num_elements: int) -> np.ndarray:
+    """Return random events of a configuration's schema."""
+    return sample_events(config.dataset.event_schema, num_events, num_elements)
+
+
+def floor(rounds: int) -> Iterator[Row]:
+    """Forward pass of clic.yaml against the rate of matrix products, float32 and bfloat16."""
+    config = config_of("clic")
+    events = events_of(config, 1, GNN_ELEMENTS)
+    models = {policy: network(config, policy) for policy in ("float32", "mixed_bfloat16")}
+    engines = {name: graph(model) for name, model in models.items()}
+    products = {"matmul float32": matmul("float32"), "matmul bfloat16": matmul("bfloat16")}
+    ms = medians({**engines, **products}, events, rounds)
+    gflop = 2e-9 * np.prod(RATE_SHAPE) * MATMULS
+    rates = {name: gflop / ms[name] * 1e3 for name in products}
+    reached = GNN_GFLOP / ms["float32"] * 1e3
+    yield Row("rate of 256-wide products, float32 [GFLOP/s]", rates["matmul float32"])
+    yield Row("rate of 256-wide products, bfloat16 [GFLOP/s]", rates["matmul bfloat16"])
+    yield Row("clic.yaml forward, N = 2560 [ms]", ms["float32"])
+    yield Row("clic.yaml forward, share of that rate", reached / rates["matmul float32"], 0.8)
+    yield Row("bfloat16 against float32, speed", ms["float32"] / ms["mixed_bfloat16"], 1.35)
+    # One bin: with more, an element that rounding moves to another bin is another function.
+    small = events_of(config, 8, 256)
+    full, half = (models[policy](small, training=False) for policy in models)
+    real = small[..., 0] != 0
+    same = np.argmax(full["cls"], axis=-1) == np.argmax(half["cls"], axis=-1)
+    yield Row("bfloat16: share of elements with the same class, one bin", float(same[real].mean()))
+    for name in OUTPUT_NAMES[2:]:
+        difference = np.abs(np.asarray(full[name]) - np.asarray(half[name]))[real]
+        yield Row(f"bfloat16: median difference of {name}, one bin", float(np.median(difference)))
+
+
+def train(rounds: int) -> Iterator[Row]:
+    """Training step of clic.yaml against its forward pass."""
+    config = config_of("clic")
+    events = events_of(config, 8, 256)
+    model = network(config)
+    ms = medians({"step": training_step(config, model), "forward": graph(model)}, events, rounds)
+    yield Row("clic.yaml step, 8 x 256 [ms]", ms["step"])
+    yield Row("clic.yaml step against its forward pass", ms["step"] / ms["forward"], 3.3, at_most=True)
+
+
+def demo(rounds: int) -> Iterator[Row]:
+    """clic-demo.yaml against the straightforward version of the same network."""
+    config = config_of("clic-demo")
+    ours = network(config)
+    theirs = straightforward(ours)
+    for what, batch, make in (
+        ("forward, N = 256, B = 1", 1, lambda model: graph(model)),
+        ("forward, N = 2560, B = 1", 10, lambda model: graph(model)),
+        ("step, 8 x 256", 8, lambda model: training_step(config, model)),
+    ):
+        events = events_of(config, 1, 2560) if batch == 10 else events_of(config, batch, 256)
+        ms = medians({"ours": make(ours), "straightforward": make(theirs)}, events, 4 * rounds)
+        target = None if batch == 10 else 1.3
+        yield Row(f"clic-demo.yaml {what} [ms]", ms["ours"])
+        yield Row(f"clic-demo.yaml {what}, speed of straightforward", ms["straightforward"] / ms["ours"], target)
+
+
+def small(rounds: int) -> Iterator[Row]:
+    """Events of half a bin against a full one."""
+    config = config_of("clic")
+    engine = {"gnn": graph(network(config))}
+    ms = {n: medians(engine, events_of(config, 1, n), rounds)["gnn"] for n in (256, 128, 256, 128)}
+    yield Row("clic.yaml, N = 128 against N = 256", ms[128] / ms[256], 0.6, at_most=True)
+
+
+def performer(rounds: int) -> Iterator[Row]:
+    """The transformer against the graph network of equal width and depth."""
+    gnn, transformer = config_of("clic"), config_of("clic-transformer", **EQUAL_TRANSFORMER)
+    engines = {"gnn": graph(network(gnn)), "transformer": graph(network(transformer))}
+    ms = medians(engines, events_of(gnn, 1, GNN_ELEMENTS), rounds)
+    yield Row("transformer, N = 2560 [ms]", ms["transformer"])
+    yield Row("transformer against graph network, N = 2560", ms["transformer"] / ms["gnn"], 1.0, at_most=True)
+
+
+def scaling(rounds: int) -> Iterator[Row]:
+    """Time and memory against the number of elements, and graphs traced."""
+    for name in ("clic", "clic-transformer"):
+        config = config_of(name)
+        model = network(config)
+        traces = 0
+
+        def counted(x, model=model):
+            nonlocal traces
+            traces += 1
+            return model(x, training=False)
+
+        signature = [tf.TensorSpec((None, None, model.num_input_features), tf.float32)]
+        compiled = tf.function(counted, input_signature=signature)
+        engine = {name: lambda x, f=compiled: [value.numpy() for value in f(tf.constant(x)).values()]}
+        found = [x for n in SCALING for x in measure(engine, events_of(config, 1, n), max(3, rounds // 4))]
+        for x in found:
+            yield Row(f"{name}.yaml, N = {x.num_elements} [ms]", x.p50_ms)
+            yield Row(f"{name}.yaml, N = {x.num_elements}, process at most [MB]", x.peak_memory_mb or 0.0)
+        exponent = scaling_exponents(found)[name, 1]
+        yield Row(f"{name}.yaml, exponent of time, 1024 to 25600", exponent, 1.05, at_most=True)
+        memory = [(x.peak_memory_mb or 0.0) / x.num_elements for x in found[1:]]
+        grown = np.diff([x.peak_memory_mb or 0.0 for x in found]) / np.diff(SCALING)
+        yield Row(f"{name}.yaml, memory per 1000 elements more, first [MB]", 1e3 * grown[1])
+        yield Row(f"{name}.yaml, memory per 1000 elements more, last against first", grown[-1] / grown[1], 1.2, at_most=True)
+        yield Row(f"{name}.yaml, graphs traced for {len(SCALING)} lengths", traces, 1, at_most=True)
+        del memory
+
+
+SECTIONS = {f.__name__: f for f in (floor, train, demo, small, performer, scaling)}
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--rounds", type=int, default=20, help="timed passes of each")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    console = Console()
+    table = Table("what", "value", "target", title="models, one thread")
+    rows = []
+    for name in options.only:
+        with console.status(name):
+            for row in SECTIONS[name](options.rounds):
+                rows.append(row)
+                table.add_row(row.what, f"{row.value:.4g}", row.verdict)
+    console.print(table)
+    if options.output:
+        options.output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
