@@ -1,8 +1,8 @@
-"""The graph network written the obvious way: what the fast layers are measured against, with the same weights.
+"""The graph network written the obvious way, with the same weights: what the fast one is measured against.
 
-Every mask is applied, pairs are weighed one kernel after the other, positions are subtracted as vectors, elements
-are gathered into bins event by event and scattered back, and every event fills whole bins. The outputs are those
-of ``PFNetDense``; a test compares them.
+Every mask is applied, pairs are weighed one kernel after the other, positions are subtracted as vectors,
+elements are gathered into bins event by event and scattered back, and every event fills whole bins. Outputs
+and gradients are those of ``PFNetDense``; a test compares them.
 """
 
 from typing import Any

@@ -8,11 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from mlpf.layers.rows import from_rows, to_rows
+
 KERNELS = ("softmax", "elu", "relu")
 # Keeps the features of the relu kernel positive, as the paper does.
 RELU_FLOOR = 1e-3
 # Smallest denominator: an event without a real key gives 0, not NaN.
 TINY = 1e-30
+# Exponent of what does not exist; its exponential is zero.
+FAR = 1e30
 
 
 def orthogonal_projection(num_features: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
@@ -45,7 +49,8 @@ class FavorAttention(keras.layers.Layer):
     - ``softmax``: phi(x) = exp(w . x - |x|^2 / 2) / sqrt(M), unbiased for exp(q . k), x scaled by d^(-1/4);
     - ``elu``: phi(x) = (elu(w . x) + 1) / sqrt(M); ``relu``: phi(x) = (relu(w . x) + 0.001) / sqrt(M).
 
-    The largest exponent is subtracted (per query; over all real keys of a head), which cancels in the ratio.
+    What is the same for all keys of a query, or for all keys of a head, cancels in the ratio: 1 / sqrt(M) and
+    |q|^2 are never computed; the largest exponent is subtracted (per query; over all real keys of a head).
     Features, sums and denominators are float32 under every policy.
 
     Args:
@@ -85,9 +90,10 @@ class FavorAttention(keras.layers.Layer):
         if width % self.num_heads:
             raise ValueError(f"width {width} is not a multiple of num_heads={self.num_heads}")
         self.head_dim = width // self.num_heads
-        self.query = self._dense(width, "query", query_shape)
-        self.key_value = self._dense(2 * width, "key_value", query_shape)
-        self.out = self._dense(width, "out", query_shape)
+        # Three products and not one that is split: splitting copies what was just written.
+        self.query, self.key, self.value, self.out = (
+            self._dense(width, name, query_shape) for name in ("query", "key", "value", "out")
+        )
         directions = orthogonal_projection(self.num_features, self.head_dim, self.seed)
         self.projection = self.add_weight(
             shape=directions.shape,
@@ -127,41 +133,51 @@ class FavorAttention(keras.layers.Layer):
         """
         if training and self.redraw_interval:
             self._count_step()
-        q = self._heads(self.query(query))
-        k, v = (self._heads(part) for part in ops.split(self.key_value(keys), 2, axis=-1))
-        real = ops.cast(mask, "float32")[:, None, :, None]  # [B, 1, N, 1]
-        phi_q, phi_k = self._features(q), self._features(k, real)
-        v = ops.cast(v, "float32")
-        summed = ops.matmul(ops.swapaxes(phi_k, -1, -2), v)  # [B, H, M, d]
+        query_rows, key_rows = to_rows(query), to_rows(keys)
+        q = self._heads(self.query(query_rows), like=query)
+        k = self._heads(self.key(key_rows), like=keys)
+        v = self._heads(self.value(key_rows), like=keys, axes=(0, 2, 3, 1))  # [B, H, d, N]
+        phi_q, phi_k = self._query_features(q), self._key_features(k, mask)
+        summed = ops.matmul(ops.cast(v, "float32"), phi_k)  # [B, H, d, M]
         total = ops.sum(phi_k, axis=2)[..., None]  # [B, H, M, 1]
-        out = ops.matmul(phi_q, summed) / ops.maximum(ops.matmul(phi_q, total), TINY)  # [B, H, Q, d]
-        out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, ops.shape(query)[1], query.shape[-1]))
-        return self.out(ops.cast(out, self.compute_dtype))
+        out = ops.matmul(phi_q, ops.swapaxes(summed, -1, -2))  # [B, H, Q, d]
+        out = out / ops.maximum(ops.matmul(phi_q, total), TINY)
+        out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, query.shape[-1]))
+        return from_rows(self.out(ops.cast(out, self.compute_dtype)), like=query)
 
-    def _heads(self, x):
-        """[B, N, D] -> [B, H, N, d]."""
-        shape = (-1, ops.shape(x)[1], self.num_heads, self.head_dim)
-        return ops.transpose(ops.reshape(x, shape), (0, 2, 1, 3))
+    def _heads(self, rows, like, axes=(0, 2, 1, 3)):
+        """Turn rows [B N, D] of ``like`` [B, N, any] into [B, H, N, d], or other ``axes`` of [B, N, H, d]."""
+        shape = (-1, ops.shape(like)[1], self.num_heads, self.head_dim)
+        return ops.transpose(ops.reshape(rows, shape), axes)
 
-    def _features(self, x, real=None):
-        """Return phi(x), [B, H, N, M] float32; zero for keys that are not ``real`` [B, 1, N, 1]."""
-        x = ops.cast(x, "float32") * self.head_dim**-0.25
-        projected = ops.matmul(x, ops.transpose(self.projection))
-        if self.kernel == "softmax":
-            exponent = projected - 0.5 * ops.sum(x * x, axis=-1, keepdims=True)
-            if real is None:
-                exponent -= ops.stop_gradient(ops.max(exponent, axis=-1, keepdims=True))
-            else:
-                # A key that does not exist must not set the scale either.
-                exponent = ops.where(real > 0, exponent, -1e30)
-                exponent -= ops.stop_gradient(ops.max(exponent, axis=(2, 3), keepdims=True))
-            phi = ops.exp(exponent)
-        elif self.kernel == "elu":
-            phi = ops.elu(projected) + 1.0
-        else:
-            phi = ops.relu(projected) + RELU_FLOOR
-        phi *= self.num_features**-0.5
-        return phi if real is None else phi * real
+    def _project(self, x):
+        """Return w . x, [B, H, N, M] float32, of x scaled by d^(-1/4)."""
+        return ops.matmul(ops.cast(x, "float32"), ops.transpose(self.projection) * self.head_dim**-0.25)
+
+    def _query_features(self, q):
+        """Return the features of queries up to a factor per query, [B, H, Q, M] float32."""
+        projected = self._project(q)
+        if self.kernel != "softmax":
+            return self._plain_features(projected)
+        return ops.exp(projected - ops.stop_gradient(ops.max(projected, axis=-1, keepdims=True)))
+
+    def _key_features(self, k, mask):
+        """Return the features of keys up to a factor per head, [B, H, N, M] float32; zero for padding."""
+        projected = self._project(k)
+        real = mask[:, None, :, None]
+        if self.kernel != "softmax":
+            return self._plain_features(projected) * ops.cast(real, "float32")
+        k = ops.cast(k, "float32")
+        half_square = (0.5 * self.head_dim**-0.5) * ops.sum(k * k, axis=-1, keepdims=True)
+        highest = ops.stop_gradient(ops.max(projected, axis=-1, keepdims=True) - half_square)
+        # A key that does not exist must not set the scale, and gets no weight.
+        highest = ops.max(ops.where(real, highest, -FAR), axis=2, keepdims=True)
+        return ops.exp(projected - ops.where(real, half_square + highest, FAR))
+
+    def _plain_features(self, projected):
+        if self.kernel == "elu":
+            return ops.elu(projected) + 1.0
+        return ops.relu(projected) + RELU_FLOOR
 
     def _count_step(self) -> None:
         """Advance the step; replace the projection when its time is up."""

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from mlpf.layers.favor_attention import FavorAttention
+from mlpf.layers.rows import from_rows, to_rows
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
@@ -90,7 +91,8 @@ class PerformerBlock(keras.layers.Layer):
         query = self.norms[0](h)
         keys = query if keys is None else self.norms[0](keys)
         h = h + self._update(0, self.attention(query, keys, mask, training=training), training)
-        return h + self._update(1, self.out(self.hidden(self.norms[1](h))), training)
+        rows = self.out(self.hidden(to_rows(self.norms[1](h))))
+        return h + self._update(1, from_rows(rows, like=h), training)
 
     def _update(self, number: int, x, training):
         x = ops.cast(x, "float32")

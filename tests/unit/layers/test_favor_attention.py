@@ -19,9 +19,9 @@ def inputs(rng, n=N, scale=1.0):
 
 def exact_softmax(layer, x, mask):
     """Attention with all pairs, in float64."""
-    wq, wkv, wo = (np.asarray(w, np.float64) for w in layer.trainable_weights)
+    wq, wk, wv, wo = (np.asarray(w, np.float64) for w in layer.trainable_weights)
     d = layer.head_dim
-    q, (k, v) = x @ wq, np.split(x @ wkv, 2, axis=-1)
+    q, k, v = x @ wq, x @ wk, x @ wv
     out = np.zeros_like(q)
     for h in range(layer.num_heads):
         of = slice(h * d, (h + 1) * d)
@@ -70,8 +70,8 @@ def test_hand_worked_elu_kernel():
     """One head of width 1, identity projections: phi(x) = elu(w x) + 1 with w = 1."""
     layer = FavorAttention(1, 1, kernel="elu")
     layer.build((1, 2, 1))
-    for variable, value in zip(layer.trainable_weights, ([[1.0]], [[1.0, 1.0]], [[1.0]]), strict=True):
-        variable.assign(np.array(value, np.float32))
+    for variable in layer.trainable_weights:
+        variable.assign(np.ones((1, 1), np.float32))
     layer.projection.assign(np.ones((1, 1), np.float32))
     x = np.array([[[1.0], [-1.0]]], np.float32)
     phi = np.array([2.0, np.exp(-1.0)])
