@@ -11,6 +11,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
+# Events shorter than a bin are padded to multiples of this: the cost of padding against many lengths.
+SHORT_UNIT = 32
 # Fills a short batch: an event without elements.
 EMPTY_EVENT = -1
 
@@ -48,8 +50,12 @@ class BatchPlan:
 
 
 def pad_length(num_elements: int, bin_size: int) -> int:
-    """Return the smallest multiple of ``bin_size``, at least one bin, that holds ``num_elements``."""
-    return max(1, math.ceil(num_elements / bin_size)) * bin_size
+    """Return the smallest multiple of ``bin_size`` that holds ``num_elements``.
+
+    Events that fit into one bin need not fill it: for them a multiple of ``SHORT_UNIT``.
+    """
+    unit = bin_size if num_elements > bin_size else SHORT_UNIT
+    return min(max(1, math.ceil(num_elements / unit)) * unit, math.ceil(max(1, num_elements) / bin_size) * bin_size)
 
 
 def pad_events(
@@ -69,7 +75,7 @@ def pad_events(
 
 
 def bucket_edges(max_elements: int, bin_size: int, growth: float) -> tuple[int, ...]:
-    """Return rising bucket lengths: multiples of ``bin_size``, neighbours in the ratio ``growth`` or more.
+    """Return rising bucket lengths as of ``pad_length``, neighbours in the ratio ``growth`` or more.
 
     Args:
         max_elements: elements of the longest event; the last edge holds it.
@@ -79,7 +85,7 @@ def bucket_edges(max_elements: int, bin_size: int, growth: float) -> tuple[int, 
     last = pad_length(max_elements, bin_size)
     if math.isinf(growth):
         return (last,)
-    edges = [bin_size]
+    edges = [pad_length(1, bin_size)]
     while edges[-1] < last:
         edges.append(pad_length(max(math.floor(edges[-1] * growth), edges[-1] + 1), bin_size))
     edges[-1] = last
