@@ -55,7 +55,9 @@ def pad_length(num_elements: int, bin_size: int) -> int:
     Events that fit into one bin need not fill it: for them a multiple of ``SHORT_UNIT``.
     """
     unit = bin_size if num_elements > bin_size else SHORT_UNIT
-    return min(max(1, math.ceil(num_elements / unit)) * unit, math.ceil(max(1, num_elements) / bin_size) * bin_size)
+    return min(
+        max(1, math.ceil(num_elements / unit)) * unit, math.ceil(max(1, num_elements) / bin_size) * bin_size
+    )
 
 
 def pad_events(

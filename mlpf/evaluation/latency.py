@@ -1,5 +1,6 @@
 """How long a forward pass takes against batch size and number of elements, and how that grows."""
 
+import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -106,6 +107,11 @@ def _timed(forward: Forward, events: npt.NDArray[np.float32]) -> float:
 
 def _reset_peak_memory() -> bool:
     """Let the system count the peak anew; False where it cannot (only Linux can)."""
+    try:
+        # What was freed but is still held would hide what the next pass needs.
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return False
     try:
         _CLEAR_REFS.write_text(_RESET_PEAK)
     except OSError:

@@ -138,10 +138,14 @@ class FavorAttention(keras.layers.Layer):
         k = self._heads(self.key(key_rows), like=keys)
         v = self._heads(self.value(key_rows), like=keys, axes=(0, 2, 3, 1))  # [B, H, d, N]
         phi_q, phi_k = self._query_features(q), self._key_features(k, mask)
-        summed = ops.matmul(ops.cast(v, "float32"), phi_k)  # [B, H, d, M]
-        total = ops.sum(phi_k, axis=2)[..., None]  # [B, H, M, 1]
-        out = ops.matmul(phi_q, ops.swapaxes(summed, -1, -2))  # [B, H, Q, d]
-        out = out / ops.maximum(ops.matmul(phi_q, total), TINY)
+        # One more value, always one: its sum is the denominator, from the same two products.
+        v = ops.cast(v, "float32")
+        v = ops.concatenate([v, ops.ones_like(v[:, :, :1])], axis=2)  # [B, H, d + 1, N]
+        summed = ops.swapaxes(ops.matmul(v, phi_k), -1, -2)  # [B, H, M, d + 1]
+        out, total = ops.split(
+            ops.matmul(phi_q, summed), [self.head_dim], axis=-1
+        )  # [B, H, Q, d], [B, H, Q, 1]
+        out = out * (1.0 / ops.maximum(total, TINY))
         out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, query.shape[-1]))
         return from_rows(self.out(ops.cast(out, self.compute_dtype)), like=query)
 

@@ -6,7 +6,7 @@ from mlpf.layers.performer_block import PerformerBlock
 from tests.support.layer_contract import LayerCase, check_layer, check_padding_invariance
 
 B, N, D, H, M, F = 2, 6, 8, 2, 16, 12
-ATTENTION, FFN, NORMS = 4 * D * D, D * F + F + F * D + D, 4 * D
+ATTENTION, FFN, NORMS = 4 * D * D, D * F + F + F * D + D, 2 * D
 
 
 def make(**options):
@@ -50,9 +50,9 @@ def test_hand_worked_feed_forward_part(rng):
     block.attention.out.kernel.assign(np.zeros((2, 2)))
     block.hidden.kernel.assign([[1.0, -1.0], [0.0, 0.0]])
     block.out.kernel.assign([[2.0, 0.0], [0.0, 5.0]])
-    h = np.array([[[3.0, 1.0]]], np.float32)  # normalised to (1, -1)
-    out = block(h, None, np.ones((1, 1), bool))
-    np.testing.assert_allclose(out, [[[5.0, 1.0]]], atol=1e-5)
+    # root mean square 5: normalised to (1.4, 0.2); relu(1.4, -1.4) = (1.4, 0); (7 + 2.8, 1)
+    out = block(np.array([[[7.0, 1.0]]], np.float32), None, np.ones((1, 1), bool))
+    np.testing.assert_allclose(out, [[[9.8, 1.0]]], atol=1e-5)
 
 
 def test_keys_default_to_the_stream_itself(rng):

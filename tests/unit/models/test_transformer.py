@@ -16,7 +16,7 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 HEADS = {f"{head}_hidden_dim": 8 for head in ("id", "charge", "pt", "eta", "phi", "energy")}
 D, H, M, F = 16, 2, 24, 20
 VARIANTS = {"stacks": {}, "queries": {"streams": "queries"}, "elu": {"kernel": "elu"}}
-BLOCK = 4 * D * D + (D * F + F + F * D + D) + 4 * D
+BLOCK = 4 * D * D + (D * F + F + F * D + D) + 2 * D
 
 
 def make(streams="stacks", kernel="softmax", **changes):
