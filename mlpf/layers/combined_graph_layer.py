@@ -9,14 +9,19 @@ from keras import ops
 from mlpf.errors import ConfigError
 from mlpf.layers.binning import LearnableBinning, bin_elements, inverse_order, unbin_elements
 from mlpf.layers.feedforward import FFN
+from mlpf.layers.learnable_message import NodeMessageLearnable
 from mlpf.layers.message_passing import GHConvDense
 from mlpf.layers.pair_kernels import NodePairGaussianKernel, PositionKernel
+from mlpf.layers.trainable_kernel import NodePairTrainableKernel
 
-KERNELS = {"NodePairGaussianKernel": NodePairGaussianKernel}
+KERNELS = {
+    "NodePairGaussianKernel": NodePairGaussianKernel,
+    "NodePairTrainableKernel": NodePairTrainableKernel,
+}
 NUM_COORDINATES = 3
 # Divides positions before hashing, so that they weigh against learned features of order one.
 BINNING_UNIT_MM = 100.0
-NODE_MESSAGES = {"GHConvDense": GHConvDense}
+NODE_MESSAGES = {"GHConvDense": GHConvDense, "NodeMessageLearnable": NodeMessageLearnable}
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
@@ -99,7 +104,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         if position_scales:
             _check_heads(position_scales, node_message["output_dim"])
             self.position_kernel = PositionKernel(position_scales, name="position_kernel")
-        self.pair_kernel = KERNELS[kernel["type"]](**_without_type(kernel), name="kernel")
+        self.pair_kernel = KERNELS[kernel["type"]](**_without_type(kernel), dtype=policy, name="kernel")
         self._add_messages(num_node_messages, node_message, dropout)
 
     def _add_messages(self, num_node_messages: int, node_message: Mapping[str, Any], dropout: float) -> None:
@@ -124,9 +129,11 @@ class CombinedGraphLayer(keras.layers.Layer):
         if self.position_kernel is not None:
             self.position_kernel.build()
         self.binning.build(embedding)
-        self.pair_kernel.build(embedding)
+        pairs = (None, None, None, self.ffn_dist.d_out)
+        self.pair_kernel.build(pairs)
+        kernel_shape = self.pair_kernel.compute_output_shape(pairs)
         for message in self.messages:
-            message.build(shape)
+            message.build(shape, kernel_shape)
             shape = (*shape[:-1], message.output_dim)
 
     def call(self, x, mask, position=None, training=False):
