@@ -34,7 +34,8 @@ def test_hand_worked():
     kernel = [[-1.0, -3.0, 7.0], [-2.0, -4.0, 7.0], [7.0, 7.0, 7.0]]
     x, mask = np.array([[[[1.0], [2.0], [9.0]]]]), np.array([[[True, True, False]]])
     out = np.asarray(layer(x, np.array([[[kernel]]]), mask)).ravel()
-    # 0: incoming max(-1, -2), outgoing max(-1, -3): -(1 - 10 - 100); 1: max(-3, -4), max(-2, -4): -(2 - 30 - 200)
+    # 0: incoming max(-1, -2), outgoing max(-1, -3): -(1 - 10 - 100)
+    # 1: incoming max(-3, -4), outgoing max(-2, -4): -(2 - 30 - 200)
     assert out == pytest.approx([109.0, 228.0, 0.0], abs=1e-4)
 
 
