@@ -3,6 +3,7 @@
 One event at a time, plain loops over bins: to be read and compared with, not to be fast.
 """
 
+import re
 from pathlib import Path
 
 import h5py
@@ -21,17 +22,29 @@ def formula_weights(names_and_shapes: dict[str, tuple[int, ...]]) -> dict[str, n
     return weights
 
 
-def write_published(path: Path, model, change=None) -> dict[str, np.ndarray]:
-    """Write a file as Keras 2 does: one group per layer, the codebook in a group with a running number."""
+def write_published(path: Path, model, change=None, libver=None) -> dict[str, np.ndarray]:
+    """Write a file as Keras 2 does; ``libver="latest"`` makes it several times smaller."""
     weights = formula_weights({name: tuple(v.shape) for name, v in published_names(model).items()})
     if change is not None:
         change(weights)
-    with h5py.File(path, "w") as file:
-        for number, (name, values) in enumerate(weights.items()):
-            layer, weight = name.split("/")
-            inner = f"pf_net_dense/message_building_layer_lsh_{number}" if "lsh" in weight else layer
-            file[f"{layer}/{inner}/{weight}:0"] = values
+    codebooks = [name for name in weights if name.endswith("lsh_projections")]
+    with h5py.File(path, "w", libver=libver) as file:
+        for name, values in weights.items():
+            number = f"_{codebooks.index(name)}".removesuffix("_0") if name in codebooks else ""
+            file[_published_path(name, number)] = values
     return weights
+
+
+def _published_path(name: str, number: str) -> str:
+    """Place of a weight in the file: a group per layer; below the model's name but for Dense layers."""
+    layer, weight = name.split("/")
+    graph_layer = re.match(r"cg_(id|reg)_\d+", layer)
+    top = graph_layer[0] if graph_layer else layer.split("_dense_")[0]
+    top = top if graph_layer or top == "node_encoding" else "output_decoding"
+    if "_dense_" in layer:
+        return f"{top}/{layer}/{weight}:0"
+    inner = f"message_building_layer_lsh{number}" if weight == "lsh_projections" else layer
+    return f"{top}/pf_net_dense/{top}/{inner}/{weight}:0"
 
 
 def all_names(model) -> dict:
