@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mlpf.config.schema import DatasetConfig
 from mlpf.export_samples import clic_like_events
+from mlpf.layers.helix_encoding import CLIC_COLUMNS, NUM_HELIX_FEATURES, helix_features
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.outputs import OUTPUT_NAMES, output_widths
 from mlpf.models.transformer import PFNetTransformer
 from tests.support.layer_contract import num_weights
+from tests.support.models import tiny_model, tiny_transformer
 
 # float32 sums in another order, relative because momenta have no upper bound
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
@@ -124,6 +127,18 @@ def test_a_copy_from_its_configuration_and_weights_gives_the_same(tmp_path):
     copy.load_weights(tmp_path / "a.weights.h5")
     for name, values in outputs(model, x).items():
         np.testing.assert_array_equal(values, outputs(copy, x)[name])
+
+
+@pytest.mark.parametrize("make_tiny", [tiny_transformer, tiny_model])
+def test_positions_are_computed_from_the_columns_of_the_schema(make_tiny, rng):
+    """Hits have other columns than clusters: the encoding must use theirs, not the default ones."""
+    schema = DatasetConfig(schema="clic_hits")
+    model = make_tiny(schema="clic_hits", input_encoding="clic_helix")
+    x = rng.normal(size=(1, 6, schema.num_input_features)).astype(np.float32) * 100
+    x[..., 0] = [1, 1, 1, 2, 2, 2]
+    found = np.asarray(model.encoding(x, x))[..., -NUM_HELIX_FEATURES:]
+    np.testing.assert_array_equal(found, helix_features(x, columns=schema.helix_columns))
+    assert np.abs(found - helix_features(x, columns=CLIC_COLUMNS)).max() > 1e-2
 
 
 def test_nan_and_inf_inputs_give_finite_outputs():
