@@ -45,7 +45,8 @@ class FavorAttention(keras.layers.Layer):
     - ``softmax``: phi(x) = exp(w . x - |x|^2 / 2) / sqrt(M), unbiased for exp(q . k), x scaled by d^(-1/4);
     - ``elu``: phi(x) = (elu(w . x) + 1) / sqrt(M); ``relu``: phi(x) = (relu(w . x) + 0.001) / sqrt(M).
 
-    The largest exponent is subtracted (per query; over all real keys of a head), which cancels in the ratio.
+    Feature by feature, the largest exponent of the real keys moves from phi(k) to phi(q); then the largest of
+    each query is subtracted. Both cancel in the ratio, and no denominator is below 1.
     Features, sums and denominators are float32 under every policy.
 
     Args:
@@ -130,7 +131,7 @@ class FavorAttention(keras.layers.Layer):
         q = self._heads(self.query(query))
         k, v = (self._heads(part) for part in ops.split(self.key_value(keys), 2, axis=-1))
         real = ops.cast(mask, "float32")[:, None, :, None]  # [B, 1, N, 1]
-        phi_q, phi_k = self._features(q), self._features(k, real)
+        phi_q, phi_k = self._features(q, k, real)
         v = ops.cast(v, "float32")
         summed = ops.matmul(ops.swapaxes(phi_k, -1, -2), v)  # [B, H, M, d]
         total = ops.sum(phi_k, axis=2)[..., None]  # [B, H, M, 1]
@@ -143,25 +144,33 @@ class FavorAttention(keras.layers.Layer):
         shape = (-1, ops.shape(x)[1], self.num_heads, self.head_dim)
         return ops.transpose(ops.reshape(x, shape), (0, 2, 1, 3))
 
-    def _features(self, x, real=None):
-        """Return phi(x), [B, H, N, M] float32; zero for keys that are not ``real`` [B, 1, N, 1]."""
-        x = ops.cast(x, "float32") * self.head_dim**-0.25
-        projected = ops.matmul(x, ops.transpose(self.projection))
+    def _features(self, q, k, real):
+        """Return phi(q) [B, H, Q, M] and phi(k) [B, H, N, M], float32; keys that are not ``real`` give 0.
+
+        The softmax kernel leaves out factors that cancel in the ratio.
+        """
         if self.kernel == "softmax":
-            exponent = projected - 0.5 * ops.sum(x * x, axis=-1, keepdims=True)
-            if real is None:
-                exponent -= ops.stop_gradient(ops.max(exponent, axis=-1, keepdims=True))
-            else:
-                # A key that does not exist must not set the scale either.
-                exponent = ops.where(real > 0, exponent, -1e30)
-                exponent -= ops.stop_gradient(ops.max(exponent, axis=(2, 3), keepdims=True))
-            phi = ops.exp(exponent)
-        elif self.kernel == "elu":
-            phi = ops.elu(projected) + 1.0
-        else:
-            phi = ops.relu(projected) + RELU_FLOOR
-        phi *= self.num_features**-0.5
-        return phi if real is None else phi * real
+            # A key that does not exist must not set the scale either.
+            exponent_k = ops.where(real > 0, self._exponent(k), -1e30)
+            top = ops.stop_gradient(ops.max(exponent_k, axis=2, keepdims=True))  # [B, H, 1, M]
+            exponent_q = self._exponent(q) + top
+            exponent_q -= ops.stop_gradient(ops.max(exponent_q, axis=-1, keepdims=True))
+            return ops.exp(exponent_q), ops.exp(exponent_k - top) * real
+        phi_q, phi_k = (self._positive(self._projected(x)) * self.num_features**-0.5 for x in (q, k))
+        return phi_q, phi_k * real
+
+    def _projected(self, x):
+        x = ops.cast(x, "float32") * self.head_dim**-0.25
+        return ops.matmul(x, ops.transpose(self.projection))
+
+    def _exponent(self, x):
+        scaled = ops.cast(x, "float32") * self.head_dim**-0.25
+        return self._projected(x) - 0.5 * ops.sum(scaled * scaled, axis=-1, keepdims=True)
+
+    def _positive(self, projected):
+        if self.kernel == "elu":
+            return ops.elu(projected) + 1.0
+        return ops.relu(projected) + RELU_FLOOR
 
     def _count_step(self) -> None:
         """Advance the step; replace the projection when its time is up."""
