@@ -147,6 +147,30 @@ def test_nan_and_inf_inputs_give_finite_outputs():
     assert all(np.isfinite(v).all() for v in outputs(variant_model("stacks"), x).values())
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("streams", ["stacks", "queries"])
+def test_mixed_precision_stays_close_to_float32(policy, streams):
+    x, full = clic_like_events(2, 40), make(streams)
+    keras.config.set_dtype_policy(policy)
+    try:
+        mixed = make(streams)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    mixed.set_weights(full.get_weights())
+    expected = outputs(full, x)
+    with tf.GradientTape() as tape:
+        found = mixed(x, training=True)
+        loss = sum(tf.reduce_sum(value**2) for value in found.values())
+    weights = [w.value for w in mixed.trainable_weights]
+    gradients = [g for g in tape.gradient(loss, weights) if g is not None]
+    assert all(np.isfinite(np.asarray(tf.convert_to_tensor(g))).all() for g in gradients)
+    for name in OUTPUT_NAMES:
+        assert found[name].dtype == tf.float32
+        # bfloat16 has 8 bits, float16 has 11
+        tolerance = 0.1 if policy == "mixed_bfloat16" else 0.01
+        np.testing.assert_allclose(np.asarray(found[name]), expected[name], rtol=tolerance, atol=tolerance)
+
+
 def test_an_event_without_elements_gives_zeros():
     found = outputs(variant_model("stacks"), np.zeros((1, 16, 17), np.float32))
     assert all((values == 0).all() for values in found.values())
