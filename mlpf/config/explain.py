@@ -10,12 +10,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from mlpf.config.loading import section_of
-from mlpf.config.model_schema import MODEL_CONFIGS
+from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS, Section
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError
-
-# The section whose keys depend on the model that it names.
-PARAMETERS = "parameters"
 
 
 @dataclass(frozen=True)
@@ -46,11 +43,12 @@ def explain(prefix: str = "") -> list[KeyInfo]:
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
     for name, info in model.model_fields.items():
         key = prefix + (info.alias or name)
-        if key == PARAMETERS:
-            yield KeyInfo(key, "section", "", info.description or "")
-            yield from _models()
-            continue
         section = section_of(info.annotation)
+        variants = VARIANTS.get(info.alias or name)
+        if section is not None and variants is not None:
+            yield KeyInfo(key, "section", "", info.description or "")
+            yield from _variants(key, variants)
+            continue
         if section is None:
             yield KeyInfo(key, _type_text(info), _default_text(info), info.description or "")
             continue
@@ -59,25 +57,21 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
         yield from _walk(section, f"{key}.NAME." if free else f"{key}.")
 
 
-def _models() -> Iterator[KeyInfo]:
-    """Return the keys of every model; one that several have, with the same meaning, once."""
+def _variants(key: str, variants: dict[str, type[Section]]) -> Iterator[KeyInfo]:
+    """Return the keys of every variant of a section; one that several have, with the same meaning, once."""
+    keys = {name: list(_walk(section, f"{key}.")) for name, section in variants.items()}
+    choice = f"{key}.{VARIANT_KEYS.get(key, 'type')}"
     seen: dict[str, KeyInfo] = {}
-    for name, config in MODEL_CONFIGS.items():
-        for info in _walk(config, f"{PARAMETERS}."):
-            if info.key == f"{PARAMETERS}.model":
-                names = list(MODEL_CONFIGS)
-                info = replace(info, type=f"one of {names}", default=names[0])
+    for name, infos in keys.items():
+        for info in infos:
+            if info.key == choice:
+                info = replace(info, type=f"one of {list(variants)}", default=next(iter(variants)))
             if seen.get(info.key) == info:
                 continue
-            where = "" if info.key not in seen and _in_all(info.key) else f"{name}: "
+            in_all = all(info.key in {other.key for other in others} for others in keys.values())
+            where = "" if info.key not in seen and in_all else f"{name}: "
             seen.setdefault(info.key, info)
             yield replace(info, meaning=f"{where}{info.meaning}")
-
-
-def _in_all(key: str) -> bool:
-    """Return whether every model has the key."""
-    keys = [{info.key for info in _walk(config, f"{PARAMETERS}.")} for config in MODEL_CONFIGS.values()]
-    return all(key in known for known in keys)
 
 
 def _type_text(info: FieldInfo) -> str:

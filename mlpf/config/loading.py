@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mlpf.atomic import atomic_write
-from mlpf.config.model_schema import MODEL_CONFIGS
+from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError
 
@@ -185,7 +185,7 @@ def _set(
 def _describe(error: ErrorDetails, path: str | Path, document: Document, sources: dict[Path_, str]) -> str:
     """One readable line for one pydantic error."""
     full = tuple(str(part) for part in error["loc"])
-    at = _without_model_name(full)
+    at = _without_variant_names(full)
     where = str(path)
     for end in range(len(at), 0, -1):
         if at[:end] in sources:
@@ -202,6 +202,8 @@ def _describe(error: ErrorDetails, path: str | Path, document: Document, sources
         return f"{where}  {key}: unknown key{hint}"
     if error["type"] == "missing":
         return f"{where}  {key}: required key is missing"
+    if error["type"].startswith("union_tag"):
+        return f"{where}  {key}: {_describe_variant(at[-1], error['input'])}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if not key:
@@ -211,17 +213,29 @@ def _describe(error: ErrorDetails, path: str | Path, document: Document, sources
     return f"{where}  {key}: {message} (given {shown})"
 
 
-def _without_model_name(at: Path_) -> Path_:
-    """Drop what pydantic puts behind ``parameters`` to say which model's keys it looked at."""
-    return (*at[:1], *at[2:]) if at[:1] == ("parameters",) and at[1:2] and at[1] in MODEL_CONFIGS else at
+def _describe_variant(key: str, given: Any) -> str:
+    """Say which variants a section has, given something that is none of them."""
+    choice, names = VARIANT_KEYS.get(key, "type"), ", ".join(VARIANTS[key])
+    if not isinstance(given, dict):
+        return f"expected a section (given {given!r:.60})"
+    return f"no {choice} {given.get(choice)!r:.60}, expected one of {names}"
+
+
+def _without_variant_names(at: Path_) -> Path_:
+    """Drop what pydantic puts behind a key to say which variant of its section it looked at."""
+    return tuple(part for before, part in zip(("", *at), at, strict=False) if not _is_variant(before, part))
+
+
+def _is_variant(key: str, part: str) -> bool:
+    return part in VARIANTS.get(key, ())
 
 
 def _known_keys(at: Path_) -> list[str]:
-    """Return the keys that the section at ``at`` accepts; ``at`` may name the model behind ``parameters``."""
+    """Return the keys that the section at ``at`` accepts; ``at`` names the variant behind its key."""
     model: Any = Config
-    for part in at:
-        if part in MODEL_CONFIGS:
-            model = MODEL_CONFIGS[part]
+    for before, part in zip(("", *at), at, strict=False):
+        if _is_variant(before, part):
+            model = VARIANTS[before][part]
             continue
         fields = getattr(model, "model_fields", {})
         match = next((f for n, f in fields.items() if part in (n, f.alias)), None)
@@ -232,7 +246,10 @@ def _known_keys(at: Path_) -> list[str]:
 
 
 def section_of(annotation: Any) -> Any:
-    """Return the section class inside an annotation such as ``dict[str, Section]``, else None."""
+    """Return the section class inside an annotation such as ``dict[str, Section]``, else None.
+
+    Of a section with variants it is the first.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in get_args(annotation):

@@ -21,6 +21,9 @@ Activation = Literal["elu", "gelu", "relu", "selu", "silu", "tanh", "linear"]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
+_KERNEL_CLASS, _MESSAGE_CLASS = "kernel class", "message class"
+
+
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys are errors."""
 
@@ -30,21 +33,72 @@ class Section(BaseModel):
 class GaussianKernelConfig(Section):
     """Pair kernel A_ij = max(exp(-dist_mult D_ij), clip_value_low) inside a bin."""
 
-    type: Literal["NodePairGaussianKernel"] = Field("NodePairGaussianKernel", description="kernel class")
+    type: Literal["NodePairGaussianKernel"] = Field("NodePairGaussianKernel", description=_KERNEL_CLASS)
     dist_mult: float = Field(0.1, gt=0.0, description="multiplies the distance in the exponent")
     clip_value_low: float = Field(0.0, ge=0.0, lt=1.0, description="smallest value of the kernel")
     exact_diagonal: bool = Field(
         False, description="distance of an element to itself exactly zero, not rounding noise as published"
     )
+    dist_norm: Literal["l2", "l1"] = Field(
+        "l2",
+        description="distance D: l2, or l1 = sum of the absolute differences (not as published)",
+    )
+
+
+class TrainableKernelConfig(Section):
+    """Pair kernel of several channels, a network of both elements; needs NodeMessageLearnable."""
+
+    type: Literal["NodePairTrainableKernel"] = Field("NodePairTrainableKernel", description=_KERNEL_CLASS)
+    node_dim: PositiveInt = Field(4, description="width of an element in the network of a pair")
+    node_hidden_dim: PositiveInt = Field(128, description="hidden width of the network of an element")
+    pair_hidden_dim: PositiveInt = Field(32, description="hidden width of the network of a pair")
+    num_channels: PositiveInt = Field(4, description="channels: messages of a pair")
+    activation: Activation = Field("elu", description="activation of both networks")
 
 
 class NodeMessageConfig(Section):
-    """Gated graph convolution inside a bin."""
+    """Gated graph convolution inside a bin; needs NodePairGaussianKernel."""
 
-    type: Literal["GHConvDense"] = Field("GHConvDense", description="message class")
+    type: Literal["GHConvDense"] = Field("GHConvDense", description=_MESSAGE_CLASS)
     output_dim: PositiveInt = Field(256, description="width D of the node features")
     activation: Activation = Field("elu", description="activation of the message")
     normalize_degrees: bool = Field(False, description="divide neighbour sums by the kernel's degree")
+
+
+class LearnableMessageConfig(Section):
+    """Network of an element and its largest incoming and outgoing messages; needs NodePairTrainableKernel."""
+
+    type: Literal["NodeMessageLearnable"] = Field("NodeMessageLearnable", description=_MESSAGE_CLASS)
+    output_dim: PositiveInt = Field(256, description="width D of the node features")
+    hidden_dim: PositiveInt = Field(128, description="hidden width of the message network")
+    num_layers: PositiveInt = Field(1, description="hidden layers of the message network")
+    activation: Activation = Field("elu", description="activation of the message")
+
+
+def _tag(key: str, default: str) -> Discriminator:
+    """Tell variants of a section apart by the value of ``key``, which may be left out for the default."""
+
+    def value(data: Any) -> Any:
+        return data.get(key, default) if isinstance(data, dict) else getattr(data, key, None)
+
+    return Discriminator(value)
+
+
+AnyKernelConfig = Annotated[
+    Annotated[GaussianKernelConfig, Tag("NodePairGaussianKernel")]
+    | Annotated[TrainableKernelConfig, Tag("NodePairTrainableKernel")],
+    _tag("type", "NodePairGaussianKernel"),
+]
+AnyMessageConfig = Annotated[
+    Annotated[NodeMessageConfig, Tag("GHConvDense")]
+    | Annotated[LearnableMessageConfig, Tag("NodeMessageLearnable")],
+    _tag("type", "GHConvDense"),
+]
+# Messages that a kernel goes with.
+_MESSAGE_OF_KERNEL = {
+    "NodePairGaussianKernel": "GHConvDense",
+    "NodePairTrainableKernel": "NodeMessageLearnable",
+}
 
 
 class CombinedGraphLayerConfig(Section):
@@ -58,9 +112,9 @@ class CombinedGraphLayerConfig(Section):
     dist_activation: Activation = Field("elu", description="activation of the distance embedding")
     ffn_dist_num_layers: PositiveInt = Field(3, description="hidden layers of the distance network")
     ffn_dist_hidden_dim: PositiveInt = Field(64, description="width of the distance network")
-    kernel: GaussianKernelConfig = Field(GaussianKernelConfig(), description="pair kernel")
+    kernel: AnyKernelConfig = Field(GaussianKernelConfig(), description="pair kernel")
     num_node_messages: PositiveInt = Field(2, description="message layers per graph layer")
-    node_message: NodeMessageConfig = Field(NodeMessageConfig(), description="message layer")
+    node_message: AnyMessageConfig = Field(NodeMessageConfig(), description="message layer")
     activation: Activation = Field("elu", description="activation of the distance network")
     bin_order: Literal["event", "projection"] = Field(
         "event",
@@ -72,6 +126,21 @@ class CombinedGraphLayerConfig(Section):
         description="mm; weigh pairs also by the distance of their positions at the calorimeter face, at "
         "these scales (trained), each for an equal slice of the node features; empty = as published",
     )
+
+    @model_validator(mode="after")
+    def _parts_go_together(self) -> "CombinedGraphLayerConfig":
+        kernel, message = self.kernel.type, self.node_message.type
+        if message != _MESSAGE_OF_KERNEL[kernel]:
+            raise ValueError(
+                f"kernel.type={kernel} needs node_message.type={_MESSAGE_OF_KERNEL[kernel]}, not {message}; "
+                "change one of them"
+            )
+        if self.position_scales and kernel != "NodePairGaussianKernel":
+            raise ValueError(
+                f"position_scales multiply a kernel that falls with distance, which {kernel} is not; "
+                "leave them out or set kernel.type=NodePairGaussianKernel"
+            )
+        return self
 
 
 class OutputDecodingConfig(Section):
@@ -203,13 +272,21 @@ MODEL_CONFIGS: dict[str, type[GNNConfig] | type[TransformerConfig]] = {
 }
 
 
-def _model_name(data: Any) -> Any:
-    """Return what tells the models apart; the graph network needs not be named."""
-    return data.get("model", "gnn_dense") if isinstance(data, dict) else getattr(data, "model", None)
-
-
-# The form of the section in a configuration file: ``model`` says which keys there are.
+# The form of the section in a configuration file: ``model`` says which keys there are; the graph network
+# needs not be named.
 AnyModelConfig = Annotated[
     Annotated[GNNConfig, Tag("gnn_dense")] | Annotated[TransformerConfig, Tag("transformer")],
-    Discriminator(_model_name),
+    _tag("model", "gnn_dense"),
 ]
+
+# Keys whose section has variants -> name of each -> its section; the first is the default.
+VARIANTS: dict[str, dict[str, type[Section]]] = {
+    "parameters": dict(MODEL_CONFIGS),
+    "kernel": {
+        "NodePairGaussianKernel": GaussianKernelConfig,
+        "NodePairTrainableKernel": TrainableKernelConfig,
+    },
+    "node_message": {"GHConvDense": NodeMessageConfig, "NodeMessageLearnable": LearnableMessageConfig},
+}
+# The key that names the variant; ``type`` in the other sections.
+VARIANT_KEYS = {"parameters": "model"}

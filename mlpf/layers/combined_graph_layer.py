@@ -9,15 +9,20 @@ from keras import ops
 from mlpf.errors import ConfigError
 from mlpf.layers.binning import LearnableBinning, bin_length, gather_rows, inverse_order, row_numbers
 from mlpf.layers.feedforward import FFN
+from mlpf.layers.learnable_message import NodeMessageLearnable
 from mlpf.layers.message_passing import GHConvDense
 from mlpf.layers.pair_kernels import NodePairGaussianKernel, PositionKernel
 from mlpf.layers.rows import from_rows, to_rows
+from mlpf.layers.trainable_kernel import NodePairTrainableKernel
 
-KERNELS = {"NodePairGaussianKernel": NodePairGaussianKernel}
+KERNELS = {
+    "NodePairGaussianKernel": NodePairGaussianKernel,
+    "NodePairTrainableKernel": NodePairTrainableKernel,
+}
 NUM_COORDINATES = 3
 # Divides positions before hashing, so that they weigh against learned features of order one.
 BINNING_UNIT_MM = 100.0
-NODE_MESSAGES = {"GHConvDense": GHConvDense}
+NODE_MESSAGES = {"GHConvDense": GHConvDense, "NodeMessageLearnable": NodeMessageLearnable}
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
@@ -100,7 +105,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         if position_scales:
             _check_heads(position_scales, node_message["output_dim"])
             self.position_kernel = PositionKernel(position_scales, name="position_kernel")
-        self.pair_kernel = KERNELS[kernel["type"]](**_without_type(kernel), name="kernel")
+        self.pair_kernel = KERNELS[kernel["type"]](**_without_type(kernel), dtype=policy, name="kernel")
         self._add_messages(num_node_messages, node_message, dropout)
 
     def _add_messages(self, num_node_messages: int, node_message: Mapping[str, Any], dropout: float) -> None:
@@ -125,9 +130,11 @@ class CombinedGraphLayer(keras.layers.Layer):
         if self.position_kernel is not None:
             self.position_kernel.build()
         self.binning.build(embedding)
-        self.pair_kernel.build(embedding)
+        pairs = (None, None, self.ffn_dist.d_out)
+        self.pair_kernel.build(pairs)
+        kernel_shape = self.pair_kernel.compute_output_shape(pairs)
         for message in self.messages:
-            message.build(shape)
+            message.build(shape, kernel_shape)
             shape = (*shape[:-1], message.output_dim)
 
     def call(self, x, mask, position=None, training=False):
@@ -158,14 +165,12 @@ class CombinedGraphLayer(keras.layers.Layer):
         def to_bins(values):
             return ops.reshape(gather_rows(values, binned), (-1, size, *values.shape[1:]))
 
-        exponent = None
-        if self.position_kernel is not None:
-            exponent = self.position_kernel(to_bins(position))
-        kernel = self.pair_kernel(to_bins(z), to_bins(ops.reshape(mask, (-1,))), exponent)
-        kernel = ops.cast(kernel, self.compute_dtype)
+        real = to_bins(ops.reshape(mask, (-1,)))
+        near = [] if self.position_kernel is None else [self.position_kernel(to_bins(position))]
+        kernel = ops.cast(self.pair_kernel(to_bins(z), real, *near), self.compute_dtype)
         out = to_bins(rows)
         for i, message in enumerate(self.messages):
-            out = message(out, kernel)
+            out = message(out, kernel, real)
             if self.dropouts:
                 out = self.dropouts[i](out, training=training)
         return from_rows(gather_rows(to_rows(out), row_numbers(inverse_order(order))), like=x)

@@ -14,9 +14,10 @@ KERNELS = ("softmax", "elu", "relu")
 # Keeps the features of the relu kernel positive, as the paper does.
 RELU_FLOOR = 1e-3
 # Smallest denominator: an event without a real key gives 0, not NaN.
-TINY = 1e-30
-# Exponent of what does not exist; its exponential is zero.
-FAR = 1e30
+TINY = 1e-12
+# Minus the exponent of a key that does not exist, and the least exponent that sets a scale: where no key
+# exists, their difference must not be zero.
+FAR, NEARER = 1e30, -1e20
 
 
 def orthogonal_projection(num_features: int, dim: int, seed: int) -> npt.NDArray[np.float32]:
@@ -49,8 +50,9 @@ class FavorAttention(keras.layers.Layer):
     - ``softmax``: phi(x) = exp(w . x - |x|^2 / 2) / sqrt(M), unbiased for exp(q . k), x scaled by d^(-1/4);
     - ``elu``: phi(x) = (elu(w . x) + 1) / sqrt(M); ``relu``: phi(x) = (relu(w . x) + 0.001) / sqrt(M).
 
-    What is the same for all keys of a query, or for all keys of a head, cancels in the ratio: 1 / sqrt(M) and
-    |q|^2 are never computed; the largest exponent is subtracted (per query; over all real keys of a head).
+    1 / sqrt(M) and |q|^2 / 2 are the same for all keys of a query and cancel in the ratio: they are never
+    computed. Feature by feature, the largest exponent of the real keys moves from phi(k) to phi(q); then the
+    largest of each query is subtracted. Both cancel too, and no denominator is below 1.
     Features, sums and denominators are float32 under every policy.
 
     Args:
@@ -137,7 +139,7 @@ class FavorAttention(keras.layers.Layer):
         q = self._heads(self.query(query_rows), like=query)
         k = self._heads(self.key(key_rows), like=keys)
         v = self._heads(self.value(key_rows), like=keys, axes=(0, 2, 3, 1))  # [B, H, d, N]
-        phi_q, phi_k = self._query_features(q), self._key_features(k, mask)
+        phi_q, phi_k = self._features(q, k, mask)
         # One more value, always one: its sum is the denominator, from the same two products.
         v = ops.cast(v, "float32")
         v = ops.concatenate([v, ops.ones_like(v[:, :, :1])], axis=2)  # [B, H, d + 1, N]
@@ -158,25 +160,20 @@ class FavorAttention(keras.layers.Layer):
         """Return w . x, [B, H, N, M] float32, of x scaled by d^(-1/4)."""
         return ops.matmul(ops.cast(x, "float32"), ops.transpose(self.projection) * self.head_dim**-0.25)
 
-    def _query_features(self, q):
-        """Return the features of queries up to a factor per query, [B, H, Q, M] float32."""
-        projected = self._project(q)
-        if self.kernel != "softmax":
-            return self._plain_features(projected)
-        return ops.exp(projected - ops.stop_gradient(ops.max(projected, axis=-1, keepdims=True)))
-
-    def _key_features(self, k, mask):
-        """Return the features of keys up to a factor per head, [B, H, N, M] float32; zero for padding."""
-        projected = self._project(k)
+    def _features(self, q, k, mask):
+        """Return phi(q) [B, H, Q, M], phi(k) [B, H, N, M] up to what cancels, float32; padded keys give 0."""
+        q, projected = self._project(q), self._project(k)
         real = mask[:, None, :, None]
         if self.kernel != "softmax":
-            return self._plain_features(projected) * ops.cast(real, "float32")
+            return self._plain_features(q), self._plain_features(projected) * ops.cast(real, "float32")
         k = ops.cast(k, "float32")
         half_square = (0.5 * self.head_dim**-0.5) * ops.sum(k * k, axis=-1, keepdims=True)
-        highest = ops.stop_gradient(ops.max(projected, axis=-1, keepdims=True) - half_square)
-        # A key that does not exist must not set the scale, and gets no weight.
-        highest = ops.max(ops.where(real, highest, -FAR), axis=2, keepdims=True)
-        return ops.exp(projected - ops.where(real, half_square + highest, FAR))
+        # A key that does not exist gets no weight, and must not set the scale.
+        exponent = projected - ops.where(real, half_square, FAR)
+        largest = ops.stop_gradient(ops.maximum(ops.max(exponent, axis=2, keepdims=True), NEARER))
+        q = q + largest
+        q = q - ops.stop_gradient(ops.max(q, axis=-1, keepdims=True))
+        return ops.exp(q), ops.exp(exponent - largest)
 
     def _plain_features(self, projected):
         if self.kernel == "elu":

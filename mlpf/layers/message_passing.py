@@ -34,7 +34,7 @@ class GHConvDense(keras.layers.Layer):
         self.normalize_degrees = normalize_degrees
         self._activate = keras.activations.get(activation)
 
-    def build(self, x_shape, kernel_shape=None):  # noqa: ARG002 (Keras passes the shape of each argument)
+    def build(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002 (Keras passes the shape of each argument)
         """Create the weights w_t, w_h, theta [D_in, D] and b_t [D]."""
         shape = (x_shape[-1], self.output_dim)
 
@@ -47,13 +47,14 @@ class GHConvDense(keras.layers.Layer):
         self.w_h = normal("w_h", shape)
         self.theta = normal("theta", shape)
 
-    def call(self, x, kernel):
+    def call(self, x, kernel, mask=None):  # noqa: ARG002 (learnable messages need it)
         """Return the new node features.
 
         Args:
             x: [G, S, D_in] node features of G bins.
             kernel: [G, S, S] pair kernel A, or [G, H, S, S], one kernel for each of H equal slices of the D
                 neighbour features. A column of zeros keeps an element (padding) from being seen.
+            mask: not needed.
 
         Returns:
             [G, S, D] float32.
@@ -80,7 +81,7 @@ class GHConvDense(keras.layers.Layer):
         scale = ops.cast(scale, self.compute_dtype)
         return scale * ops.matmul(kernel, scale * neighbours)
 
-    def compute_output_shape(self, x_shape, kernel_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002
         """Return [G, S, D]."""
         return (*tuple(x_shape)[:-1], self.output_dim)
 

@@ -7,10 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from mlpf.layers.l1_distance import l1_distances
+
 # Distances below 1e-3 are set to it: the square root has no finite slope at zero.
 MIN_SQUARED_DISTANCE = 1e-6
-# Squared distance to padding: exp(-x) of its root is zero for every dist_mult above 1e-12.
-FAR_SQUARED = 1e30
+# Exponent of padding; exp of minus it is zero.
+FAR = 1e30
+DIST_NORMS = ("l2", "l1")
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
@@ -24,8 +27,13 @@ class NodePairGaussianKernel(keras.layers.Layer):
         clip_value_low: smallest value of the kernel for a pair of real elements.
         exact_diagonal: take the distance of an element to itself as zero. Computed from squares it is
             rounding noise, which the square root makes large: 1e-3 in the outputs of a trained network,
-            different on every machine. False = as published.
+            different on every machine. False = as published. The l1 distance is exact there anyway.
+        dist_norm: ``l2``, or ``l1`` = sum_c |z_ic - z_jc|; the published l1 is the absolute value of the
+            sum of the differences, blind to most of them, and not offered.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Raises:
+        ValueError: unknown ``dist_norm``.
     """
 
     def __init__(
@@ -33,10 +41,14 @@ class NodePairGaussianKernel(keras.layers.Layer):
         dist_mult: float = 0.1,
         clip_value_low: float = 0.0,
         exact_diagonal: bool = False,
+        dist_norm: str = "l2",
         **kwargs: Any,
     ):
         kwargs["dtype"] = "float32"  # differences of large squares
         super().__init__(**kwargs)
+        if dist_norm not in DIST_NORMS:
+            raise ValueError(f"dist_norm={dist_norm!r}, expected one of {', '.join(DIST_NORMS)}")
+        self.dist_norm = dist_norm
         self.dist_mult = dist_mult
         self.clip_value_low = clip_value_low
         self.exact_diagonal = exact_diagonal
@@ -56,18 +68,27 @@ class NodePairGaussianKernel(keras.layers.Layer):
         Returns:
             [G, S, S] or [G, H, S, S] float32 in [0, 1]; rows of padding are those of any element.
         """
-        away = ops.where(mask, 0.0, FAR_SQUARED)
-        cross = ops.matmul(-2.0 * z, ops.swapaxes(z, -1, -2))
-        # Exact: the squares as the product has them cancel on the diagonal to the last digit.
-        square = -0.5 * _diagonal(cross) if self.exact_diagonal else ops.sum(z * z, axis=-1)
-        column = square if self.clip_value_low > 0.0 else square + away
-        squared = cross + ops.expand_dims(square, axis=-1) + ops.expand_dims(column, axis=-2)
-        power = -self.dist_mult * ops.sqrt(ops.maximum(squared, MIN_SQUARED_DISTANCE))
+        away = ops.where(mask, 0.0, FAR)
+        if self.dist_norm == "l1":
+            distance = ops.maximum(l1_distances(z), math.sqrt(MIN_SQUARED_DISTANCE))
+        else:
+            # Where no floor comes after it, the square of the distance takes padding away for nothing.
+            early, away = (0.0, away) if self.clip_value_low > 0.0 else (away, None)
+            distance = ops.sqrt(ops.maximum(self._squared_distances(z, early), MIN_SQUARED_DISTANCE))
+        power = -self.dist_mult * distance
         if self.clip_value_low > 0.0:
-            power = ops.maximum(power, math.log(self.clip_value_low)) - ops.expand_dims(away, axis=-2)
+            power = ops.maximum(power, math.log(self.clip_value_low))
+        if away is not None:
+            power = power - ops.expand_dims(away, axis=-2)
         if exponent is not None:
             power = ops.expand_dims(power, axis=-3) - exponent
         return ops.exp(power)
+
+    def _squared_distances(self, z, away):
+        cross = ops.matmul(-2.0 * z, ops.swapaxes(z, -1, -2))
+        # Exact: the squares as the product has them cancel on the diagonal to the last digit.
+        square = -0.5 * _diagonal(cross) if self.exact_diagonal else ops.sum(z * z, axis=-1)
+        return cross + ops.expand_dims(square, axis=-1) + ops.expand_dims(square + away, axis=-2)
 
     def compute_output_shape(self, z_shape, mask_shape=None, exponent_shape=None):  # noqa: ARG002
         """Return [G, S, S] or [G, H, S, S]."""
@@ -81,6 +102,7 @@ class NodePairGaussianKernel(keras.layers.Layer):
             "dist_mult": self.dist_mult,
             "clip_value_low": self.clip_value_low,
             "exact_diagonal": self.exact_diagonal,
+            "dist_norm": self.dist_norm,
         }
 
 

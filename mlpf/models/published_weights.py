@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mlpf.errors import CheckpointError
 from mlpf.layers.feedforward import FFN
+from mlpf.layers.message_passing import GHConvDense
 from mlpf.models.gnn_dense import PFNetDense
 
 # Our name of each head -> its name there.
@@ -53,32 +54,24 @@ def published_names(model: PFNetDense) -> dict[str, keras.Variable]:
     """Return the name that each weight of our network has there -> the weight.
 
     Raises:
-        CheckpointError: the network has a part that the published one has not.
+        CheckpointError: another network, or one with a part that the published one has not.
     """
-    names: dict[str, keras.Variable] = {}
-
-    def add_ffn(ffn: FFN, prefix: str) -> None:
-        for i, dense in enumerate([*ffn.hidden, ffn.out]):
-            names[f"{prefix}_dense_{i}/kernel"] = dense.kernel
-            names[f"{prefix}_dense_{i}/bias"] = dense.bias
-
-    def add_norm(norm: keras.layers.LayerNormalization | None, prefix: str) -> None:
-        if norm is not None:
-            names[f"{prefix}/gamma"] = norm.gamma
-            names[f"{prefix}/beta"] = norm.beta
-
-    if model.node_encoding is not None:
-        add_ffn(model.node_encoding, "node_encoding")
+    if not isinstance(model, PFNetDense):
+        raise CheckpointError(
+            f"published weights are of the graph network, not of {type(model).__name__}; "
+            "set parameters.model to gnn_dense"
+        )
+    names = shared_names(model)
     for layer in (*model.cg_id, *model.cg_reg):
-        add_norm(layer.layernorm, f"{layer.name}_layernorm1")
-        add_ffn(layer.ffn_dist, f"{layer.name}_ffn_dist")
-        names[f"{layer.name}/{_CODEBOOK}"] = layer.binning.codebook
         for i, message in enumerate(layer.messages):
+            if not isinstance(message, GHConvDense):
+                raise CheckpointError(
+                    f"{layer.name}: no published weights with {type(message).__name__} are known; set "
+                    "parameters.combined_graph_layer.node_message.type to GHConvDense and kernel.type to "
+                    "NodePairGaussianKernel"
+                )
             for weight in ("w_t", "b_t", "w_h", "theta"):
                 names[f"{layer.name}_msg_{i}/{weight}"] = getattr(message, weight)
-    add_norm(model.decoding.layernorm, "output_layernorm")
-    for head, theirs in HEADS.items():
-        add_ffn(getattr(model.decoding, f"ffn_{head}"), f"ffn_{theirs}")
     known = {id(variable) for variable in names.values()}
     ours = [w.path for w in model.weights if id(w) not in known and "seed_generator" not in w.path]
     if ours:
@@ -86,6 +79,36 @@ def published_names(model: PFNetDense) -> dict[str, keras.Variable]:
             f"{_listed(ours)}: the published network has no such weights; leave out what is not in it "
             "(parameters.use_normalizer, parameters.combined_graph_layer.position_scales)"
         )
+    return names
+
+
+def shared_names(model: PFNetDense) -> dict[str, keras.Variable]:
+    """Return what ``published_names`` does, without the weights of kernels and messages."""
+    names: dict[str, keras.Variable] = {}
+
+    def add_norm(norm: keras.layers.LayerNormalization | None, prefix: str) -> None:
+        if norm is not None:
+            names[f"{prefix}/gamma"] = norm.gamma
+            names[f"{prefix}/beta"] = norm.beta
+
+    if model.node_encoding is not None:
+        names.update(ffn_names(model.node_encoding, "node_encoding"))
+    for layer in (*model.cg_id, *model.cg_reg):
+        add_norm(layer.layernorm, f"{layer.name}_layernorm1")
+        names.update(ffn_names(layer.ffn_dist, f"{layer.name}_ffn_dist"))
+        names[f"{layer.name}/{_CODEBOOK}"] = layer.binning.codebook
+    add_norm(model.decoding.layernorm, "output_layernorm")
+    for head, theirs in HEADS.items():
+        names.update(ffn_names(getattr(model.decoding, f"ffn_{head}"), f"ffn_{theirs}"))
+    return names
+
+
+def ffn_names(ffn: FFN, prefix: str) -> dict[str, keras.Variable]:
+    """Return the name that each weight of a feed-forward network has there -> the weight."""
+    names: dict[str, keras.Variable] = {}
+    for i, dense in enumerate([*ffn.hidden, ffn.out]):
+        names[f"{prefix}_dense_{i}/kernel"] = dense.kernel
+        names[f"{prefix}_dense_{i}/bias"] = dense.bias
     return names
 
 

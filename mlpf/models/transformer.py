@@ -94,11 +94,7 @@ class PFNetTransformer(keras.Model):
         self._make_layers(**self._config)
 
     def _make_layers(self, **c: Any) -> None:
-        """Create the layers."""
-        self.encoding = InputEncoding(c["num_input_classes"], c["input_encoding"], name="input_encoding")
-        self.input_normalization = None
-        if c["use_normalizer"]:
-            self.input_normalization = InputNormalization(c["num_input_classes"], name="input_normalization")
+        """Create the layers that the configuration makes optional or repeats."""
         policy = self.dtype_policy
         self.embedding = keras.layers.Dense(c["hidden_dim"], dtype=policy, name="embedding")
         depths = {

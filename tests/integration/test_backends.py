@@ -11,11 +11,34 @@ import pytest
 from mlpf.export_samples import clic_like_events
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.outputs import OUTPUT_NAMES
-from tests.support.models import TINY_GRAPH, tiny_config, tiny_model
+from tests.support.models import (
+    TINY_GRAPH,
+    tiny_config,
+    tiny_model,
+    tiny_transformer,
+    tiny_transformer_config,
+)
 
-# What a backend must get right: sorting and gathering of bins, both encodings, kernels, normalisation.
+# What a backend must get right: sorting and gathering of bins, both encodings, kernels, normalisation,
+# attention.
 CHANGES = {
     "published": {},
+    "l1 distance, degrees": {
+        "combined_graph_layer": {
+            **TINY_GRAPH,
+            "kernel": {"dist_norm": "l1"},
+            "node_message": {"output_dim": 12, "normalize_degrees": True},
+        }
+    },
+    "learned pairs": {
+        "combined_graph_layer": {
+            **TINY_GRAPH,
+            "kernel": {"type": "NodePairTrainableKernel"},
+            "node_message": {"type": "NodeMessageLearnable", "output_dim": 12},
+        }
+    },
+    "transformer": {"model": "transformer"},
+    "transformer with queries": {"model": "transformer", "streams": "queries"},
     "all options": {
         "input_encoding": "clic_helix",
         "use_normalizer": True,
@@ -32,15 +55,21 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
-from mlpf.config.model_schema import GNNConfig
+from pydantic import TypeAdapter
+from mlpf.config.model_schema import AnyModelConfig
 from mlpf.models import build_model
 import keras
 
+read = TypeAdapter(AnyModelConfig).validate_json
 for folder in map(Path, sys.argv[1:]):
-    model = build_model(GNNConfig.model_validate_json((folder / "config.json").read_text()))
+    model = build_model(read((folder / "config.json").read_text()))
     weights = np.load(folder / "weights.npz")
     model.set_weights([weights[f"w{i}"] for i in range(len(weights.files))])
-    outputs = model(np.load(folder / "events.npy"))
+    call = model
+    if keras.backend.backend() == "jax":
+        import jax
+        call = jax.jit(lambda x: model(x))  # compiling each operation on its own takes several times longer
+    outputs = call(np.load(folder / "events.npy"))
     np.savez(folder / "outputs.npz", **{n: keras.ops.convert_to_numpy(v) for n, v in outputs.items()})
 print(keras.backend.backend())
 """
@@ -51,10 +80,12 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 def _write_case(folder, changes, events):
     """Write configuration, weights and input of one model; return its outputs under TensorFlow."""
     folder.mkdir()
-    model = tiny_model(**changes)
+    transformer = "model" in changes
+    model = (tiny_transformer if transformer else tiny_model)(**changes)
+    config = (tiny_transformer_config if transformer else tiny_config)(**changes)
     if model.input_normalization is not None:
         model.input_normalization.set_statistics(fit_normalization([clic_like_events(8, 60, seed=9)]))
-    (folder / "config.json").write_text(tiny_config(**changes).model_dump_json())
+    (folder / "config.json").write_text(config.model_dump_json())
     np.savez(folder / "weights.npz", **{f"w{i}": np.asarray(w) for i, w in enumerate(model.weights)})
     np.save(folder / "events.npy", events)
     return model(events)
@@ -66,7 +97,7 @@ def test_outputs_agree_with_tensorflow(backend, tmp_path, repo_root):
         pytest.skip(f"{backend} is not installed")
     events = clic_like_events(2, 40)
     expected = {tmp_path / name: _write_case(tmp_path / name, c, events) for name, c in CHANGES.items()}
-    # Compiling without optimising: each operation runs once.
+    # Compiling without optimising: each model runs once.
     settings = {
         "KERAS_BACKEND": backend,
         "JAX_PLATFORMS": "cpu",

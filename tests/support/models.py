@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from mlpf.config.model_schema import GNNConfig, TransformerConfig
+from mlpf.config.model_schema import GNNConfig, ModelConfig, TransformerConfig
 from mlpf.config.schema import DatasetConfig
 from mlpf.models import build_model
 
@@ -51,18 +51,21 @@ def tiny_transformer_config(**changes: Any) -> TransformerConfig:
     return TransformerConfig.model_validate({**TINY_TRANSFORMER, **changes})
 
 
-def tiny_transformer(seed: int = 1, **changes: Any) -> keras.Model:
-    """Build ``tiny_transformer_config`` with seeded weights."""
-    keras.utils.set_random_seed(seed)
-    return build_model(tiny_transformer_config(**changes))
+def tiny_transformer(seed: int = 1, schema: str = "clic", **changes: Any) -> keras.Model:
+    """Build ``tiny_transformer_config`` with seeded weights for the events of a schema."""
+    return _build(seed, schema, tiny_transformer_config(**changes))
 
 
 def tiny_model(seed: int = 1, schema: str = "clic", **changes: Any) -> keras.Model:
     """Build ``tiny_config`` with seeded weights for the events of a schema."""
+    return _build(seed, schema, tiny_config(**changes))
+
+
+def _build(seed: int, schema: str, config: ModelConfig) -> keras.Model:
     keras.utils.set_random_seed(seed)
     dataset = DatasetConfig(schema=schema)
     return build_model(
-        tiny_config(**changes),
+        config,
         dataset.num_input_features,
         dataset.num_input_classes,
         dataset.num_output_classes,

@@ -29,3 +29,11 @@ def test_free_sections_show_a_placeholder_name():
 def test_unknown_key_suggests_the_nearest():
     with pytest.raises(ConfigError, match=r"did you mean setup\.lr"):
         explain("setup.lrr")
+
+
+def test_keys_of_variants_name_the_variant():
+    keys = {k.key.removeprefix("parameters.combined_graph_layer."): k for k in explain()}
+    assert keys["kernel.type"].default == "NodePairGaussianKernel"
+    assert "NodePairTrainableKernel" in keys["kernel.type"].type
+    assert keys["kernel.num_channels"].meaning.startswith("gnn_dense: NodePairTrainableKernel: channels")
+    assert keys["node_message.output_dim"].meaning == "gnn_dense: width D of the node features"

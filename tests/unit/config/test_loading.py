@@ -167,5 +167,44 @@ def test_keys_of_a_model_are_named_without_its_name(tmp_path):
 
 
 def test_an_unknown_model_lists_those_that_exist(tmp_path):
-    with pytest.raises(ConfigError, match=r"parameters: .*'gnn_dense', 'transformer'"):
+    with pytest.raises(ConfigError, match="parameters: no model 'gnn', expected one of gnn_dense, transf"):
         load_config(write_config(tmp_path, "parameters: {model: gnn}\n"))
+
+
+TRAINABLE = "kernel: {type: NodePairTrainableKernel}, node_message: {type: NodeMessageLearnable}"
+
+
+@pytest.mark.parametrize(
+    ("graph_layer", "message"),
+    [
+        ("kernel: {dist_mul: 1.0}", "kernel.dist_mul: unknown key (did you mean 'dist_mult'?)"),
+        (
+            TRAINABLE.replace("Kernel}", "Kernel, dist_mult: 1.0}"),
+            "kernel.dist_mult: unknown key; known here: type, node_dim, ",
+        ),
+        (
+            "kernel: {type: Gauss}",
+            "kernel: no type 'Gauss', expected one of NodePairGaussianKernel, NodePairTrainableKernel",
+        ),
+        ("node_message: {type: [1]}", "node_message: no type [1], expected one of GHConvDense, NodeMess"),
+        ("kernel: wide", "kernel: expected a section (given 'wide')"),
+        (
+            "kernel: {type: NodePairTrainableKernel}",
+            "kernel.type=NodePairTrainableKernel needs node_message.type=NodeMessageLearnable, not GHConv",
+        ),
+    ],
+)
+def test_keys_of_variants_are_named_without_the_variant(tmp_path, graph_layer, message):
+    text = f"parameters: {{combined_graph_layer: {{{graph_layer}}}}}\n"
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_config(tmp_path, text))
+    assert len(lines_of(caught)) == 1
+    assert message in str(caught.value)
+
+
+def test_variants_survive_writing_and_reading(tmp_path):
+    text = f"parameters: {{combined_graph_layer: {{{TRAINABLE}}}}}\n"
+    config = load_config(write_config(tmp_path, text), ["parameters.combined_graph_layer.kernel.node_dim=5"])
+    assert config.parameters.combined_graph_layer.kernel.node_dim == 5
+    write_resolved(config, tmp_path / "resolved.yaml")
+    assert load_config(tmp_path / "resolved.yaml") == config

@@ -6,7 +6,7 @@ import pytest
 
 from mlpf.config.explain import explain
 from mlpf.config.loading import section_of
-from mlpf.config.model_schema import GNNConfig, TransformerConfig
+from mlpf.config.model_schema import VARIANTS, GNNConfig, TransformerConfig
 from mlpf.export_samples import clic_like_events
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models import build_model
@@ -32,6 +32,7 @@ CHANGES = {
     f"{GRAPH}ffn_dist_hidden_dim": 9,
     f"{GRAPH}kernel.dist_mult": 1.0,
     f"{GRAPH}kernel.clip_value_low": 0.9,
+    f"{GRAPH}kernel.dist_norm": "l1",
     f"{GRAPH}num_node_messages": 2,
     f"{GRAPH}node_message.output_dim": 16,
     f"{GRAPH}node_message.activation": "tanh",
@@ -56,8 +57,24 @@ TOGETHER = {
 }
 # Changes rounding alone: see tests/unit/layers/test_pair_kernels.py.
 ROUNDING = {f"{GRAPH}kernel.exact_diagonal"}
-# One value only: there is nothing to change to.
-SINGLE = {"model", f"{GRAPH}kernel.type", f"{GRAPH}node_message.type"}
+# Which variant of a section: these go together.
+TRAINABLE = {
+    f"{GRAPH}kernel": {"type": "NodePairTrainableKernel"},
+    f"{GRAPH}node_message": {"type": "NodeMessageLearnable", "output_dim": 12},
+}
+VARIANT_NAMES = {"model", f"{GRAPH}kernel.type", f"{GRAPH}node_message.type"}
+# Keys of these variants.
+TRAINABLE_CHANGES = {
+    f"{GRAPH}kernel.node_dim": 5,
+    f"{GRAPH}kernel.node_hidden_dim": 9,
+    f"{GRAPH}kernel.pair_hidden_dim": 9,
+    f"{GRAPH}kernel.num_channels": 3,
+    f"{GRAPH}kernel.activation": "tanh",
+    f"{GRAPH}node_message.output_dim": 16,
+    f"{GRAPH}node_message.hidden_dim": 9,
+    f"{GRAPH}node_message.num_layers": 2,
+    f"{GRAPH}node_message.activation": "tanh",
+}
 
 
 # The same for the transformer. Its heads are those of the graph network, tested above.
@@ -114,12 +131,13 @@ def leaves(model, prefix=""):
         section = section_of(info.annotation)
         if section is None:
             yield prefix + name
-        else:
-            yield from leaves(section, f"{prefix}{name}.")
+            continue
+        for variant in VARIANTS[name].values() if name in VARIANTS else [section]:
+            yield from leaves(variant, f"{prefix}{name}.")
 
 
 def test_every_key_is_listed_here():
-    assert set(leaves(GNNConfig)) == {*CHANGES, *TOGETHER, *ROUNDING, *SINGLE}
+    assert set(leaves(GNNConfig)) == {*CHANGES, *TOGETHER, *ROUNDING, *VARIANT_NAMES, *TRAINABLE_CHANGES}
     heads = {key for key in leaves(TransformerConfig) if key.startswith(DECODING)}
     assert heads == {key for key in leaves(GNNConfig) if key.startswith(DECODING)}
     assert set(leaves(TransformerConfig)) == {*TRANSFORMER_CHANGES, *BATCHES, *heads, "model"}
@@ -150,3 +168,27 @@ def test_key_changes_the_network(key):
 def test_key_changes_the_network_beside_another(key):
     beside, value = TOGETHER[key]
     assert differ(fingerprint(beside), fingerprint({**beside, key: value}))
+
+
+def test_the_trainable_kernel_with_its_messages_is_another_network():
+    assert differ(fingerprint({}), fingerprint(TRAINABLE))
+
+
+@pytest.mark.parametrize("key", TRAINABLE_CHANGES)
+def test_key_of_a_variant_changes_the_network(key):
+    assert differ(fingerprint(TRAINABLE), fingerprint({**TRAINABLE, key: TRAINABLE_CHANGES[key]}))
+
+
+@pytest.mark.parametrize("key", TRAINABLE)
+def test_a_kernel_needs_its_own_messages(key):
+    needed = {
+        f"{GRAPH}kernel": r"NodePairTrainableKernel needs node_message\.type=NodeMessageLearnable, not GH",
+        f"{GRAPH}node_message": r"NodePairGaussianKernel needs node_message\.type=GHConvDense, not NodeMess",
+    }
+    with pytest.raises(ValueError, match=rf"kernel\.type={needed[key]}"):
+        config({key: TRAINABLE[key]})
+
+
+def test_the_trainable_kernel_has_no_distances_to_multiply():
+    with pytest.raises(ValueError, match=r"position_scales .* set kernel\.type=NodePairGaussianKernel"):
+        config({**TRAINABLE, f"{GRAPH}position_scales": [20.0]})

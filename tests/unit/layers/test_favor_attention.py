@@ -30,6 +30,24 @@ def exact_softmax(layer, x, mask):
     return out @ wo
 
 
+def same_features_in_float64(layer, x, mask):
+    """Attention through the layer's own random features, summed as logarithms that cannot underflow."""
+    wq, wk, wv, wo = (np.asarray(w, np.float64) for w in layer.trainable_weights)
+    w, d = np.asarray(layer.projection, np.float64), layer.head_dim
+    x = x.astype(np.float64)
+    q, k, v = x @ wq, x @ wk, x @ wv
+    out = np.zeros_like(q)
+    for h in range(layer.num_heads):
+        of = slice(h * d, (h + 1) * d)
+        a, b = (y[..., of] * d**-0.25 for y in (q, k))
+        log_q, log_k = (y @ w.T - 0.5 * (y * y).sum(-1, keepdims=True) for y in (a, b))
+        scores = np.logaddexp.reduce(log_q[:, :, None] + log_k[:, None], axis=-1)
+        scores = np.where(mask[:, None], scores, -np.inf)
+        scores = np.exp(scores - scores.max(-1, keepdims=True))
+        out[..., of] = scores / scores.sum(-1, keepdims=True) @ v[..., of]
+    return out @ wo
+
+
 def with_features(num_features, seed, weights):
     layer = FavorAttention(H, num_features, seed=seed)
     layer.build((B, N, D))
@@ -142,6 +160,39 @@ def test_large_inputs_stay_finite(rng):
     assert np.isfinite(np.asarray(tape.gradient(out, x))).all()
 
 
+@pytest.mark.parametrize("scale", [1.0, 10.0, 60.0])
+def test_no_query_is_lost_however_far_queries_and_keys_are_apart(rng, scale):
+    """At 60 the exponents of a query and of all keys differ by more than float32 can hold."""
+    wide = 64
+    x = (scale * rng.normal(size=(B, 40, wide))).astype(np.float32)
+    mask = np.arange(40) < np.array([[40], [33]])
+    keras.utils.set_random_seed(1)
+    layer = FavorAttention(H, M)
+    found, expected = np.asarray(layer(x, x, mask)), same_features_in_float64(layer, x, mask)
+    # Exponents of order 10 scale^2 are rounded to 1e-7 of themselves.
+    np.testing.assert_allclose(found, expected, atol=3e-6 * scale**3, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_half_precision_gives_the_same_to_its_digits(rng, kernel):
+    """float16 ends at 65504: features, sums and denominators must not be in it."""
+    x, mask = inputs(rng, 400)
+    full, half = (
+        FavorAttention(H, M, kernel=kernel),
+        FavorAttention(H, M, kernel=kernel, dtype="mixed_float16"),
+    )
+    expected = np.asarray(full(x, x, mask))
+    half.build((B, 400, D))
+    half.set_weights(full.get_weights())
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        found = half(x, x, mask)
+    assert found.dtype == tf.float16
+    np.testing.assert_allclose(found, expected, atol=5e-3, rtol=0)  # 11 bits of outputs of order one
+    assert np.isfinite(np.asarray(tape.gradient(found, x))).all()
+
+
 def test_directions_are_saved_and_have_their_own_seed(rng):
     keras.utils.set_random_seed(1)
     one = FavorAttention(H, M, seed=5)
@@ -175,12 +226,20 @@ def test_directions_are_redrawn_every_n_training_steps(rng):
 
 
 def test_memory_is_linear_no_pair_of_elements_is_ever_held(rng):
-    """No tensor of the traced graph has two axes of N elements."""
+    """No tensor of the traced graph, gradients included, has two axes of N elements."""
     n = 37
     x, mask = inputs(rng, n)
     layer = FavorAttention(H, M)
     layer(x, x, mask)
-    graph = tf.function(lambda a, m: layer(a, a, m)).get_concrete_function(x, mask).graph
+
+    @tf.function
+    def gradient(x, mask):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, x, mask) ** 2)
+        return tape.gradient(loss, x)
+
+    graph = gradient.get_concrete_function(tf.constant(x), tf.constant(mask)).graph
     shapes = [t.shape for op in graph.get_operations() for t in op.outputs if t.shape.rank]
     assert max(list(s).count(n) for s in shapes) == 1
 

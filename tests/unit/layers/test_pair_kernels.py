@@ -5,10 +5,13 @@ from mlpf.layers.pair_kernels import NodePairGaussianKernel, PositionKernel
 from tests.support.layer_contract import LayerCase, check_layer
 
 
-def test_contract(rng):
+@pytest.mark.parametrize("dist_norm", ["l2", "l1"])
+def test_contract(rng, dist_norm):
     z = rng.normal(size=(6, 4, 5)).astype(np.float32)
     mask = rng.random((6, 4)) < 0.7
-    check_layer(LayerCase(NodePairGaussianKernel, (z, mask), (6, 4, 4), num_trainable=0))
+    check_layer(
+        LayerCase(lambda: NodePairGaussianKernel(dist_norm=dist_norm), (z, mask), (6, 4, 4), num_trainable=0)
+    )
 
 
 def test_contract_with_exponents(rng):
@@ -37,9 +40,25 @@ def test_exponents_multiply_the_kernel_hand_worked():
         assert (kernel[..., 2] == 0).all()
 
 
-def test_lower_bound_holds_for_real_pairs_only():
+def test_l1_hand_worked():
+    # |0 - 3| + |0 + 4| = 7, exp(-0.7) = 0.496585; the sum of the differences, as published, would be 1
+    z = np.array([[[0.0, 0.0], [3.0, -4.0], [1.0, 1.0]]])
+    kernel = NodePairGaussianKernel(0.1, 0.0, dist_norm="l1")
+    found = np.asarray(kernel(z, np.array([[True, True, False]])))[0]
+    expected = [[0.9999, 0.496585, 0], [0.496585, 0.9999, 0]]
+    assert found[:2] == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_an_unknown_norm_is_named():
+    with pytest.raises(ValueError, match="dist_norm='l3', expected one of l2, l1"):
+        NodePairGaussianKernel(dist_norm="l3")
+
+
+@pytest.mark.parametrize("dist_norm", ["l2", "l1"])
+def test_lower_bound_holds_for_real_pairs_only(dist_norm):
     z = np.array([[[0.0], [1000.0], [0.0]]])
-    kernel = np.asarray(NodePairGaussianKernel(0.1, 0.2)(z, np.array([[True, True, False]])))[0]
+    layer = NodePairGaussianKernel(0.1, 0.2, dist_norm=dist_norm)
+    kernel = np.asarray(layer(z, np.array([[True, True, False]])))[0]
     assert kernel[0, 1] == pytest.approx(0.2)
     assert kernel[0, 2] == 0
 
@@ -74,3 +93,7 @@ def test_exact_diagonal_is_free_of_rounding(rng):
     }
     assert diagonals[True] == pytest.approx(0.9999, abs=1e-6)
     assert diagonals[False].min() < 0.99
+    # Differences of equal numbers are exact: the l1 distance needs no such care.
+    for exact in (True, False):
+        l1 = NodePairGaussianKernel(0.1, exact_diagonal=exact, dist_norm="l1")
+        assert np.diagonal(np.asarray(l1(z, mask))[0]) == pytest.approx(0.9999, abs=1e-6)

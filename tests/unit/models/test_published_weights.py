@@ -4,8 +4,8 @@ import pytest
 from mlpf.errors import CheckpointError
 from mlpf.models.outputs import OUTPUT_NAMES
 from mlpf.models.published_weights import load_published_weights, published_names, read_published_weights
-from tests.support.models import TINY_GRAPH, tiny_model
-from tests.support.numpy_gnn import NumpyGNN, write_published
+from tests.support.models import TINY_GRAPH, tiny_model, tiny_transformer
+from tests.support.numpy_gnn import NumpyGNN, formula_events, write_published
 
 # Every choice of the published configuration, and what it is called for the NumPy network.
 HEADS = {f"{head}_hidden_dim": 8 for head in ("id", "charge", "pt", "eta", "phi", "energy")}
@@ -25,10 +25,10 @@ VARIANTS = {
                 **TINY_GRAPH,
                 "num_node_messages": 2,
                 "node_message": {"output_dim": 12, "normalize_degrees": True},
-                "kernel": {"dist_mult": 0.7, "clip_value_low": 0.3},
+                "kernel": {"dist_mult": 6.0, "clip_value_low": 0.6},
             }
         },
-        {"num_node_messages": 2, "normalize_degrees": True, "dist_mult": 0.7, "clip_value_low": 0.3},
+        {"num_node_messages": 2, "normalize_degrees": True, "dist_mult": 6.0, "clip_value_low": 0.6},
     ),
     "no norms, deeper networks": (
         {
@@ -53,28 +53,43 @@ VARIANTS = {
 SETTINGS = {"bin_size": 16, "num_graph_layers_id": 1, "num_graph_layers_reg": 1, "num_node_messages": 1}
 
 
-def events(num_events=2, num_elements=50):
-    """Elements of order one from a formula: neither momenta that dwarf the rest nor random numbers."""
-    index = np.arange(num_events * num_elements * 17).reshape(num_events, num_elements, 17)
-    X = np.sin(0.37 * index + 0.1 * (index % 17)).astype(np.float32)
-    X[..., 0] = 1 + (index[..., 0] // 17 % 3 == 0)
-    X[1, num_elements - 8 :] = 0
-    return X
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_outputs_agree_with_the_formulas_in_float64(variant, tmp_path):
     changes, settings = VARIANTS[variant]
     model = tiny_model(**changes)
     weights = write_published(tmp_path / "a.hdf5", model)
     assert load_published_weights(tmp_path / "a.hdf5", model) == sum(w.size for w in weights.values())
-    X = events()
+    X = formula_events()
     outputs = model(X)
     expected = [NumpyGNN(weights, {**SETTINGS, **settings})(event) for event in X]
     for name in OUTPUT_NAMES:
         reference = np.stack([e[name] for e in expected])
         assert np.abs(reference).max() > 0.1  # it says something
         np.testing.assert_allclose(np.asarray(outputs[name]), reference, atol=1e-4, rtol=0)
+
+
+# Every choice of the variants that has a name for the NumPy network, and another value of it.
+OTHERS = {
+    "degrees, two messages, wider kernel": {
+        "normalize_degrees": False,
+        "num_node_messages": 1,
+        "dist_mult": 0.1,
+        "clip_value_low": 0.0,
+    },
+    "pt as correction, heads without the classes": {"pt_as_correction": False},
+}
+
+
+@pytest.mark.parametrize(
+    ("variant", "choice"), [(v, choice) for v, other in OTHERS.items() for choice in other]
+)
+def test_the_comparison_notices_another_choice(variant, choice, tmp_path):
+    """The formulas of another choice differ by more than ten times the tolerance."""
+    changes, settings = VARIANTS[variant]
+    weights = write_published(tmp_path / "a.hdf5", tiny_model(**changes))
+    event, other = formula_events()[0], {choice: OTHERS[variant][choice]}
+    one, two = (NumpyGNN(weights, {**SETTINGS, **settings, **more})(event) for more in ({}, other))
+    assert max(np.abs(one[name] - two[name]).max() for name in OUTPUT_NAMES) > 1e-3
 
 
 def test_missing_unexpected_and_other_weights_are_listed(tmp_path):
@@ -95,9 +110,27 @@ def test_missing_unexpected_and_other_weights_are_listed(tmp_path):
     assert all(np.array_equal(a, np.asarray(w)) for a, w in zip(before, model.weights, strict=True))
 
 
-def test_a_network_with_more_than_the_published_one_is_refused(tmp_path):
+def test_a_network_with_more_than_the_published_one_is_refused():
     with pytest.raises(CheckpointError, match=r"input_normalization.*the published network has no such"):
         published_names(tiny_model(use_normalizer=True))
+
+
+def test_learned_messages_have_no_published_weights():
+    graph = {
+        **TINY_GRAPH,
+        "kernel": {"type": "NodePairTrainableKernel"},
+        "node_message": {"type": "NodeMessageLearnable", "output_dim": 12},
+    }
+    with pytest.raises(
+        CheckpointError, match=r"with NodeMessageLearnable are known; set .*GHConvDense"
+    ) as caught:
+        published_names(tiny_model(combined_graph_layer=graph))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_network_has_no_published_weights():
+    with pytest.raises(CheckpointError, match=r"not of PFNetTransformer; set parameters\.model to gnn_dense"):
+        published_names(tiny_transformer())
 
 
 def test_broken_files_are_named(tmp_path):

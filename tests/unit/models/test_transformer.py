@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mlpf.config.schema import DatasetConfig
 from mlpf.export_samples import clic_like_events
+from mlpf.layers.helix_encoding import CLIC_COLUMNS, NUM_HELIX_FEATURES, helix_features
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.outputs import OUTPUT_NAMES, output_widths
 from mlpf.models.transformer import PFNetTransformer
 from tests.support.layer_contract import num_weights
+from tests.support.models import tiny_model, tiny_transformer
 
 # float32 sums in another order, relative because momenta have no upper bound
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
@@ -126,10 +129,46 @@ def test_a_copy_from_its_configuration_and_weights_gives_the_same(tmp_path):
         np.testing.assert_array_equal(values, outputs(copy, x)[name])
 
 
+@pytest.mark.parametrize("make_tiny", [tiny_transformer, tiny_model])
+def test_positions_are_computed_from_the_columns_of_the_schema(make_tiny, rng):
+    """Hits have other columns than clusters: the encoding must use theirs, not the default ones."""
+    schema = DatasetConfig(schema="clic_hits")
+    model = make_tiny(schema="clic_hits", input_encoding="clic_helix")
+    x = rng.normal(size=(1, 6, schema.num_input_features)).astype(np.float32) * 100
+    x[..., 0] = [1, 1, 1, 2, 2, 2]
+    found = np.asarray(model.encoding(x, x))[..., -NUM_HELIX_FEATURES:]
+    np.testing.assert_array_equal(found, helix_features(x, columns=schema.helix_columns))
+    assert np.abs(found - helix_features(x, columns=CLIC_COLUMNS)).max() > 1e-2
+
+
 def test_nan_and_inf_inputs_give_finite_outputs():
     x = clic_like_events(1, 20)
     x[0, 0, 5], x[0, 1, 8], x[0, 12, 1] = np.nan, np.inf, -np.inf
     assert all(np.isfinite(v).all() for v in outputs(variant_model("stacks"), x).values())
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("streams", ["stacks", "queries"])
+def test_mixed_precision_stays_close_to_float32(policy, streams):
+    x, full = clic_like_events(2, 40), make(streams)
+    keras.config.set_dtype_policy(policy)
+    try:
+        mixed = make(streams)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    mixed.set_weights(full.get_weights())
+    expected = outputs(full, x)
+    with tf.GradientTape() as tape:
+        found = mixed(x, training=True)
+        loss = sum(tf.reduce_sum(value**2) for value in found.values())
+    weights = [w.value for w in mixed.trainable_weights]
+    gradients = [g for g in tape.gradient(loss, weights) if g is not None]
+    assert all(np.isfinite(np.asarray(tf.convert_to_tensor(g))).all() for g in gradients)
+    for name in OUTPUT_NAMES:
+        assert found[name].dtype == tf.float32
+        # bfloat16 has 8 bits, float16 has 11
+        tolerance = 0.1 if policy == "mixed_bfloat16" else 0.01
+        np.testing.assert_allclose(np.asarray(found[name]), expected[name], rtol=tolerance, atol=tolerance)
 
 
 def test_an_event_without_elements_gives_zeros():
