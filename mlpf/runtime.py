@@ -8,19 +8,6 @@ from typing import Any
 
 from mlpf import __version__
 
-_SLOW_REWRITES = (
-    "layout_optimizer",
-    "constant_folding",
-    "shape_optimization",
-    "arithmetic_optimization",
-    "dependency_optimization",
-    "loop_optimization",
-    "function_optimization",
-    "debug_stripper",
-    "scoped_allocator_optimization",
-    "pin_to_host_optimization",
-    "implementation_selector",
-)
 _REPORTED_PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "array-record", "pyarrow")
 
 
@@ -57,19 +44,6 @@ def grow_gpu_memory() -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
             return  # TensorFlow has started: too late to change, and harmless
-
-
-def choose_graph_rewrites() -> None:
-    """On machines without a GPU, keep of TensorFlow's graph rewriting only what pays: fused operations.
-
-    Matrix products take over the bias and the activation behind them. The other rewrites take seconds per
-    graph and do not make the steps of these models faster on a CPU.
-    """
-    import tensorflow as tf
-
-    if not tf.config.list_physical_devices("GPU"):
-        options = dict.fromkeys(_SLOW_REWRITES, False)
-        tf.config.optimizer.set_experimental_options({**options, "remapping": True})
 
 
 def set_dtype_policy(name: str) -> None:

@@ -263,16 +263,11 @@ def memory(rounds: int) -> Iterator[Row]:  # noqa: ARG001 (a peak needs one pass
 
 def _memory_of(name: str) -> list[float]:
     """Return the peak memory of this process in MB at each of ``MEMORY``."""
-    _one_thread()
+    runtime.set_threads(1)
     config = config_of(name)
     forward = {name: graph(network(config))}
     found = [x for n in MEMORY for x in measure(forward, events_of(config, 1, n), 1)]
     return [x.peak_memory_mb or 0.0 for x in found]
-
-
-def _one_thread() -> None:
-    runtime.set_threads(1)
-    runtime.choose_graph_rewrites()
 
 
 SECTIONS = {f.__name__: f for f in (floor, train, demo, small, performer, scaling, memory)}
@@ -285,7 +280,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="timed passes of each")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    _one_thread()
+    runtime.set_threads(1)
     console = Console()
     table = Table("what", "value", "target", title="models, one thread")
     rows = []

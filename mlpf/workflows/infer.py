@@ -63,7 +63,6 @@ def run(
         CheckpointError: no run directory, or its checkpoint is missing.
     """
     runtime.set_threads(num_cpus)
-    runtime.choose_graph_rewrites()
     config = load_run_config(run_dir)
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))

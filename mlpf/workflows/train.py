@@ -129,7 +129,6 @@ def _start_from(weights: Path, trainer: Trainer) -> None:
 def _prepare_process(config: Config, num_cpus: int | None) -> None:
     runtime.set_threads(num_cpus)
     runtime.grow_gpu_memory()
-    runtime.choose_graph_rewrites()
     runtime.set_dtype_policy(config.setup.dtype)
     runtime.set_seeds(config.setup.seed)
 
