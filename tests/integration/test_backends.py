@@ -12,6 +12,7 @@ from mlpf.export_samples import clic_like_events
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.outputs import OUTPUT_NAMES
 from tests.support.models import (
+    LEARNED_PAIRS,
     TINY_GRAPH,
     tiny_config,
     tiny_model,
@@ -30,13 +31,7 @@ CHANGES = {
             "node_message": {"output_dim": 12, "normalize_degrees": True},
         }
     },
-    "learned pairs": {
-        "combined_graph_layer": {
-            **TINY_GRAPH,
-            "kernel": {"type": "NodePairTrainableKernel"},
-            "node_message": {"type": "NodeMessageLearnable", "output_dim": 12},
-        }
-    },
+    "learned pairs": {"combined_graph_layer": LEARNED_PAIRS},
     "transformer": {"model": "transformer"},
     "transformer with queries": {"model": "transformer", "streams": "queries"},
     "all options": {

@@ -17,8 +17,12 @@ TINY_GRAPH = {
     "num_node_messages": 1,
     "node_message": {"output_dim": 12},
 }
-
-
+# Trainable kernel and learnable messages in place of the Gaussian kernel and the graph convolution.
+LEARNED_PAIRS = {
+    **TINY_GRAPH,
+    "kernel": {"type": "NodePairTrainableKernel"},
+    "node_message": {"type": "NodeMessageLearnable", "output_dim": 12},
+}
 HEADS = ("id", "charge", "pt", "eta", "phi", "energy")
 # Section ``parameters`` of a network of one graph layer per stack.
 TINY_NETWORK: dict[str, Any] = {

@@ -10,7 +10,7 @@ from mlpf.export import ExportError, check_parity, export_onnx
 from mlpf.export_samples import clic_like_events
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.outputs import OUTPUT_NAMES
-from tests.support.models import tiny_model
+from tests.support.models import LEARNED_PAIRS, TINY_GRAPH, tiny_model
 
 # tf2onnx calls a function of numpy that is deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -83,3 +83,10 @@ def test_events_on_the_edge_of_a_bin_are_counted_and_left_out(model, exported):
     # Nothing agrees to the last digit, and Keras itself moves with the last digit of its input.
     with pytest.raises(ExportError, match="1 of 1 events change bins"):
         check_parity(model, exported.path, [clic_like_events(1, 16)], tolerance=0.0)
+
+
+@pytest.mark.parametrize("graph", [LEARNED_PAIRS, {**TINY_GRAPH, "kernel": {"dist_norm": "l1"}}])
+def test_other_kernels_and_messages_agree_too(graph, tmp_path):
+    done = export_onnx(tiny_model(combined_graph_layer=graph), tmp_path / "model.onnx", metadata={})
+    assert done.max_difference < 1e-3
+    assert done.num_unstable_events <= 1

@@ -11,7 +11,7 @@ from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models import build_model
 from mlpf.models.outputs import OUTPUT_NAMES, concatenate_outputs, output_widths
 from tests.support.layer_contract import num_weights
-from tests.support.models import TINY_GRAPH, tiny_config, tiny_model
+from tests.support.models import LEARNED_PAIRS, TINY_GRAPH, tiny_config, tiny_model
 
 # float32 sums in another order, relative because momenta have no upper bound
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
@@ -21,6 +21,8 @@ VARIANTS = {
     "concat": {"node_update_mode": "concat", "skip_connection": True, "num_graph_layers_id": 2},
     "concat without node encoding": {"node_update_mode": "concat", "do_node_encoding": False},
     "helix": {"input_encoding": "clic_helix", "use_normalizer": True},
+    "l1 distance": {"combined_graph_layer": {**TINY_GRAPH, "kernel": {"dist_norm": "l1"}}},
+    "learned pairs": {"combined_graph_layer": LEARNED_PAIRS},
     "positions": {
         "combined_graph_layer": {**TINY_GRAPH, "bin_order": "projection", "position_scales": [20.0, 200.0]}
     },
@@ -108,9 +110,11 @@ def test_events_of_a_batch_do_not_see_each_other():
         np.testing.assert_allclose(together[name][1:2], alone[name], **TOLERANCE)
 
 
-def test_gradients_reach_every_weight():
+@pytest.mark.parametrize("graph", [TINY_GRAPH, LEARNED_PAIRS], ids=["gaussian", "learned pairs"])
+def test_gradients_reach_every_weight(graph):
     # pt as a correction: otherwise the second output of the pt head is unused
-    model = normalized_model(output_decoding={"pt_as_correction": True}, use_normalizer=True)
+    changes = {"output_decoding": {"pt_as_correction": True}, "use_normalizer": True}
+    model = normalized_model(combined_graph_layer=graph, **changes)
     x = clic_like_events(2, 40)
     with tf.GradientTape() as tape:
         loss = sum(tf.reduce_sum(value**2) for value in model(x, training=True).values())
@@ -196,8 +200,9 @@ def test_skip_connection_without_effect_is_refused():
         tiny_model(skip_connection=True)
 
 
-def test_compiled_by_xla_gives_the_eager_result():
-    model, x = variant_model("helix"), clic_like_events(2, 32)
+@pytest.mark.parametrize("variant", ["helix", "l1 distance", "learned pairs"])
+def test_compiled_by_xla_gives_the_eager_result(variant):
+    model, x = variant_model(variant), clic_like_events(2, 32)
     compiled = tf.function(lambda x: model(x), jit_compile=True)(x)
     for name, values in outputs(model, x).items():
         np.testing.assert_allclose(values, np.asarray(compiled[name]), **TOLERANCE)

@@ -4,7 +4,7 @@ import pytest
 from mlpf.errors import CheckpointError
 from mlpf.models.outputs import OUTPUT_NAMES
 from mlpf.models.published_weights import load_published_weights, published_names, read_published_weights
-from tests.support.models import TINY_GRAPH, tiny_model, tiny_transformer
+from tests.support.models import LEARNED_PAIRS, TINY_GRAPH, tiny_model, tiny_transformer
 from tests.support.numpy_gnn import NumpyGNN, formula_events, write_published
 
 # Every choice of the published configuration, and what it is called for the NumPy network.
@@ -116,15 +116,10 @@ def test_a_network_with_more_than_the_published_one_is_refused():
 
 
 def test_learned_messages_have_no_published_weights():
-    graph = {
-        **TINY_GRAPH,
-        "kernel": {"type": "NodePairTrainableKernel"},
-        "node_message": {"type": "NodeMessageLearnable", "output_dim": 12},
-    }
     with pytest.raises(
         CheckpointError, match=r"with NodeMessageLearnable are known; set .*GHConvDense"
     ) as caught:
-        published_names(tiny_model(combined_graph_layer=graph))
+        published_names(tiny_model(combined_graph_layer=LEARNED_PAIRS))
     assert "\n" not in str(caught.value)
 
 

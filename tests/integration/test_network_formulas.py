@@ -1,6 +1,6 @@
 """The graph network against the same formulas in NumPy and float64: options beyond the published files.
 
-Those of published files are compared in ``test_published_weights.py``, through such a file.
+Those of published files are compared in ``tests/unit/models/test_published_weights.py``, through such a file.
 """
 
 import numpy as np
