@@ -82,7 +82,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         self.bin_size = bin_size
         self.layernorm = None
         if layernorm:
-            self.layernorm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name="layernorm")
+            self.layernorm = keras.layers.LayerNormalization(epsilon=1e-6, dtype="float32", name="layernorm")
         self.ffn_dist = FFN(
             distance_dim,
             ffn_dist_hidden_dim,
@@ -143,6 +143,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         """
         if self.layernorm is not None:
             x = self.layernorm(x)
+        x = ops.cast(x, self.compute_dtype)
         z = self._dist_activate(self.ffn_dist(x))
         hashed = z
         if self.position_kernel is not None:

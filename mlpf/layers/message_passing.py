@@ -6,13 +6,18 @@ import keras
 from keras import ops
 
 DEGREE_EPSILON = 1e-6
+# Range of float16. Sums over 256 neighbours come within a factor of two of it before any training, so
+# they are taken of smaller numbers there: a power of two rounds nothing.
+FLOAT16_MAX = 65504.0
+FLOAT16_SHRINK = 1.0 / 64.0
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
 class GHConvDense(keras.layers.Layer):
     """Graph convolution with a gate g between neighbours (hom) and the element itself (het).
 
-    out = act(g * A x theta + (1 - g) * x W_h), g = sigmoid(x W_t + b_t).
+    out = act(g * A x theta + (1 - g) * x W_h), g = sigmoid(x W_t + b_t). In float16 the terms are added in
+    float32, and out is cut off at 65504.
 
     Args:
         output_dim: width D of the output.
@@ -53,11 +58,14 @@ class GHConvDense(keras.layers.Layer):
             mask: [B, K, S] boolean, True = real element.
 
         Returns:
-            [B, K, S, D], zero for padded elements.
+            [B, K, S, D] in the compute dtype, zero for padded elements.
         """
+        is_float16 = self.compute_dtype == "float16"
         real = ops.cast(ops.expand_dims(mask, axis=-1), self.compute_dtype)
         x = x * real
         neighbours = ops.matmul(x, self.theta)
+        if is_float16:
+            neighbours = neighbours * FLOAT16_SHRINK
         if len(kernel.shape) == 4:
             hom = self._sum_neighbours(kernel, neighbours)
         else:
@@ -65,7 +73,13 @@ class GHConvDense(keras.layers.Layer):
             hom = _merge_heads(self._sum_neighbours(kernel, sliced))
         het = ops.matmul(x, self.w_h)
         gate = ops.sigmoid(ops.matmul(x, self.w_t) + self.b_t)
-        return self._activate(gate * hom + (1.0 - gate) * het) * real
+        if is_float16:
+            gate, hom, het = (ops.cast(t, "float32") for t in (gate, hom, het))
+            hom = hom / FLOAT16_SHRINK
+        out = self._activate(gate * hom + (1.0 - gate) * het)
+        if is_float16:
+            out = ops.cast(ops.clip(out, -FLOAT16_MAX, FLOAT16_MAX), "float16")
+        return out * real
 
     def _sum_neighbours(self, kernel, neighbours):
         """Return A x for kernel [..., S, S] and neighbours [..., S, D], with normalised degrees if asked."""

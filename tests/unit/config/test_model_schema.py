@@ -56,6 +56,8 @@ TOGETHER = {
 }
 # Changes rounding alone: see tests/unit/layers/test_pair_kernels.py.
 ROUNDING = {f"{GRAPH}kernel.exact_diagonal"}
+# Changes memory alone: see tests/integration/test_gradient_checkpointing.py.
+MEMORY = {"gradient_checkpointing"}
 # One value only: there is nothing to change to.
 SINGLE = {"model", f"{GRAPH}kernel.type", f"{GRAPH}node_message.type"}
 
@@ -119,10 +121,10 @@ def leaves(model, prefix=""):
 
 
 def test_every_key_is_listed_here():
-    assert set(leaves(GNNConfig)) == {*CHANGES, *TOGETHER, *ROUNDING, *SINGLE}
+    assert set(leaves(GNNConfig)) == {*CHANGES, *TOGETHER, *ROUNDING, *MEMORY, *SINGLE}
     heads = {key for key in leaves(TransformerConfig) if key.startswith(DECODING)}
     assert heads == {key for key in leaves(GNNConfig) if key.startswith(DECODING)}
-    assert set(leaves(TransformerConfig)) == {*TRANSFORMER_CHANGES, *BATCHES, *heads, "model"}
+    assert set(leaves(TransformerConfig)) == {*TRANSFORMER_CHANGES, *BATCHES, *MEMORY, *heads, "model"}
 
 
 def test_every_key_is_explained():

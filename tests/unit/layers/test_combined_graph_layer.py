@@ -3,7 +3,7 @@ import pytest
 
 from mlpf.errors import ConfigError
 from mlpf.layers.combined_graph_layer import CombinedGraphLayer
-from tests.support.layer_contract import LayerCase, check_layer, check_padding_invariance, set_values
+from tests.support.layer_contract import HALF, LayerCase, check_layer, check_padding_invariance, set_values
 
 
 def make(**kwargs):
@@ -39,7 +39,7 @@ def test_contract(rng):
             (2, 24, 4),
             num_trainable=8 + 43 + 104,
             num_frozen=12,
-            mixed_dtype="bfloat16",
+            mixed_dtype=HALF,
         )
     )
 
@@ -87,7 +87,7 @@ def test_contract_with_positions(rng):
             (2, 24, 4),
             num_trainable=8 + 43 + 104 + 2,
             num_frozen=24,
-            mixed_dtype="bfloat16",
+            mixed_dtype=HALF,
         )
     )
 
