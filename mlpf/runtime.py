@@ -58,7 +58,7 @@ def skip_slow_graph_rewrites() -> None:
 
 
 def set_dtype_policy(name: str) -> None:
-    """Set the Keras number format, ``float32`` or ``mixed_bfloat16``."""
+    """Set the Keras number format: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``."""
     import keras
 
     keras.config.set_dtype_policy(name)
