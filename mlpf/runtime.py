@@ -47,7 +47,7 @@ def grow_gpu_memory() -> None:
 
 
 def set_dtype_policy(name: str) -> None:
-    """Set the Keras number format, ``float32`` or ``mixed_bfloat16``."""
+    """Set the Keras number format: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``."""
     import keras
 
     keras.config.set_dtype_policy(name)

@@ -200,6 +200,11 @@ class GNNConfig(Section):
         CombinedGraphLayerConfig(), description="graph layer"
     )
     output_decoding: OutputDecodingConfig = Field(OutputDecodingConfig(), description="output heads")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="compute the graph layers again in the backward pass instead of keeping their "
+        "activations: less memory, more time, the same results",
+    )
 
     @property
     def bucket_size(self) -> int:
@@ -249,6 +254,11 @@ class TransformerConfig(Section):
     bucket_size: PositiveInt = Field(64, description="batches are padded to multiples of this many elements")
     block: PerformerBlockConfig = Field(PerformerBlockConfig(), description="one block")
     output_decoding: OutputDecodingConfig = Field(OutputDecodingConfig(), description="output heads")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="compute the blocks again in the backward pass instead of keeping their activations: "
+        "less memory, more time, the same results",
+    )
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "TransformerConfig":

@@ -125,11 +125,16 @@ class SetupConfig(Section):
     )
     lr_warmup_steps: NonNegativeInt = Field(0, description="linear warm-up steps before the schedule")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
-    dtype: Literal["float32", "mixed_bfloat16"] = Field("float32", description="Keras dtype policy")
+    dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32", description="Keras dtype policy; mixed_float16 trains with dynamic loss scaling"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         1, description="seed of weights, shuffling and dropout"
     )
     clipnorm: PositiveFloat | None = Field(None, description="clip the global gradient norm to this")
+    jit_compile: bool = Field(
+        False, description="compile the steps with XLA, once per bucket shape; one device only"
+    )
 
 
 class BatchingConfig(Section):
@@ -276,6 +281,17 @@ class Config(Section):
             raise ValueError(
                 f"{' and '.join(asked)} needs positions at the calorimeter, for which {self.dataset.schema_} "
                 "events have no columns; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _features_fit_into_half(self) -> "Config":
+        """Refuse features of unknown size in a format that ends at 65504."""
+        layer = getattr(self.parameters, "combined_graph_layer", None)
+        if self.setup.dtype == "mixed_float16" and layer is not None and not layer.layernorm:
+            raise ValueError(
+                "setup.dtype: mixed_float16 needs parameters.combined_graph_layer.layernorm: true, because "
+                "without it features can exceed 65504; use mixed_bfloat16 or the layernorm"
             )
         return self
 

@@ -182,18 +182,22 @@ class FavorAttention(keras.layers.Layer):
 
     def _count_step(self) -> None:
         """Advance the step; replace the projection when its time is up."""
-        self.step.assign(self.step + 1)
-        due = ops.equal(self.step % self.redraw_interval, 0)
-        self.projection.assign(ops.cond(due, self._redrawn, lambda: self.projection.value))
-
-    def _redrawn(self):
-        """Draw like ``orthogonal_projection``, inside the graph."""
+        step = self.step + 1
+        self.step.assign(step)
         dim, blocks = self.head_dim, math.ceil(self.num_features / self.head_dim)
+        # Drawn at every step: a state that changes in one branch only could not be passed on by gradient
+        # checkpointing. These are few numbers.
         gauss = keras.random.normal((blocks, dim, dim), seed=self.seed_generator)
+        lengths = keras.random.normal((self.num_features, dim), seed=self.seed_generator)
+        due = ops.equal(step % self.redraw_interval, 0)
+        kept = self.projection.value
+        self.projection.assign(ops.cond(due, lambda: self._directions(gauss, lengths), lambda: kept))
+
+    def _directions(self, gauss, lengths):
+        """Turn Gaussian numbers into directions like ``orthogonal_projection``, inside the graph."""
         q, r = ops.qr(gauss)
         q *= ops.sign(ops.diagonal(r, axis1=1, axis2=2))[:, None, :]
-        directions = ops.reshape(ops.transpose(q, (0, 2, 1)), (blocks * dim, dim))[: self.num_features]
-        lengths = keras.random.normal((self.num_features, dim), seed=self.seed_generator)
+        directions = ops.reshape(ops.transpose(q, (0, 2, 1)), (-1, self.head_dim))[: self.num_features]
         return directions * ops.sqrt(ops.sum(lengths * lengths, axis=1, keepdims=True))
 
     def compute_output_shape(self, query_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002

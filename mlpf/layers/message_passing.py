@@ -8,6 +8,10 @@ from keras import ops
 from mlpf.layers.rows import to_rows
 
 DEGREE_EPSILON = 1e-6
+# Range of float16. Sums over 256 neighbours come within a factor of two of it before any training, so
+# they are taken of smaller numbers there: a power of two rounds nothing.
+FLOAT16_MAX = 65504.0
+FLOAT16_SHRINK = 1.0 / 64.0
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
@@ -16,7 +20,8 @@ class GHConvDense(keras.layers.Layer):
 
     out = act(g * A x theta + (1 - g) * x W_h), g = sigmoid(x W_t + b_t).
 
-    The matrix products run in the compute dtype, gate, mixture and activation in float32.
+    The matrix products run in the compute dtype, mixture and activation in float32. With float16, out is cut
+    off at 65504: what comes next takes it in float16.
 
     Args:
         output_dim: width D of the output.
@@ -60,8 +65,12 @@ class GHConvDense(keras.layers.Layer):
             [G, S, D] float32.
         """
         bins = (-1, ops.shape(kernel)[-1], self.output_dim)
+        is_float16 = self.compute_dtype == "float16"
         rows = to_rows(x)
-        neighbours = ops.reshape(ops.matmul(rows, self.theta), bins)
+        neighbours = ops.matmul(rows, self.theta)
+        if is_float16:
+            neighbours = neighbours * FLOAT16_SHRINK
+        neighbours = ops.reshape(neighbours, bins)
         if len(kernel.shape) == 3:
             hom = self._sum_neighbours(kernel, neighbours)
         else:
@@ -69,7 +78,12 @@ class GHConvDense(keras.layers.Layer):
             hom = _merge_heads(self._sum_neighbours(kernel, sliced))
         gate = ops.sigmoid(ops.add(ops.matmul(rows, self.w_t), self.b_t))
         hom, het, gate = (ops.cast(to_rows(t), "float32") for t in (hom, ops.matmul(rows, self.w_h), gate))
-        return ops.reshape(self._activate(gate * hom + (1.0 - gate) * het), bins)
+        if is_float16:
+            hom = hom / FLOAT16_SHRINK
+        out = self._activate(gate * hom + (1.0 - gate) * het)
+        if is_float16:
+            out = ops.clip(out, -FLOAT16_MAX, FLOAT16_MAX)
+        return ops.reshape(out, bins)
 
     def _sum_neighbours(self, kernel, neighbours):
         """Return A x for kernel [..., S, S] and neighbours [..., S, D], with normalised degrees if asked."""

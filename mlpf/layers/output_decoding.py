@@ -85,7 +85,7 @@ class OutputDecoding(keras.layers.Layer):
             dropout=self.dropout,
             dim_decrease=config[f"{head}_dim_decrease"],
             output_bias=output_bias,
-            dtype=self.dtype_policy,
+            dtype="float32",  # the features of the regression stack are not normalised
             name=f"ffn_{head}",
         )
 

@@ -13,6 +13,7 @@ from mlpf.layers.helix_encoding import face_points
 from mlpf.layers.input_encoding import InputEncoding
 from mlpf.layers.input_normalization import InputNormalization
 from mlpf.layers.output_decoding import OutputDecoding
+from mlpf.layers.recompute import recompute
 from mlpf.models.inputs import finite_or_zero
 
 
@@ -38,6 +39,8 @@ class PFNetDense(keras.Model):
         num_graph_layers_reg: graph layers of the regression stack.
         combined_graph_layer: arguments of ``CombinedGraphLayer``.
         output_decoding: arguments of ``OutputDecoding``.
+        gradient_checkpointing: compute the graph layers again in the backward pass instead of keeping their
+            activations: less memory, more time, the same results.
         helix_columns: places of the columns from which positions are computed, None = those of CLIC clusters.
         **kwargs: keyword arguments of ``keras.Model``.
 
@@ -64,6 +67,7 @@ class PFNetDense(keras.Model):
         num_graph_layers_reg: int,
         combined_graph_layer: Mapping[str, Any],
         output_decoding: Mapping[str, Any],
+        gradient_checkpointing: bool = False,
         helix_columns: Mapping[str, int] | None = None,
         **kwargs: Any,
     ):
@@ -85,6 +89,7 @@ class PFNetDense(keras.Model):
             "num_graph_layers_reg": num_graph_layers_reg,
             "combined_graph_layer": dict(combined_graph_layer),
             "output_decoding": dict(output_decoding),
+            "gradient_checkpointing": gradient_checkpointing,
             "helix_columns": None if helix_columns is None else dict(helix_columns),
         }
         self.num_input_features = num_input_features
@@ -93,6 +98,7 @@ class PFNetDense(keras.Model):
         self.max_num_elements = self.bin_size * int(combined_graph_layer["max_num_bins"])
         self.additive = node_update_mode == "additive"
         self.skip_connection = skip_connection
+        self.gradient_checkpointing = gradient_checkpointing
         self.encoding = InputEncoding(
             num_input_classes, input_encoding, helix_columns=helix_columns, name="input_encoding"
         )
@@ -101,7 +107,6 @@ class PFNetDense(keras.Model):
 
     def _make_layers(self, **c: Any) -> None:
         """Create the layers that the configuration makes optional or repeats."""
-        policy = self.dtype_policy
         graph = c["combined_graph_layer"]
         self.input_normalization = None
         if c["use_normalizer"]:
@@ -113,14 +118,14 @@ class PFNetDense(keras.Model):
                 c["node_encoding_hidden_dim"],
                 num_layers=1,
                 activation=c["activation"],
-                dtype=policy,
+                dtype="float32",  # raw columns do not fit into float16
                 name="node_encoding",
             )
         self.needs_position = bool(graph.get("position_scales"))
         self.cg_id = self._stack("cg_id", c["num_graph_layers_id"], graph)
         self.cg_reg = self._stack("cg_reg", c["num_graph_layers_reg"], graph)
         self.decoding = OutputDecoding(
-            c["num_output_classes"], **c["output_decoding"], dtype=policy, name="output_decoding"
+            c["num_output_classes"], **c["output_decoding"], dtype=self.dtype_policy, name="output_decoding"
         )
 
     def _stack(self, name: str, num_layers: int, arguments: Mapping[str, Any]) -> list[CombinedGraphLayer]:
@@ -189,7 +194,10 @@ class PFNetDense(keras.Model):
     def _run_stack(self, stack: list[CombinedGraphLayer], h, encoded, mask, position, training):
         outputs = [encoded] if self.skip_connection else []
         for layer in stack:
-            update = layer(h, mask, position, training=training)
+            if self.gradient_checkpointing:
+                update = recompute(layer, h, mask, position, training=training)
+            else:
+                update = layer(h, mask, position, training=training)
             # The residual stream stays in float32 under mixed precision.
             h = h + ops.cast(update, h.dtype) if self.additive else update
             outputs.append(ops.cast(h, "float32"))

@@ -10,6 +10,7 @@ from mlpf.layers.input_encoding import InputEncoding
 from mlpf.layers.input_normalization import InputNormalization
 from mlpf.layers.output_decoding import OutputDecoding
 from mlpf.layers.performer_block import PerformerBlock
+from mlpf.layers.recompute import recompute
 from mlpf.models.inputs import finite_or_zero
 
 STREAMS = ("stacks", "queries")
@@ -37,6 +38,8 @@ class PFNetTransformer(keras.Model):
         seed: of the random directions; each block gets its own from it.
         block: other arguments of ``PerformerBlock``.
         output_decoding: arguments of ``OutputDecoding``.
+        gradient_checkpointing: compute the blocks again in the backward pass instead of keeping their
+            activations: less memory, more time, the same results.
         helix_columns: places of the columns from which positions are computed, None = those of CLIC clusters.
         **kwargs: keyword arguments of ``keras.Model``.
     """
@@ -57,6 +60,7 @@ class PFNetTransformer(keras.Model):
         seed: int,
         block: Mapping[str, Any],
         output_decoding: Mapping[str, Any],
+        gradient_checkpointing: bool = False,
         helix_columns: Mapping[str, int] | None = None,
         **kwargs: Any,
     ):
@@ -78,6 +82,7 @@ class PFNetTransformer(keras.Model):
             "seed": seed,
             "block": dict(block),
             "output_decoding": dict(output_decoding),
+            "gradient_checkpointing": gradient_checkpointing,
             "helix_columns": None if helix_columns is None else dict(helix_columns),
         }
         self.num_input_features = num_input_features
@@ -85,6 +90,7 @@ class PFNetTransformer(keras.Model):
         # No bins, no limit: what the graph network says about itself in the same words.
         self.bin_size = self.max_num_elements = None
         self.streams = streams
+        self.gradient_checkpointing = gradient_checkpointing
         self.encoding = InputEncoding(
             num_input_classes, input_encoding, helix_columns=helix_columns, name="input_encoding"
         )
@@ -96,7 +102,8 @@ class PFNetTransformer(keras.Model):
     def _make_layers(self, **c: Any) -> None:
         """Create the layers that the configuration makes optional or repeats."""
         policy = self.dtype_policy
-        self.embedding = keras.layers.Dense(c["hidden_dim"], dtype=policy, name="embedding")
+        # Raw columns do not fit into float16.
+        self.embedding = keras.layers.Dense(c["hidden_dim"], dtype="float32", name="embedding")
         depths = {
             "encoder": c["num_layers_encoder"],
             "id": c["num_layers_decoder_id"],
@@ -149,9 +156,9 @@ class PFNetTransformer(keras.Model):
         raw = finite_or_zero(X)
         mask = ops.not_equal(raw[..., 0], 0.0)
         x = raw if self.input_normalization is None else self.input_normalization(raw)
-        h = ops.cast(self.embedding(self.encoding(x, raw)), "float32")
+        h = self.embedding(self.encoding(x, raw))
         for block in self.stacks["encoder"]:
-            h = block(h, None, mask, training=training)
+            h = self._run(block, h, None, mask, training)
         streams = [self._stream(name, h, mask, training) for name in ("id", "reg")]
         return self.decoding(raw, *streams, mask, training=training)
 
@@ -159,12 +166,18 @@ class PFNetTransformer(keras.Model):
         """Run one stream, [B, N, D]."""
         if self.streams == "stacks":
             for block in self.stacks[name]:
-                h = block(h, None, mask, training=training)
+                h = self._run(block, h, None, mask, training)
             return h
         token = ops.repeat(self.tokens[name], ops.shape(h)[0], axis=0)
         for block in self.stacks[name]:
-            token = block(token, h, mask, training=training)
+            token = self._run(block, token, h, mask, training)
         return h + token
+
+    def _run(self, block: PerformerBlock, h, keys, mask, training):
+        """Apply one block, [B, Q, D]."""
+        if self.gradient_checkpointing:
+            return recompute(block, h, keys, mask, training=training)
+        return block(h, keys, mask, training=training)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments."""

@@ -46,7 +46,7 @@ def save_checkpoint(
         np.savez(part / OPTIMIZER_FILE, **arrays)
         state = {
             "epoch": len(history),
-            "optimizer": type(optimizer).__name__,
+            "optimizer": _optimizer_name(optimizer),
             "weights": _describe(model),
             "history": list(history),
         }
@@ -83,10 +83,10 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
     """
     file = folder / OPTIMIZER_FILE
     saved_name = read_state(folder)["optimizer"]
-    if saved_name != type(optimizer).__name__:
+    if saved_name != _optimizer_name(optimizer):
         raise CheckpointError(
-            f"{file}: state of {saved_name}, but setup.optimizer asks for {type(optimizer).__name__}; "
-            "resume with the same optimizer, or start anew with --weights"
+            f"{file}: state of {saved_name}, but setup.optimizer and setup.dtype ask for "
+            f"{_optimizer_name(optimizer)}; resume with the same optimizer, or start anew with --weights"
         )
     try:
         with np.load(file, allow_pickle=False) as saved:
@@ -204,6 +204,13 @@ def best_epoch(history: Sequence[Record], monitor: str) -> int:
     """Return the epoch, counted from 1, with the smallest value; NaN and missing values never win."""
     values = np.array([record.get(monitor, np.nan) for record in history], np.float64)
     return int(np.argmin(np.where(np.isnan(values), np.inf, values))) + 1
+
+
+def _optimizer_name(optimizer: keras.optimizers.Optimizer) -> str:
+    """Return what tells the states of two optimizers apart, also whether a loss scale is in them."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return f"{type(optimizer.inner_optimizer).__name__} with loss scale"
+    return type(optimizer).__name__
 
 
 def _describe(model: keras.Model) -> list[list[Any]]:

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
+from mlpf.errors import ConfigError
+
 Batch = dict[str, Any]
 
 
@@ -39,19 +41,28 @@ class Distribution(Protocol):
 
 
 class SingleDevice:
-    """One CPU or GPU."""
+    """One CPU or GPU.
+
+    Args:
+        jit_compile: compile steps with XLA.
+    """
 
     num_replicas = 1
+
+    def __init__(self, jit_compile: bool = False):
+        self._jit_compile = jit_compile
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return the default device context of TensorFlow."""
         return tf.distribute.get_strategy().scope()
 
     def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:
-        """Return a graph with open batch and element axes.
+        """Return a graph with open batch and element axes; with XLA, which needs shapes, one per shape.
 
-        Traced once for all buckets: a graph per shape costs seconds each and runs no faster.
+        Otherwise traced once for all buckets: a graph per shape costs seconds each and runs no faster.
         """
+        if self._jit_compile:
+            return tf.function(function, autograph=False, jit_compile=True)
         return tf.function(function, input_signature=[spec], autograph=False)
 
     def distribute(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -115,11 +126,24 @@ class Mirrored:
         optimizer.apply([gradient / self.num_replicas for gradient in gradients])
 
 
-def build_distribution() -> Distribution:
-    """Return ``Mirrored`` where TensorFlow sees several GPUs, else ``SingleDevice``."""
-    if len(tf.config.list_logical_devices("GPU")) > 1:
-        return Mirrored()
-    return SingleDevice()
+def build_distribution(jit_compile: bool = False) -> Distribution:
+    """Return ``Mirrored`` where TensorFlow sees several GPUs, else ``SingleDevice``.
+
+    Args:
+        jit_compile: compile steps with XLA.
+
+    Raises:
+        ConfigError: XLA on several GPUs: sums over replicas cannot be compiled into one program.
+    """
+    num_gpus = len(tf.config.list_logical_devices("GPU"))
+    if num_gpus < 2:
+        return SingleDevice(jit_compile)
+    if jit_compile:
+        raise ConfigError(
+            f"setup.jit_compile: true trains on one device, but there are {num_gpus} GPUs; "
+            "set it to false, or show one GPU (CUDA_VISIBLE_DEVICES=0)"
+        )
+    return Mirrored()
 
 
 def _share(array: Any, replica: int, num_replicas: int) -> Any:

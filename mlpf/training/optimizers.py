@@ -69,12 +69,25 @@ def build_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Return the optimizer that ``setup.optimizer`` names, with its schedule.
 
+    For ``setup.dtype: mixed_float16`` it is wrapped in a dynamic loss scale (Micikevicius et al., ICLR 2018):
+    gradients below 6e-8 would vanish otherwise. The others have the exponents of float32 and need none.
+
     Args:
         setup: section ``setup``.
         optimizer: section ``optimizer``.
         total_steps: steps of the whole run.
     """
-    schedule = build_schedule(setup, optimizer, total_steps)
+    inner = _build_inner(setup, optimizer, build_schedule(setup, optimizer, total_steps))
+    if setup.dtype == "mixed_float16":
+        return keras.optimizers.LossScaleOptimizer(inner)
+    return inner
+
+
+def _build_inner(
+    setup: SetupConfig,
+    optimizer: OptimizerConfig,
+    schedule: keras.optimizers.schedules.LearningRateSchedule | float,
+) -> keras.optimizers.Optimizer:
     if setup.optimizer == "sgd":
         return keras.optimizers.SGD(
             schedule, momentum=optimizer.sgd.momentum, nesterov=optimizer.sgd.nesterov
@@ -84,17 +97,25 @@ def build_optimizer(
     return keras.optimizers.Adam(schedule, **optimizer.adam.model_dump())
 
 
-def clip_gradients(gradients: Sequence[Any], clipnorm: float | None) -> list[Any]:
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return what ``optimizer.scale_loss`` multiplies the loss by: a scalar tensor, None without a scale."""
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return ops.convert_to_tensor(optimizer.dynamic_scale) if scaled else None
+
+
+def clip_gradients(gradients: Sequence[Any], clipnorm: float | None, scale: Any = None) -> list[Any]:
     """Scale all gradients by one factor so that their global norm is at most ``clipnorm``.
 
     Done here and not by the Keras optimizer, which would clip each replica's share before the sum.
 
     Args:
-        gradients: one tensor per variable.
+        gradients: one tensor per variable; one that is not finite stays so.
         clipnorm: largest norm; None leaves the gradients as they are.
+        scale: the gradients are those of the loss times this, and so are those returned; None = 1.
     """
     if clipnorm is None:
         return list(gradients)
-    norm = ops.sqrt(sum(ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients))
-    scale = clipnorm / ops.maximum(norm, clipnorm)
-    return [g * ops.cast(scale, g.dtype) for g in gradients]
+    unscaled = [ops.cast(g, "float32") / (1.0 if scale is None else scale) for g in gradients]
+    norm = ops.sqrt(sum(ops.sum(ops.square(g)) for g in unscaled))
+    factor = clipnorm / ops.maximum(norm, clipnorm)
+    return [g * ops.cast(factor, g.dtype) for g in gradients]

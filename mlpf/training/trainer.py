@@ -1,4 +1,4 @@
-"""The training loop: steps, epochs, validation; on one device, one graph serves every bucket."""
+"""The training loop: steps, epochs, validation; on one device without XLA one graph serves every bucket."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from mlpf.errors import MLPFError
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 from mlpf.training.distribution import Distribution
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
-from mlpf.training.optimizers import clip_gradients
+from mlpf.training.optimizers import clip_gradients, loss_scale
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,12 @@ EpochHook = Callable[[list[Record]], None]
 _READ_INTERVAL_S = 0.25
 
 
+# Gradients that overflow float16 at this scale do so at any: below it numbers of order 1 vanish.
+_SMALLEST_LOSS_SCALE = 2.0**-10
+
+
 class TrainingDiverged(MLPFError):
-    """The loss became NaN or infinite."""
+    """The loss became NaN or infinite, or its gradients at every loss scale."""
 
 
 class Progress(Protocol):
@@ -109,7 +113,7 @@ class Trainer:
             One record per epoch.
 
         Raises:
-            TrainingDiverged: the loss of a step is NaN or infinite.
+            TrainingDiverged: the loss of a step is NaN or infinite, or no loss scale keeps gradients finite.
         """
         records = list(history)
         for epoch in range(len(records) + 1, num_epochs + 1):
@@ -142,6 +146,7 @@ class Trainer:
         plan = epoch_batches.plan
         self._reseed(epoch)
         rate = float(self.optimizer.learning_rate)
+        applied = self._num_updates()
         sums = _Sums()
         done, waited = 0, 0.0
         started = last_read = time.perf_counter()
@@ -164,6 +169,7 @@ class Trainer:
         return {
             **self._loss.components(*sums.read()),
             "learning_rate": rate,
+            **self._scale_record(len(plan.batches) - (self._num_updates() - applied)),
             "seconds": seconds,
             "num_events": plan.num_events,
             "events_per_second": plan.num_events / seconds,
@@ -172,7 +178,7 @@ class Trainer:
         }
 
     def _check(self, sums: "_Sums", epoch: int) -> None:
-        """Stop at the first step whose loss is not a number."""
+        """Stop at the first step whose loss is not a number, or when every step is skipped."""
         sums.read()
         if sums.first_bad is not None:
             bad = sums.bad_terms(TERM_NAMES)
@@ -180,6 +186,26 @@ class Trainer:
                 f"epoch {epoch}, step {sums.first_bad + 1}: the loss is not finite ({', '.join(bad)}); "
                 "lower setup.lr, set setup.clipnorm, or lengthen setup.lr_warmup_steps"
             )
+        scale = self._loss_scale()
+        if scale is not None and scale < _SMALLEST_LOSS_SCALE:
+            raise TrainingDiverged(
+                f"epoch {epoch}: the gradients are not finite in float16 even with the loss scaled by "
+                f"{scale:.1g}; use setup.dtype: mixed_bfloat16, or lower setup.lr"
+            )
+
+    def _num_updates(self) -> int:
+        """Return the number of steps that changed the weights, in the whole run."""
+        return int(keras.ops.convert_to_numpy(self.optimizer.iterations))
+
+    def _scale_record(self, skipped: int) -> Record:
+        """Return the steps skipped (gradients too large for float16) and the loss scale, if any."""
+        scale = self._loss_scale()
+        return {"skipped_steps": skipped} | ({} if scale is None else {"loss_scale": scale})
+
+    def _loss_scale(self) -> float | None:
+        """Return the loss scale of the next step, None without one."""
+        scale = loss_scale(self.optimizer)
+        return None if scale is None else float(keras.ops.convert_to_numpy(scale))
 
     def _reseed(self, epoch: int) -> None:
         """Set the random states of the model (dropout), so that a resumed run draws the same masks."""
@@ -206,9 +232,11 @@ class Trainer:
             sums = self._loss.sums(batch["X"], batch["ygen"], outputs)
             # Each replica divides by the weight of the whole batch: gradients then add up.
             loss = self._loss.total(sums.values, self._distribution.all_reduce(sums.weights))
+            loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        gradients = clip_gradients(self._distribution.all_reduce(gradients), self._clipnorm)
+        gradients = self._distribution.all_reduce(gradients)
+        gradients = clip_gradients(gradients, self._clipnorm, loss_scale(self.optimizer))
         self._distribution.apply(self.optimizer, gradients)
         return tf.stack([sums.values, sums.weights])
 

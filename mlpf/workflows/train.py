@@ -91,7 +91,7 @@ def run(
     recorded = _recorded_limits(run_dir) if resume else {}
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
     _prepare_process(config, num_cpus)
-    distribution = build_distribution()
+    distribution = build_distribution(config.setup.jit_compile)
     train, valid = build_loaders(config, distribution.num_replicas, **limits)
     trainer = _build_trainer(config, distribution, train)
     history = _restore(trainer, run_dir) if resume else []
@@ -270,6 +270,8 @@ def _summary_table(summary: TrainingSummary) -> Table:
         "wall time": f"{summary.seconds:.1f} s",
         "waiting for data": f"{sum(r['wait_share'] * r['seconds'] for r in history) / seconds:.2%}",
         "padding": f"{last['padded_fraction']:.1%}",
+        # Their gradients were too large for float16; records of older runs do not have them.
+        "steps skipped": str(sum(record.get("skipped_steps", 0) for record in history)),
         "graphs traced": str(last["num_traces"]),
         "NaN or infinite inputs": str(last["bad_values"]),
     }

@@ -8,6 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# Stands for the 16-bit format of the policy.
+HALF = "half"
+
 
 @dataclass(frozen=True)
 class LayerCase:
@@ -104,14 +107,21 @@ def _training(layer: Any) -> dict[str, bool]:
 
 
 def _check_mixed(case: LayerCase) -> None:
+    for policy, half in (("mixed_bfloat16", "bfloat16"), ("mixed_float16", "float16")):
+        outputs = flatten(under_policy(policy, case.make)(*case.inputs))
+        expected = half if case.mixed_dtype == HALF else case.mixed_dtype
+        assert {keras.backend.standardize_dtype(v.dtype) for v in outputs} == {expected}
+        assert all(np.isfinite(np.asarray(v).astype(np.float32)).all() for v in outputs)
+
+
+def under_policy(policy: str, make: Callable[[], Any]) -> Any:
+    """Make a layer or model under a dtype policy; the policy of the process stays."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_dtype_policy(policy)
     try:
-        outputs = flatten(case.make()(*case.inputs))
+        return make()
     finally:
         keras.config.set_dtype_policy(before)
-    assert {keras.backend.standardize_dtype(v.dtype) for v in outputs} == {case.mixed_dtype}
-    assert all(np.isfinite(np.asarray(v).astype(np.float32)).all() for v in outputs)
 
 
 def check_padding_invariance(

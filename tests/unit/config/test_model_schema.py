@@ -75,6 +75,8 @@ TRAINABLE_CHANGES = {
     f"{GRAPH}node_message.num_layers": 2,
     f"{GRAPH}node_message.activation": "tanh",
 }
+# Changes memory alone: see tests/integration/test_gradient_checkpointing.py.
+MEMORY = {"gradient_checkpointing"}
 
 
 # The same for the transformer. Its heads are those of the graph network, tested above.
@@ -137,10 +139,11 @@ def leaves(model, prefix=""):
 
 
 def test_every_key_is_listed_here():
-    assert set(leaves(GNNConfig)) == {*CHANGES, *TOGETHER, *ROUNDING, *VARIANT_NAMES, *TRAINABLE_CHANGES}
+    known = {*CHANGES, *TOGETHER, *ROUNDING, *MEMORY, *VARIANT_NAMES, *TRAINABLE_CHANGES}
+    assert set(leaves(GNNConfig)) == known
     heads = {key for key in leaves(TransformerConfig) if key.startswith(DECODING)}
     assert heads == {key for key in leaves(GNNConfig) if key.startswith(DECODING)}
-    assert set(leaves(TransformerConfig)) == {*TRANSFORMER_CHANGES, *BATCHES, *heads, "model"}
+    assert set(leaves(TransformerConfig)) == {*TRANSFORMER_CHANGES, *BATCHES, *MEMORY, *heads, "model"}
 
 
 def test_every_key_is_explained():

@@ -59,3 +59,12 @@ def test_positions_need_events_that_have_them(parameters, key):
         assert config(name, **parameters).dataset.schema_ == name
     with pytest.raises(ValidationError, match=f"{key} needs positions .* delphes events have no columns"):
         config("delphes", **parameters)
+
+
+def test_half_precision_needs_normalised_features():
+    parts = {**MINIMAL, "parameters": {"combined_graph_layer": {"layernorm": False}}}
+    Config.model_validate({**parts, "setup": {"dtype": "mixed_bfloat16"}})
+    with pytest.raises(
+        ValidationError, match=r"mixed_float16 needs parameters\.combined_graph_layer\.layernorm"
+    ):
+        Config.model_validate({**parts, "setup": {"dtype": "mixed_float16"}})

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from mlpf.layers.favor_attention import KERNELS, FavorAttention, orthogonal_projection
-from tests.support.layer_contract import LayerCase, check_layer
+from tests.support.layer_contract import HALF, LayerCase, check_layer
 
 B, N, D, H, M = 2, 7, 8, 2, 16
 
@@ -66,7 +66,7 @@ def test_contract(rng, kernel):
             output_shape=(B, N, D),
             num_trainable=4 * D * D,
             num_frozen=M * D // H,
-            mixed_dtype="bfloat16",
+            mixed_dtype=HALF,
         )
     )
 

@@ -69,3 +69,15 @@ def test_contract_with_heads(rng):
         open_axes=1,
     )
     check_layer(case)
+
+
+@pytest.mark.parametrize("value", [10.0, 60.0, 1000.0])
+def test_sums_beyond_the_range_of_float16_are_right_until_the_output_is(value):
+    """256 neighbours of this value sum to more than 65504; the gate 1 / (1 + e^2) = 0.119 brings it back."""
+    layer = GHConvDense(1, dtype="mixed_float16", activation="linear")
+    layer.build((1, 256, 1))
+    set_values(layer, [[0.0]], [-2.0], [[0.0]], [[value]])
+    ones = np.ones((1, 256, 1), np.float32)
+    out = np.asarray(layer(ones, np.ones((1, 256, 256), np.float32)))
+    expected = min(256 * value / (1 + np.exp(2.0)), 65504.0)
+    np.testing.assert_allclose(out[..., 0], expected, rtol=2e-3)  # 11 bits

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from mlpf.layers.trainable_kernel import NodePairTrainableKernel
-from tests.support.layer_contract import LayerCase, check_layer, set_values
+from tests.support.layer_contract import HALF, LayerCase, check_layer, set_values
 from tests.support.numpy_gnn import elu
 
 WIDTHS = {"node_dim": 3, "node_hidden_dim": 7, "pair_hidden_dim": 6, "num_channels": 2}
@@ -22,7 +22,7 @@ def test_contract(rng):
             inputs(rng),
             (6, 2, 4, 4),
             num_trainable=66 + 56,
-            mixed_dtype="bfloat16",
+            mixed_dtype=HALF,
         )
     )
 

@@ -200,9 +200,9 @@ def test_skip_connection_without_effect_is_refused():
         tiny_model(skip_connection=True)
 
 
-@pytest.mark.parametrize("variant", ["helix", "l1 distance", "learned pairs"])
+@pytest.mark.parametrize("variant", ["helix", "concat", "positions", "l1 distance", "learned pairs"])
 def test_compiled_by_xla_gives_the_eager_result(variant):
-    model, x = variant_model(variant), clic_like_events(2, 32)
+    model, x = variant_model(variant), clic_like_events(2, 48)
     compiled = tf.function(lambda x: model(x), jit_compile=True)(x)
     for name, values in outputs(model, x).items():
         np.testing.assert_allclose(values, np.asarray(compiled[name]), **TOLERANCE)

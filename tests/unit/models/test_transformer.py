@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -186,3 +187,25 @@ def test_compiled_by_xla_gives_the_eager_result():
     compiled = tf.function(lambda x: model(x), jit_compile=True)(x)
     for name, values in outputs(model, x).items():
         np.testing.assert_allclose(values, np.asarray(compiled[name]), **TOLERANCE)
+
+
+def test_redrawn_directions_compile_with_xla():
+    """Other random numbers than without XLA, but orthogonal directions at the same steps."""
+    model = make(block={"num_heads": H, "num_features": M, "ffn_dim": F, "redraw_interval": 2})
+    x = tf.constant(clic_like_events(1, 16))
+    compiled = tf.function(lambda x: model(x, training=True)["cls"], jit_compile=True)
+    projection = model.stacks["encoder"][0].attention.projection
+    seen = [np.array(projection)]
+    for _ in range(3):
+        assert np.isfinite(compiled(x)).all()
+        seen.append(np.array(projection))
+    assert [np.array_equal(a, b) for a, b in itertools.pairwise(seen)] == [True, False, True]
+    unit = seen[-1][: D // H] / np.linalg.norm(seen[-1][: D // H], axis=1, keepdims=True)
+    np.testing.assert_allclose(unit @ unit.T, np.eye(D // H), atol=1e-5)
+
+
+def test_the_encoding_gets_the_columns_of_the_schema():
+    columns = DatasetConfig(schema="clic_hits").helix_columns
+    model = make(input_encoding="clic_helix", helix_columns=columns)
+    assert model.encoding.helix_columns == columns
+    assert columns != make(input_encoding="clic_helix").encoding.helix_columns

@@ -4,10 +4,17 @@ import subprocess
 import sys
 from itertools import chain
 
+import numpy as np
 import pytest
+import tensorflow as tf
+
+from mlpf.errors import ConfigError
+from mlpf.training.distribution import build_distribution
 
 TRAIN_TWICE = """
 import json
+import sys
+import keras
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -20,24 +27,29 @@ from mlpf.training.trainer import Trainer
 from tests.support.fake_split import FakeSplit
 from tests.support.tiny_model import tiny_model
 
-def losses(distribution):
+def losses(distribution, dtype, scale):
+    keras.config.set_dtype_policy(dtype)
     pool = EventPool([(FakeSplit(22, seed=1), None)])
     edges = length_buckets([pool], 8, 1.3)
     train = BatchLoader(pool, [(pool.events_of(0), 8)], edges, seed=3)
     valid = BatchLoader(pool, [(pool.events_of(0), 8)], edges)
     with distribution.scope():
         model = tiny_model()
-        optimizer = build_optimizer(SetupConfig(lr=1e-2), OptimizerConfig(), 20)
+        optimizer = build_optimizer(SetupConfig(lr=1e-2, dtype=dtype), OptimizerConfig(), 20)
+        optimizer.initial_scale = scale
     trainer = Trainer(model, MLPFLoss(LossConfig()), optimizer, distribution, clipnorm=10.0)
-    return [[r["loss"], r["val_loss"]] for r in trainer.fit(train, valid, 2)]
+    records = trainer.fit(train, valid, 2)
+    return [[r["loss"], r["val_loss"], r["skipped_steps"], r.get("loss_scale", 1.0)] for r in records]
 
-print(json.dumps([losses(SingleDevice()), losses(Mirrored(["CPU:0", "CPU:1"]))]))
+arguments = sys.argv[1], float(sys.argv[2])
+print(json.dumps([losses(SingleDevice(), *arguments), losses(Mirrored(["CPU:0", "CPU:1"]), *arguments)]))
 """
 
 
-def test_two_replicas_train_like_one_device(repo_root):
+def train_twice(repo_root, dtype="float32", scale=1.0):
+    """Records of two epochs on one device and on two: loss, val_loss, skipped steps, loss scale."""
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN_TWICE],
+        [sys.executable, "-c", TRAIN_TWICE, dtype, str(scale)],
         cwd=repo_root,
         env=os.environ | {"PYTHONPATH": str(repo_root), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
@@ -45,8 +57,47 @@ def test_two_replicas_train_like_one_device(repo_root):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    single, mirrored = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
+
+# float32 sums in another order; losses are of order 100. float16 has 11 bits.
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-5), pytest.param("mixed_float16", 1e-2, marks=pytest.mark.slow)]
+)
+def test_two_replicas_train_like_one_device(repo_root, dtype, tolerance):
+    single, mirrored = train_twice(repo_root, dtype, scale=2.0**6)
     for expected, found in zip(chain(*single), chain(*mirrored), strict=True):
-        # float32 sums in another order; losses are of order 100.
-        assert found == pytest.approx(expected, rel=1e-5)
+        assert found == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.slow
+def test_two_replicas_skip_a_step_together(repo_root):
+    _, mirrored = train_twice(repo_root, "mixed_float16", scale=2.0**60)
+    assert [record[2:] for record in mirrored] == [[3, 2.0**57], [3, 2.0**54]]  # halved once per step
+    assert mirrored[0][0] == pytest.approx(mirrored[1][0], rel=1e-6)
+
+
+def test_xla_is_refused_on_several_gpus(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: ["GPU:0", "GPU:1"])
+    with pytest.raises(
+        ConfigError, match=r"setup\.jit_compile: true trains on one device, but there are 2 GPUs"
+    ):
+        build_distribution(jit_compile=True)
+
+
+def test_xla_is_asked_of_one_device():
+    def of_shape(distribution):
+        seen = []
+
+        def double(batch):
+            seen.append(batch["X"].shape)
+            return 2 * batch["X"]
+
+        spec = {"X": tf.TensorSpec((None, None), tf.float32)}
+        compiled = distribution.compile(double, spec)
+        for n in (2, 3, 2):
+            np.testing.assert_array_equal(compiled({"X": np.ones((n, n), np.float32)}), np.full((n, n), 2.0))
+        return [tuple(shape) for shape in seen]
+
+    assert of_shape(build_distribution()) == [(None, None)]
+    assert of_shape(build_distribution(jit_compile=True)) == [(2, 2), (3, 3)]

@@ -12,20 +12,22 @@ from tests.support.fake_split import FakeSplit
 from tests.support.tiny_model import tiny_model
 
 
-def loaders(batch_size=8):
+def loaders(batch_size=8, growth=1.3):
     pool, valid = EventPool([(FakeSplit(40, seed=1), None)]), EventPool([(FakeSplit(15, seed=2), None)])
-    edges = length_buckets([pool, valid], 8, 1.3)
+    edges = length_buckets([pool, valid], 8, growth)
     return (
         BatchLoader(pool, [(pool.events_of(0), batch_size)], edges, seed=3),
         BatchLoader(valid, [(valid.events_of(0), batch_size)], edges),
     )
 
 
-def trainer(dropout=0.0, clipnorm=None, **setup):
+def trainer(dropout=0.0, clipnorm=None, jit_compile=False, **setup):
     section = SetupConfig(lr_schedule="none", **({"lr": 1e-2} | setup))
     model = tiny_model(seed=0, dropout=dropout)
     optimizer = build_optimizer(section, OptimizerConfig(), 10)
-    return Trainer(model, MLPFLoss(LossConfig()), optimizer, SingleDevice(), clipnorm=clipnorm, seed=4)
+    return Trainer(
+        model, MLPFLoss(LossConfig()), optimizer, SingleDevice(jit_compile), clipnorm=clipnorm, seed=4
+    )
 
 
 def weights(built):
@@ -43,6 +45,23 @@ def test_training_lowers_the_loss_with_one_graph_per_kind_of_step():
     assert history[-1]["val_loss"] < history[0]["val_loss"]
     assert len({batch.length for batch in train.plan(1).batches}) > 1
     assert built.num_traces == 2
+
+
+def shapes(loader):
+    return {(len(batch.indices), batch.length) for epoch in (1, 2, 3) for batch in loader.plan(epoch).batches}
+
+
+def test_xla_gives_the_same_losses_with_one_graph_per_shape():
+    compiled, plain = trainer(jit_compile=True, clipnorm=10.0), trainer(clipnorm=10.0)
+    train, valid = loaders(growth=2.0)
+
+    found, expected = compiled.fit(train, valid, 3), plain.fit(train, valid, 3)
+
+    for a, b in zip(found, expected, strict=True):
+        for key in ("loss", "val_loss", "energy_loss"):
+            assert a[key] == pytest.approx(b[key], rel=1e-4)  # float32 sums in another order
+    assert len(shapes(train)) > 1
+    assert [record["num_traces"] for record in found] == [len(shapes(train)) + len(shapes(valid))] * 3
 
 
 def test_the_same_seed_gives_the_same_numbers():

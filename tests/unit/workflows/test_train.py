@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError, DataError
@@ -94,3 +95,10 @@ def test_a_monitor_that_is_never_recorded_is_refused_before_training(tmp_path):
     config = Config.model_validate(BASE).with_overrides({"callbacks.checkpoint.monitor": "val_los"})
     with pytest.raises(ConfigError, match="'val_los' is not recorded; choose one of loss, "):
         train._build_hooks(config, tmp_path, None)
+
+
+def test_xla_on_several_gpus_is_refused_before_training(tmp_path, monkeypatch):
+    config = Config.model_validate(BASE).with_overrides({"setup.jit_compile": True})
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: ["GPU:0", "GPU:1"])
+    with pytest.raises(ConfigError, match=r"setup\.jit_compile: true trains on one device"):
+        train.run(config, tmp_path / "run")
