@@ -7,7 +7,7 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
-from mlpf.export.rewriting import HANDLERS, merge_tensordots, remove_unused, restore_means
+from mlpf.export.rewriting import HANDLERS, merge_tensordots, remove_unused, restore_norms
 from mlpf.export.targets import OUTPUT_NAME, Target
 from mlpf.export.tracing import plain_norms, recorded_orders
 from mlpf.models.outputs import concatenate_outputs, output_widths
@@ -41,7 +41,7 @@ def convert(model: keras.Model, target: Target, opset: int) -> onnx.ModelProto:
         predict, input_signature=signature, opset=opset, custom_op_handlers=HANDLERS
     )
     merge_tensordots(proto)
-    restore_means(proto)
+    restore_norms(proto)
     remove_unused(proto.graph)
     _rename_input(proto.graph, target.input_name)
     _name_axes(proto.graph.input[0], ("B", "N", num_features))

@@ -1,15 +1,17 @@
 """How far an ONNX graph is from Keras in float32.
 
-Graph layers sort elements into bins. If an element lies on the edge between two, the last digit decides, and no two
-programs round alike. Each graph is therefore compared twice: with Keras as it is, and with Keras sorting the
-elements as the graph did. What is left then is arithmetic.
+Graph layers sort elements into bins. If an element lies on the edge between two, the last digit decides, and
+no two programs round alike. Each graph is therefore compared twice: with Keras as it is, and with Keras sorting
+the elements as the graph did. What is left then is arithmetic.
 
-That, too, can be ill-conditioned: a small output may be the difference of large numbers. Where float32 differs by
-more than allowed, Keras runs again on inputs changed by about their last digits, and tells what a digit is worth.
+That, too, can be ill-conditioned: a small output may be the difference of large numbers. Where float32 differs
+by more than allowed, Keras runs again on inputs changed by about their last digits, and tells what a digit is
+worth.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -31,7 +33,7 @@ NUM_PERTURBATIONS = 8
 NOISE_FACTOR = 10.0
 # Largest share of elements that may be further from Keras than TOLERANCE because of that.
 MAX_UNSTABLE = 0.1
-# Largest share of elements that float32 may put into another bin although all that comes before is the same.
+# Largest share of elements that float32 may put into another bin although all before is the same.
 MAX_MOVED = 0.02
 # Largest share of elements of another class: beyond, a reduced precision has destroyed the network.
 MAX_CLASS_FLIPS = 0.5
@@ -282,13 +284,13 @@ def judge(report: ParityReport, precision: str, name: str) -> None:
     """
     if not report.finite:
         raise ExportError(
-            f"{name}: {precision} overflows: NaN, or elements whose outputs are all zero; no file was written, "
-            "train with parameters.use_normalizer: true or leave this precision out"
+            f"{name}: {precision} overflows: NaN, or elements whose outputs are all zero; no file was "
+            "written, train with parameters.use_normalizer: true or leave this precision out"
         )
     if report.class_flip_share > MAX_CLASS_FLIPS:
         raise ExportError(
-            f"{name}: {report.class_flip_share:.0%} of the elements change their class in {precision}, allowed "
-            f"{MAX_CLASS_FLIPS:.0%}; no file was written, leave this precision out"
+            f"{name}: {report.class_flip_share:.0%} of the elements change their class in {precision}, "
+            f"allowed {MAX_CLASS_FLIPS:.0%}; no file was written, leave this precision out"
         )
     if precision != "float32":
         return
@@ -301,22 +303,32 @@ def judge(report: ParityReport, precision: str, name: str) -> None:
     share = report.num_unstable_elements / max(1, report.num_elements)
     if share > MAX_UNSTABLE:
         raise ExportError(
-            f"{name}: {share:.0%} of the elements change with the last digits of the input in Keras itself, so "
-            f"ONNX cannot be compared with it; no file was written, check the model's weights"
+            f"{name}: {share:.0%} of the elements change with the last digits of the input in Keras itself, "
+            "so ONNX cannot be compared with it; no file was written, check the model's weights"
         )
     if report.moved_share > MAX_MOVED:
         raise ExportError(
-            f"{name}: ONNX sorts {report.moved_share:.1%} of the elements into other bins than Keras, allowed "
-            f"{MAX_MOVED:.0%}; no file was written, try another opset"
+            f"{name}: ONNX sorts {report.moved_share:.1%} of the elements into other bins than Keras, "
+            f"allowed {MAX_MOVED:.0%}; no file was written, try another opset"
         )
 
 
-def open_session(model: bytes | str, num_threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Open a graph, or a file by its name, on the CPU."""
+def open_session(
+    model: bytes | str, num_threads: int | None = None, save_as: Path | None = None
+) -> onnxruntime.InferenceSession:
+    """Open a graph on the CPU.
+
+    Args:
+        model: the graph, or the name of its file.
+        num_threads: default all cores.
+        save_as: write what onnxruntime made of the graph there.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if num_threads is not None:
         options.intra_op_num_threads = options.inter_op_num_threads = num_threads
+    if save_as is not None:
+        options.optimized_model_filepath = str(save_as)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -77,7 +77,9 @@ def plain_norms(model: keras.Model) -> Iterator[None]:
 
 @contextmanager
 def _replaced_calls(
-    model: keras.Model, kind: type, make: Callable[[Any, Callable[..., Any]], Callable[..., Any]]
+    model: keras.Model,
+    kind: type[keras.layers.Layer],
+    make: Callable[[Any, Callable[..., Any]], Callable[..., Any]],
 ) -> Iterator[None]:
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
     for layer in layers:

@@ -8,8 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from mlpf.export import TARGETS, ExportError, export_onnx
-from mlpf.export import exporting
+from mlpf.export import TARGETS, ExportError, export_onnx, exporting
 from mlpf.export.parity import TOLERANCE
 from mlpf.export_samples import clic_like_events
 from mlpf.layers.input_normalization import fit_normalization
@@ -20,11 +19,8 @@ from tests.support.models import tiny_model, tiny_transformer
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 PRECISIONS = ("float32", "float16", "int8")
-# Each model for one target, in every precision; test_conversion covers the other pairs.
-CASES = {
-    "graph": (tiny_model, "onnxruntime"),
-    "transformer": (tiny_transformer, "cmssw"),
-}
+# Two of the four pairs in every precision; the other two in float32, in test_conversion.
+CASES = {"graph": (tiny_model, "onnxruntime"), "transformer": (tiny_transformer, "cmssw")}
 
 
 def normalised(build):
@@ -57,7 +53,7 @@ def test_float32_agrees_with_keras_on_every_event(exported):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_file_keeps_names_axes_and_padding(exported, precision):
-    model, target, files = exported
+    _, target, files = exported
     session = onnxruntime.InferenceSession(str(files[precision].path), providers=["CPUExecutionProvider"])
     (given,), (result,) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape) == (target.input_name, "tensor(float)", ["B", "N", 17])
@@ -130,12 +126,12 @@ def test_a_failed_export_leaves_nothing(exported, tmp_path, monkeypatch):
     report = files["int8"].parity
     monkeypatch.setattr(exporting, "convert", lambda *_: onnx.load(files["float32"].path))
     monkeypatch.setattr(exporting, "check_parity", lambda *_: replace(report, finite=False))
-    with pytest.raises(ExportError, match="m_int8.onnx: int8 overflows: NaN, .*; no file was written"):
+    with pytest.raises(ExportError, match=r"m_int8.onnx: int8 overflows: NaN, .*; no file was written"):
         export_onnx(model, tmp_path / "m.onnx", precisions=("int8",))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_in_the_way_is_named(tmp_path):
     (tmp_path / "m_int8.onnx").mkdir()
-    with pytest.raises(ExportError, match="m_int8.onnx: is a directory"):
+    with pytest.raises(ExportError, match=r"m_int8.onnx: is a directory"):
         export_onnx(tiny_transformer(), tmp_path / "m.onnx", precisions=("float32", "int8"))
