@@ -29,24 +29,24 @@ def with_policy(model: keras.Model, policy: str) -> keras.Model:
 def quantize(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph whose products with large constant matrices are made in int8.
 
-    Weights are rounded once, with one scale per column; what they are multiplied with is rounded in each batch,
-    with one scale. Everything else, the choice of bins and kernels above all, stays float32.
+    Weights are rounded once, with one scale per column; what they are multiplied with is rounded in each
+    batch, with one scale. Everything else, the choice of bins and kernels above all, stays float32.
     """
     source = onnx.ModelProto()
     source.CopyFrom(proto)
     add_pre_process_metadata(source)  # there is nothing to prepare: no warning, please
     constants = {constant.name for constant in source.graph.initializer}
-    nodes = [
+    excluded = [  # and not those to take: an empty list of those would mean all
         node.name
         for node in source.graph.node
-        if node.op_type == "MatMul" and node.input[1] in constants and not _FLOAT_LAYERS.search(node.name)
+        if node.op_type == "MatMul" and (node.input[1] not in constants or _FLOAT_LAYERS.search(node.name))
     ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         quantize_dynamic(
             source,
             path,
-            nodes_to_quantize=nodes,
+            nodes_to_exclude=excluded,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,

@@ -13,7 +13,11 @@ MEAN_AXES_ARE_INPUT = 18
 LAST_AXIS, TWO = "last_axis", "two"
 # Operators whose result has as many axes as the largest of their inputs.
 SAME_RANK = frozenset(
-    ["Abs", "Add", "Cast", "Clip", "Div", "Erf", "Exp", "GlobalAveragePool", "MatMul", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sigmoid", "Sqrt", "Sub", "Tanh", "Transpose", "Where"]
+    (
+        *("Abs", "Add", "And", "Cast", "Clip", "Concat", "Div", "Equal", "Erf", "Exp", "GlobalAveragePool"),
+        *("Greater", "Less", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Pow", "Reciprocal", "Sigmoid"),
+        *("Slice", "Split", "Sqrt", "Sub", "Tanh", "Transpose", "Where"),
+    )
 )
 
 
@@ -102,12 +106,14 @@ def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     # Before operator set 13 the inference of onnx ends at a Reshape to a computed shape.
     for node in model.graph.node:
         known = [ranks[name] for name in node.input if name in ranks]
-        if node.output[0] in ranks:
+        if node.output[0] in ranks or len(known) < len(node.input):
             continue
-        if node.op_type == "Reshape" and shapes.get(node.input[1], [0])[0] > 0:
+        if node.op_type in SAME_RANK:
+            ranks |= dict.fromkeys(node.output, max(known))
+        elif node.op_type == "Gather":
+            ranks[node.output[0]] = sum(known) - 1
+        elif node.op_type == "Reshape" and shapes.get(node.input[1], [0])[0] > 0:
             ranks[node.output[0]] = shapes[node.input[1]][0]
-        elif node.op_type in SAME_RANK and len(known) == len(node.input):
-            ranks[node.output[0]] = max(known)
     return ranks
 
 

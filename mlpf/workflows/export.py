@@ -72,8 +72,8 @@ def _tables(files: Mapping[str, ExportedFile]) -> list[Table]:
         cells = [value for report in reports for value in report.outputs[name].values()]
         differences.add_row(name, *(f"{cell:.1e}" for cell in cells))
     differences.caption = (
-        "largest and 99 %: |a - b| / max(1, |b|); absolute: largest |a - b|. float32 in the bins of ONNX, its "
-        "largest without unstable elements; others as they are, each in its own bins"
+        "largest and 99 %: |a - b| / max(1, |b|); absolute: largest |a - b|. float32 in the bins of ONNX, "
+        "its largest without unstable elements; others as they are, each in its own bins"
     )
     facts = Table("file", "opset", "MB", "class flips", "unstable events", "unstable elements")
     for file, report in zip(files.values(), reports, strict=True):

@@ -105,7 +105,7 @@ def test_another_network_is_another_network(model, graph):
     report = check_parity(other, graph, events, 1e-4)
     with pytest.raises(ExportError, match="ONNX differs from Keras by"):
         judge(report, "float32", "m.onnx")
-    # what it does is no rounding: hardly an element passes for unstable, and its bins are others
+    # What it does is no rounding: hardly an element passes for unstable, and its bins are others.
     assert report.num_unstable_elements < 0.05 * report.num_elements
     assert report.moved_share > parity.MAX_MOVED
     assert report.num_unstable_events == 2
