@@ -34,8 +34,26 @@ def plots(run_dir: Path) -> None:
 @click.command()
 @run_dir_option
 @weights_option
-@click.option("-o", "--output", type=PATH, help="ONNX file; default RUN_DIR/model.onnx.")
-@click.option("--opset", type=click.IntRange(15, 18), help="ONNX opset; default that of the converter.")
+@click.option(
+    "-o", "--output", type=PATH, help="ONNX file of float32, others beside it; default RUN_DIR/model.onnx."
+)
+@click.option(
+    "--target",
+    type=click.Choice(("onnxruntime", "cmssw")),
+    default="onnxruntime",
+    show_default=True,
+    help="What reads the file: sets operator set and name of the input.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    type=click.Choice(("float32", "float16", "int8")),
+    default=("float32",),
+    show_default=True,
+    help="Numbers inside the network; repeatable, one file each.",
+)
+@click.option("--opset", type=click.IntRange(1), help="ONNX operator set; default that of the target.")
 def export(run_dir: Path, **options: Any) -> None:
     """Export a trained model to ONNX and check it against Keras."""
     from mlpf.workflows import export as workflow
@@ -51,7 +69,7 @@ def export(run_dir: Path, **options: Any) -> None:
     "--engine",
     "engines",
     multiple=True,
-    type=click.Choice(("eager", "graph", "xla", "onnx")),
+    type=click.Choice(("eager", "graph", "xla", "onnx", "onnx-float16", "onnx-int8")),
     default=("eager", "graph", "xla", "onnx"),
     help="What runs the model; repeatable.",
 )

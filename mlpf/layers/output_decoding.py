@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from mlpf.layers.feedforward import FFN
+from mlpf.layers.rows import from_rows, to_rows
 
 # Position in X of the quantities that the heads correct: the same for tracks and clusters.
 PT, ETA, SIN_PHI, COS_PHI, ENERGY = 1, 2, 3, 4, 5
@@ -125,7 +126,7 @@ class OutputDecoding(keras.layers.Layer):
         h_id = ops.cast(h_id, "float32")
         h_reg = ops.cast(h_reg, "float32")
         if self.layernorm is not None:
-            h_id = self.layernorm(h_id)
+            h_id = from_rows(self.layernorm(to_rows(h_id)), like=h_id)
         cls = self.ffn_id(h_id, training=training) * ops.cast(real, "float32")
         charge = self.ffn_charge(h_id, training=training)
         logits = [ops.stop_gradient(cls)] if self.regression_use_classification else []

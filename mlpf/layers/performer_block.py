@@ -90,11 +90,14 @@ class PerformerBlock(keras.layers.Layer):
             [B, Q, D] float32.
         """
         h = ops.cast(h, "float32")
-        query = self.norms[0](h)
-        keys = query if keys is None else self.norms[0](keys)
+        query = self._norm(0, h)
+        keys = query if keys is None else self._norm(0, keys)
         h = h + self._update(0, self.attention(query, keys, mask, training=training), training)
-        rows = self.out(self.hidden(to_rows(self.norms[1](h))))
+        rows = self.out(self.hidden(self.norms[1](to_rows(h))))
         return h + self._update(1, from_rows(rows, like=h), training)
+
+    def _norm(self, number: int, x):
+        return from_rows(self.norms[number](to_rows(x)), like=x)
 
     def _update(self, number: int, x, training):
         x = ops.cast(x, "float32")

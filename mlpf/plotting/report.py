@@ -9,6 +9,7 @@ from typing import Any
 
 from mlpf.plotting.tables import caption, class_rows, response_rows, scale_sentence
 
+ONNX_HEADER = ("file", "output", "largest difference from Keras", "99 % of the elements")
 _PAGE = Template(
     """<!DOCTYPE html>
 <html lang="en">
@@ -75,7 +76,7 @@ def build_report(
     parts += ["<h2>Training</h2>", _table(["quantity", "value"], training_rows(history, metrics))]
     parts += [_figure(path) for path in figures.get("training", ())]
     if model_card is not None:
-        parts += ["<h2>ONNX</h2>", _table(["output", "largest difference from Keras"], onnx_rows(model_card))]
+        parts += ["<h2>ONNX</h2>", _table(ONNX_HEADER, onnx_rows(model_card))]
     parts += ["<h2>Configuration</h2>", _table(["key", "value"], _as_rows(settings))]
     parts += ["<h2>Environment</h2>", _table(["", "value"], _as_rows(environment))]
     return _PAGE.substitute(title=escape(title), body="\n".join(parts))
@@ -107,11 +108,13 @@ def training_rows(history: Sequence[Mapping[str, float]], metrics: Mapping[str, 
 
 
 def onnx_rows(model_card: Mapping[str, Any]) -> list[list[str]]:
-    """Return rows with the difference of each output between ONNX and Keras."""
-    differences = model_card.get("onnx_difference", {})
-    rows = [[name, f"{value:.1e}"] for name, value in differences.items()]
-    if differences:
-        rows.append(["largest", f"{max(differences.values()):.1e}"])
+    """Return rows with the differences between ONNX and Keras: file, output, largest, 99th percentile."""
+    rows = []
+    for facts in model_card.get("files", {}).values():
+        parity = facts["parity"]
+        for name, values in parity["outputs"].items():
+            rows.append([facts["file"], name, f"{values['largest']:.1e}", f"{values['percentile_99']:.1e}"])
+        rows.append([facts["file"], "class flips", f"{parity['class_flip_share']:.2%}", ""])
     return rows
 
 

@@ -1,6 +1,6 @@
 """Export a trained model to ONNX and show how far it is from Keras."""
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlpf import runtime
+from mlpf.export import ExportedFile, export_onnx
 from mlpf.workflows.trained import load_run_config, load_trained_model
 
 
@@ -16,34 +17,39 @@ def run(
     *,
     output: Path | None = None,
     weights: str | Path | None = None,
+    target: str = "onnxruntime",
+    precisions: Sequence[str] = ("float32",),
     opset: int | None = None,
 ) -> dict[str, Any]:
-    """Write ``model.onnx`` and ``model_card.json``, checked against Keras.
+    """Write ``model.onnx``, its forms of other precision and ``model_card.json``, checked against Keras.
 
     Args:
         run_dir: run directory of a training.
-        output: ONNX file; default ``run_dir/model.onnx``. The card is written beside it.
+        output: ONNX file of float32; default ``run_dir/model.onnx``. Everything else is written beside it.
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
-        opset: ONNX operator set; default that of ``mlpf.export``.
+        target: out of ``mlpf.export.TARGETS``.
+        precisions: out of ``mlpf.export.PRECISIONS``.
+        opset: ONNX operator set; default that of the target.
 
     Returns:
-        The parity report as plain data.
+        The section ``files`` of the card.
 
     Raises:
-        ExportError: ONNX differs from Keras by more than allowed; nothing is written.
+        ExportError: a file differs from Keras by more than allowed, or the target does not take the operator
+            set; nothing is written.
         CheckpointError: no run directory, or its checkpoint is missing or of another model.
     """
-    from mlpf.export import DEFAULT_OPSET, export_onnx
-
     run_dir = Path(run_dir)
     config = load_run_config(run_dir)
-    # ONNX runs in float32 whatever the training did.
+    # The original is float32 whatever the training did.
     runtime.set_dtype_policy("float32")
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
-    report = export_onnx(
+    files = export_onnx(
         model,
         Path(output) if output is not None else run_dir / "model.onnx",
-        opset=DEFAULT_OPSET if opset is None else opset,
+        target=target,
+        precisions=precisions,
+        opset=opset,
         schema=config.dataset.event_schema,
         metadata={
             "checkpoint": checkpoint.name,
@@ -51,10 +57,32 @@ def run(
             "none_threshold": config.evaluation_none_threshold,
         },
     )
-    table = Table("output", "largest difference", title=f"{report.path}: ONNX against Keras")
-    for name, difference in report.per_output.items():
-        table.add_row(name, f"{difference:.1e}")
-    table.add_row("all", f"{report.max_difference:.1e}", style="bold")
-    table.caption = f"{report.num_events} events, {report.num_unstable_events} of them left out as unstable"
-    Console().print(table)
-    return {**asdict(report), "path": str(report.path)}
+    console = Console()
+    for table in _tables(files):
+        console.print(table)
+    return {precision: file.as_dict() for precision, file in files.items()}
+
+
+def _tables(files: Mapping[str, ExportedFile]) -> list[Table]:
+    """Return the differences of each output, and one row of other facts for each file."""
+    headers = [f"{name} {column}" for name in files for column in ("largest", "99 %", "absolute")]
+    differences = Table("output", *headers, title="ONNX against Keras")
+    reports = [file.parity for file in files.values()]
+    for name in reports[0].outputs:
+        cells = [value for report in reports for value in report.outputs[name].values()]
+        differences.add_row(name, *(f"{cell:.1e}" for cell in cells))
+    differences.caption = (
+        "largest and 99 %: |a - b| / max(1, |b|); absolute: largest |a - b|. float32 in the bins of ONNX, "
+        "its largest without unstable elements; others as they are, each in its own bins"
+    )
+    facts = Table("file", "opset", "MB", "class flips", "unstable events", "unstable elements")
+    for file, report in zip(files.values(), reports, strict=True):
+        facts.add_row(
+            str(file.path),
+            str(file.opset),
+            f"{file.num_bytes / 1e6:.1f}",
+            f"{report.num_class_flips} of {report.num_elements} ({report.class_flip_share:.2%})",
+            f"{report.num_unstable_events} of {report.num_events}",
+            str(report.num_unstable_elements),
+        )
+    return [differences, facts]

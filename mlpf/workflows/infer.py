@@ -20,11 +20,14 @@ from mlpf.data.prepared import open_split
 from mlpf.errors import DataError
 from mlpf.evaluation.latency import Forward, Latency, measure, scaling_exponents
 from mlpf.export_samples import sample_events
+from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.latency import latency_figure
 from mlpf.plotting.style import style
 from mlpf.workflows.trained import load_run_config, load_trained_model, require_fit
 
+# What is timed unless the caller says otherwise, and the precision of each ONNX engine.
 ENGINES = ("eager", "graph", "xla", "onnx")
+ONNX_PRECISIONS = {"onnx": "float32", "onnx-float16": "float16", "onnx-int8": "int8"}
 
 
 def run(
@@ -44,7 +47,7 @@ def run(
 
     Args:
         run_dir: run directory of a training.
-        engines: out of ``ENGINES``.
+        engines: out of ``ENGINES`` and ``ONNX_PRECISIONS``.
         batch_sizes: events per pass.
         num_elements: elements per event, for random events.
         dataset: a dataset of the configuration: its test events, padded to the longest of each batch,
@@ -72,7 +75,10 @@ def run(
     console = Console()
     latencies: list[Latency] = []
     with tempfile.TemporaryDirectory() as folder:
-        functions = {name: _engine(name, model, Path(folder), num_cpus) for name in engines}
+        functions = {
+            name: _engine(name, model, Path(folder), num_cpus, config.dataset.event_schema)
+            for name in engines
+        }
         for events in track(shapes, "infer", console=console, disable=not console.is_terminal):
             latencies += measure(functions, events, num_runs)
     facts = {
@@ -111,10 +117,12 @@ def _batches(
     return batches
 
 
-def _engine(name: str, model: keras.Model, folder: Path, num_cpus: int | None) -> Forward:
+def _engine(
+    name: str, model: keras.Model, folder: Path, num_cpus: int | None, schema: EventSchema
+) -> Forward:
     """Return a function that runs the model and waits for all outputs."""
-    if name == "onnx":
-        return _onnx(model, folder, num_cpus)
+    if name in ONNX_PRECISIONS:
+        return _onnx(model, folder, num_cpus, ONNX_PRECISIONS[name], schema)
     import tensorflow as tf
 
     def forward(x: Any) -> Any:
@@ -132,20 +140,15 @@ def _engine(name: str, model: keras.Model, folder: Path, num_cpus: int | None) -
     return wait
 
 
-def _onnx(model: keras.Model, folder: Path, num_cpus: int | None) -> Forward:
-    import onnxruntime
+def _onnx(
+    model: keras.Model, folder: Path, num_cpus: int | None, precision: str, schema: EventSchema
+) -> Forward:
+    from mlpf.export import TARGETS, export_onnx, open_session
 
-    from mlpf.export import INPUT_NAME, export_onnx
-
-    export_onnx(model, folder / "model.onnx")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if num_cpus is not None:
-        options.intra_op_num_threads = options.inter_op_num_threads = num_cpus
-    session = onnxruntime.InferenceSession(
-        str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda events: session.run(None, {INPUT_NAME: events})
+    files = export_onnx(model, folder / "model.onnx", precisions=(precision,), schema=schema)
+    session = open_session(str(files[precision].path), num_cpus)
+    name = TARGETS["onnxruntime"].input_name
+    return lambda events: session.run(None, {name: events})
 
 
 def _report(

@@ -21,7 +21,7 @@ def run_dir(tmp_path_factory):
 
 
 def test_every_engine_is_timed_at_every_shape(run_dir, tmp_path):
-    engines = ("eager", "graph", "onnx")
+    engines = ("eager", "graph", "onnx-int8", "onnx")
     found = infer.run(
         run_dir, engines=engines, batch_sizes=(1, 2), num_elements=(32, 48), num_runs=2, output=tmp_path
     )

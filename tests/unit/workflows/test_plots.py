@@ -36,7 +36,9 @@ def run_dir(tmp_path):
     ]
     (run_dir / "history.json").write_text(json.dumps(history))
     (run_dir / "environment.json").write_text(json.dumps({"packages": {"numpy": "2.0"}}))
-    (run_dir / "model_card.json").write_text(json.dumps({"onnx_difference": {"cls": 2e-6, "pt": 1e-5}}))
+    parity = {"outputs": {"pt": {"largest": 1e-5, "percentile_99": 2e-6}}, "class_flip_share": 0.0125}
+    card = {"files": {"int8": {"file": "model_int8.onnx", "parity": parity}}}
+    (run_dir / "model_card.json").write_text(json.dumps(card))
     return run_dir
 
 
@@ -55,7 +57,8 @@ def test_report_holds_tables_and_figures_and_loads_nothing(run_dir, monkeypatch)
         "better than the baseline",
         "<td>epoch_2</td>",
         "<td>training time</td><td>1.0 min</td>",
-        "<td>largest</td><td>1.0e-05</td>",
+        "<td>model_int8.onnx</td><td>pt</td><td>1.0e-05</td><td>2.0e-06</td>",
+        "<td>class flips</td><td>1.25%</td>",
         "<td>packages.numpy</td><td>2.0</td>",
         "<td>setup.lr</td>",
         "not built &lt;here&gt;",

@@ -1,0 +1,16 @@
+"""Export of a model to ONNX, checked against Keras with onnxruntime before it gets its name."""
+
+from mlpf.export.exporting import ExportedFile, export_onnx
+from mlpf.export.parity import ParityReport, open_session
+from mlpf.export.precision import PRECISIONS
+from mlpf.export.targets import TARGETS, ExportError
+
+__all__ = [
+    "PRECISIONS",
+    "TARGETS",
+    "ExportError",
+    "ExportedFile",
+    "ParityReport",
+    "export_onnx",
+    "open_session",
+]

@@ -1,0 +1,135 @@
+"""Write the files of an export, or none."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import onnx
+
+from mlpf.atomic import atomic_write
+from mlpf.export.card import model_card, model_metadata
+from mlpf.export.conversion import convert
+from mlpf.export.parity import TOLERANCE, ParityReport, check_parity, judge, reference
+from mlpf.export.precision import quantize, with_policy
+from mlpf.export.rewriting import keep_outputs
+from mlpf.export.targets import OUTPUT_NAME, TARGETS, ExportError, Target
+from mlpf.export_samples import sample_events
+from mlpf.physics.schemas import SCHEMAS, EventSchema
+
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "model_card.json"
+# Shapes of the check: whole bins and not, one event and several, fewer elements than a bin.
+PARITY_SHAPES = ((1, 256), (2, 300), (3, 64), (4, 1000), (1, 2560))
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file of an export.
+
+    Attributes:
+        path: the file.
+        precision: see ``mlpf.export.precision``.
+        opset: its ONNX operator set.
+        num_bytes: its size.
+        parity: how far it is from Keras.
+    """
+
+    path: Path
+    precision: str
+    opset: int
+    num_bytes: int
+    parity: ParityReport
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        facts = {"file": self.path.name, "opset": self.opset, "num_bytes": self.num_bytes}
+        return {**facts, "parity": self.parity.as_dict()}
+
+
+def export_onnx(
+    model: keras.Model,
+    path: Path,
+    *,
+    target: str = "onnxruntime",
+    precisions: Sequence[str] = ("float32",),
+    opset: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    schema: EventSchema = SCHEMAS["clic"],
+) -> dict[str, ExportedFile]:
+    """Write ``path``, ``<stem>_<precision>`` beside it for others than float32, and ``model_card.json``.
+
+    Args:
+        model: a model of X [B, N, F]; its outputs are concatenated in the order of ``OUTPUT_NAMES``.
+        path: file of float32; files are replaced if they exist.
+        target: out of ``TARGETS``.
+        precisions: out of ``PRECISIONS``.
+        opset: ONNX operator set; default that of the target.
+        metadata: further entries of the ONNX metadata and of the model card.
+        schema: what the events are made of.
+
+    Returns:
+        The files by precision.
+
+    Raises:
+        ExportError: the target does not take the opset, a path is a directory, float32 differs from Keras by
+            more than ``TOLERANCE``, or another precision makes no sense; nothing is written.
+    """
+    path = Path(path)
+    goal = TARGETS[target]
+    opset = goal.choose_opset(opset)
+    paths = {p: path if p == "float32" else path.with_stem(f"{path.stem}_{p}") for p in precisions}
+    for file in paths.values():
+        if file.is_dir():
+            raise ExportError(f"{file}: is a directory; give the name of the file to write")
+    model = with_policy(model, "float32")
+    entries = {**model_metadata(model, goal, opset, schema), **(metadata or {})}
+    shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
+    references = [reference(model, sample_events(schema, b, n, seed=i)) for i, (b, n) in enumerate(shapes)]
+    files = {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The card gets its name last: it never describes a file that is not there.
+    with ExitStack() as stack:
+        card = stack.enter_context(atomic_write(path.with_name(CARD_FILE)))
+        for precision, proto in _graphs(model, goal, opset, tuple(paths)):
+            tolerance = TOLERANCE if precision == "float32" else None
+            report = check_parity(model, proto, references, tolerance)
+            judge(report, precision, str(paths[precision]))
+            part = stack.enter_context(atomic_write(paths[precision]))
+            _save(proto, part, {**entries, "precision": precision})
+            size = part.stat().st_size
+            files[precision] = ExportedFile(paths[precision], precision, opset, size, report)
+            logger.info(
+                "%s: largest difference %.1e", paths[precision], max(report.same_bins.largest.values())
+            )
+        content = model_card(entries, {precision: file.as_dict() for precision, file in files.items()})
+        card.write_text(json.dumps(content, indent=2) + "\n")
+    return files
+
+
+def _graphs(
+    model: keras.Model, target: Target, opset: int, precisions: Sequence[str]
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield the graph of each precision, one at a time."""
+    full = None
+    if {"float32", "int8"} & set(precisions):
+        full = convert(model, target, opset)
+    for precision in precisions:
+        if precision == "float16":
+            yield precision, convert(with_policy(model, "mixed_float16"), target, opset)
+        elif full is not None:
+            yield precision, full if precision == "float32" else quantize(full)
+
+
+def _save(proto: onnx.ModelProto, path: Path, entries: Mapping[str, Any]) -> None:
+    """Write a graph without the outputs of the check."""
+    final = keep_outputs(proto, {OUTPUT_NAME})
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in entries.items()}
+    onnx.helper.set_model_props(final, texts)
+    onnx.checker.check_model(final)
+    path.write_bytes(final.SerializeToString())

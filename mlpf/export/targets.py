@@ -1,0 +1,53 @@
+"""Where an exported model runs: what that takes."""
+
+from dataclasses import dataclass
+
+from mlpf.errors import MLPFError
+
+
+class ExportError(MLPFError):
+    """A model cannot be exported as asked, or its export does not give the results of the original."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a framework takes.
+
+    Attributes:
+        name: as on the command line.
+        input_name: name of the input tensor.
+        opset: ONNX operator set unless another one is asked for.
+        opsets: first and last operator set allowed.
+    """
+
+    name: str
+    input_name: str
+    opset: int
+    opsets: tuple[int, int]
+
+    def choose_opset(self, opset: int | None) -> int:
+        """Return ``opset``, or the usual one of the target.
+
+        Raises:
+            ExportError: the target does not take it.
+        """
+        if opset is None:
+            return self.opset
+        first, last = self.opsets
+        if not first <= opset <= last:
+            raise ExportError(
+                f"--opset {opset}: target {self.name} takes {first} to {last}; leave it out for {self.opset}"
+            )
+        return opset
+
+
+# 11 is the first with what the models need (TopK by int64 k, Clip with inputs), 18 the last of the converter.
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("onnxruntime", "x", 17, (12, 18)),
+        # CMSSW addresses the input by the name that TensorFlow gives tensors.
+        Target("cmssw", "x:0", 12, (12, 12)),
+    )
+}
+OUTPUT_NAME = "particles"
