@@ -7,6 +7,7 @@ import argparse
 import functools
 import json
 import multiprocessing
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -270,7 +271,44 @@ def _memory_of(name: str) -> list[float]:
     return [x.peak_memory_mb or 0.0 for x in found]
 
 
-SECTIONS = {f.__name__: f for f in (floor, train, demo, small, performer, scaling, memory)}
+def onnx(rounds: int) -> Iterator[Row]:
+    """ONNX files of every precision: differences from Keras and speed, weights random."""
+    from mlpf.export import PRECISIONS, export_onnx, open_session
+
+    for name in ("clic-demo", "clic", "clic-transformer"):
+        config = config_of(name)
+        model = network(config)
+        engines = {"keras": graph(model)}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            files = export_onnx(model, path, precisions=PRECISIONS, schema=config.dataset.event_schema)
+            for precision, file in files.items():
+                session = open_session(str(file.path), 1)
+                engines[precision] = functools.partial(_run_session, session)
+        for precision, file in files.items():
+            what, limit = f"{name}.yaml {precision}", 1e-4 if precision == "float32" else None
+            shown = file.parity.outputs.values()
+            yield Row(f"{what}: size [MB]", file.num_bytes / 1e6)
+            yield Row(f"{what}: largest difference", max(x["largest"] for x in shown), limit, at_most=True)
+            yield Row(f"{what}: 99th percentile", max(x["percentile_99"] for x in shown))
+            yield Row(f"{what}: share of unstable elements", file.parity.unstable_share)
+            yield Row(f"{what}: share of class flips", file.parity.class_flip_share)
+        for n in (128, 256, 512, 2560):
+            ms = medians(engines, events_of(config, 1, n), rounds)
+            for precision in files:
+                target = 1.0 if precision == "float32" and n <= 512 else None
+                yield Row(
+                    f"{name}.yaml {precision}, N = {n}, speed against Keras",
+                    ms["keras"] / ms[precision],
+                    target,
+                )
+
+
+def _run_session(session: Any, events: np.ndarray) -> Any:
+    return session.run(None, {session.get_inputs()[0].name: events})
+
+
+SECTIONS = {f.__name__: f for f in (floor, train, demo, small, performer, scaling, memory, onnx)}
 
 
 def main() -> None:

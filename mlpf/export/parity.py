@@ -109,6 +109,11 @@ class ParityReport:
         """Share of real elements of another class."""
         return self.num_class_flips / max(1, self.num_elements)
 
+    @property
+    def unstable_share(self) -> float:
+        """Share of real elements left out as unstable."""
+        return self.num_unstable_elements / max(1, self.num_elements)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return {"outputs": self.outputs, **asdict(self), "class_flip_share": self.class_flip_share}
