@@ -88,21 +88,24 @@ def straightforward(model: keras.Model) -> keras.Model:
     return copy
 
 
-def graph(model: keras.Model, forward: Forward | None = None) -> Forward:
-    """Return a forward pass as one graph of open axes that waits for its result."""
+def graph(model: keras.Model, forward: Forward | None = None, jit_compile: bool = False) -> Forward:
+    """Return a forward pass as one graph of open axes (not with XLA) that waits for its result."""
     signature = [tf.TensorSpec((None, None, model.num_input_features), tf.float32)]
     forward = forward or functools.partial(model, training=False)
-    compiled = tf.function(forward, input_signature=signature, autograph=False)
+    open_axes = {} if jit_compile else {"input_signature": signature}
+    compiled = tf.function(forward, autograph=False, jit_compile=jit_compile, **open_axes)
     return lambda x: [value.numpy() for value in compiled(tf.constant(x)).values()]
 
 
-def training_step(config: Config, model: keras.Model) -> Forward:
-    """Return a step (forward, loss, gradients, Adam) as one graph of open axes."""
+def training_step(config: Config, model: keras.Model, jit_compile: bool = False) -> Forward:
+    """Return a step (forward, loss, gradients, Adam) as one graph of open axes (not with XLA)."""
     loss, optimizer = MLPFLoss(config.loss), keras.optimizers.Adam(1e-4)
     optimizer.build(model.trainable_variables)
     spec = (tf.TensorSpec((None, None, model.num_input_features)), tf.TensorSpec((None, None, len(TARGETS))))
 
-    @tf.function(input_signature=spec, autograph=False)
+    @tf.function(
+        autograph=False, jit_compile=jit_compile, **({} if jit_compile else {"input_signature": spec})
+    )
     def step(x, y):
         with tf.GradientTape() as tape:
             sums = loss.sums(x, y, model(x, training=True))
@@ -186,6 +189,27 @@ def train(rounds: int) -> Iterator[Row]:
     ms = medians({"step": training_step(config, model), "forward": graph(model)}, events, rounds)
     yield Row("clic.yaml step, 8 x 256 [ms]", ms["step"])
     yield Row("clic.yaml step against its forward pass", ms["step"] / ms["forward"], 3.3, at_most=True)
+
+
+def formats(rounds: int) -> Iterator[Row]:
+    """Every number format, and XLA, against float32 in a graph."""
+    for name, what, shape in (
+        ("clic", "forward", (1, 2560)),
+        ("clic", "step", (8, 256)),
+        ("clic-demo", "step", (8, 256)),
+    ):
+        config = config_of(name)
+        engines = {}
+        for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
+            model = network(config, policy)
+            make = graph if what == "forward" else functools.partial(training_step, config)
+            engines[policy] = make(model)
+            if policy == "float32":
+                engines["float32, XLA"] = make(model, jit_compile=True)
+        ms = medians(engines, events_of(config, *shape), rounds)
+        yield Row(f"{name}.yaml {what} {shape[0]} x {shape[1]}, float32 [ms]", ms["float32"])
+        for engine in (e for e in engines if e != "float32"):
+            yield Row(f"{name}.yaml {what}, {engine}: speed against float32", ms["float32"] / ms[engine])
 
 
 def demo(rounds: int) -> Iterator[Row]:
@@ -308,7 +332,7 @@ def _run_session(session: Any, events: np.ndarray) -> Any:
     return session.run(None, {session.get_inputs()[0].name: events})
 
 
-SECTIONS = {f.__name__: f for f in (floor, train, demo, small, performer, scaling, memory, onnx)}
+SECTIONS = {f.__name__: f for f in (floor, train, formats, demo, small, performer, scaling, memory, onnx)}
 
 
 def main() -> None:
