@@ -75,10 +75,8 @@ def run(
     console = Console()
     latencies: list[Latency] = []
     with tempfile.TemporaryDirectory() as folder:
-        functions = {
-            name: _engine(name, model, Path(folder), num_cpus, config.dataset.event_schema)
-            for name in engines
-        }
+        sessions = _onnx(model, Path(folder), num_cpus, engines, config.dataset.event_schema)
+        functions = {name: sessions.get(name) or _keras(name, model) for name in engines}
         for events in track(shapes, "infer", console=console, disable=not console.is_terminal):
             latencies += measure(functions, events, num_runs)
     facts = {
@@ -117,12 +115,8 @@ def _batches(
     return batches
 
 
-def _engine(
-    name: str, model: keras.Model, folder: Path, num_cpus: int | None, schema: EventSchema
-) -> Forward:
+def _keras(name: str, model: keras.Model) -> Forward:
     """Return a function that runs the model and waits for all outputs."""
-    if name in ONNX_PRECISIONS:
-        return _onnx(model, folder, num_cpus, ONNX_PRECISIONS[name], schema)
     import tensorflow as tf
 
     def forward(x: Any) -> Any:
@@ -141,14 +135,22 @@ def _engine(
 
 
 def _onnx(
-    model: keras.Model, folder: Path, num_cpus: int | None, precision: str, schema: EventSchema
-) -> Forward:
+    model: keras.Model, folder: Path, num_cpus: int | None, engines: Sequence[str], schema: EventSchema
+) -> dict[str, Forward]:
+    """Export the precisions that the engines need, at once, and return a function for each engine."""
+    precisions = {name: ONNX_PRECISIONS[name] for name in engines if name in ONNX_PRECISIONS}
+    if not precisions:
+        return {}
     from mlpf.export import TARGETS, export_onnx, open_session
 
-    files = export_onnx(model, folder / "model.onnx", precisions=(precision,), schema=schema)
-    session = open_session(str(files[precision].path), num_cpus)
-    name = TARGETS["onnxruntime"].input_name
-    return lambda events: session.run(None, {name: events})
+    files = export_onnx(model, folder / "model.onnx", precisions=tuple(precisions.values()), schema=schema)
+    input_name = TARGETS["onnxruntime"].input_name
+
+    def runner(precision: str) -> Forward:
+        session = open_session(str(files[precision].path), num_cpus)
+        return lambda events: session.run(None, {input_name: events})
+
+    return {name: runner(precision) for name, precision in precisions.items()}
 
 
 def _report(
