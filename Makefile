@@ -45,8 +45,9 @@ fmt: $(READY)  ## Format and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Throughput of every stage
+bench: $(READY)  ## Throughput of every stage, speed and memory of the models
 	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench_models.py
 
 docs: $(READY)  ## Rebuild the generated pages in docs/
 	$(BIN)/python scripts/generate_docs.py
