@@ -1,6 +1,8 @@
 """From Keras to an ONNX graph."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import keras
 import onnx
@@ -37,9 +39,10 @@ def convert(model: keras.Model, target: Target, opset: int) -> onnx.ModelProto:
             particles = concatenate_outputs(model(x, training=False))
         return {OUTPUT_NAME: particles, **{ORDER_NAME.format(i): order for i, order in enumerate(orders)}}
 
-    proto, _ = tf2onnx.convert.from_function(
-        predict, input_signature=signature, opset=opset, custom_op_handlers=HANDLERS
-    )
+    with _quiet():
+        proto, _ = tf2onnx.convert.from_function(
+            predict, input_signature=signature, opset=opset, custom_op_handlers=HANDLERS
+        )
     restore_norms(proto)
     remove_unused(proto.graph)
     _rename_input(proto.graph, target.input_name)
@@ -49,6 +52,17 @@ def convert(model: keras.Model, target: Target, opset: int) -> onnx.ModelProto:
             _name_axes(output, ("B", "N", sum(output_widths(model.num_output_classes).values())))
     onnx.checker.check_model(proto)
     return proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the converter's warnings: one for each product in float16 that it leaves as it is."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def order_names(proto: onnx.ModelProto) -> list[str]:

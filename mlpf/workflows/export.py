@@ -65,12 +65,12 @@ def run(
 
 def _tables(files: Mapping[str, ExportedFile]) -> list[Table]:
     """Return the differences of each output, and one row of other facts for each file."""
-    headers = [f"{name} {column}" for name in files for column in ("largest", "99 %", "absolute")]
-    differences = Table("output", *headers, title="ONNX against Keras")
+    differences = Table("file", "output", "largest", "99 %", "absolute", title="ONNX against Keras")
     reports = [file.parity for file in files.values()]
-    for name in reports[0].outputs:
-        cells = [value for report in reports for value in report.outputs[name].values()]
-        differences.add_row(name, *(f"{cell:.1e}" for cell in cells))
+    for precision, report in zip(files, reports, strict=True):
+        for name, values in report.outputs.items():
+            differences.add_row(precision, name, *(f"{value:.1e}" for value in values.values()))
+        differences.add_section()
     differences.caption = (
         "largest and 99 %: |a - b| / max(1, |b|); absolute: largest |a - b|. float32 in the bins of ONNX, "
         "its largest without unstable elements; others as they are, each in its own bins"
@@ -78,7 +78,7 @@ def _tables(files: Mapping[str, ExportedFile]) -> list[Table]:
     facts = Table("file", "opset", "MB", "class flips", "unstable events", "unstable elements")
     for file, report in zip(files.values(), reports, strict=True):
         facts.add_row(
-            str(file.path),
+            file.path.name,
             str(file.opset),
             f"{file.num_bytes / 1e6:.1f}",
             f"{report.num_class_flips} of {report.num_elements} ({report.class_flip_share:.2%})",
