@@ -170,9 +170,9 @@ class FavorAttention(keras.layers.Layer):
         half_square = (0.5 * self.head_dim**-0.5) * ops.sum(k * k, axis=-1, keepdims=True)
         # A key that does not exist gets no weight, and must not set the scale.
         exponent = projected - ops.where(real, half_square, FAR)
-        largest = ops.stop_gradient(ops.maximum(ops.max(exponent, axis=2, keepdims=True), NEARER))
+        largest = ops.stop_gradient(ops.max(exponent, axis=2, keepdims=True, initial=NEARER))
         q = q + largest
-        q = q - ops.stop_gradient(ops.max(q, axis=-1, keepdims=True))
+        q = q - ops.stop_gradient(ops.max(q, axis=-1, keepdims=True, initial=-FAR))
         return ops.exp(q), ops.exp(exponent - largest)
 
     def _plain_features(self, projected):

@@ -209,3 +209,9 @@ def test_the_encoding_gets_the_columns_of_the_schema():
     model = make(input_encoding="clic_helix", helix_columns=columns)
     assert model.encoding.helix_columns == columns
     assert columns != make(input_encoding="clic_helix").encoding.helix_columns
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 17), (0, 5, 17)])
+def test_no_event_and_no_element_give_nothing(shape):
+    found = variant_model("stacks")(np.zeros(shape, np.float32))
+    assert found["cls"].shape == (*shape[:2], 6)
