@@ -21,7 +21,7 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/pip check
 	touch $@
 
-demo: $(READY)  ## Simulate, build, train, evaluate, plot and export, about 15 minutes
+demo: $(READY)  ## Simulate, build, train, evaluate, plot and export, 4 to 15 minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" WORKERS=$(WORKERS) scripts/demo.sh $(DEMO_DIR)
 
 test: lint types config-check  ## All checks and tests but the slow ones
