@@ -90,9 +90,9 @@ class LearnableBinning(keras.layers.Layer):
         strength = strength[..., 0]
         along = ops.cast(ops.argsort(ops.where(bucket < half, -strength, strength), axis=-1), "int32")
         rows = row_numbers(along)
-        bucket = ops.reshape(ops.take(ops.reshape(bucket, (-1,)), rows), ops.shape(along))
+        bucket = ops.reshape(gather_rows(ops.reshape(bucket, (-1,)), rows), ops.shape(along))
         within = row_numbers(ops.cast(ops.argsort(bucket * num_elements + place, axis=-1), "int32"))
-        return ops.reshape(ops.take(ops.reshape(along, (-1,)), within), ops.shape(along))
+        return ops.reshape(gather_rows(ops.reshape(along, (-1,)), within), ops.shape(along))
 
     def _directions_in_use(self, mask, half):
         """Return [B, 1, 2 half] boolean: directions (and their opposites) for the bins of real elements."""

@@ -10,7 +10,7 @@ from mlpf.errors import ConfigError
 from mlpf.layers.binning import LearnableBinning, bin_length, gather_rows, inverse_order, row_numbers
 from mlpf.layers.feedforward import FFN
 from mlpf.layers.learnable_message import NodeMessageLearnable
-from mlpf.layers.message_passing import GHConvDense
+from mlpf.layers.message_passing import FLOAT16_MAX, GHConvDense
 from mlpf.layers.pair_kernels import NodePairGaussianKernel, PositionKernel
 from mlpf.layers.rows import from_rows, to_rows
 from mlpf.layers.trainable_kernel import NodePairTrainableKernel
@@ -170,6 +170,9 @@ class CombinedGraphLayer(keras.layers.Layer):
         kernel = ops.cast(self.pair_kernel(to_bins(z), real, *near), self.compute_dtype)
         out = to_bins(rows)
         for i, message in enumerate(self.messages):
+            if i > 0 and self.compute_dtype == "float16":
+                # A message takes the one before it, and its dropout, in float16.
+                out = ops.clip(out, -FLOAT16_MAX, FLOAT16_MAX)
             out = message(out, kernel, real)
             if self.dropouts:
                 out = self.dropouts[i](out, training=training)

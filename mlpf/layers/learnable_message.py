@@ -71,7 +71,7 @@ class NodeMessageLearnable(keras.layers.Layer):
         receiver = ops.expand_dims(ops.expand_dims(mask, 1), -2)
         lowest = LOWEST.get(self.compute_dtype, LOWEST_OF_OTHERS)
         for exists, axis in ((sender, -2), (receiver, -1)):
-            largest = ops.max(ops.where(exists, kernel, lowest), axis=axis)  # [G, C, S]
+            largest = ops.max(ops.where(exists, kernel, lowest), axis=axis, initial=lowest)  # [G, C, S]
             # A bin without real elements has no largest message: zero, like every padded element.
             parts.append(ops.where(real, ops.swapaxes(largest, -1, -2), 0.0))
         out = self._activate(self.ffn(ops.concatenate(parts, axis=-1)))

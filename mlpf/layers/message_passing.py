@@ -8,8 +8,8 @@ from keras import ops
 from mlpf.layers.rows import to_rows
 
 DEGREE_EPSILON = 1e-6
-# Range of float16. Sums over 256 neighbours come within a factor of two of it before any training, so
-# they are taken of smaller numbers there: a power of two rounds nothing.
+# Sums over 256 neighbours come within a factor of two of the end of float16 before any training, so all
+# products are made of smaller numbers there: a power of two rounds nothing.
 FLOAT16_MAX = 65504.0
 FLOAT16_SHRINK = 1.0 / 64.0
 
@@ -20,8 +20,7 @@ class GHConvDense(keras.layers.Layer):
 
     out = act(g * A x theta + (1 - g) * x W_h), g = sigmoid(x W_t + b_t).
 
-    The matrix products run in the compute dtype, mixture and activation in float32. With float16, out is cut
-    off at 65504: what comes next takes it in float16.
+    The matrix products run in the compute dtype, mixture and activation in float32.
 
     Args:
         output_dim: width D of the output.
@@ -52,14 +51,14 @@ class GHConvDense(keras.layers.Layer):
         self.w_h = normal("w_h", shape)
         self.theta = normal("theta", shape)
 
-    def call(self, x, kernel, mask=None):  # noqa: ARG002 (learnable messages need it)
+    def call(self, x, kernel, mask=None):
         """Return the new node features.
 
         Args:
             x: [G, S, D_in] node features of G bins.
             kernel: [G, S, S] pair kernel A, or [G, H, S, S], one kernel for each of H equal slices of the D
                 neighbour features. A column of zeros keeps an element (padding) from being seen.
-            mask: not needed.
+            mask: [G, S] boolean, True = real element; only degrees need it.
 
         Returns:
             [G, S, D] float32.
@@ -67,31 +66,36 @@ class GHConvDense(keras.layers.Layer):
         bins = (-1, ops.shape(kernel)[-1], self.output_dim)
         is_float16 = self.compute_dtype == "float16"
         rows = to_rows(x)
-        neighbours = ops.matmul(rows, self.theta)
         if is_float16:
-            neighbours = neighbours * FLOAT16_SHRINK
-        neighbours = ops.reshape(neighbours, bins)
+            rows = rows * FLOAT16_SHRINK
+        neighbours = ops.reshape(ops.matmul(rows, self.theta), bins)
         if len(kernel.shape) == 3:
-            hom = self._sum_neighbours(kernel, neighbours)
+            hom = self._sum_neighbours(kernel, neighbours, mask)
         else:
             sliced = _split_heads(neighbours, kernel.shape[1])
-            hom = _merge_heads(self._sum_neighbours(kernel, sliced))
-        gate = ops.sigmoid(ops.add(ops.matmul(rows, self.w_t), self.b_t))
-        hom, het, gate = (ops.cast(to_rows(t), "float32") for t in (hom, ops.matmul(rows, self.w_h), gate))
+            hom = _merge_heads(self._sum_neighbours(kernel, sliced, mask))
+        het, gate = ops.matmul(rows, self.w_h), ops.matmul(rows, self.w_t)
         if is_float16:
-            hom = hom / FLOAT16_SHRINK
-        out = self._activate(gate * hom + (1.0 - gate) * het)
-        if is_float16:
-            out = ops.clip(out, -FLOAT16_MAX, FLOAT16_MAX)
-        return ops.reshape(out, bins)
+            # What overflows all the same is cut off: 0 times infinity would be NaN.
+            hom, het, gate = (
+                ops.clip(ops.cast(t, "float32"), -FLOAT16_MAX, FLOAT16_MAX) / FLOAT16_SHRINK
+                for t in (hom, het, gate)
+            )
+        gate = ops.sigmoid(ops.add(gate, ops.cast(self.b_t, gate.dtype)))
+        hom, het, gate = (ops.cast(to_rows(t), "float32") for t in (hom, het, gate))
+        return ops.reshape(self._activate(gate * hom + (1.0 - gate) * het), bins)
 
-    def _sum_neighbours(self, kernel, neighbours):
+    def _sum_neighbours(self, kernel, neighbours, mask):
         """Return A x for kernel [..., S, S] and neighbours [..., S, D], with normalised degrees if asked."""
         if not self.normalize_degrees:
             return ops.matmul(kernel, neighbours)
         degree = ops.sum(ops.abs(ops.cast(kernel, "float32")), axis=-1, keepdims=True)
         # In a bin of padding there is no degree; without the floor its scale would overflow half precision.
         scale = ops.where(degree > 0, ops.rsqrt(degree + DEGREE_EPSILON), 0.0)
+        if mask is not None:
+            # Nor has padding one worth scaling by: what it holds may be large.
+            real = ops.expand_dims(mask if len(kernel.shape) == 3 else ops.expand_dims(mask, 1), -1)
+            scale = ops.where(real, scale, 0.0)
         scale = ops.cast(scale, self.compute_dtype)
         return scale * ops.matmul(kernel, scale * neighbours)
 

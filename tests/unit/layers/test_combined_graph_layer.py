@@ -99,3 +99,21 @@ def test_a_short_bin_gives_what_a_full_one_with_padding_gives(rng):
     x, mask = events(rng, 8, 5)
     # float32 sums in another order
     check_padding_invariance(make(), (x[:, :5], mask[:, :5]), (x, mask), 5, 1e-6)
+
+
+@pytest.mark.parametrize("message", ["GHConvDense", "NodeMessageLearnable"])
+def test_float16_stays_finite_over_many_messages_and_dropout(rng, message):
+    pair = {"NodeMessageLearnable": {"type": "NodePairTrainableKernel"}}
+    kernel = {"kernel": pair[message]} if message in pair else {}
+    layer = make(
+        num_node_messages=4,
+        dropout=0.5,
+        node_message={"type": message, "output_dim": 4},
+        dtype="mixed_float16",
+        **kernel,
+    )
+    x, mask = events(rng, 16, 12)
+    layer(x, mask)
+    for weight in layer.messages[0].trainable_weights:
+        weight.assign(weight * 1e4)
+    assert np.isfinite(np.asarray(layer(x, mask, training=True))).all()

@@ -89,3 +89,12 @@ def test_more_layers_add_weights():
     layer.build((None, None, 5), (None, 2, None, None))
     assert len(layer.weights) == 8
     assert isinstance(layer.ffn.hidden[2], keras.layers.Dense)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0)])
+def test_no_bin_and_no_element_give_nothing(shape):
+    g, n = shape
+    layer = NodeMessageLearnable(6)
+    layer.build((None, None, 5), (None, 2, None, None))
+    out = layer(np.zeros((g, n, 5), np.float32), np.zeros((g, 2, n, n), np.float32), np.zeros((g, n), bool))
+    assert out.shape == (g, n, 6)

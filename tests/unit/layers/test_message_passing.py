@@ -72,12 +72,33 @@ def test_contract_with_heads(rng):
 
 
 @pytest.mark.parametrize("value", [10.0, 60.0, 1000.0])
-def test_sums_beyond_the_range_of_float16_are_right_until_the_output_is(value):
+def test_sums_beyond_the_range_of_float16_are_right(value):
     """256 neighbours of this value sum to more than 65504; the gate 1 / (1 + e^2) = 0.119 brings it back."""
     layer = GHConvDense(1, dtype="mixed_float16", activation="linear")
     layer.build((1, 256, 1))
     set_values(layer, [[0.0]], [-2.0], [[0.0]], [[value]])
     ones = np.ones((1, 256, 1), np.float32)
     out = np.asarray(layer(ones, np.ones((1, 256, 256), np.float32)))
-    expected = min(256 * value / (1 + np.exp(2.0)), 65504.0)
+    expected = 256 * value / (1 + np.exp(2.0))
     np.testing.assert_allclose(out[..., 0], expected, rtol=2e-3)  # 11 bits
+
+
+@pytest.mark.parametrize("normalize_degrees", [False, True])
+def test_inputs_at_the_end_of_float16_give_finite_outputs(rng, normalize_degrees):
+    layer = GHConvDense(64, dtype="mixed_float16", normalize_degrees=normalize_degrees)
+    x = (65504.0 * rng.choice([-1.0, 1.0], (1, 256, 64))).astype(np.float32)
+    kernel = rng.random((1, 256, 256)).astype(np.float32)
+    assert np.isfinite(np.asarray(layer(x, kernel, np.ones((1, 256), bool)))).all()
+
+
+def test_padding_with_large_features_does_not_spoil_degrees_in_float16():
+    layer = GHConvDense(1, dtype="mixed_float16", normalize_degrees=True)
+    layer.build((1, 3, 1))
+    set_values(layer, [[0.0]], [0.0], [[2.0]], [[3.0]])
+    kernel = np.array([[[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [1e-6, 1e-6, 0.0]]], np.float32)
+    mask = np.array([[True, True, False]])
+    found = [
+        np.asarray(layer(np.array([[[1.0], [2.0], [far]]], np.float32), kernel, mask)) for far in (1.0, 6e4)
+    ]
+    np.testing.assert_array_equal(found[0][:, :2], found[1][:, :2])
+    assert np.isfinite(found[1][:, :2]).all()
