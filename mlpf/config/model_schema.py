@@ -34,7 +34,9 @@ class GaussianKernelConfig(Section):
     """Pair kernel A_ij = max(exp(-dist_mult D_ij), clip_value_low) inside a bin."""
 
     type: Literal["NodePairGaussianKernel"] = Field("NodePairGaussianKernel", description=_KERNEL_CLASS)
-    dist_mult: float = Field(0.1, gt=0.0, description="multiplies the distance in the exponent")
+    dist_mult: float = Field(
+        0.1, ge=1e-6, allow_inf_nan=False, description="multiplies the distance in the exponent"
+    )
     clip_value_low: float = Field(0.0, ge=0.0, lt=1.0, description="smallest value of the kernel")
     exact_diagonal: bool = Field(
         False, description="distance of an element to itself exactly zero, not rounding noise as published"

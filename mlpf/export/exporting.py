@@ -84,7 +84,9 @@ def export_onnx(
     goal = TARGETS[target]
     opset = goal.choose_opset(opset)
     paths = {p: path if p == "float32" else path.with_stem(f"{path.stem}_{p}") for p in precisions}
-    for file in paths.values():
+    if any(file.name == CARD_FILE for file in paths.values()):
+        raise ExportError(f"{path}: is the name of the model card beside it; give another one")
+    for file in (*paths.values(), path.with_name(CARD_FILE)):
         if file.is_dir():
             raise ExportError(f"{file}: is a directory; give the name of the file to write")
     model = with_policy(model, "float32")

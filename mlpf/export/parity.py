@@ -309,7 +309,7 @@ def _judge_exact(report: ParityReport, name: str) -> None:
                 f"{name}: ONNX differs from Keras by {value:.2e} in {key}, allowed {TOLERANCE:.0e}; "
                 "no file was written, try another opset"
             )
-    share = report.num_unstable_elements / max(1, report.num_elements)
+    share = report.unstable_share
     if share > MAX_UNSTABLE:
         raise ExportError(
             f"{name}: {share:.0%} of the elements change with the last digits of the input in Keras itself, "

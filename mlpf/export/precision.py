@@ -12,8 +12,11 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 PRECISIONS = ("float32", "float16", "int8")
 
 # Products with weights that int8 leaves alone: what sees the columns of an event, which span from 1e-4 to
-# thousands, so that one scale for all would erase most; what decides bins; and the heads, which are small.
-_FLOAT_LAYERS = re.compile(r"/(node_encoding|embedding|ffn_dist|binning|output_decoding)(_\d+)?/")
+# thousands, so that one scale for all would erase most; what decides bins; pair kernels and the features of
+# the attention, which go into exponentials; and the heads, which are small.
+_FLOAT_LAYERS = re.compile(
+    r"/(node_encoding|embedding|ffn_dist|binning|kernel|output_decoding)(_\d+)?/|/attention(_\d+)?/Tensordot"
+)
 
 
 def with_policy(model: keras.Model, policy: str) -> keras.Model:

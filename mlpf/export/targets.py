@@ -41,7 +41,7 @@ class Target:
         return opset
 
 
-# 11 is the first with what the models need (TopK by int64 k, Clip with inputs), 18 the last of the converter.
+# 12 is the first with what the models need, 18 the last of the converter.
 TARGETS = {
     target.name: target
     for target in (

@@ -183,7 +183,8 @@ class Trainer:
         if sums.first_bad is not None:
             bad = sums.bad_terms(TERM_NAMES)
             raise TrainingDiverged(
-                f"epoch {epoch}, step {sums.first_bad + 1}: the loss is not finite ({', '.join(bad)}); "
+                f"epoch {epoch}, step {sums.first_bad + 1}: the loss or its gradients are not finite "
+                f"({', '.join(bad)}); "
                 "lower setup.lr, set setup.clipnorm, or lengthen setup.lr_warmup_steps"
             )
         scale = self._loss_scale()
@@ -238,7 +239,12 @@ class Trainer:
         gradients = self._distribution.all_reduce(gradients)
         gradients = clip_gradients(gradients, self._clipnorm, loss_scale(self.optimizer))
         self._distribution.apply(self.optimizer, gradients)
-        return tf.stack([sums.values, sums.weights])
+        values = sums.values
+        if loss_scale(self.optimizer) is None:
+            # The heads turn NaN into 0, so a broken network may have a finite loss: its gradients tell.
+            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+            values = tf.where(finite, values, np.float32("nan"))
+        return tf.stack([values, sums.weights])
 
     def _valid_replica(self, batch: dict[str, Any]) -> Any:
         """Return [2, T] sums of values and weights of this replica."""

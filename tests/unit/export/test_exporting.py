@@ -135,3 +135,12 @@ def test_a_directory_in_the_way_is_named(tmp_path):
     (tmp_path / "m_int8.onnx").mkdir()
     with pytest.raises(ExportError, match=r"m_int8.onnx: is a directory"):
         export_onnx(tiny_transformer(), tmp_path / "m.onnx", precisions=("float32", "int8"))
+
+
+def test_the_card_keeps_its_name_to_itself(tmp_path):
+    with pytest.raises(ExportError, match="is the name of the model card"):
+        export_onnx(tiny_transformer(), tmp_path / "model_card.json")
+    (tmp_path / "model_card.json").mkdir()
+    with pytest.raises(ExportError, match=r"model_card.json: is a directory"):
+        export_onnx(tiny_transformer(), tmp_path / "m.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["model_card.json"]

@@ -9,6 +9,7 @@ from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.trainer import Trainer, TrainingDiverged
 from tests.support.fake_split import FakeSplit
+from tests.support.models import tiny_model as tiny_network
 from tests.support.tiny_model import tiny_model
 
 
@@ -104,6 +105,16 @@ def test_a_diverging_loss_names_epoch_step_and_terms():
     built.model.get_layer("decode").heads["energy"].bias.assign([np.nan])
 
     with pytest.raises(TrainingDiverged, match=r"epoch 1, step 1: .*energy"):
+        built.fit(*loaders(), 1)
+
+
+def test_a_network_that_became_nan_is_noticed_though_its_heads_give_zeros():
+    model = tiny_network()
+    model.cg_id[0].messages[0].theta.assign(np.full(model.cg_id[0].messages[0].theta.shape, np.nan))
+    optimizer = build_optimizer(SetupConfig(lr_schedule="none"), OptimizerConfig(), 10)
+    built = Trainer(model, MLPFLoss(LossConfig()), optimizer, SingleDevice())
+
+    with pytest.raises(TrainingDiverged, match=r"epoch 1, step 1: the loss or its gradients are not finite"):
         built.fit(*loaders(), 1)
 
 
