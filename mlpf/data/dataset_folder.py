@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlpf.config.schema import DatasetSourceConfig
+from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.data.prepared import PreparedSplit, open_split
 from mlpf.errors import DataError
 from mlpf.physics.schemas import SCHEMAS, EventSchema, schema_named

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.atomic import atomic_write
-from mlpf.config.schema import DatasetSourceConfig
+from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.data.record_files import RECORD_ERRORS, Decoder, RecordFiles, record_decoder
 from mlpf.errors import DataError, MLPFError, SchemaMismatch
 from mlpf.physics.features import TARGETS

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from mlpf.atomic import atomic_write
-from mlpf.config.schema import CheckpointConfig
+from mlpf.config.training_schema import CheckpointConfig
 from mlpf.errors import CheckpointError
 
 WEIGHTS_FILE = "model.weights.h5"

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mlpf.config.schema import LossConfig, RegressionLossConfig
+from mlpf.config.loss_schema import LossConfig, RegressionLossConfig
 from mlpf.data.targets import (
     CHARGES,
     REGRESSION_NAMES,

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mlpf.config.schema import OptimizerConfig, SetupConfig
+from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 
 
 @keras.saving.register_keras_serializable(package="mlpf")

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from mlpf import runtime
 from mlpf.atomic import atomic_write
-from mlpf.config.schema import Config, EvaluationDatasetConfig
+from mlpf.config.data_schema import EvaluationDatasetConfig
+from mlpf.config.schema import Config
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError
 from mlpf.evaluation.inference import Forward, keras_forward, predict

@@ -1,14 +1,10 @@
 """Train a model: data, model, distribution and hooks into one run directory."""
 
 import json
-import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -16,10 +12,9 @@ from mlpf import runtime
 from mlpf.atomic import atomic_write
 from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
-from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
-from mlpf.data.prepared import data_errors, open_split
-from mlpf.errors import ConfigError, DataError, OutputExists
-from mlpf.layers.input_normalization import fit_normalization
+from mlpf.data.input_pipeline import BatchLoader
+from mlpf.data.prepared import data_errors
+from mlpf.errors import ConfigError, OutputExists
 from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter, TerminalProgress
 from mlpf.training.checkpoints import (
     CheckpointWriter,
@@ -33,10 +28,10 @@ from mlpf.training.distribution import Distribution, build_distribution
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.trainer import EpochHook, Record, Trainer
-from mlpf.workflows.trained import build_network, require_fit
+from mlpf.workflows.trained import build_network
+from mlpf.workflows.training_data import build_loaders, fit_normalizer
 
 ENVIRONMENT_FILE = "environment.json"
-_NORMALIZATION_EVENTS = 256  # events read at a time while fitting
 
 
 @dataclass(frozen=True)
@@ -141,59 +136,11 @@ def _restore(trainer: Trainer, run_dir: Path) -> list[Record]:
     return read_state(checkpoint)["history"]
 
 
-def build_loaders(
-    config: Config, num_replicas: int, *, ntrain: int | None = None, ntest: int | None = None
-) -> tuple[BatchLoader, BatchLoader]:
-    """Return the loaders of shuffled training batches and of validation batches.
-
-    Args:
-        config: the whole configuration.
-        num_replicas: devices that share a batch.
-        ntrain: most training events per dataset.
-        ntest: most validation events.
-
-    Raises:
-        DataError: a dataset cannot be read, or a split has no events.
-    """
-    names = [name for group in config.train_test_datasets.values() for name in group.datasets]
-    schema = config.dataset.event_schema
-    pool = EventPool(
-        [(open_split(name, config.datasets[name], "train", schema), ntrain) for name in names], schema=schema
-    )
-    _require_events(pool, ", ".join(names), "train")
-    scale = num_replicas * config.batching.batch_multiplier
-    groups, position = [], 0
-    for group in config.train_test_datasets.values():
-        events = [pool.events_of(position + i) for i in range(len(group.datasets))]
-        groups.append((np.concatenate(events), group.batch_per_gpu * scale))
-        position += len(group.datasets)
-    name = config.validation_dataset
-    limits = [n for n in (config.validation_num_events, ntest) if n is not None and n >= 0]
-    valid_split = open_split(name, config.datasets[name], "valid", schema)
-    valid = EventPool([(valid_split, min(limits, default=None))], schema=schema)
-    _require_events(valid, name, "valid")
-    longest = max(int(pool.lengths.max()), int(valid.lengths.max()))
-    require_fit(", ".join(names), config.parameters, longest)
-    growth = config.batching.bucket_growth if config.batching.bucket_by_sequence_length else math.inf
-    edges = length_buckets([pool, valid], config.parameters.bucket_size, growth)
-    valid_size = math.ceil(config.validation_batch_size / num_replicas) * num_replicas
-    return (
-        BatchLoader(pool, groups, edges, seed=config.setup.seed),
-        BatchLoader(valid, [(valid.events_of(0), valid_size)], edges),
-    )
-
-
-def _require_events(pool: EventPool, name: str, split: str) -> None:
-    """Refuse a split without events."""
-    if not pool.num_events:
-        raise DataError(f"{name}: split {split} has no events; build it from more files or other fractions")
-
-
 def _build_trainer(config: Config, distribution: Distribution, train: BatchLoader) -> Trainer:
     """Build model, optimizer and loss on the devices of the run."""
     with distribution.scope():
         model = build_network(config)
-        _normalize(config, model, train.pool)
+        fit_normalizer(config, model, train.pool)
         total_steps = len(train.plan(1)) * config.setup.num_epochs
         optimizer = build_optimizer(config.setup, config.optimizer, total_steps)
     return Trainer(
@@ -205,20 +152,6 @@ def _build_trainer(config: Config, distribution: Distribution, train: BatchLoade
         seed=config.setup.seed,
         schema=config.dataset.event_schema,
     )
-
-
-def _normalize(config: Config, model: keras.Model, pool: EventPool) -> None:
-    """Fit the input normalisation to the training events, where the model has one."""
-    if not config.parameters.use_normalizer:
-        return
-
-    def batches() -> Iterator[np.ndarray]:
-        for first in range(0, pool.num_events, _NORMALIZATION_EVENTS):
-            indices = np.arange(first, min(first + _NORMALIZATION_EVENTS, pool.num_events))
-            yield pool.fetch_padded(indices, int(pool.lengths[indices].max()))["X"]
-
-    statistics = fit_normalization(batches(), config.dataset.num_input_classes)
-    model.input_normalization.set_statistics(statistics)
 
 
 def _build_hooks(config: Config, run_dir: Path, trainer: Trainer) -> list[EpochHook]:

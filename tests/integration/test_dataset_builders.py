@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mlpf.config.schema import DatasetSourceConfig
+from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.data import preparation, shards
 from mlpf.data.event import EventsWriter, read_events, read_metadata
 from mlpf.data.prepared import open_split

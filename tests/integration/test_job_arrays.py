@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from click.testing import CliRunner
 
 from mlpf.cli import cli
-from mlpf.config.schema import DatasetSourceConfig
+from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.data import shards
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError, OutputExists

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mlpf.config.schema import LossConfig, OptimizerConfig, SetupConfig
+from mlpf.config.loss_schema import LossConfig
+from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
 from mlpf.errors import CheckpointError
 from mlpf.training.checkpoints import load_optimizer, load_weights, save_checkpoint

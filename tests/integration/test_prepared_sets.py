@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mlpf.config.schema import Config, DatasetSourceConfig
+from mlpf.config.data_schema import DatasetSourceConfig
+from mlpf.config.schema import Config
 from mlpf.data.builder import make_examples
 from mlpf.data.event import read_events
 from mlpf.data.input_pipeline import EventPool

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
+from mlpf.config.data_schema import DatasetConfig
 from mlpf.config.model_schema import GNNConfig, ModelConfig, TransformerConfig
-from mlpf.config.schema import DatasetConfig
 from mlpf.models import build_model
 
 TINY_GRAPH = {

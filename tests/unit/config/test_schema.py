@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from mlpf.config.schema import POSITION_COLUMNS, Config, DatasetConfig
+from mlpf.config.data_schema import POSITION_COLUMNS, DatasetConfig
+from mlpf.config.schema import Config
 from mlpf.physics.schemas import SCHEMAS
 
 MINIMAL = {

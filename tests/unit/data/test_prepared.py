@@ -7,7 +7,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from mlpf.config.schema import DatasetSourceConfig
+from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.data.dataset_folder import find_dataset
 from mlpf.data.prepared import _held_out, data_errors, open_split
 from mlpf.errors import CheckpointError, DataError, SchemaMismatch

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlpf.config.schema import POSITION_COLUMNS, DatasetConfig
+from mlpf.config.data_schema import POSITION_COLUMNS, DatasetConfig
 from mlpf.export_samples import clic_like_events
 from mlpf.layers import helix_encoding
 from mlpf.layers.helix_encoding import NUM_HELIX_FEATURES, face_points, helix_features

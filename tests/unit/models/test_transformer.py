@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpf.config.schema import DatasetConfig
+from mlpf.config.data_schema import DatasetConfig
 from mlpf.export_samples import clic_like_events
 from mlpf.layers.helix_encoding import CLIC_COLUMNS, NUM_HELIX_FEATURES, helix_features
 from mlpf.layers.input_normalization import fit_normalization

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mlpf.config.schema import CheckpointConfig
+from mlpf.config.training_schema import CheckpointConfig
 from mlpf.errors import CheckpointError
 from mlpf.training.checkpoints import (
     CheckpointWriter,

@@ -18,7 +18,8 @@ import keras
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from mlpf.config.schema import LossConfig, OptimizerConfig, SetupConfig
+from mlpf.config.loss_schema import LossConfig
+from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
 from mlpf.training.distribution import Mirrored, SingleDevice
 from mlpf.training.losses import MLPFLoss

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mlpf.config.schema import LossConfig
+from mlpf.config.loss_schema import LossConfig
 from mlpf.data.input_pipeline import EventPool
 from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS, TRACK_FEATURES
 from mlpf.training.losses import TERM_NAMES, MLPFLoss, charge_loss, focal_loss

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from mlpf.config.schema import OptimizerConfig, SetupConfig
+from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.training.optimizers import build_optimizer, build_schedule, clip_gradients
 
 

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from mlpf.config.schema import LossConfig, OptimizerConfig, SetupConfig
+from mlpf.config.loss_schema import LossConfig
+from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
 from mlpf.training.distribution import SingleDevice
 from mlpf.training.losses import MLPFLoss

@@ -1,13 +1,11 @@
-"""Keys that shape the batches change them."""
+"""What a training checks before it starts, and what it writes down."""
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
 from mlpf.config.schema import Config
-from mlpf.errors import ConfigError, DataError
+from mlpf.errors import ConfigError
 from mlpf.workflows import train
-from tests.support.fake_split import FakeSplit
 
 BASE = {
     "parameters": {"combined_graph_layer": {"bin_size": 8, "max_num_bins": 8}},
@@ -17,70 +15,6 @@ BASE = {
     "evaluation_datasets": {},
     "datasets": {"a": {"version": "1.0.0"}},
 }
-
-
-@pytest.fixture(autouse=True)
-def _fake_data(monkeypatch):
-    monkeypatch.setattr(train, "open_split", lambda *_: FakeSplit(24, seed=1, max_elements=40))
-
-
-def plans(changes, **limits):
-    """Shapes and number of the batches of training and validation."""
-    config = Config.model_validate(BASE).with_overrides(changes)
-    train_loader, valid_loader = train.build_loaders(config, 1, **limits)
-    return tuple(
-        sorted((len(batch.indices), batch.length) for batch in loader.plan(epoch).batches)
-        for loader, epoch in ((train_loader, 1), (valid_loader, 0))
-    )
-
-
-@pytest.mark.parametrize(
-    ("changes", "which"),
-    [
-        ({"batching.batch_multiplier": 2}, 0),
-        ({"batching.bucket_growth": 3.0}, 0),
-        ({"batching.bucket_by_sequence_length": False}, 0),
-        ({"train_test_datasets.physical.batch_per_gpu": 6}, 0),
-        ({"validation_batch_size": 5}, 1),
-        ({"validation_num_events": 9}, 1),
-    ],
-)
-def test_key_changes_the_batches(changes, which):
-    assert plans(changes)[which] != plans({})[which]
-
-
-def test_bucket_size_of_the_transformer_changes_the_batches():
-    def lengths(size):
-        parameters = {"model": "transformer", "bucket_size": size}
-        config = Config.model_validate({**BASE, "parameters": parameters})
-        return {batch.length for batch in train.build_loaders(config, 1)[0].plan(1).batches}
-
-    assert all(length % 8 == 0 for length in lengths(8))
-    assert lengths(8) != lengths(20)
-
-
-def test_one_bucket_is_as_long_as_the_longest_event():
-    longest = int(np.ceil(FakeSplit(24, seed=1, max_elements=40).lengths.max() / 8)) * 8
-    assert {length for _, length in plans({"batching.bucket_by_sequence_length": False})[0]} == {longest}
-
-
-@pytest.mark.parametrize(("limit", "which"), [("ntrain", 0), ("ntest", 1)])
-def test_limits_change_the_number_of_events(limit, which):
-    assert plans({}, **{limit: 7})[which] != plans({})[which]
-
-
-def test_setup_seed_changes_the_order():
-    def order(seed):
-        config = Config.model_validate(BASE).with_overrides({"setup.seed": seed})
-        return [batch.indices.tolist() for batch in train.build_loaders(config, 1)[0].plan(1).batches]
-
-    assert order(1) == order(1)
-    assert order(1) != order(2)
-
-
-def test_events_that_need_more_bins_than_the_model_has_are_refused():
-    with pytest.raises(DataError, match=r"an event has \d+ elements, the model takes 16; raise"):
-        plans({"parameters.combined_graph_layer.max_num_bins": 2})
 
 
 def test_a_resumed_run_remembers_its_limits(tmp_path):

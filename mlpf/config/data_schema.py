@@ -1,0 +1,107 @@
+"""Sections of the data: what an event looks like, where datasets are, how events become batches."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from mlpf.config.model_schema import Section
+from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
+from mlpf.physics.particles import NUM_CLASSES
+from mlpf.physics.schemas import SCHEMAS, EventSchema, SchemaName
+
+# From what the position of an element at the calorimeter is computed: columns of tracks, of the others.
+POSITION_COLUMNS = (
+    ("sin_phi", "cos_phi", "tanLambda", "D0", "omega", "Z0"),
+    ("position.x", "position.y", "position.z"),
+)
+
+
+class DatasetConfig(Section):
+    """What an event looks like."""
+
+    schema_: SchemaName = Field("clic", alias="schema", description="what events are made of")
+    num_input_features: int = Field(
+        NUM_CLIC_FEATURES, description="feature columns F of X; follows from the schema"
+    )
+    num_output_features: Literal[len(TARGETS)] = Field(  # type: ignore[valid-type]
+        len(TARGETS), description="target columns"
+    )
+    num_input_classes: int = Field(3, description="element types, padding included; follows from the schema")
+    num_output_classes: Literal[NUM_CLASSES] = Field(  # type: ignore[valid-type]
+        NUM_CLASSES, description="particle classes C, none included"
+    )
+
+    @property
+    def event_schema(self) -> EventSchema:
+        """The kinds of element and their columns."""
+        return SCHEMAS[self.schema_]
+
+    @property
+    def helix_columns(self) -> dict[str, int] | None:
+        """Places in X of the ``POSITION_COLUMNS``; None where the events do not have them all."""
+        kinds = [kind.features for kind in self.event_schema.kinds]
+        pairs = [(kind, name) for kind, names in zip(kinds, POSITION_COLUMNS, strict=True) for name in names]
+        if any(name not in kind.names for kind, name in pairs):
+            return None
+        return {name: kind.index(name) for kind, name in pairs}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_schema(cls, data: Any) -> Any:
+        schema = SCHEMAS.get(data.get("schema", "clic")) if isinstance(data, dict) else None
+        if schema is None:
+            return data
+        derived = {"num_input_features": schema.num_features, "num_input_classes": schema.num_element_types}
+        return {**derived, **data}
+
+    @model_validator(mode="after")
+    def _numbers_follow_from_schema(self) -> "DatasetConfig":
+        schema = self.event_schema
+        for key, wanted in (
+            ("num_input_features", schema.num_features),
+            ("num_input_classes", schema.num_element_types),
+        ):
+            if getattr(self, key) != wanted:
+                raise ValueError(
+                    f"{key}={getattr(self, key)} does not fit schema {schema.name}, which has {wanted}; "
+                    "leave it out"
+                )
+        return self
+
+
+class BatchingConfig(Section):
+    """How events become batches."""
+
+    bucket_by_sequence_length: bool = Field(
+        True, description="batch events of similar length; no = pad all to the longest event of the split"
+    )
+    bucket_growth: Annotated[float, Field(gt=1.0)] = Field(
+        1.3, description="ratio of neighbouring bucket lengths (multiples of bin_size; below one bin, of 32)"
+    )
+    batch_multiplier: PositiveInt = Field(1, description="multiplies every batch size")
+
+
+class DatasetGroupConfig(Section):
+    """Datasets that share a batch size."""
+
+    batch_per_gpu: PositiveInt = Field(description="events per batch and device")
+    datasets: Annotated[list[str], Field(min_length=1)] = Field(description="names out of `datasets`")
+
+
+class EvaluationDatasetConfig(Section):
+    """One dataset to evaluate on."""
+
+    batch_size: PositiveInt = Field(50, description="events per batch")
+    num_events: Annotated[int, Field(ge=-1)] = Field(-1, description="first events only; -1 = all")
+    split: Literal["train", "valid", "test"] = Field("test", description="split to evaluate")
+
+
+class DatasetSourceConfig(Section):
+    """Where a prepared dataset is."""
+
+    version: str = Field(description="dataset version, e.g. 1.0.0")
+    data_dir: str = Field("tensorflow_datasets", description="directory that holds <name>/<version>")
+    valid_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.1, description="share of train that is the valid split where the dataset has none; 0 = none"
+    )
+    valid_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="seed that chooses that share")
