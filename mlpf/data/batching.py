@@ -29,6 +29,11 @@ class Batch:
     indices: IntArray
     length: int
 
+    def share(self, rank: int, num_ranks: int) -> "Batch":
+        """Return the rows of one of several processes; B must be a multiple of their number."""
+        size = len(self.indices) // num_ranks
+        return Batch(self.indices[rank * size : (rank + 1) * size], self.length)
+
 
 @dataclass(frozen=True)
 class BatchPlan:

@@ -1,5 +1,6 @@
 """Events of prepared splits -> shuffled, padded batches through tf.data."""
 
+import hashlib
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from mlpf.data.batching import (
     EMPTY_EVENT,
+    Batch,
     BatchPlan,
     FloatArray,
     IntArray,
@@ -179,8 +181,9 @@ class Epoch:
     """The batches of one epoch.
 
     Attributes:
-        plan: which event is in which batch.
-        batches: dicts of [B, N, width] float32 tensors.
+        plan: which event is in which batch, for all ranks and all steps.
+        batches: dicts of [B / ranks, N, width] float32 tensors: the rows of this rank, from the first step
+            asked for on.
     """
 
     plan: BatchPlan
@@ -190,11 +193,18 @@ class Epoch:
 class BatchLoader:
     """Makes the batches of each epoch from a pool of events.
 
+    Several processes (ranks) share a batch: all make the same plan, and each fetches its own rows only, an
+    even share of every batch. So all take the same number of steps, of the same padded lengths.
+
     Args:
         pool: the events.
-        groups: (events, batch size) of each group.
+        groups: (events, batch size) of each group; batch sizes are those of all ranks together.
         edges: bucket lengths; the last one holds the longest event.
         seed: shuffles anew every epoch; None keeps one fixed order.
+        shard: (rank, number of ranks) of this process.
+
+    Raises:
+        ValueError: no such rank, or a batch that cannot be shared evenly.
     """
 
     def __init__(
@@ -203,27 +213,63 @@ class BatchLoader:
         groups: Sequence[tuple[IntArray, int]],
         edges: Sequence[int],
         seed: int | None = None,
+        shard: tuple[int, int] = (0, 1),
     ):
+        rank, num_ranks = shard
+        if not 0 <= rank < num_ranks:
+            raise ValueError(f"rank {rank} of {num_ranks}, expected one of 0 to {num_ranks - 1}")
+        for _, batch_size in groups:
+            if batch_size % num_ranks:
+                raise ValueError(f"a batch of {batch_size} events is no multiple of {num_ranks} ranks")
         self.pool = pool
-        self._groups = list(groups)
+        self._groups = [(np.asarray(events, np.int64), int(size)) for events, size in groups]
         self._edges = tuple(edges)
         self._seed = seed
+        self._shard = shard
 
     def plan(self, epoch: int) -> BatchPlan:
-        """Return the batches of ``epoch``; their number is the same in every epoch."""
+        """Return the batches of ``epoch``, the same on every rank; each epoch has as many."""
         return plan_epoch(self.pool.lengths, self._groups, self._edges, seed=self._seed, epoch=epoch)
 
-    def epoch(self, epoch: int) -> Epoch:
-        """Return the batches of ``epoch``, fetched ahead of their use."""
+    def epoch(self, epoch: int, first_step: int = 0) -> Epoch:
+        """Return the batches of ``epoch``, fetched ahead of their use.
+
+        Args:
+            epoch: number of the epoch.
+            first_step: batches that were done before, and are left out.
+
+        Raises:
+            ValueError: the epoch has fewer batches than ``first_step``.
+        """
         plan = self.plan(epoch)
-        return Epoch(plan, prefetched(self.pool, plan))
+        if not 0 <= first_step <= len(plan):
+            raise ValueError(f"epoch {epoch} has {len(plan)} batches, cannot start after {first_step}")
+        rank, num_ranks = self._shard
+        batches = [batch.share(rank, num_ranks) for batch in plan.batches[first_step:]]
+        return Epoch(plan, prefetched(self.pool, batches))
+
+    def fingerprint(self) -> str:
+        """Identify events, grouping, buckets and order: equal on all ranks, and in a run that goes on.
+
+        Other events, batch sizes, buckets or another seed make another fingerprint; where the data are
+        stored, or what is kept in memory, does not.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        arrays = [self.pool.lengths, np.asarray(self._edges)]
+        for events, batch_size in self._groups:
+            arrays += [events, np.asarray([batch_size])]
+        for array in arrays:
+            digest.update(f"{len(array)}:".encode())
+            digest.update(array.astype("<i8").tobytes())
+        digest.update(repr(self._seed).encode())
+        return digest.hexdigest()
 
 
-def prefetched(pool: EventPool, plan: BatchPlan) -> tf.data.Dataset:
-    """Return the batches of ``plan`` as a dataset that fetches and pads in the background."""
+def prefetched(pool: EventPool, batches: Sequence[Batch]) -> tf.data.Dataset:
+    """Return ``batches`` as a dataset that fetches and pads in the background."""
 
     def fetch(number: npt.NDArray[np.int64]) -> list[FloatArray]:
-        batch = plan.batches[int(number)]
+        batch = batches[int(number)]
         return list(pool.fetch_padded(batch.indices, batch.length).values())
 
     def named(number: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -238,7 +284,7 @@ def prefetched(pool: EventPool, plan: BatchPlan) -> tf.data.Dataset:
     # Nothing to tune, and its thread sleeps 10, 20, 40 ... ms: the end of an epoch waits for it to wake up,
     # up to as long as the epoch has lasted.
     options.autotune.enabled = False
-    dataset = tf.data.Dataset.range(len(plan))
+    dataset = tf.data.Dataset.range(len(batches))
     dataset = dataset.map(named, num_parallel_calls=_PARALLEL_FETCHES, deterministic=True)
     return dataset.prefetch(2 * _PARALLEL_FETCHES).with_options(options)
 

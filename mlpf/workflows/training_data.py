@@ -17,15 +17,21 @@ _NORMALIZATION_EVENTS = 256  # events read at a time while fitting
 
 
 def build_loaders(
-    config: Config, num_replicas: int, *, ntrain: int | None = None, ntest: int | None = None
+    config: Config,
+    num_replicas: int,
+    *,
+    ntrain: int | None = None,
+    ntest: int | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> tuple[BatchLoader, BatchLoader]:
     """Return the loaders of shuffled training batches and of validation batches.
 
     Args:
         config: the whole configuration.
-        num_replicas: devices that share a batch.
+        num_replicas: devices that share a batch, those of all processes.
         ntrain: most training events per dataset.
         ntest: most validation events.
+        shard: (rank, number of ranks) of this process, see ``BatchLoader``.
 
     Raises:
         DataError: a dataset cannot be read, or a split has no events.
@@ -53,8 +59,8 @@ def build_loaders(
     edges = length_buckets([pool, valid], config.parameters.bucket_size, growth)
     valid_size = math.ceil(config.validation_batch_size / num_replicas) * num_replicas
     return (
-        BatchLoader(pool, groups, edges, seed=config.setup.seed),
-        BatchLoader(valid, [(valid.events_of(0), valid_size)], edges),
+        BatchLoader(pool, groups, edges, seed=config.setup.seed, shard=shard),
+        BatchLoader(valid, [(valid.events_of(0), valid_size)], edges, shard=shard),
     )
 
 

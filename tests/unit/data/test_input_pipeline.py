@@ -91,3 +91,104 @@ def test_events_in_memory_are_read_once():
         list(loader.epoch(epoch).batches)
 
     assert split.num_fetches == reads
+
+
+def sharded(num_ranks, seed=5, num_events=70, sizes=(12, 6), **changes):
+    """The same loader on each of several ranks, over two groups, and its pool."""
+    pool = EventPool([(FakeSplit(num_events, seed=1), None)], **changes)
+    events = pool.events_of(0)
+    groups = [(events[:40], sizes[0]), (events[40:], sizes[1])]
+    edges = length_buckets([pool], 8, 1.3)
+    return pool, [BatchLoader(pool, groups, edges, seed, (rank, num_ranks)) for rank in range(num_ranks)]
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_ranks_share_every_batch_of_one_plan(num_ranks):
+    pool, loaders = sharded(num_ranks)
+    whole = BatchLoader(pool, loaders[0]._groups, loaders[0]._edges, 5)
+
+    epochs = [loader.epoch(3) for loader in loaders]
+    by_rank = [[{k: v.numpy() for k, v in batch.items()} for batch in epoch.batches] for epoch in epochs]
+
+    expected = list(whole.epoch(3).batches)
+    assert [len(batches) for batches in by_rank] == [len(expected)] * num_ranks
+    for parts, batch in zip(zip(*by_rank, strict=True), expected, strict=True):
+        assert len({part["X"].shape for part in parts}) == 1
+        for name in ("X", "ygen"):
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), batch[name])
+    for epoch in epochs:
+        assert len(epoch.plan) == len(expected)
+        assert sorted(np.concatenate([b.indices[b.indices >= 0] for b in epoch.plan.batches])) == [*range(70)]
+
+
+def test_a_rank_reads_only_its_own_events():
+    class Counting(FakeSplit):
+        read = ()
+
+        def fetch(self, indices, fields=("X", "ygen")):
+            self.read = [*self.read, *np.asarray(indices).tolist()]
+            return super().fetch(indices, fields)
+
+    read = []
+    for rank in range(2):
+        split = Counting(30, seed=1)
+        pool = EventPool([(split, None)], memory_limit=0)
+        loader = BatchLoader(pool, [(pool.events_of(0), 6)], length_buckets([pool], 8, 1.3), 2, (rank, 2))
+        list(loader.epoch(1).batches)
+        read += split.read
+
+    assert sorted(read) == list(range(30))
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 5])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_epoch_can_start_in_its_middle(first_step, rank):
+    _, loaders = sharded(2)
+    all_batches = list(loaders[rank].epoch(4).batches)
+
+    epoch = loaders[rank].epoch(4, first_step)
+    rest = list(epoch.batches)
+
+    assert len(epoch.plan) == len(all_batches)
+    assert len(rest) == len(all_batches) - first_step
+    for batch, expected in zip(rest, all_batches[first_step:], strict=True):
+        for name in ("X", "ygen"):
+            np.testing.assert_array_equal(batch[name], expected[name])
+
+
+def test_an_epoch_that_is_done_yields_nothing_more():
+    _, (loader,) = sharded(1)
+    num_steps = len(loader.plan(1))
+
+    assert list(loader.epoch(1, num_steps).batches) == []
+    with pytest.raises(ValueError, match=f"epoch 1 has {num_steps} batches, cannot start after"):
+        loader.epoch(1, num_steps + 1)
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0)])
+def test_a_rank_that_does_not_exist_is_refused(shard):
+    pool, _ = sharded(1)
+    with pytest.raises(ValueError, match=r"rank .* of \d"):
+        BatchLoader(pool, [(pool.events_of(0), 4)], (40,), shard=shard)
+
+
+def test_a_batch_that_ranks_cannot_share_evenly_is_refused():
+    with pytest.raises(ValueError, match="a batch of 6 events is no multiple of 4 ranks"):
+        sharded(4)
+
+
+def test_the_fingerprint_tells_what_changes_the_batches():
+    def of(**changes):
+        return {loader.fingerprint() for loader in sharded(2, **changes)[1]}
+
+    (same,) = of()
+    assert of() == of(memory_limit=0) == {same}
+    different = [of(seed=6), of(num_events=69), of(sizes=(12, 8)), of(sizes=(6, 6))]
+    assert all(len(found) == 1 and found != {same} for found in different)
+    pool, _ = sharded(1)
+    edges = length_buckets([pool], 8, 1.3)
+    shuffled = [
+        BatchLoader(pool, [(e, 4)], edges, 5).fingerprint() for e in (np.arange(70), np.arange(70)[::-1])
+    ]
+    assert shuffled[0] != shuffled[1]
+    assert BatchLoader(pool, [(np.arange(70), 4)], edges[1:], 5).fingerprint() != shuffled[0]

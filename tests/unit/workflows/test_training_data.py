@@ -80,3 +80,14 @@ def test_setup_seed_changes_the_order():
 def test_events_that_need_more_bins_than_the_model_has_are_refused():
     with pytest.raises(DataError, match=r"an event has \d+ elements, the model takes 16; raise"):
         plans({"parameters.combined_graph_layer.max_num_bins": 2})
+
+
+def test_ranks_share_batches_of_all_devices():
+    config = Config.model_validate(BASE)
+    pairs = [training_data.build_loaders(config, 4, shard=(rank, 2)) for rank in range(2)]
+
+    for loaders in zip(*pairs, strict=True):
+        epochs = [loader.epoch(1) for loader in loaders]
+        sizes = [[batch["X"].shape[0] for batch in epoch.batches] for epoch in epochs]
+        assert sizes[0] == sizes[1] == [len(batch.indices) // 2 for batch in epochs[0].plan.batches]
+    assert len(pairs[0][0].plan(1).batches[0].indices) == 4 * 4
