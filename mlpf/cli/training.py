@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mlpf.cli.options import PATH, data_dir_option, set_option
+from mlpf.runtime import limit_library_threads
 
 
 @click.command()
@@ -22,6 +23,7 @@ from mlpf.cli.options import PATH, data_dir_option, set_option
 @click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
 @click.option("--ntest", type=click.IntRange(1), help="Most validation events.")
 @click.option("--num-cpus", type=click.IntRange(1), help="Threads; default all cores.")
+@click.option("-g", "--habana-enabled", is_flag=True, help="Train on Habana Gaudi cards.")
 @data_dir_option
 @set_option
 def train(
@@ -58,6 +60,7 @@ def train(
     if run_dir is None:
         stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
         run_dir = Path("experiments") / f"{prefix}{config_path.stem}_{stamp}"
+    limit_library_threads(options["num_cpus"])
     from mlpf.workflows import train as workflow
 
     workflow.run(config, run_dir, resume=resume is not None, **options)

@@ -24,6 +24,11 @@ class SetupConfig(Section):
         1, description="seed of weights, shuffling and dropout"
     )
     clipnorm: PositiveFloat | None = Field(None, description="clip the global gradient norm to this")
+    allow_tf32: bool = Field(
+        True,
+        description="Nvidia GPUs: round factors of float32 products to 10 bits (TensorFloat-32), as "
+        "TensorFlow does by itself; false is slower and exact",
+    )
     jit_compile: bool = Field(
         False, description="compile the steps with XLA, once per bucket shape; one device only"
     )

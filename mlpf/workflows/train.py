@@ -8,13 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mlpf import runtime
+from mlpf import devices, runtime
 from mlpf.atomic import atomic_write
 from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import BatchLoader
 from mlpf.data.prepared import data_errors
 from mlpf.errors import ConfigError, OutputExists
+from mlpf.habana import load_habana
 from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter, TerminalProgress
 from mlpf.training.checkpoints import (
     CheckpointWriter,
@@ -62,6 +63,7 @@ def run(
     weights: Path | None = None,
     resume: bool = False,
     num_cpus: int | None = None,
+    habana_enabled: bool = False,
 ) -> TrainingSummary:
     """Train as ``config`` describes.
 
@@ -73,8 +75,10 @@ def run(
         weights: start from the weights of this run directory (its best), checkpoint or file.
         resume: continue after the latest checkpoint of ``run_dir``.
         num_cpus: threads; None = all cores.
+        habana_enabled: train on Habana Gaudi.
 
     Raises:
+        MissingDependency: no plug-in, driver or card of Gaudi.
         OutputExists: ``run_dir`` is not empty.
         CheckpointError: a checkpoint is missing, damaged or of another model.
         DataError: a dataset cannot be read or has no events.
@@ -85,7 +89,8 @@ def run(
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
     recorded = _recorded_limits(run_dir) if resume else {}
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
-    _prepare_process(config, num_cpus)
+    console = Console()
+    _prepare_process(config, num_cpus, habana_enabled, console)
     distribution = build_distribution(config.setup.jit_compile)
     train, valid = build_loaders(config, distribution.num_replicas, **limits)
     trainer = _build_trainer(config, distribution, train)
@@ -93,7 +98,6 @@ def run(
     if weights is not None:
         _start_from(weights, trainer)
     _write_description(config, run_dir, limits)
-    console = Console()
     progress = TerminalProgress(console)
     try:
         with data_errors():
@@ -107,10 +111,7 @@ def run(
             )
     finally:
         progress.close()
-    monitor = config.callbacks.checkpoint.monitor
-    summary = TrainingSummary(
-        run_dir, history, best_epoch(history, monitor), monitor, time.perf_counter() - started
-    )
+    summary = _summarise(run_dir, history, config.callbacks.checkpoint.monitor, started)
     console.print(_summary_table(summary))
     return summary
 
@@ -121,9 +122,16 @@ def _start_from(weights: Path, trainer: Trainer) -> None:
     load_weights(find_checkpoint(weights) if is_run else weights, trainer.model)
 
 
-def _prepare_process(config: Config, num_cpus: int | None) -> None:
+def _prepare_process(config: Config, num_cpus: int | None, habana_enabled: bool, console: Console) -> None:
+    """Set up devices, threads, number formats and seeds; say what the training runs on."""
     runtime.set_threads(num_cpus)
-    runtime.grow_gpu_memory()
+    if habana_enabled:
+        load_habana()
+    devices.grow_gpu_memory()
+    devices.allow_tf32(config.setup.allow_tf32)
+    if problem := devices.why_no_accelerator():
+        console.print(problem, style="yellow", highlight=False, soft_wrap=True)
+    console.print(f"training on {devices.describe()}", highlight=False, soft_wrap=True)
     runtime.set_dtype_policy(config.setup.dtype)
     runtime.set_seeds(config.setup.seed)
 
@@ -186,6 +194,12 @@ def _write_description(config: Config, run_dir: Path, limits: dict[str, int | No
     write_resolved(config, run_dir / "config.resolved.yaml")
     with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
         part.write_text(json.dumps({**runtime.environment(), "limits": limits}, indent=1))
+
+
+def _summarise(run_dir: Path, history: list[Record], monitor: str, started: float) -> TrainingSummary:
+    """Return what a training that began at ``started`` did."""
+    seconds = time.perf_counter() - started
+    return TrainingSummary(run_dir, history, best_epoch(history, monitor), monitor, seconds)
 
 
 def _summary_table(summary: TrainingSummary) -> Table:
