@@ -24,7 +24,8 @@ without MXNET
 export HOROVOD_WITH_TENSORFLOW="${HOROVOD_WITH_TENSORFLOW:-1}" HOROVOD_WITH_GLOO="${HOROVOD_WITH_GLOO:-1}"
 export HOROVOD_CMAKE="${HOROVOD_CMAKE:-$venv/bin/cmake}"
 # Under make this holds the flags of make itself; Horovod would start 8 compilers however few cores there are.
-export MAKEFLAGS="-j$(nproc)" TF_CPP_MIN_LOG_LEVEL=3
+MAKEFLAGS="-j$(nproc)"
+export MAKEFLAGS TF_CPP_MIN_LOG_LEVEL=3
 
 install() { "$python" -m pip install --quiet --disable-pip-version-check --no-build-isolation "$@"; }
 
