@@ -1,6 +1,8 @@
 """Habana Gaudi: load the plug-in that makes its cards devices of TensorFlow, or say what is missing."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from mlpf.errors import MissingDependency
@@ -24,7 +26,8 @@ def load_habana() -> int:
 
     here = f"TensorFlow {tf.__version__} and Python {sys.version_info.major}.{sys.version_info.minor}"
     try:
-        from habana_frameworks.tensorflow import load_habana_module
+        with _convolution_of_keras_2():
+            from habana_frameworks.tensorflow import load_habana_module
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("habana_frameworks"):
             raise
@@ -32,7 +35,7 @@ def load_habana() -> int:
             f"-g: the package {_PLUGIN} is not installed; its last release {_LAST_RELEASE} is for "
             f"{_SUPPORTED}, here are {here}; habana/README.md has a container, or leave out -g"
         ) from None
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError, AttributeError) as error:
         raise MissingDependency(
             f"-g: {_PLUGIN} {_version()} does not load with {here} ({_first_line(error)}); "
             f"it is for {_SUPPORTED} and needs the Gaudi libraries: see habana/README.md"
@@ -50,6 +53,21 @@ def load_habana() -> int:
             f"-g: {_PLUGIN} {_version()} is loaded, but finds no Gaudi card; hl-smi shows which are there"
         )
     return cards
+
+
+@contextmanager
+def _convolution_of_keras_2() -> Iterator[None]:
+    """Lend the plug-in a class: at import it replaces a method of the convolutions of Keras 2.
+
+    Keras 3 has no such class, and our networks no convolutions.
+    """
+    from keras.src.layers.convolutional import base_conv
+
+    base_conv.Conv = type("Conv", (), {})
+    try:
+        yield
+    finally:
+        del base_conv.Conv
 
 
 def _version() -> str:

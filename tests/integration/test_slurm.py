@@ -172,7 +172,7 @@ def send(job, signals, **settings):
 
 @pytest.mark.parametrize("signals", [[signal.SIGUSR1], [signal.SIGUSR1, signal.SIGUSR1]])
 def test_the_warning_of_slurm_reaches_the_training_which_is_requeued(job, signals):
-    code, log, e = send(job, signals); print(e)
+    code, log, _ = send(job, signals)
     assert code == 0
     assert log[1:] == ["got USR1", "scontrol requeue 17"]
 

@@ -68,6 +68,23 @@ def test_a_plugin_for_another_tensorflow_says_what_it_said(plugin, monkeypatch):
     assert "(Found unsupported TF version (2.18.1))" in message(error)
 
 
+def test_a_plugin_that_changes_keras_2_loads_and_leaves_keras_3_alone(plugin, monkeypatch):
+    plugin()
+    from keras.src.layers.convolutional import base_conv
+
+    before = dict(vars(base_conv.BaseConv))
+
+    class Changing(types.ModuleType):
+        def __getattr__(self, name):
+            base_conv.Conv._jit_compiled_convolution_op = None  # what the plug-in does at import
+            return lambda: None
+
+    monkeypatch.setitem(sys.modules, "habana_frameworks.tensorflow", Changing("habana_frameworks.tensorflow"))
+    assert habana.load_habana() == 1
+    assert not hasattr(base_conv, "Conv")
+    assert dict(vars(base_conv.BaseConv)) == before
+
+
 def test_a_missing_driver_is_said_in_one_line(plugin):
     def load():
         raise Exception("Habana module was not found.\nmore")  # what the plug-in raises
