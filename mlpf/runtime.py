@@ -1,4 +1,4 @@
-"""The process: seeds, threads, GPU memory, number format, and a report of what it runs on."""
+"""The process: seeds, threads, number format, and a report of what it runs on."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from mlpf import __version__
+from mlpf import __version__, devices
 
 _REPORTED_PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "array-record", "pyarrow")
 
@@ -23,6 +23,16 @@ def use_deterministic_operations() -> None:
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
+
+
+def limit_library_threads(num_cpus: int | None) -> None:
+    """Tell OpenMP (MKL, some builds of TensorFlow) and the OpenBLAS of NumPy to use ``num_cpus`` threads.
+
+    They read this once, when they are loaded: call before NumPy and TensorFlow are imported. What the user
+    has set stays.
+    """
+    if num_cpus is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(num_cpus))
 
 
 def set_threads(num_cpus: int | None) -> None:
@@ -42,17 +52,6 @@ def set_threads(num_cpus: int | None) -> None:
         return
 
 
-def grow_gpu_memory() -> None:
-    """Let TensorFlow take GPU memory as it needs it instead of all at once."""
-    import tensorflow as tf
-
-    for gpu in tf.config.list_physical_devices("GPU"):
-        try:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError:
-            return  # TensorFlow has started: too late to change, and harmless
-
-
 def set_dtype_policy(name: str) -> None:
     """Set the Keras number format: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``."""
     import keras
@@ -70,7 +69,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "num_cpus": os.cpu_count(),
         "packages": {name: _version(name) for name in _REPORTED_PACKAGES},
-        "devices": [device.name for device in tf.config.list_logical_devices()],
+        **devices.report(),
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
     }

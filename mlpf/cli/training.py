@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
+from mlpf.runtime import limit_library_threads
 
 
 @click.command()
@@ -29,6 +30,7 @@ from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
     help="Save and stop, with exit code 75, after e.g. 55m; go on with --resume.",
 )
 @click.option("-m", "--horovod-enabled", "horovod", is_flag=True, help="One of the processes of horovodrun.")
+@click.option("-g", "--habana-enabled", is_flag=True, help="Train on Habana Gaudi cards.")
 @data_dir_option
 @set_option
 def train(
@@ -66,6 +68,7 @@ def train(
     if run_dir is None:
         stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
         run_dir = Path("experiments") / f"{prefix}{config_path.stem}_{stamp}"
+    limit_library_threads(options["num_cpus"])
     from mlpf.workflows import train as workflow
 
     workflow.run(config, run_dir, resume=resume is not None, started=started, **options)

@@ -28,6 +28,11 @@ class SetupConfig(Section):
         False,
         description="TensorFlow operations that give the same bits in every run; slower, on a GPU far slower",
     )
+    allow_tf32: bool = Field(
+        True,
+        description="Nvidia GPUs: round factors of float32 products to 10 bits (TensorFloat-32), as "
+        "TensorFlow does by itself; false is slower and exact",
+    )
     jit_compile: bool = Field(
         False, description="compile the steps with XLA, once per bucket shape; one device only"
     )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlpf import runtime
+from mlpf import devices, runtime
 from mlpf.atomic import atomic_write
 from mlpf.config.data_schema import EvaluationDatasetConfig
 from mlpf.config.schema import Config
@@ -62,7 +62,8 @@ def run(
     if not names:
         reasons = "; ".join(skipped.values()) or "evaluation_datasets is empty"
         raise DataError(f"{run_dir}: nothing to evaluate on: {reasons}")
-    runtime.grow_gpu_memory()
+    devices.grow_gpu_memory()
+    devices.allow_tf32(config.setup.allow_tf32)
     runtime.set_dtype_policy(config.setup.dtype)
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
     forward = keras_forward(model)

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mlpf import runtime
+from mlpf import devices, runtime
 from mlpf.export import ExportedFile, export_onnx
 from mlpf.workflows.trained import load_run_config, load_trained_model
 
@@ -43,6 +43,7 @@ def run(
     config = load_run_config(run_dir)
     # The original is float32 whatever the training did.
     runtime.set_dtype_policy("float32")
+    devices.allow_tf32(False)  # the file is compared with Keras, in float32
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
     files = export_onnx(
         model,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mlpf import runtime
+from mlpf import devices, runtime
 from mlpf.atomic import atomic_write
 from mlpf.config.schema import Config
 from mlpf.data.prepared import open_split
@@ -69,6 +69,7 @@ def run(
     config = load_run_config(run_dir)
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
+    devices.allow_tf32(config.setup.allow_tf32)
     runtime.set_dtype_policy(config.setup.dtype)
     model, checkpoint = load_trained_model(run_dir, config, weights)
     shapes = _batches(config, batch_sizes, num_elements, dataset)

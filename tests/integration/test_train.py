@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 import yaml
 
@@ -8,42 +7,12 @@ from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, DataError, OutputExists
 from mlpf.workflows import train, training_data
 from tests.support.fake_split import FakeSplit
-from tests.support.models import TINY_NETWORK
-
-
-def tiny_config(**overrides):
-    config = Config.model_validate(
-        {
-            "setup": {"num_epochs": 4, "lr_schedule": "none"},
-            "parameters": {**TINY_NETWORK, "use_normalizer": True},
-            "callbacks": {"tensorboard": False},
-            "train_test_datasets": {"physical": {"batch_per_gpu": 8, "datasets": ["a", "b"]}},
-            "validation_dataset": "a",
-            "validation_batch_size": 8,
-            "evaluation_datasets": {},
-            "datasets": {"a": {"version": "1.0.0"}, "b": {"version": "1.0.0"}},
-        }
-    )
-    return config.with_overrides(overrides)
+from tests.support.fake_training import open_fake, tiny_config
 
 
 @pytest.fixture(autouse=True)
 def _fake_data(monkeypatch):
-    seeds = {("a", "train"): 1, ("b", "train"): 2, ("a", "valid"): 3}
-
-    def open_fake(name, source, split, schema):
-        return FakeSplit(12, seed=seeds[name, split], max_elements=20)
-
     monkeypatch.setattr(training_data, "open_split", open_fake)
-
-
-def weights_of(folder):
-    import h5py
-
-    found = {}
-    with h5py.File(folder / "model.weights.h5") as file:
-        file.visititems(lambda n, d: found.update({n: d[()]}) if isinstance(d, h5py.Dataset) else None)
-    return found
 
 
 def test_a_run_writes_its_directory_and_refuses_to_overwrite_it(tmp_path):
@@ -68,38 +37,6 @@ def test_a_run_writes_its_directory_and_refuses_to_overwrite_it(tmp_path):
     )
     with pytest.raises(OutputExists, match="not empty"):
         train.run(config, tmp_path / "run")
-
-
-@pytest.mark.slow
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
-    config = tiny_config()
-    straight = train.run(config, tmp_path / "straight")
-
-    class Killed(Exception):
-        pass
-
-    def kill_after_two(config, run_dir, trainer):
-        def kill(history):
-            if len(history) == 2:
-                raise Killed
-
-        return [*build_hooks(config, run_dir, trainer), kill]
-
-    build_hooks = train._build_hooks
-    monkeypatch.setattr(train, "_build_hooks", kill_after_two)
-    with pytest.raises(Killed):
-        train.run(config, tmp_path / "halves")
-    monkeypatch.setattr(train, "_build_hooks", build_hooks)
-    resumed = train.run(config, tmp_path / "halves", resume=True)
-
-    assert [r["epoch"] for r in resumed.history] == [1, 2, 3, 4]
-    for a, b in zip(straight.history, resumed.history, strict=True):
-        assert b["loss"] == pytest.approx(a["loss"], rel=1e-6)
-    first = weights_of(tmp_path / "straight" / "checkpoints" / "epoch_4")
-    second = weights_of(tmp_path / "halves" / "checkpoints" / "epoch_4")
-    assert first.keys() == second.keys()
-    for name, values in first.items():
-        np.testing.assert_allclose(values, second[name], rtol=0, atol=1e-6, err_msg=name)
 
 
 def test_weights_of_another_model_are_refused(tmp_path):

@@ -1,10 +1,13 @@
 """What a training checks before it starts, and what it writes down."""
 
+import io
+
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 from mlpf.config.schema import Config
-from mlpf.errors import ConfigError
+from mlpf.errors import ConfigError, MissingDependency
 from mlpf.workflows import train
 from mlpf.workflows.resuming import recorded_limits
 from mlpf.workflows.trained import ENVIRONMENT_FILE
@@ -38,3 +41,22 @@ def test_xla_on_several_gpus_is_refused_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: ["GPU:0", "GPU:1"])
     with pytest.raises(ConfigError, match=r"setup\.jit_compile: true trains on one device"):
         train.run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_devices_are_set_up_as_the_configuration_says(allowed):
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    console = Console(file=io.StringIO())
+    config = Config.model_validate(BASE).with_overrides({"setup.allow_tf32": allowed})
+    try:
+        train._prepare_process(config, None, False, console)
+        assert tf.config.experimental.tensor_float_32_execution_enabled() == allowed
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+    assert "training on 1 x " in console.file.getvalue()
+
+
+def test_gaudi_without_its_plugin_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(MissingDependency, match="habana-tensorflow is not installed"):
+        train.run(Config.model_validate(BASE), tmp_path / "run", habana_enabled=True)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,264 @@
+"""Accelerators: what TensorFlow sees, what hides them from it, and how a process takes one."""
+
+import os
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from mlpf.errors import ConfigError
+
+Kind = Literal["nvidia", "rocm", "hpu", "cpu"]
+
+# Read by the drivers, before TensorFlow: what they hide does not exist for it.
+_VISIBILITY: dict[str, Kind] = {
+    "CUDA_VISIBLE_DEVICES": "nvidia",
+    "HIP_VISIBLE_DEVICES": "rocm",
+    "ROCR_VISIBLE_DEVICES": "rocm",
+    "GPU_DEVICE_ORDINAL": "rocm",
+    "HABANA_VISIBLE_DEVICES": "hpu",
+    "HABANA_VISIBLE_MODULES": "hpu",
+}
+_KIND_NAMES: dict[Kind, str] = {"nvidia": "Nvidia", "rocm": "AMD ROCm", "hpu": "Habana Gaudi", "cpu": "CPU"}
+# Set by Slurm where srun gives each task a GPU of its own, which every task then sees as number 0.
+_OWN_GPU = "SLURM_GPUS_PER_TASK"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A processor that operations can run on.
+
+    Attributes:
+        kind: vendor of an accelerator, or ``cpu``.
+        tensorflow_name: such as ``GPU:0``.
+        name: what the driver calls it.
+        compute_capability: of an Nvidia GPU, e.g. ``9.0``.
+    """
+
+    kind: Kind
+    tensorflow_name: str
+    name: str
+    compute_capability: str | None = None
+
+
+def list_devices() -> list[Device]:
+    """Return the devices that TensorFlow may use: accelerators first, the CPU last."""
+    import tensorflow as tf
+
+    devices = []
+    for physical in tf.config.get_visible_devices():
+        details = tf.config.experimental.get_device_details(physical)
+        capability = details.get("compute_capability")
+        devices.append(
+            Device(
+                kind=_kind(physical.device_type),
+                tensorflow_name=physical.name.removeprefix("/physical_device:"),
+                name=details.get("device_name") or _plain_name(physical.device_type),
+                compute_capability=None if capability is None else ".".join(map(str, capability)),
+            )
+        )
+    return sorted(devices, key=lambda device: device.kind == "cpu")
+
+
+def accelerators() -> list[Device]:
+    """Return the devices that TensorFlow may use and that are no CPU."""
+    return [device for device in list_devices() if device.kind != "cpu"]
+
+
+def describe() -> str:
+    """Return in words what operations run on, such as ``2 x NVIDIA A100-SXM4-40GB (Nvidia)``."""
+    names = Counter((device.name, device.kind) for device in accelerators() or list_devices())
+    return ", ".join(f"{count} x {name} ({_KIND_NAMES[kind]})" for (name, kind), count in names.items())
+
+
+def grow_gpu_memory() -> None:
+    """Let TensorFlow take GPU memory as it needs it instead of all at once."""
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:
+            return  # TensorFlow has started: too late to change, and harmless
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let Nvidia GPUs round factors of float32 products to 10 bits (TensorFloat-32), or forbid it."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(allowed)
+
+
+def pin_gpu(local_rank: int, local_size: int = 1) -> None:
+    """Show this process one GPU only, the one of its rank; nothing happens on machines without GPU.
+
+    Args:
+        local_rank: number of the process on this machine, from 0.
+        local_size: processes on this machine.
+
+    Raises:
+        ConfigError: more processes than GPUs.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return
+    processes = max(local_rank + 1, local_size)
+    if processes > len(gpus) == 1 and os.environ.get(_OWN_GPU):
+        local_rank = 0
+    elif processes > len(gpus):
+        seen = ", ".join(f"{name}={value}" for name, value in visibility().items())
+        raise ConfigError(
+            f"{processes} processes on {platform.node()}, but TensorFlow sees {len(gpus)} GPU(s) there"
+            f"{f' ({seen})' if seen else ''}; start one process per GPU (horovodrun -np), "
+            "or hide the GPUs to train on CPUs (CUDA_VISIBLE_DEVICES=-1)"
+        )
+    tf.config.set_visible_devices(gpus[local_rank], "GPU")
+
+
+def visibility() -> dict[str, str]:
+    """Return the environment variables that choose devices, as they are set."""
+    return {name: os.environ[name] for name in _VISIBILITY if name in os.environ}
+
+
+def hides_all(value: str) -> bool:
+    """Return whether a variable like CUDA_VISIBLE_DEVICES leaves no device.
+
+    Drivers read entries up to the first that is no number, UUID (``GPU-...``) or MIG slice (``MIG-...``). So
+    an empty value hides all, and so do ``-1`` and Slurm's ``NoDevFiles``.
+    """
+    first = value.split(",")[0].strip()
+    return not (first.isdecimal() or first.upper().startswith(("GPU-", "MIG-")))
+
+
+def build() -> dict[str, Any]:
+    """Return for which accelerators TensorFlow was built, with versions."""
+    import tensorflow as tf
+
+    info = tf.sysconfig.get_build_info()
+    names = ("is_cuda_build", "is_rocm_build", "cuda_version", "cudnn_version", "rocm_version")
+    return {"version": tf.__version__, **{name: info[name] for name in names if name in info}}
+
+
+def hardware(root: Path = Path("/")) -> dict[Kind, int]:
+    """Return how many accelerators of each kind the operating system shows, TensorFlow aside.
+
+    Args:
+        root: of the file system.
+    """
+    counts: dict[Kind, int] = {
+        "nvidia": len(list(root.glob("dev/nvidia[0-9]*"))),
+        # One file for all GPUs that can compute; graphics alone does not make it.
+        "rocm": len(list(root.glob("dev/dri/renderD*"))) if (root / "dev/kfd").exists() else 0,
+        "hpu": len(list(root.glob("sys/bus/pci/drivers/habanalabs/*:*"))),
+    }
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def why_no_accelerator(root: Path = Path("/")) -> str | None:
+    """Return one line about accelerators that should be there but are not; None where all is as expected.
+
+    Args:
+        root: of the file system.
+    """
+    if accelerators():
+        return None
+    info, present = build(), hardware(root)
+    kind: Kind = "rocm" if info.get("is_rocm_build") else "nvidia"
+    # HIP takes CUDA_VISIBLE_DEVICES too.
+    names = [name for name, reader in _VISIBILITY.items() if reader == kind or name == "CUDA_VISIBLE_DEVICES"]
+    reason: str | None
+    hiding = [name for name in names if name in os.environ and hides_all(os.environ[name])]
+    if hiding:
+        reason = f"{hiding[0]}={os.environ[hiding[0]]!r} hides all GPUs"
+    elif "hpu" in present:
+        reason = f"{_cards(present, 'hpu')}: -g trains on them"
+    else:
+        reason = _unusable_gpus(info, present)
+    return reason and f"{reason}; running on CPU"
+
+
+def _unusable_gpus(info: dict[str, Any], present: dict[Kind, int]) -> str | None:
+    """Return why GPUs that are present, or that TensorFlow was installed for, are of no use.
+
+    The package ``tensorflow`` is built for CUDA also where nobody wants a GPU, so that alone says nothing;
+    with the CUDA libraries beside it, or as tensorflow-rocm, it was chosen for a GPU.
+    """
+    chosen: Kind | None = None
+    if info.get("is_rocm_build"):
+        chosen = "rocm"
+    elif info.get("is_cuda_build") and _installed("nvidia-cudnn-cu12"):
+        chosen = "nvidia"
+    kind = next((kind for kind in ("nvidia", "rocm") if kind in present), chosen)
+    if kind is None:
+        return None
+    cards = _cards(present, kind) if kind in present else "no GPU found"
+    stack, remedy = (
+        ("ROCm", "install tensorflow-rocm in place of tensorflow and look at rocm-smi (docs/devices.md)")
+        if kind == "rocm"
+        else ("CUDA", f"pip install 'tensorflow[and-cuda]=={info['version']}' and look at nvidia-smi")
+    )
+    built = info.get("is_rocm_build" if kind == "rocm" else "is_cuda_build")
+    state = "finds no device or libraries" if built else "has no support for it"
+    return f"{cards}, but TensorFlow {info['version']} {state} ({stack}): {remedy}"
+
+
+def report() -> dict[str, Any]:
+    """Return devices, build and environment as plain data, for the record of a run."""
+    return {
+        "devices": [
+            {
+                "name": d.tensorflow_name,
+                "kind": d.kind,
+                "model": d.name,
+                "compute_capability": d.compute_capability,
+            }
+            for d in list_devices()
+        ],
+        "visible_devices": visibility(),
+        "tensorflow_build": build(),
+        "tf32": _tf32_allowed(),
+    }
+
+
+def _kind(device_type: str) -> Kind:
+    """Return the kind of a device of TensorFlow."""
+    if device_type == "GPU":
+        return "rocm" if build().get("is_rocm_build") else "nvidia"
+    return "hpu" if device_type == "HPU" else "cpu"
+
+
+def _plain_name(device_type: str) -> str:
+    """Return a name for a device whose driver tells none."""
+    if device_type != "CPU":
+        return device_type
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _cards(present: dict[Kind, int], kind: Any) -> str:
+    """Return a count of cards in words."""
+    return f"this machine has {present[kind]} {_KIND_NAMES[kind]} device(s)"
+
+
+def _installed(package: str) -> bool:
+    """Return whether a package is installed."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _tf32_allowed() -> bool:
+    """Return whether TensorFlow may use TensorFloat-32."""
+    import tensorflow as tf
+
+    return bool(tf.config.experimental.tensor_float_32_execution_enabled())

@@ -1,0 +1,83 @@
+"""Habana Gaudi: load the plug-in that makes its cards devices of TensorFlow, or say what is missing."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from mlpf.errors import MissingDependency
+
+# The last release on the package index.
+_PLUGIN = "habana-tensorflow"
+_LAST_RELEASE = "1.14.0.493"
+_SUPPORTED = "TensorFlow 2.15 and Python 3.10"
+
+
+def load_habana() -> int:
+    """Make Gaudi cards devices of TensorFlow; call before its first operation.
+
+    Returns:
+        Number of cards.
+
+    Raises:
+        MissingDependency: no plug-in, one for another TensorFlow or Python, or no driver or card for it.
+    """
+    import tensorflow as tf
+
+    here = f"TensorFlow {tf.__version__} and Python {sys.version_info.major}.{sys.version_info.minor}"
+    try:
+        with _convolution_of_keras_2():
+            from habana_frameworks.tensorflow import load_habana_module
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("habana_frameworks"):
+            raise
+        raise MissingDependency(
+            f"-g: the package {_PLUGIN} is not installed; its last release {_LAST_RELEASE} is for "
+            f"{_SUPPORTED}, here are {here}; habana/README.md has a container, or leave out -g"
+        ) from None
+    except (ImportError, OSError, AttributeError) as error:
+        raise MissingDependency(
+            f"-g: {_PLUGIN} {_version()} does not load with {here} ({_first_line(error)}); "
+            f"it is for {_SUPPORTED} and needs the Gaudi libraries: see habana/README.md"
+        ) from None
+    try:
+        load_habana_module()
+    except Exception as error:  # noqa: BLE001 - the plug-in raises plain Exception
+        raise MissingDependency(
+            f"-g: {_PLUGIN} {_version()} cannot start ({_first_line(error)}); "
+            "are driver and card there? hl-smi shows them"
+        ) from None
+    cards = len(tf.config.list_physical_devices("HPU"))
+    if cards == 0:
+        raise MissingDependency(
+            f"-g: {_PLUGIN} {_version()} is loaded, but finds no Gaudi card; hl-smi shows which are there"
+        )
+    return cards
+
+
+@contextmanager
+def _convolution_of_keras_2() -> Iterator[None]:
+    """Lend the plug-in a class: at import it replaces a method of the convolutions of Keras 2.
+
+    Keras 3 has no such class, and our networks no convolutions.
+    """
+    from keras.src.layers.convolutional import base_conv
+
+    base_conv.Conv = type("Conv", (), {})
+    try:
+        yield
+    finally:
+        del base_conv.Conv
+
+
+def _version() -> str:
+    """Return the version of the plug-in."""
+    try:
+        return version(_PLUGIN)
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of a message, which may hold a whole log."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
