@@ -11,8 +11,6 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-# Events shorter than a bin are padded to multiples of this: the cost of padding against many lengths.
-SHORT_UNIT = 32
 # Fills a short batch: an event without elements.
 EMPTY_EVENT = -1
 
@@ -54,15 +52,9 @@ class BatchPlan:
         return len(self.batches)
 
 
-def pad_length(num_elements: int, bin_size: int) -> int:
-    """Return the smallest multiple of ``bin_size`` that holds ``num_elements``.
-
-    Events that fit into one bin need not fill it: for them a multiple of ``SHORT_UNIT``.
-    """
-    unit = bin_size if num_elements > bin_size else SHORT_UNIT
-    return min(
-        max(1, math.ceil(num_elements / unit)) * unit, math.ceil(max(1, num_elements) / bin_size) * bin_size
-    )
+def pad_length(num_elements: int, unit: int) -> int:
+    """Return the smallest multiple of ``unit``, above 0, that holds ``num_elements``."""
+    return math.ceil(max(1, num_elements) / unit) * unit
 
 
 def pad_events(
@@ -81,20 +73,20 @@ def pad_events(
     return padded
 
 
-def bucket_edges(max_elements: int, bin_size: int, growth: float) -> tuple[int, ...]:
+def bucket_edges(max_elements: int, unit: int, growth: float) -> tuple[int, ...]:
     """Return rising bucket lengths as of ``pad_length``, neighbours in the ratio ``growth`` or more.
 
     Args:
         max_elements: elements of the longest event; the last edge holds it.
-        bin_size: elements per bin S.
+        unit: every length is a multiple of it.
         growth: ratio of neighbouring edges, above 1; an infinite one gives a single bucket.
     """
-    last = pad_length(max_elements, bin_size)
+    last = pad_length(max_elements, unit)
     if math.isinf(growth):
         return (last,)
-    edges = [pad_length(1, bin_size)]
+    edges = [unit]
     while edges[-1] < last:
-        edges.append(pad_length(max(math.floor(edges[-1] * growth), edges[-1] + 1), bin_size))
+        edges.append(pad_length(max(math.floor(edges[-1] * growth), edges[-1] + 1), unit))
     edges[-1] = last
     return tuple(edges)
 

@@ -289,7 +289,7 @@ def prefetched(pool: EventPool, batches: Sequence[Batch]) -> tf.data.Dataset:
     return dataset.prefetch(2 * _PARALLEL_FETCHES).with_options(options)
 
 
-def length_buckets(pools: Sequence[EventPool], bin_size: int, growth: float) -> tuple[int, ...]:
+def length_buckets(pools: Sequence[EventPool], unit: int, growth: float) -> tuple[int, ...]:
     """Return the bucket lengths that hold every event of ``pools`` (infinite growth: one bucket)."""
     longest = max((int(pool.lengths.max()) for pool in pools if pool.num_events), default=0)
-    return bucket_edges(longest, bin_size, growth)
+    return bucket_edges(longest, unit, growth)

@@ -12,26 +12,16 @@ def events_of(plan):
 
 
 @pytest.mark.parametrize(("elements", "padded"), [(0, 32), (1, 32), (32, 32), (33, 64), (190, 192)])
-def test_pad_length_is_the_next_multiple_of_the_bin_size(elements, padded):
+def test_pad_length_is_the_next_multiple_of_the_unit(elements, padded):
     assert pad_length(elements, 32) == padded
 
 
-@pytest.mark.parametrize(
-    ("elements", "padded"), [(0, 32), (32, 32), (33, 64), (97, 128), (225, 256), (257, 512)]
-)
-def test_events_that_fit_into_one_bin_do_not_fill_it(elements, padded):
-    assert pad_length(elements, 256) == padded
+def test_bucket_edges_hand_worked():
+    # 16 * 1.5 = 24 -> 32 -> 48 -> 72 -> 80 -> 120 -> 128 -> 192 > 150 -> 160
+    assert bucket_edges(150, 16, 1.5) == (16, 32, 48, 80, 128, 160)
 
 
-def test_bins_that_are_no_multiple_of_the_short_unit_are_never_exceeded():
-    assert [pad_length(n, 48) for n in (1, 33, 48, 49)] == [32, 48, 48, 96]
-
-
-def test_buckets_start_below_one_bin():
-    assert bucket_edges(300, 128, 1.3) == (32, 64, 96, 128, 256, 384)
-
-
-def test_bucket_edges_rise_by_whole_bins_up_to_the_longest_event():
+def test_bucket_edges_rise_by_whole_units_up_to_the_longest_event():
     edges = bucket_edges(401, 32, 1.3)
 
     assert edges[0] == 32
