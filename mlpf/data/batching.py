@@ -16,6 +16,50 @@ EMPTY_EVENT = -1
 
 
 @dataclass(frozen=True)
+class Source:
+    """Events of one dataset, and how often an epoch takes each.
+
+    An epoch takes round(weight n) of its n events, at least one: with weight 1 every event once, with 2
+    twice, with 0.5 one half, and the next epoch the other half. Epochs go on where the one before stopped
+    in a row of passes, each over all events in an order of its own; so after any number of epochs no event
+    was taken more than once more often than another.
+
+    Attributes:
+        events: [n] numbers of the events.
+        weight: passes over the events per epoch, above 0.
+    """
+
+    events: IntArray
+    weight: float = 1.0
+
+    @property
+    def num_draws(self) -> int:
+        """Events that every epoch takes, repeated ones counted each time."""
+        return max(1, round(self.weight * len(self.events))) if len(self.events) else 0
+
+    def draw(self, epoch: int, seed: Sequence[int] | None) -> IntArray:
+        """Return the events of one epoch.
+
+        Args:
+            epoch: number of the epoch, from 1; 0 is as 1.
+            seed: orders of the passes follow from it; None keeps the order of ``events``.
+        """
+        size = len(self.events)
+        if self.num_draws == size:
+            return self.events  # all of them, whatever their order
+        draws = max(epoch - 1, 0) * self.num_draws + np.arange(self.num_draws)
+        passes, places = np.divmod(draws, size)
+        drawn = np.empty(self.num_draws, np.int64)
+        for number in np.unique(passes).tolist():
+            order = np.arange(size)
+            if seed is not None:
+                order = np.random.default_rng([*seed, number]).permutation(size)
+            now = passes == number
+            drawn[now] = self.events[order[places[now]]]
+        return drawn
+
+
+@dataclass(frozen=True)
 class Batch:
     """One batch of a plan.
 
@@ -38,8 +82,8 @@ class BatchPlan:
     """The batches of one epoch, in order.
 
     Attributes:
-        batches: every event is in exactly one of them.
-        num_events: events in all batches, empty ones not counted.
+        batches: every event to take is in exactly one of them.
+        num_events: events in all batches, repeated ones counted each time, empty ones not at all.
         padded_fraction: share of the elements in all batches that are padding.
     """
 
