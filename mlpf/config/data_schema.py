@@ -76,7 +76,7 @@ class BatchingConfig(Section):
         True, description="batch events of similar length; no = pad all to the longest event of the split"
     )
     bucket_growth: Annotated[float, Field(gt=1.0)] = Field(
-        1.3,
+        1.1,
         description="ratio of neighbouring bucket lengths, multiples of 16 (transformer: of bucket_size)",
     )
     batch_multiplier: PositiveInt = Field(1, description="multiplies every batch size")
