@@ -126,7 +126,7 @@ class Reference:
     Attributes:
         x: [B, N, F] raw elements.
         particles: [B, N, C + 8].
-        orders: [B, K S] of each graph layer; empty without bins.
+        orders: [B, N] of each graph layer; empty without bins.
     """
 
     x: Array

@@ -87,9 +87,8 @@ def run(
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
     _prepare_process(config, num_cpus)
     distribution = build_distribution(config.setup.jit_compile)
-    train, valid = build_loaders(
-        config, distribution.num_replicas, ntrain=limits["ntrain"], ntest=limits["ntest"]
-    )
+    num_replicas = distribution.num_replicas
+    train, valid = build_loaders(config, num_replicas, ntrain=limits["ntrain"], ntest=limits["ntest"])
     trainer = _build_trainer(config, distribution, train)
     history = _restore(trainer, run_dir) if resume else []
     if weights is not None:
