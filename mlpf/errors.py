@@ -2,7 +2,15 @@
 
 
 class MLPFError(Exception):
-    """Base class: the command line prints it as one line and exits with code 2."""
+    """Base class: the command line prints it as one line and exits.
+
+    Attributes:
+        exit_code: of the command line.
+        label: what the line begins with.
+    """
+
+    exit_code = 2
+    label = "error"
 
 
 class ConfigError(MLPFError):

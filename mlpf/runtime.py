@@ -18,6 +18,13 @@ def set_seeds(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
+def use_deterministic_operations() -> None:
+    """Let TensorFlow take only operations that give the same bits each time; what has none raises."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+
+
 def set_threads(num_cpus: int | None) -> None:
     """Limit TensorFlow to ``num_cpus`` threads; None = all cores.
 

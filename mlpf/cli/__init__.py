@@ -39,7 +39,10 @@ for command in (
 
 
 def main(run: Callable[..., Any] = cli.main) -> None:
-    """Run the command line; errors of a user become one line each and exit code 2."""
+    """Run the command line; errors of a user become one line each and exit code 2.
+
+    A training that was asked to stop exits with code 75: it wants to be continued.
+    """
     # Before TensorFlow is imported: our progress and tables are what a user wants to see.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -55,8 +58,8 @@ def main(run: Callable[..., Any] = cli.main) -> None:
         sys.exit(130)
     except MLPFError as error:
         for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
-        sys.exit(2)
+            click.echo(f"{error.label}: {line}", err=True)
+        sys.exit(error.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ PATH = click.Path(path_type=Path)
 MAX_INT32 = 2**31 - 1
 # Longer numbers are nobody's array of jobs, and Python refuses to read very long ones.
 _MAX_DIGITS = 9
+_UNITS = (86400, 3600, 60, 1)  # seconds of a day, hour, minute, second
+_MAX_SECONDS = 10**9
 
 
 set_option = click.option(
@@ -58,6 +61,26 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r}: expected a finite number", param, ctx)
         return number
+
+
+class Duration(click.ParamType):
+    """A time such as ``55m``, ``1h30m``, ``90s``, or ``01:30:00``; in seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse a time above 0."""
+        if isinstance(value, float):
+            return value
+        units = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", value)
+        clock = re.fullmatch(r"(?:(\d{1,9})-)?(\d{1,9}):(\d\d):(\d\d)", value)
+        match = units or clock
+        seconds = (
+            sum(int(n or 0) * unit for n, unit in zip(match.groups(), _UNITS, strict=True)) if match else 0
+        )
+        if not 0 < seconds <= _MAX_SECONDS:
+            self.fail(f"{value!r}: expected a time such as 55m, 1h30m, 90s or 01:30:00", param, ctx)
+        return float(seconds)
 
 
 class ShardOf(click.ParamType):

@@ -1,12 +1,13 @@
 """Commands that train."""
 
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mlpf.cli.options import PATH, data_dir_option, set_option
+from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
 
 
 @click.command()
@@ -22,6 +23,12 @@ from mlpf.cli.options import PATH, data_dir_option, set_option
 @click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
 @click.option("--ntest", type=click.IntRange(1), help="Most validation events.")
 @click.option("--num-cpus", type=click.IntRange(1), help="Threads; default all cores.")
+@click.option(
+    "--time-limit",
+    type=Duration(),
+    help="Save and stop, with exit code 75, after e.g. 55m; go on with --resume.",
+)
+@click.option("-m", "--horovod-enabled", "horovod", is_flag=True, help="One of the processes of horovodrun.")
 @data_dir_option
 @set_option
 def train(
@@ -36,6 +43,7 @@ def train(
     **options: Any,
 ) -> None:
     """Train a model."""
+    started = time.monotonic()
     from mlpf.config.loading import load_config
 
     if (config_path is None) == (resume is None):
@@ -60,7 +68,7 @@ def train(
         run_dir = Path("experiments") / f"{prefix}{config_path.stem}_{stamp}"
     from mlpf.workflows import train as workflow
 
-    workflow.run(config, run_dir, resume=resume is not None, **options)
+    workflow.run(config, run_dir, resume=resume is not None, started=started, **options)
 
 
 @click.command("import-weights")

@@ -24,6 +24,10 @@ class SetupConfig(Section):
         1, description="seed of weights, shuffling and dropout"
     )
     clipnorm: PositiveFloat | None = Field(None, description="clip the global gradient norm to this")
+    deterministic: bool = Field(
+        False,
+        description="TensorFlow operations that give the same bits in every run; slower, on a GPU far slower",
+    )
     jit_compile: bool = Field(
         False, description="compile the steps with XLA, once per bucket shape; one device only"
     )
@@ -73,7 +77,15 @@ class CheckpointConfig(Section):
     """Which checkpoints are kept."""
 
     monitor: str = Field("val_loss", description="recorded metric that ranks checkpoints, smaller is better")
-    keep_last: PositiveInt = Field(2, description="newest checkpoints kept beside the best one")
+    keep_last: PositiveInt = Field(
+        2, description="newest checkpoints of whole epochs kept beside the best one"
+    )
+    every_minutes: PositiveFloat | None = Field(
+        10.0, description="save in the middle of an epoch after this time; null = at its end only"
+    )
+    every_steps: PositiveInt | None = Field(
+        None, description="save in the middle of an epoch after so many steps; null = by time only"
+    )
 
 
 class CallbacksConfig(Section):

@@ -1,40 +1,46 @@
-"""Checkpoints: weights, optimizer state and history of a run; complete or absent, never pickled."""
+"""One checkpoint: weights, optimizer, random states, state of the run; complete or absent, no pickle."""
 
 import json
 import os
 import re
 import shutil
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
-from mlpf.atomic import atomic_write
-from mlpf.config.training_schema import CheckpointConfig
 from mlpf.errors import CheckpointError
+from mlpf.training.run_state import RunState
 
 WEIGHTS_FILE = "model.weights.h5"
 OPTIMIZER_FILE = "optimizer.npz"
+RANDOM_FILE = "random.npz"
+CONFIG_FILE = "config.resolved.yaml"
 STATE_FILE = "state.json"
 
-_STATE_TYPES: dict[str, type] = {"epoch": int, "optimizer": str, "weights": list, "history": list}
-
-Record = dict[str, float]
+_STATE_TYPES: dict[str, type] = {"optimizer": str, "weights": list, "run": dict}
 
 
 def save_checkpoint(
-    folder: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer, history: Sequence[Record]
+    folder: Path,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    state: RunState,
+    random_states: npt.NDArray[np.int64] | None = None,
+    config: str = "",
 ) -> None:
     """Write ``folder`` under a temporary name, then rename it.
 
     Args:
-        folder: ``checkpoints/epoch_<e>``; replaced if it exists.
-        model: its weights are saved.
-        optimizer: its variables are saved.
-        history: records of all epochs so far.
+        folder: replaced if it exists.
+        model: its weights are saved, those of the input normaliser among them.
+        optimizer: its variables are saved, among them the number of updates, which learning rates follow.
+        state: epochs done, and how far into the next one.
+        random_states: [P, V, 2] states of random generators.
+        config: the resolved configuration, YAML.
     """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -44,13 +50,14 @@ def save_checkpoint(
         # Positions, not names: Keras numbers the names of variables anew in every process.
         arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
         np.savez(part / OPTIMIZER_FILE, **arrays)
-        state = {
-            "epoch": len(history),
+        np.savez(part / RANDOM_FILE, states=_no_states() if random_states is None else random_states)
+        (part / CONFIG_FILE).write_text(config)
+        described = {
             "optimizer": _optimizer_name(optimizer),
             "weights": _describe(model),
-            "history": list(history),
+            "run": state.to_json(),
         }
-        (part / STATE_FILE).write_text(json.dumps(state))
+        (part / STATE_FILE).write_text(json.dumps(described))
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
     finally:
@@ -67,7 +74,7 @@ def load_weights(path: Path, model: keras.Model) -> None:
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; give a checkpoint folder or a .weights.h5 file")
     if (file.parent / STATE_FILE).is_file():
-        _require_same_weights(read_state(file.parent)["weights"], model, file)
+        _require_same_weights(_read_description(file.parent, "weights"), model, file)
     try:
         model.load_weights(file)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
@@ -82,7 +89,7 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
         CheckpointError: missing, damaged, or of another optimizer.
     """
     file = folder / OPTIMIZER_FILE
-    saved_name = read_state(folder)["optimizer"]
+    saved_name = _read_description(folder, "optimizer")
     if saved_name != _optimizer_name(optimizer):
         raise CheckpointError(
             f"{file}: state of {saved_name}, but setup.optimizer and setup.dtype ask for "
@@ -91,7 +98,7 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
     try:
         with np.load(file, allow_pickle=False) as saved:
             arrays = [saved[name] for name in sorted(saved.files)]
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
         raise CheckpointError(f"{file}: missing or damaged; start anew with --weights {folder}") from None
     variables = optimizer.variables
     found, wanted = [a.shape for a in arrays], [tuple(v.shape) for v in variables]
@@ -101,109 +108,53 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
         variable.assign(array)
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """Return ``state.json``: ``epoch``, ``history``, ``weights``, ``optimizer``.
+def load_random_states(folder: Path) -> npt.NDArray[np.int64]:
+    """Return the states of random generators, [P processes, V generators, 2].
 
     Raises:
         CheckpointError: missing or damaged.
     """
-    file = folder / STATE_FILE
+    file = folder / RANDOM_FILE
     try:
-        state = json.loads(file.read_text())
-    except (OSError, ValueError):
-        raise CheckpointError(f"{file}: missing or damaged; choose another checkpoint") from None
-    for key, kind in _STATE_TYPES.items():
-        found = state.get(key) if isinstance(state, dict) else None
-        if not isinstance(found, kind):
-            raise CheckpointError(
-                f"{file}: {key} is {str(found)[:40]!r}, expected {kind.__name__}; choose another checkpoint"
-            )
-    return state
+        with np.load(file, allow_pickle=False) as saved:
+            states = saved["states"]
+        if states.ndim != 3 or states.dtype != np.int64:
+            raise ValueError(states.shape)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
+        raise CheckpointError(f"{file}: missing or damaged; start anew with --weights {folder}") from None
+    return states
 
 
-def find_checkpoint(run_dir: Path, which: str = "best") -> Path:
-    """Return the folder of a checkpoint.
-
-    Args:
-        run_dir: run directory.
-        which: ``best``, ``latest``, or the path of a checkpoint folder or weights file.
+def read_run_state(folder: Path) -> RunState:
+    """Return where the training stood.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: missing or damaged.
     """
-    if which not in ("best", "latest"):
-        if not Path(which).exists():
-            raise CheckpointError(f"{which}: no such checkpoint; give best, latest, or a path")
-        return Path(which)
-    pointer = run_dir / "checkpoints" / f"{which}.json"
     try:
-        folder = pointer.parent / json.loads(pointer.read_text())["folder"]
-    except (OSError, ValueError, KeyError):
+        return RunState.from_json(_read_description(folder, "run"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / STATE_FILE}: {error}; choose another checkpoint") from None
+
+
+def _read_description(folder: Path, key: str) -> Any:
+    """Return one entry of ``state.json``."""
+    file = folder / STATE_FILE
+    try:
+        description = json.loads(file.read_text())
+    except (OSError, ValueError):
+        raise CheckpointError(f"{file}: missing or damaged; choose another checkpoint") from None
+    found = description.get(key) if isinstance(description, dict) else None
+    if not isinstance(found, _STATE_TYPES[key]):
         raise CheckpointError(
-            f"{pointer}: missing or damaged; is {run_dir} a run directory with a finished epoch?"
-        ) from None
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: {pointer.name} names it, but it is missing")
-    return folder
+            f"{file}: {key} is {str(found)[:40]!r}, expected {_STATE_TYPES[key].__name__}; "
+            "choose another checkpoint"
+        )
+    return found
 
 
-class CheckpointWriter:
-    """Epoch hook that saves a checkpoint, ranks it and prunes old ones.
-
-    Args:
-        run_dir: run directory.
-        config: section ``callbacks.checkpoint``; every record has its ``monitor``.
-        model: the model.
-        optimizer: its optimizer.
-    """
-
-    def __init__(
-        self,
-        run_dir: Path,
-        config: CheckpointConfig,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-    ):
-        self._folder = run_dir / "checkpoints"
-        self._config = config
-        self._model = model
-        self._optimizer = optimizer
-
-    def __call__(self, history: list[Record]) -> None:
-        """Save the epoch just done."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        epoch = len(history)
-        save_checkpoint(self._folder / f"epoch_{epoch}", self._model, self._optimizer, history)
-        best = best_epoch(self._kept(history), self._config.monitor)
-        self._point("latest", epoch, history)
-        self._point("best", best, history)
-        self._prune({best, *range(epoch - self._config.keep_last + 1, epoch + 1)})
-
-    def _kept(self, history: list[Record]) -> list[Record]:
-        """Return the history without the metrics of epochs whose folder is gone: none of them can be best."""
-        folders = {folder.name for folder in self._folder.glob("epoch_*")}
-        return [r if f"epoch_{i}" in folders else {} for i, r in enumerate(history, start=1)]
-
-    def _point(self, name: str, epoch: int, history: list[Record]) -> None:
-        """Write ``<name>.json``."""
-        monitor = self._config.monitor
-        value = history[epoch - 1].get(monitor)
-        pointer = {"folder": f"epoch_{epoch}", "epoch": epoch, "metric": monitor, "value": value}
-        with atomic_write(self._folder / f"{name}.json") as part:
-            part.write_text(json.dumps(pointer))
-
-    def _prune(self, kept: set[int]) -> None:
-        """Remove the folders of all other epochs."""
-        for folder in self._folder.glob("epoch_*"):
-            number = folder.name.removeprefix("epoch_")
-            if number.isdecimal() and int(number) not in kept:
-                shutil.rmtree(folder)
-
-
-def best_epoch(history: Sequence[Record], monitor: str) -> int:
-    """Return the epoch, counted from 1, with the smallest value; NaN and missing values never win."""
-    values = np.array([record.get(monitor, np.nan) for record in history], np.float64)
-    return int(np.argmin(np.where(np.isnan(values), np.inf, values))) + 1
+def _no_states() -> npt.NDArray[np.int64]:
+    return np.zeros((1, 0, 2), np.int64)
 
 
 def _optimizer_name(optimizer: keras.optimizers.Optimizer) -> str:

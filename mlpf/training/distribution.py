@@ -1,14 +1,16 @@
-"""Devices of a training: one interface for a single device and for several GPUs of one machine.
+"""Devices of a training: one interface for a single device, the GPUs of one machine, and many machines.
 
 A step runs once per replica on its share of the batch. Sums over replicas are taken where a
 normalisation or a gradient needs them, so the result does not depend on the number of replicas.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from mlpf.errors import ConfigError
@@ -20,6 +22,8 @@ class Distribution(Protocol):
     """How a step is spread over devices; batches are split evenly along their first axis."""
 
     num_replicas: int
+    num_processes: int
+    rank: int
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return the context in which model and optimizer are built."""
@@ -39,8 +43,35 @@ class Distribution(Protocol):
     def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
         """Update the variables with gradients that are summed already. Call inside ``step``."""
 
+    def broadcast(self, variables: Sequence[Any]) -> None:
+        """Give all processes the values of process 0."""
 
-class SingleDevice:
+    def largest(self, number: int) -> int:
+        """Return the largest of the numbers that the processes give; all must call it."""
+
+    def gather(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the arrays of all processes, stacked along a new first axis; all must call it."""
+
+
+class OneProcess:
+    """What needs no talking, where one process holds all devices."""
+
+    num_processes = 1
+    rank = 0
+
+    def broadcast(self, variables: Sequence[Any]) -> None:
+        """Do nothing."""
+
+    def largest(self, number: int) -> int:
+        """Return the number."""
+        return number
+
+    def gather(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the array with one more axis."""
+        return array[np.newaxis]
+
+
+class SingleDevice(OneProcess):
     """One CPU or GPU.
 
     Args:
@@ -82,7 +113,7 @@ class SingleDevice:
         optimizer.apply(gradients)
 
 
-class Mirrored:
+class Mirrored(OneProcess):
     """Several GPUs of one machine, the variables mirrored on each (tf.distribute.MirroredStrategy).
 
     Args:
@@ -126,24 +157,36 @@ class Mirrored:
         optimizer.apply([gradient / self.num_replicas for gradient in gradients])
 
 
-def build_distribution(jit_compile: bool = False) -> Distribution:
-    """Return ``Mirrored`` where TensorFlow sees several GPUs, else ``SingleDevice``.
+def build_distribution(jit_compile: bool = False, horovod: bool = False) -> Distribution:
+    """Return ``Horovod`` if asked for, ``Mirrored`` where there are several GPUs, else ``SingleDevice``.
 
     Args:
         jit_compile: compile steps with XLA.
+        horovod: this is one of the processes that ``horovodrun`` started.
 
     Raises:
-        ConfigError: XLA on several GPUs: sums over replicas cannot be compiled into one program.
+        ConfigError: XLA on several devices: sums over replicas cannot be compiled into one program.
+        MissingDependency: Horovod is not installed.
     """
+    if horovod:
+        from mlpf.training.horovod import Horovod
+
+        processes = Horovod()
+        if jit_compile and processes.num_processes > 1:
+            raise _xla_refused(f"{processes.num_processes} processes", "start one")
+        return processes if processes.num_processes > 1 else SingleDevice(jit_compile)
     num_gpus = len(tf.config.list_logical_devices("GPU"))
     if num_gpus < 2:
         return SingleDevice(jit_compile)
     if jit_compile:
-        raise ConfigError(
-            f"setup.jit_compile: true trains on one device, but there are {num_gpus} GPUs; "
-            "set it to false, or show one GPU (CUDA_VISIBLE_DEVICES=0)"
-        )
+        raise _xla_refused(f"{num_gpus} GPUs", "show one GPU (CUDA_VISIBLE_DEVICES=0)")
     return Mirrored()
+
+
+def _xla_refused(devices: str, remedy: str) -> ConfigError:
+    return ConfigError(
+        f"setup.jit_compile: true trains on one device, but there are {devices}; set it to false, or {remedy}"
+    )
 
 
 def _share(array: Any, replica: int, num_replicas: int) -> Any:

@@ -1,29 +1,33 @@
 """The training loop: steps, epochs, validation; on one device without XLA one graph serves every bucket."""
 
 import logging
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from mlpf.data.input_pipeline import DEFAULT_FIELDS, BatchLoader, Epoch, field_widths
+from mlpf.data.input_pipeline import DEFAULT_FIELDS, BatchLoader, field_widths
 from mlpf.errors import MLPFError
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 from mlpf.training.distribution import Distribution
+from mlpf.training.guard import Guard, Verdict
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
 from mlpf.training.optimizers import clip_gradients, loss_scale
+from mlpf.training.run_state import EpochProgress, Record, RunState, StepSums
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, float]
 EpochHook = Callable[[list[Record]], None]
 
 # The host reads losses this often: rarely enough to let a GPU run ahead, often enough to watch.
 _READ_INTERVAL_S = 0.25
+# Several processes read losses and agree on saving and stopping after so many steps: they have to do it
+# at the same step, and each time waits for the slowest.
+AGREE_STEPS = 8
 
 
 # Gradients that overflow float16 at this scale do so at any: below it numbers of order 1 vanish.
@@ -56,7 +60,7 @@ class Trainer:
         optimizer: built in the same scope.
         distribution: devices.
         clipnorm: largest global norm of the gradients, None = any.
-        seed: dropout masks of an epoch follow from (seed, epoch).
+        seed: dropout masks of an epoch follow from (seed, epoch, process).
         schema: what the events are made of.
 
     Attributes:
@@ -94,8 +98,9 @@ class Trainer:
         valid: BatchLoader,
         num_epochs: int,
         *,
-        history: Sequence[Record] = (),
+        state: RunState | None = None,
         on_epoch_end: Sequence[EpochHook] = (),
+        guard: Guard | None = None,
         progress: Progress | None = None,
     ) -> list[Record]:
         """Train until ``num_epochs`` epochs are recorded.
@@ -103,10 +108,11 @@ class Trainer:
         Args:
             train: shuffled training batches.
             valid: validation batches.
-            num_epochs: epochs in total, those of ``history`` included.
-            history: records of the epochs already done.
+            num_epochs: epochs in total, those already done included.
+            state: where to go on; None = at the beginning. Follows the training.
             on_epoch_end: called in order with the history; its last record is the epoch just done,
                 and a hook may add metrics to it for the next ones.
+            guard: asked after steps whether to save or to stop.
             progress: shows how an epoch advances.
 
         Returns:
@@ -114,74 +120,159 @@ class Trainer:
 
         Raises:
             TrainingDiverged: the loss of a step is NaN or infinite, or no loss scale keeps gradients finite.
+            TrainingStopped: the guard says so; the state is saved.
         """
-        records = list(history)
-        for epoch in range(len(records) + 1, num_epochs + 1):
-            batches = train.epoch(epoch)
-            if progress:
-                progress.start(epoch, num_epochs, batches.plan.num_events)
-            record: Record = {"epoch": epoch}
-            record |= self._train_epoch(batches, epoch, progress)
+        state = state or RunState()
+        state.fingerprint = train.fingerprint()
+        while len(state.history) < num_epochs:
+            self._obey(guard, state, 0)
+            record: Record = {"epoch": state.epoch}
+            record |= self._train_epoch(train, state, num_epochs, guard, progress)
             started = time.perf_counter()
-            record |= {f"val_{name}": value for name, value in self.evaluate(valid).items()}
+            record |= {f"val_{name}": value for name, value in self._validate(valid, guard, state).items()}
             record["val_seconds"] = time.perf_counter() - started
             record["bad_values"] = train.pool.num_bad_values + valid.pool.num_bad_values
             record["num_traces"] = self.num_traces
-            records.append(record)
+            state.history.append(record)
+            state.current = EpochProgress()
             for hook in on_epoch_end:
-                hook(records)
+                hook(state.history)
+            if guard:
+                guard.saved()
             if progress:
                 progress.finish(record)
-        return records
+        return state.history
 
     def evaluate(self, loader: BatchLoader) -> Record:
         """Return loss and its terms over all events of ``loader``, each event counted once."""
-        sums = _Sums()
-        for batch in self._distribution.distribute(loader.epoch(0).batches):
-            sums.add(self._valid_step(batch))
-        return self._loss.components(*sums.read())
+        return self._validate(loader, None, RunState())
 
-    def _train_epoch(self, epoch_batches: Epoch, epoch: int, progress: Progress | None) -> Record:
-        """Make one pass over the training events and return its record."""
-        plan = epoch_batches.plan
-        self._reseed(epoch)
-        rate = float(self.optimizer.learning_rate)
-        applied = self._num_updates()
-        sums = _Sums()
-        done, waited = 0, 0.0
-        started = last_read = time.perf_counter()
-        batches = iter(self._distribution.distribute(epoch_batches.batches))
-        for planned in plan.batches:
+    def random_states(self) -> npt.NDArray[np.int64]:
+        """Return the states of all random generators [P processes, V generators, 2]; all must call it."""
+        states = [np.asarray(keras.ops.convert_to_numpy(state), np.int64) for state in self._generators()]
+        return self._distribution.gather(np.stack(states) if states else np.zeros((0, 2), np.int64))
+
+    def set_random_states(self, states: npt.NDArray[np.int64]) -> None:
+        """Set what ``random_states`` returned; with another number of processes the masks are others."""
+        own = states[self._distribution.rank % len(states)]
+        for variable, state in zip(self._generators(), own, strict=True):
+            variable.assign(state.astype(variable.dtype))
+
+    def _train_epoch(
+        self,
+        train: BatchLoader,
+        state: RunState,
+        num_epochs: int,
+        guard: Guard | None,
+        progress: Progress | None,
+    ) -> Record:
+        """Make or finish one pass over the training events and return its record."""
+        current, epoch = state.current, state.epoch
+        if current.step == 0:
+            self._reseed(epoch)
+            current.learning_rate = float(self.optimizer.learning_rate)
+            current.first_update = self._num_updates()
+        batches = train.epoch(epoch, current.step)
+        plan = batches.plan
+        if progress:
+            progress.start(epoch, num_epochs, plan.num_events)
+        sums = StepSums(len(TERM_NAMES), current.sums, current.step)
+        counts = [int(np.sum(planned.indices >= 0)) for planned in plan.batches]
+        done = sum(counts[: current.step])
+        started = last_read = time.perf_counter() - current.seconds
+        arrays = iter(self._distribution.distribute(batches.batches))
+        for number in range(current.step, len(plan)):
             asked = time.perf_counter()
-            batch = next(batches)
+            batch = next(arrays)
             now = time.perf_counter()
-            waited += now - asked
+            current.waited += now - asked
             sums.add(self._train_step(batch))
-            done += int(np.sum(planned.indices >= 0))
-            if now - last_read > _READ_INTERVAL_S:
+            done += counts[number]
+            current.step = number + 1
+            if self._time_to_read(current.step, now - last_read):
                 last_read = now
                 self._check(sums, epoch)
                 if progress:
-                    progress.update(done, self._loss.components(*sums.read())["loss"])
-        next(batches, None)  # the end of the iterator belongs to the time of the epoch
+                    progress.update(done, self._loss.components(*_float32(sums.read()))["loss"])
+            saving = time.perf_counter()
+            current.seconds = saving - started
+            self._obey(guard, state, 1, sums)
+            started += time.perf_counter() - saving
+        next(arrays, None)  # the end of the iterator belongs to the time of the epoch
         self._check(sums, epoch)
-        seconds = time.perf_counter() - started
+        current.seconds = time.perf_counter() - started
+        current.sums = sums.read().tolist()
         return {
-            **self._loss.components(*sums.read()),
-            "learning_rate": rate,
-            **self._scale_record(len(plan.batches) - (self._num_updates() - applied)),
-            "seconds": seconds,
+            **self._loss.components(*_float32(sums.read())),
+            "learning_rate": current.learning_rate,
+            **self._scale_record(len(plan) - (self._num_updates() - current.first_update)),
+            "seconds": current.seconds,
             "num_events": plan.num_events,
-            "events_per_second": plan.num_events / seconds,
-            "wait_share": waited / seconds,
+            "events_per_second": plan.num_events / current.seconds,
+            "wait_share": current.waited / current.seconds,
+            "checkpoint_seconds": current.checkpoint_seconds,
             "padded_fraction": plan.padded_fraction,
         }
 
-    def _check(self, sums: "_Sums", epoch: int) -> None:
+    def _validate(self, loader: BatchLoader, guard: Guard | None, state: RunState) -> Record:
+        """Return loss and terms over all events; a request to stop is obeyed, what was validated is lost."""
+        sums = StepSums(len(TERM_NAMES))
+        for number, batch in enumerate(self._distribution.distribute(loader.epoch(0).batches)):
+            sums.add(self._valid_step(batch))
+            if self._time_to_agree(number + 1):
+                self._obey(guard, state, 0, saving=False)
+        return self._loss.components(*_float32(sums.read()))
+
+    def _obey(
+        self,
+        guard: Guard | None,
+        state: RunState,
+        num_steps: int,
+        sums: StepSums | None = None,
+        saving: bool = True,
+    ) -> None:
+        """Save or stop if the guard says so; several processes do at the same step.
+
+        Args:
+            guard: asked, None = go on.
+            state: where the training stands.
+            num_steps: steps since the last time.
+            sums: sums of the steps of the epoch.
+            saving: look at requests to stop only, if False.
+        """
+        if guard is None:
+            return
+        verdict = guard.verdict(num_steps)
+        if num_steps and not self._time_to_agree(state.current.step):
+            return
+        verdict = Verdict(self._distribution.largest(verdict))
+        if verdict is Verdict.GO_ON or (verdict is Verdict.SAVE and not saving):
+            return
+        started = time.perf_counter()
+        if sums is not None:
+            self._check(sums, state.epoch)
+            state.current.sums = sums.read().tolist()
+        if state.current.step:  # else the checkpoint of the epoch before says it all
+            guard.save(state)
+        state.current.checkpoint_seconds += time.perf_counter() - started
+        if verdict is Verdict.STOP:
+            raise guard.stopped(state)
+
+    def _time_to_read(self, step: int, seconds: float) -> bool:
+        """Return whether to read the losses; several processes do at the same step: some may have to stop."""
+        if self._distribution.num_processes > 1:
+            return self._time_to_agree(step)
+        return seconds > _READ_INTERVAL_S
+
+    def _time_to_agree(self, step: int) -> bool:
+        """Return whether processes agree after this step of an epoch."""
+        return self._distribution.num_processes == 1 or step % AGREE_STEPS == 0
+
+    def _check(self, sums: StepSums, epoch: int) -> None:
         """Stop at the first step whose loss is not a number, or when every step is skipped."""
         sums.read()
         if sums.first_bad is not None:
-            bad = sums.bad_terms(TERM_NAMES)
+            bad = [name for name, is_bad in zip(TERM_NAMES, sums.bad_terms, strict=True) if is_bad]
             raise TrainingDiverged(
                 f"epoch {epoch}, step {sums.first_bad + 1}: the loss or its gradients are not finite "
                 f"({', '.join(bad)}); "
@@ -208,12 +299,16 @@ class Trainer:
         scale = loss_scale(self.optimizer)
         return None if scale is None else float(keras.ops.convert_to_numpy(scale))
 
-    def _reseed(self, epoch: int) -> None:
-        """Set the random states of the model (dropout), so that a resumed run draws the same masks."""
+    def _generators(self) -> list[Any]:
+        """Return the states of the random generators of the model (dropout)."""
         weights = {id(weight) for weight in self.model.weights}
-        states = [v for v in self.model.variables if id(v) not in weights]
-        rng = np.random.default_rng([self._seed, epoch])
-        for state in states:
+        return [v for v in self.model.variables if id(v) not in weights]
+
+    def _reseed(self, epoch: int) -> None:
+        """Set the random states, so that a run that is done again draws the same masks."""
+        rank = self._distribution.rank
+        rng = np.random.default_rng([self._seed, epoch, *([rank] if rank else [])])
+        for state in self._generators():
             state.assign(rng.integers(0, 2**31, state.shape).astype(state.dtype))
 
     def _distributed(self, step: Callable[[dict[str, Any]], Any]) -> Callable[[Any], Any]:
@@ -253,32 +348,6 @@ class Trainer:
         return tf.stack([sums.values, sums.weights])
 
 
-class _Sums:
-    """Sums of steps, read from the device late and added in float64."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Any] = []
-        self._total = np.zeros((2, len(TERM_NAMES)))
-        self._num_steps = 0
-        self.first_bad: int | None = None
-        self._bad = np.zeros(len(TERM_NAMES), bool)
-
-    def add(self, sums: Any) -> None:
-        """Add the [2, T] result of one step without reading it."""
-        self._waiting.append(sums)
-
-    def read(self) -> tuple[Any, Any]:
-        """Return values [T] and weights [T] of all steps so far."""
-        for sums in self._waiting:
-            numbers = sums.numpy().astype(np.float64)
-            if self.first_bad is None and not math.isfinite(float(numbers.sum())):
-                self.first_bad = self._num_steps
-                self._bad = ~np.isfinite(numbers[0])
-            self._total += numbers
-            self._num_steps += 1
-        self._waiting.clear()
-        return self._total[0].astype(np.float32), self._total[1].astype(np.float32)
-
-    def bad_terms(self, names: Sequence[str]) -> list[str]:
-        """Return the names of the terms that were not finite in the first bad step."""
-        return [name for name, bad in zip(names, self._bad, strict=True) if bad]
+def _float32(sums: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[np.float32]]:
+    """Return values and weights in the format of the loss."""
+    return iter(sums.astype(np.float32))

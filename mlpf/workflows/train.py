@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,28 +11,25 @@ from rich.table import Table
 
 from mlpf import runtime
 from mlpf.atomic import atomic_write
-from mlpf.config.loading import write_resolved
+from mlpf.config.loading import resolved_yaml, write_resolved
 from mlpf.config.schema import Config
-from mlpf.data.input_pipeline import BatchLoader
 from mlpf.data.prepared import data_errors
 from mlpf.errors import ConfigError, OutputExists
+from mlpf.locking import locked
 from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter, TerminalProgress
-from mlpf.training.checkpoints import (
-    CheckpointWriter,
-    best_epoch,
-    find_checkpoint,
-    load_optimizer,
-    load_weights,
-    read_state,
-)
+from mlpf.training.checkpoint_store import CheckpointStore, best_epoch
 from mlpf.training.distribution import Distribution, build_distribution
+from mlpf.training.guard import Guard, StopRequest, TrainingStopped
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
 from mlpf.training.optimizers import build_optimizer
-from mlpf.training.trainer import EpochHook, Record, Trainer
-from mlpf.workflows.trained import build_network
+from mlpf.training.run_state import Record, RunState
+from mlpf.training.trainer import EpochHook, Trainer, TrainingDiverged
+from mlpf.workflows.resuming import recorded_limits, restore, start_from
+from mlpf.workflows.run_status import recorded_status
+from mlpf.workflows.trained import CONFIG_FILE, ENVIRONMENT_FILE, build_network
 from mlpf.workflows.training_data import build_loaders, fit_normalizer
 
-ENVIRONMENT_FILE = "environment.json"
+LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,9 @@ def run(
     weights: Path | None = None,
     resume: bool = False,
     num_cpus: int | None = None,
+    horovod: bool = False,
+    time_limit: float | None = None,
+    started: float | None = None,
 ) -> TrainingSummary:
     """Train as ``config`` describes.
 
@@ -73,77 +74,118 @@ def run(
         weights: start from the weights of this run directory (its best), checkpoint or file.
         resume: continue after the latest checkpoint of ``run_dir``.
         num_cpus: threads; None = all cores.
+        horovod: this is one of the processes that ``horovodrun`` started; the first one writes.
+        time_limit: seconds after which to save and stop.
+        started: ``time.monotonic()`` of the beginning of that time; None = now.
 
     Raises:
-        OutputExists: ``run_dir`` is not empty.
+        OutputExists: ``run_dir`` is not empty, or another process trains there.
         CheckpointError: a checkpoint is missing, damaged or of another model.
         DataError: a dataset cannot be read or has no events.
+        MissingDependency: Horovod is asked for and not installed.
         TrainingDiverged: the loss is NaN or infinite.
+        TrainingStopped: the time limit is over or a signal came; all is saved.
     """
-    started = time.perf_counter()
-    if not resume and run_dir.exists() and any(run_dir.iterdir()):
-        raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
-    recorded = _recorded_limits(run_dir) if resume else {}
-    limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
+    started = time.monotonic() if started is None else started
+    stop = StopRequest(time_limit, started)
     _prepare_process(config, num_cpus)
-    distribution = build_distribution(config.setup.jit_compile)
-    num_replicas = distribution.num_replicas
-    train, valid = build_loaders(config, num_replicas, ntrain=limits["ntrain"], ntest=limits["ntest"])
-    trainer = _build_trainer(config, distribution, train)
-    history = _restore(trainer, run_dir) if resume else []
-    if weights is not None:
-        _start_from(weights, trainer)
-    _write_description(config, run_dir, limits)
-    console = Console()
-    progress = TerminalProgress(console)
-    try:
-        with data_errors():
-            history = trainer.fit(
-                train,
-                valid,
-                config.setup.num_epochs,
-                history=history,
-                on_epoch_end=_build_hooks(config, run_dir, trainer),
-                progress=progress,
-            )
-    finally:
-        progress.close()
+    distribution = build_distribution(config.setup.jit_compile, horovod)
+    first = distribution.rank == 0
+    if first and not resume:
+        _require_empty(run_dir)
+    recorded = recorded_limits(run_dir) if resume else {}
+    limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
+    console = Console(quiet=not first)
+    with ExitStack() as stack:
+        stack.enter_context(stop.signals())
+        if first:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(run_dir / LOCK_FILE, f"{run_dir}: training"))
+            _write_description(config, run_dir, limits)
+        stack.enter_context(recorded_status(run_dir, writes=first))
+        try:
+            history = _train(config, run_dir, distribution, stop, console, limits, weights, resume)
+        except (TrainingStopped, TrainingDiverged) as error:
+            # All processes say the same: one of them does it aloud.
+            raise error if first else type(error)("") from None
     monitor = config.callbacks.checkpoint.monitor
     summary = TrainingSummary(
-        run_dir, history, best_epoch(history, monitor), monitor, time.perf_counter() - started
+        run_dir, history, best_epoch(history, monitor), monitor, time.monotonic() - started
     )
     console.print(_summary_table(summary))
     return summary
 
 
-def _start_from(weights: Path, trainer: Trainer) -> None:
-    """Load weights from a run directory (its best), a checkpoint or a file."""
-    is_run = (weights / "checkpoints").is_dir()
-    load_weights(find_checkpoint(weights) if is_run else weights, trainer.model)
+def _train(
+    config: Config,
+    run_dir: Path,
+    distribution: Distribution,
+    stop: StopRequest,
+    console: Console,
+    limits: dict[str, int | None],
+    weights: Path | None,
+    resume: bool,
+) -> list[Record]:
+    """Build everything, go on where the run was, and train; return the history."""
+    first = distribution.rank == 0
+    shard = (distribution.rank, distribution.num_processes)
+    train, valid = build_loaders(config, distribution.num_replicas, **limits, shard=shard)
+    trainer = _build_trainer(config, distribution, len(train.plan(1)))
+    state = restore(trainer, train, run_dir, console) if resume else RunState()
+    if not (state.history or state.current.step):
+        if first:  # the others get it from the first
+            fit_normalizer(config, trainer.model, train.pool)
+        if weights is not None:
+            start_from(weights, trainer.model)
+    distribution.broadcast([*trainer.model.weights, *trainer.optimizer.variables])
+    section = config.callbacks.checkpoint
+    store = CheckpointStore(
+        run_dir,
+        section,
+        trainer.model,
+        trainer.optimizer,
+        trainer.random_states,
+        resolved_yaml(config),
+        first,
+    )
+    guard = Guard(store.save, stop, section.every_minutes, section.every_steps)
+    hooks = _build_hooks(config, run_dir) if first else []
+    progress = TerminalProgress(console)
+    try:
+        with data_errors():
+            return trainer.fit(
+                train,
+                valid,
+                config.setup.num_epochs,
+                state=state,
+                on_epoch_end=[lambda _: store.save(state), *hooks],
+                guard=guard,
+                progress=progress,
+            )
+    finally:
+        progress.close()
 
 
 def _prepare_process(config: Config, num_cpus: int | None) -> None:
+    if config.setup.deterministic:
+        runtime.use_deterministic_operations()
     runtime.set_threads(num_cpus)
     runtime.grow_gpu_memory()
     runtime.set_dtype_policy(config.setup.dtype)
     runtime.set_seeds(config.setup.seed)
 
 
-def _restore(trainer: Trainer, run_dir: Path) -> list[Record]:
-    """Load the latest checkpoint of ``run_dir`` into ``trainer``; return the history up to it."""
-    checkpoint = find_checkpoint(run_dir, "latest")
-    load_weights(checkpoint, trainer.model)
-    load_optimizer(checkpoint, trainer.optimizer)
-    return read_state(checkpoint)["history"]
+def _require_empty(run_dir: Path) -> None:
+    """Refuse a directory that holds anything but a lock without a process."""
+    if run_dir.exists() and any(path.name != LOCK_FILE for path in run_dir.iterdir()):
+        raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
 
 
-def _build_trainer(config: Config, distribution: Distribution, train: BatchLoader) -> Trainer:
+def _build_trainer(config: Config, distribution: Distribution, steps_per_epoch: int) -> Trainer:
     """Build model, optimizer and loss on the devices of the run."""
     with distribution.scope():
         model = build_network(config)
-        fit_normalizer(config, model, train.pool)
-        total_steps = len(train.plan(1)) * config.setup.num_epochs
-        optimizer = build_optimizer(config.setup, config.optimizer, total_steps)
+        optimizer = build_optimizer(config.setup, config.optimizer, steps_per_epoch * config.setup.num_epochs)
     return Trainer(
         model,
         MLPFLoss(config.loss),
@@ -155,8 +197,8 @@ def _build_trainer(config: Config, distribution: Distribution, train: BatchLoade
     )
 
 
-def _build_hooks(config: Config, run_dir: Path, trainer: Trainer) -> list[EpochHook]:
-    """Return what happens after each epoch: first the checkpoint, then what only reports."""
+def _build_hooks(config: Config, run_dir: Path) -> list[EpochHook]:
+    """Return what reports after each epoch."""
     names = ("loss", *(f"{term}_loss" for term in TERM_NAMES))
     recorded = [*names, *(f"val_{name}" for name in names)]
     if config.callbacks.checkpoint.monitor not in recorded:
@@ -165,7 +207,6 @@ def _build_hooks(config: Config, run_dir: Path, trainer: Trainer) -> list[EpochH
             f"choose one of {', '.join(recorded)}"
         )
     hooks: list[EpochHook] = [
-        CheckpointWriter(run_dir, config.callbacks.checkpoint, trainer.model, trainer.optimizer),
         HistoryWriter(run_dir / "history.json"),
     ]
     if config.callbacks.tensorboard:
@@ -173,18 +214,9 @@ def _build_hooks(config: Config, run_dir: Path, trainer: Trainer) -> list[EpochH
     return hooks
 
 
-def _recorded_limits(run_dir: Path) -> dict[str, int | None]:
-    """Return the event limits that a run to be resumed was started with."""
-    try:
-        return json.loads((run_dir / ENVIRONMENT_FILE).read_text())["limits"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # written by hand, or lost: the limits are those of the command line
-
-
 def _write_description(config: Config, run_dir: Path, limits: dict[str, int | None]) -> None:
     """Write what is needed to repeat the run."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_resolved(config, run_dir / "config.resolved.yaml")
+    write_resolved(config, run_dir / CONFIG_FILE)
     with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
         part.write_text(json.dumps({**runtime.environment(), "limits": limits}, indent=1))
 

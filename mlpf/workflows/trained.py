@@ -9,6 +9,7 @@ from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, DataError
 
 CONFIG_FILE = "config.resolved.yaml"
+ENVIRONMENT_FILE = "environment.json"
 
 
 def load_run_config(run_dir: Path) -> Config:
@@ -54,7 +55,8 @@ def load_trained_model(run_dir: Path, config: Config, weights: str | None = None
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or belongs to another model.
     """
-    from mlpf.training.checkpoints import find_checkpoint, load_weights
+    from mlpf.training.checkpoint_store import find_checkpoint
+    from mlpf.training.checkpoints import load_weights
 
     checkpoint = find_checkpoint(run_dir, weights or "best")
     model = build_network(config)

@@ -12,6 +12,7 @@ from mlpf.training.checkpoints import load_optimizer, load_weights, save_checkpo
 from mlpf.training.distribution import SingleDevice
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer, clip_gradients, loss_scale
+from mlpf.training.run_state import RunState
 from mlpf.training.trainer import Trainer, TrainingDiverged
 from tests.support.fake_split import FakeSplit
 from tests.support.layer_contract import under_policy
@@ -136,13 +137,13 @@ def test_a_resumed_training_has_the_scale_and_its_counter(tmp_path):
         built.optimizer.dynamic_growth_steps = 7
     expected = straight.fit(*loaders(), 12)
     history = first.fit(*loaders(), 6)
-    save_checkpoint(tmp_path / "epoch_6", first.model, first.optimizer, history)
+    save_checkpoint(tmp_path / "epoch_6", first.model, first.optimizer, RunState(history))
 
     second = trainer(make=lambda: tiny_model(dropout=0.2))
     second.optimizer.dynamic_growth_steps = 7
     load_weights(tmp_path / "epoch_6", second.model)
     load_optimizer(tmp_path / "epoch_6", second.optimizer)
-    found = second.fit(*loaders(), 12, history=history)
+    found = second.fit(*loaders(), 12, state=RunState(history))
 
     keys = ("loss", "val_loss", "skipped_steps", "loss_scale")
     assert [[r[k] for k in keys] for r in found] == [[r[k] for k in keys] for r in expected]
@@ -153,6 +154,6 @@ def test_a_resumed_training_has_the_scale_and_its_counter(tmp_path):
 
 def test_state_without_a_scale_is_refused(tmp_path):
     built, plain = trainer(), trainer("float32")
-    save_checkpoint(tmp_path / "epoch_1", plain.model, plain.optimizer, [])
+    save_checkpoint(tmp_path / "epoch_1", plain.model, plain.optimizer, RunState())
     with pytest.raises(CheckpointError, match="Adam with loss scale"):
         load_optimizer(tmp_path / "epoch_1", built.optimizer)

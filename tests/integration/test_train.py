@@ -6,7 +6,7 @@ import yaml
 
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, DataError, OutputExists
-from mlpf.workflows import train
+from mlpf.workflows import train, training_data
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
 
@@ -34,7 +34,7 @@ def _fake_data(monkeypatch):
     def open_fake(name, source, split, schema):
         return FakeSplit(12, seed=seeds[name, split], max_elements=20)
 
-    monkeypatch.setattr(train, "open_split", open_fake)
+    monkeypatch.setattr(training_data, "open_split", open_fake)
 
 
 def weights_of(folder):
@@ -51,7 +51,15 @@ def test_a_run_writes_its_directory_and_refuses_to_overwrite_it(tmp_path):
     summary = train.run(config, tmp_path / "run", ntrain=10, ntest=5)
 
     names = {p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {"config.resolved.yaml", "environment.json", "history.json", "checkpoints", "logs"}
+    assert names == {
+        "config.resolved.yaml",
+        "environment.json",
+        "history.json",
+        "checkpoints",
+        "logs",
+        ".lock",
+        "status.json",
+    }
     assert [r["num_events"] for r in summary.history] == [20, 20]
     assert json.loads((tmp_path / "run" / "history.json").read_text()) == summary.history
     assert (
@@ -103,7 +111,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
 
 
 def test_a_split_without_events_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "open_split", lambda *_: FakeSplit(0))
+    monkeypatch.setattr(training_data, "open_split", lambda *_: FakeSplit(0))
 
     with pytest.raises(DataError, match="split train has no events"):
         train.run(tiny_config(), tmp_path / "run")

@@ -1,21 +1,17 @@
-import json
-
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from mlpf.config.training_schema import CheckpointConfig
 from mlpf.errors import CheckpointError
 from mlpf.training.checkpoints import (
-    CheckpointWriter,
-    best_epoch,
-    find_checkpoint,
     load_optimizer,
+    load_random_states,
     load_weights,
-    read_state,
+    read_run_state,
     save_checkpoint,
 )
+from mlpf.training.run_state import EpochProgress, RunState
 from tests.support.tiny_model import tiny_model
 
 
@@ -30,14 +26,15 @@ def step(model, optimizer):
     optimizer.apply([ops.ones(v.shape) for v in model.trainable_variables])
 
 
-def records(*values):
-    return [{"epoch": i + 1, "val_loss": value} for i, value in enumerate(values)]
+def state(*values):
+    """After epochs with these validation losses."""
+    return RunState([{"epoch": i + 1, "val_loss": value} for i, value in enumerate(values)])
 
 
 def test_weights_and_optimizer_come_back(tmp_path):
     model, optimizer = built(seed=0)
     step(model, optimizer)
-    save_checkpoint(tmp_path / "epoch_1", model, optimizer, records(1.0))
+    save_checkpoint(tmp_path / "epoch_1", model, optimizer, state(1.0))
     other, other_optimizer = built(seed=1)
 
     load_weights(tmp_path / "epoch_1", other)
@@ -47,12 +44,12 @@ def test_weights_and_optimizer_come_back(tmp_path):
 
     for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert read_state(tmp_path / "epoch_1")["history"] == records(1.0)
+    assert read_run_state(tmp_path / "epoch_1") == state(1.0)
     assert [p.name for p in tmp_path.iterdir()] == ["epoch_1"]
 
 
 def test_a_checkpoint_of_another_model_names_the_first_weight(tmp_path):
-    save_checkpoint(tmp_path / "epoch_1", *built(), records(1.0))
+    save_checkpoint(tmp_path / "epoch_1", *built(), state(1.0))
     other = keras.Sequential([keras.Input((17,)), keras.layers.Dense(3, name="head")])
 
     with pytest.raises(CheckpointError, match=r"another model: weight 0 is .*expected head/kernel \(17, 3\)"):
@@ -61,7 +58,7 @@ def test_a_checkpoint_of_another_model_names_the_first_weight(tmp_path):
 
 def test_damaged_files_are_reported(tmp_path):
     model, optimizer = built()
-    save_checkpoint(tmp_path / "epoch_1", model, optimizer, records(1.0))
+    save_checkpoint(tmp_path / "epoch_1", model, optimizer, state(1.0))
     (tmp_path / "epoch_1" / "model.weights.h5").write_bytes(b"no")
     (tmp_path / "epoch_1" / "optimizer.npz").write_bytes(b"no")
 
@@ -72,53 +69,73 @@ def test_damaged_files_are_reported(tmp_path):
 
 
 def test_state_of_another_optimizer_is_refused(tmp_path):
-    save_checkpoint(tmp_path / "epoch_1", *built(), records(1.0))
+    save_checkpoint(tmp_path / "epoch_1", *built(), state(1.0))
     _, sgd = built(optimizer=keras.optimizers.SGD(0.1))
 
     with pytest.raises(CheckpointError, match=r"Adam, but setup\.optimizer and setup\.dtype ask for SGD"):
         load_optimizer(tmp_path / "epoch_1", sgd)
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path):
-    write = CheckpointWriter(tmp_path, CheckpointConfig(keep_last=2), *built())
-    values = (3.0, 1.0, 2.0, 4.0, float("nan"))
+def test_the_middle_of_an_epoch_comes_back(tmp_path):
+    middle = state(2.0, 1.0)
+    middle.current = EpochProgress(7, [[0.1, 1e300], [3.0, 4.0]], 12.5, 0.25, 0.0, 1e-3, 40)
+    middle.fingerprint = "abc"
+    random_states = np.arange(12).reshape(2, 3, 2) + 2**40
+    save_checkpoint(tmp_path / "x", *built(), middle, random_states, "setup: {seed: 3}\n")
 
-    for epoch in range(1, 6):
-        write(records(*values[:epoch]))
-
-    kept = sorted(p.name for p in (tmp_path / "checkpoints").glob("epoch_*"))
-    assert kept == ["epoch_2", "epoch_4", "epoch_5"]
-    assert find_checkpoint(tmp_path, "best").name == "epoch_2"
-    assert find_checkpoint(tmp_path, "latest").name == "epoch_5"
-    assert json.loads((tmp_path / "checkpoints" / "best.json").read_text())["value"] == 1.0
+    assert read_run_state(tmp_path / "x") == middle
+    np.testing.assert_array_equal(load_random_states(tmp_path / "x"), random_states)
+    assert (tmp_path / "x" / "config.resolved.yaml").read_text() == "setup: {seed: 3}\n"
 
 
-def test_the_monitor_ranks_checkpoints():
-    history = [{"a": 1.0, "b": 2.0}, {"a": 2.0, "b": 1.0}]
+def test_no_file_of_a_checkpoint_needs_a_pickle(tmp_path):
+    save_checkpoint(tmp_path / "x", *built(), state(1.0))
 
-    assert best_epoch(history, "a") == 1
-    assert best_epoch(history, "b") == 2
+    assert {p.name for p in (tmp_path / "x").iterdir()} == {
+        "config.resolved.yaml",
+        "model.weights.h5",
+        "optimizer.npz",
+        "random.npz",
+        "state.json",
+    }
+    for file in (tmp_path / "x").glob("*.npz"):
+        with np.load(file, allow_pickle=False) as arrays:
+            assert all(arrays[name].dtype != object for name in arrays)
 
 
 @pytest.mark.parametrize(
-    ("state", "reason"),
+    ("text", "reason"),
     [
-        ("[]", "epoch is 'None', expected int"),
-        ('{"epoch": 1}', "optimizer is 'None', expected str"),
-        ('{"epoch": 1, "optimizer": "Adam", "weights": {}, "history": []}', "weights is '{}', expected list"),
+        ("[]", "run is 'None', expected dict"),
+        ('{"run": []}', r"run is '\[\]', expected dict"),
+        ('{"run": {}}', "history is 'None', expected list"),
+        (
+            '{"run": {"history": [1], "current": {}, "fingerprint": ""}}',
+            "history, expected a list of mappings",
+        ),
+        (
+            '{"run": {"history": [], "current": {"step": true}, "fingerprint": ""}}',
+            "step is 'True', expected int",
+        ),
         ("{", "missing or damaged"),
     ],
 )
-def test_a_malformed_state_is_refused(tmp_path, state, reason):
-    (tmp_path / "state.json").write_text(state)
+def test_a_malformed_state_is_refused(tmp_path, text, reason):
+    (tmp_path / "state.json").write_text(text)
 
     with pytest.raises(CheckpointError, match=reason):
-        read_state(tmp_path)
+        read_run_state(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"no", b""])
+def test_damaged_random_states_are_refused(tmp_path, content):
+    (tmp_path / "random.npz").write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=r"random\.npz: missing or damaged"):
+        load_random_states(tmp_path)
 
 
 def test_a_missing_checkpoint_says_where_it_was_sought(tmp_path):
-    with pytest.raises(CheckpointError, match=r"best\.json"):
-        find_checkpoint(tmp_path, "best")
     with pytest.raises(CheckpointError, match="no such file"):
         load_weights(tmp_path / "x.weights.h5", built()[0])
 
@@ -129,6 +146,6 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(tmp_path / "epoch_1", *built(), records(1.0))
+        save_checkpoint(tmp_path / "epoch_1", *built(), state(1.0))
 
     assert list(tmp_path.iterdir()) == []

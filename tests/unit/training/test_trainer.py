@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -6,8 +8,10 @@ from mlpf.config.loss_schema import LossConfig
 from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
 from mlpf.training.distribution import SingleDevice
+from mlpf.training.guard import Guard, TrainingStopped
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
+from mlpf.training.run_state import RunState
 from mlpf.training.trainer import Trainer, TrainingDiverged
 from tests.support.fake_split import FakeSplit
 from tests.support.models import tiny_model as tiny_network
@@ -82,23 +86,63 @@ def test_validation_does_not_depend_on_the_batch_size():
         assert large[name] == pytest.approx(value, abs=1e-5 * max(1, abs(value)))  # float32 order of sums
 
 
-def test_an_interrupted_training_continues_as_if_it_was_not():
-    class Stop(Exception):
-        pass
+def variables(built):
+    return [np.array(v) for v in [*built.model.variables, *built.optimizer.variables]]
 
-    def stop_after_two(history):
-        if len(history) == 2:
-            raise Stop
 
-    straight, halves = trainer(dropout=0.2), trainer(dropout=0.2)
-    straight.fit(*loaders(), 4)
-    first_half = []
-    with pytest.raises(Stop):
-        halves.fit(*loaders(), 4, on_epoch_end=[first_half.extend, stop_after_two])
-    halves.fit(*loaders(), 4, history=first_half[-2:])
+def test_a_training_stopped_at_any_step_continues_bit_by_bit():
+    straight = trainer(dropout=0.2)
+    history = straight.fit(*loaders(), 3)
+    steps = len(loaders()[0].plan(1))
+    kept = {}
+    for stop_after in (1, 2, steps - 2, steps, 2):
+        built = trainer(dropout=0.2)  # a new process, so to speak
+        state = RunState()
+        if kept:
+            state = RunState.from_json(json.loads(kept["state"]))
+            for variable, value in zip(
+                [*built.model.variables, *built.optimizer.variables], kept["variables"], strict=True
+            ):
+                variable.assign(value)
+            built.set_random_states(kept["random"])
 
-    for a, b in zip(weights(straight), weights(halves), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+        def save(now, built=built):
+            kept["state"] = json.dumps(now.to_json())
+            kept["variables"] = variables(built)
+            kept["random"] = built.random_states()
+
+        with pytest.raises(TrainingStopped, match=r"FAKE, after .* continue with --resume"):
+            built.fit(
+                *loaders(),
+                3,
+                state=state,
+                guard=Guard(save, StopAfter(stop_after)),
+                on_epoch_end=[lambda _, s=state, f=save: f(s)],
+            )
+    last = trainer(dropout=0.2)
+    for variable, value in zip(
+        [*last.model.variables, *last.optimizer.variables], kept["variables"], strict=True
+    ):
+        variable.assign(value)
+    resumed = last.fit(*loaders(), 3, state=RunState.from_json(json.loads(kept["state"])))
+
+    for a, b in zip(variables(straight), variables(last), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(history, resumed, strict=True):
+        same = {name: a[name] for name in a if name.endswith("loss") or name in ("learning_rate", "epoch")}
+        assert same == {name: b[name] for name in same}
+
+
+class StopAfter:
+    """A request to stop that comes after so many looks at it."""
+
+    def __init__(self, looks):
+        self._left = looks + 1
+
+    @property
+    def reason(self):
+        self._left -= 1
+        return "FAKE" if self._left < 0 else None
 
 
 def test_a_diverging_loss_names_epoch_step_and_terms():

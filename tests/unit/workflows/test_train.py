@@ -6,6 +6,8 @@ import tensorflow as tf
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError
 from mlpf.workflows import train
+from mlpf.workflows.resuming import recorded_limits
+from mlpf.workflows.trained import ENVIRONMENT_FILE
 
 BASE = {
     "parameters": {"combined_graph_layer": {"bin_size": 8, "max_num_bins": 8}},
@@ -20,15 +22,15 @@ BASE = {
 def test_a_resumed_run_remembers_its_limits(tmp_path):
     config = Config.model_validate(BASE)
     train._write_description(config, tmp_path, {"ntrain": 7, "ntest": None})
-    assert train._recorded_limits(tmp_path) == {"ntrain": 7, "ntest": None}
-    (tmp_path / train.ENVIRONMENT_FILE).write_text("{")
-    assert train._recorded_limits(tmp_path) == {}
+    assert recorded_limits(tmp_path) == {"ntrain": 7, "ntest": None}
+    (tmp_path / ENVIRONMENT_FILE).write_text("{")
+    assert recorded_limits(tmp_path) == {}
 
 
 def test_a_monitor_that_is_never_recorded_is_refused_before_training(tmp_path):
     config = Config.model_validate(BASE).with_overrides({"callbacks.checkpoint.monitor": "val_los"})
     with pytest.raises(ConfigError, match="'val_los' is not recorded; choose one of loss, "):
-        train._build_hooks(config, tmp_path, None)
+        train._build_hooks(config, tmp_path)
 
 
 def test_xla_on_several_gpus_is_refused_before_training(tmp_path, monkeypatch):

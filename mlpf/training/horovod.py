@@ -1,0 +1,87 @@
+"""Horovod: one process per device, on any number of machines (Sergeev and Del Balso, arXiv:1802.05799).
+
+Every process takes its rows of each batch. Sums over processes are taken inside the graph of a step, so all
+have the same sums, gradients and weights, and none waits for another outside a step.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from mlpf.errors import MissingDependency
+
+Batch = dict[str, Any]
+
+
+def load_horovod() -> Any:
+    """Import Horovod and join the other processes.
+
+    Raises:
+        MissingDependency: it is not installed, or was built without TensorFlow.
+    """
+    try:
+        import horovod.tensorflow as hvd
+    except (ImportError, tf.errors.NotFoundError) as error:
+        reason = (str(error).splitlines() or ["cannot be imported"])[0]
+        raise MissingDependency(
+            f"-m/--horovod-enabled: Horovod for TensorFlow is missing ({reason[:120]}); run make horovod"
+        ) from None
+    hvd.init()
+    return hvd
+
+
+class Horovod:
+    """One of the processes that ``horovodrun`` started; each holds one device.
+
+    Raises:
+        MissingDependency: Horovod is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._hvd = load_horovod()
+        self.num_processes = self.num_replicas = int(self._hvd.size())
+        self.rank = int(self._hvd.rank())
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return the default device context of TensorFlow."""
+        return tf.distribute.get_strategy().scope()
+
+    def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:
+        """Return a graph with open batch and element axes."""
+        return tf.function(function, input_signature=[spec], autograph=False)
+
+    def distribute(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the batches as they are: they hold the rows of this process already."""
+        yield from batches
+
+    def run(self, step: Callable[[Batch], Any], batch: Batch) -> Any:
+        """Run the step, return the sum of the results of all processes."""
+        return self._hvd.allreduce(step(batch), op=self._hvd.Sum)
+
+    def all_reduce(self, tensors: Any) -> Any:
+        """Sum tensors over processes, a list of them in one message."""
+        if isinstance(tensors, list):
+            return self._hvd.grouped_allreduce(tensors, op=self._hvd.Sum)
+        return self._hvd.allreduce(tensors, op=self._hvd.Sum)
+
+    def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
+        """Update the variables of this process; those of the others get the same gradients."""
+        optimizer.apply(gradients)
+
+    def broadcast(self, variables: Sequence[Any]) -> None:
+        """Give all processes the values of process 0."""
+        for variable in variables:
+            variable.assign(self._hvd.broadcast(tf.convert_to_tensor(variable.value), root_rank=0))
+
+    def largest(self, number: int) -> int:
+        """Return the largest of the numbers that the processes give."""
+        return int(np.max(self._hvd.allgather(tf.constant([number], tf.int32))))
+
+    def gather(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the arrays of all processes, stacked along a new first axis."""
+        return self._hvd.allgather(tf.convert_to_tensor(array)[tf.newaxis]).numpy()

@@ -1,0 +1,119 @@
+"""Where a training stands: epochs done, and how far into the next one. Plain numbers, written as JSON."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Record = dict[str, float]
+
+
+@dataclass
+class EpochProgress:
+    """How much of an epoch is done, over all interruptions.
+
+    Attributes:
+        step: steps done.
+        sums: [2][T] values and weights of the loss terms so far, float64 as Python floats.
+        seconds: time spent in training steps.
+        waited: of these, time spent waiting for data.
+        checkpoint_seconds: time spent writing checkpoints.
+        learning_rate: rate of the first step.
+        first_update: updates of the weights before the epoch.
+    """
+
+    step: int = 0
+    sums: list[list[float]] = field(default_factory=list)
+    seconds: float = 0.0
+    waited: float = 0.0
+    checkpoint_seconds: float = 0.0
+    learning_rate: float = 0.0
+    first_update: int = 0
+
+
+@dataclass
+class RunState:
+    """What a training needs to go on, beside the variables of model and optimizer.
+
+    Attributes:
+        history: one record per finished epoch.
+        current: the epoch after those.
+        fingerprint: of the training batches, see ``BatchLoader.fingerprint``.
+    """
+
+    history: list[Record] = field(default_factory=list)
+    current: EpochProgress = field(default_factory=EpochProgress)
+    fingerprint: str = ""
+
+    @property
+    def epoch(self) -> int:
+        """Number of the current epoch, counted from 1."""
+        return len(self.history) + 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> "RunState":
+        """Return the state of ``to_json``.
+
+        Raises:
+            ValueError: something is missing or of another type; says what.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"{str(data)[:40]!r}, expected a mapping")
+        state = cls(**_checked(cls, data))
+        if not all(isinstance(record, dict) for record in state.history):
+            raise ValueError("history, expected a list of mappings")
+        state.current = EpochProgress(**_checked(EpochProgress, state.current))
+        return state
+
+
+def _checked(kind: type, data: Any) -> dict[str, Any]:
+    """Return the fields of ``data`` that ``kind`` has; their types are those of its defaults."""
+    wanted = asdict(kind())
+    for name, default in wanted.items():
+        found = data.get(name) if isinstance(data, dict) else None
+        accepted = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(found, accepted) or isinstance(found, bool):
+            raise ValueError(f"{name} is {str(found)[:40]!r}, expected {type(default).__name__}")
+    return {name: data[name] for name in wanted}
+
+
+class StepSums:
+    """Sums of the loss terms over steps, read from the device late and added in float64.
+
+    Args:
+        num_terms: T.
+        sums: [2][T] of the steps before, empty = none.
+        num_steps: number of these steps.
+
+    Attributes:
+        first_bad: step of the epoch, counted from 0, whose sums were not finite first; None = all were.
+        bad_terms: [T] which terms were not finite then.
+    """
+
+    def __init__(self, num_terms: int, sums: list[list[float]] | None = None, num_steps: int = 0):
+        self._waiting: list[Any] = []
+        self._total = np.array(sums, np.float64) if sums else np.zeros((2, num_terms))
+        self._num_steps = num_steps
+        self.first_bad: int | None = None
+        self.bad_terms = np.zeros(num_terms, bool)
+
+    def add(self, sums: Any) -> None:
+        """Add the [2, T] result of one step without reading it."""
+        self._waiting.append(sums)
+
+    def read(self) -> npt.NDArray[np.float64]:
+        """Return values and weights [2, T] of all steps so far."""
+        for sums in self._waiting:
+            numbers = sums.numpy().astype(np.float64)
+            if self.first_bad is None and not np.isfinite(numbers).all():
+                self.first_bad = self._num_steps
+                self.bad_terms = ~np.isfinite(numbers[0])
+            self._total += numbers
+            self._num_steps += 1
+        self._waiting.clear()
+        return self._total

@@ -1,0 +1,38 @@
+"""How a run ended, in a file: launchers of many processes hide exit codes, job scripts need them."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlpf.atomic import atomic_write
+from mlpf.training.guard import TrainingStopped
+
+STATUS_FILE = "status.json"
+
+
+@contextmanager
+def recorded_status(run_dir: Path, writes: bool = True) -> Iterator[None]:
+    """Keep ``status.json`` while the block runs: ``running``, then ``finished``, ``stopped`` or ``failed``.
+
+    Args:
+        run_dir: run directory.
+        writes: this process writes it.
+    """
+
+    def record(state: str, reason: str = "") -> None:
+        if writes:
+            with atomic_write(run_dir / STATUS_FILE) as part:
+                part.write_text(json.dumps({"state": state, "reason": reason, "time": time.time()}))
+
+    record("running")
+    try:
+        yield
+    except TrainingStopped as error:
+        record("stopped", str(error))
+        raise
+    except BaseException as error:
+        record("failed", str(error) or type(error).__name__)
+        raise
+    record("finished")
