@@ -8,7 +8,6 @@ Usage: scripts/bench.py [--events N] [--config FILE] [--only STAGE ...]
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -25,7 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = ROOT / "mlpf" / "pipeline.py"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 SPLIT = ("--split-fractions", "0.8,0.1,0.1", "--split-seed", 4)
-READ_BATCH = 32
 REPEATS = 2
 COPIES_ROOT, COPIES_PARQUET = 12, 12
 
@@ -156,41 +154,11 @@ def delphes(bench: Bench) -> None:
 
 def training(bench: Bench) -> None:
     """Read padded batches, and train: reading must be much faster."""
-    read = reading_rate(bench.folder / "datasets", bench.config)
-    bench.table.add_row(f"read batches of {READ_BATCH}", "", f"{read:.0f}", "")
-    rates = _train_rates(bench)
-    bench.table.add_row(f"train {bench.config.stem}", "", f"{min(rates):.0f} - {max(rates):.0f}", "")
-    bench.table.add_row("reading against training", "", f"{read / max(rates):.0f} x", "")
+    from bench_feeding import measure  # imports TensorFlow: only where it is needed
 
-
-def reading_rate(data_dir: Path, config_path: Path) -> float:
-    """Return events per second of padded batches out of the array_record files, nothing kept in memory."""
-    sys.path.insert(0, str(ROOT))
-    from mlpf.config.loading import load_config
-    from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
-    from mlpf.data.prepared import open_split
-
-    config = load_config(config_path).with_data_dir(str(data_dir))
-    split = open_split("clic_edm4hep/ttbar", config.datasets["clic_edm4hep/ttbar"], "train")
-    pool = EventPool([(split, None)], memory_limit=0)
-    edges = length_buckets([pool], config.parameters.bucket_size, 1.01)
-    loader = BatchLoader(pool, [(pool.events_of(0), READ_BATCH)], edges, seed=1)
-    best = 0.0
-    for epoch in range(4):
-        started = time.perf_counter()
-        for batch in loader.epoch(epoch).batches:
-            batch["X"].numpy()
-        best = max(best, pool.num_events / (time.perf_counter() - started))
-    return best
-
-
-def _train_rates(bench: Bench) -> list[float]:
-    """Return the training events per second of the epochs after the first, which includes tracing."""
-    only = ("--set", "train_test_datasets.physical.datasets=[clic_edm4hep/ttbar]")
-    sets, run_dir = bench.folder / "datasets", bench.folder / "run"
-    run("train", "-c", bench.config, "-o", run_dir, "--data-dir", sets, "--nepochs", 4, *only)
-    history = json.loads((run_dir / "history.json").read_text())
-    return [record["events_per_second"] for record in history[1:]]
+    only = ["train_test_datasets.physical.datasets=[clic_edm4hep/ttbar]"]
+    for what, number in measure(bench.config, bench.folder / "datasets", only):
+        bench.table.add_row(what, "", number, "")
 
 
 STAGES = {"clusters": clusters, "training": training, "hits": hits, "delphes": delphes}

@@ -103,7 +103,9 @@ class StraightforwardNetwork(PFNetDense):
 
     graph_layer = StraightforwardGraphLayer
 
-    def _pad_to_bins(self, x: Any) -> Any:
-        num_elements = ops.shape(x)[1]
+    def call(self, X: Any, training: bool = False) -> Any:
+        """Return the outputs [B, N, .]."""
+        num_elements = ops.shape(X)[1]
         missing = (self.bin_size - num_elements % self.bin_size) % self.bin_size
-        return ops.pad(x, ((0, 0), (0, missing), (0, 0))), num_elements
+        outputs = super().call(ops.pad(X, ((0, 0), (0, missing), (0, 0))), training=training)
+        return {name: value[:, :num_elements] for name, value in outputs.items()}

@@ -76,9 +76,20 @@ class BatchingConfig(Section):
         True, description="batch events of similar length; no = pad all to the longest event of the split"
     )
     bucket_growth: Annotated[float, Field(gt=1.0)] = Field(
-        1.3, description="ratio of neighbouring bucket lengths (multiples of bin_size; below one bin, of 32)"
+        1.1,
+        description="ratio of neighbouring bucket lengths, multiples of 16 (transformer: of bucket_size)",
     )
     batch_multiplier: PositiveInt = Field(1, description="multiplies every batch size")
+    memory_limit_gb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = Field(
+        4.0,
+        description="decoded events of a split stay in memory up to this many GiB in each process, larger "
+        "splits are read from disk in every epoch; 0 = always from disk",
+    )
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """Bytes of decoded events that may stay in memory."""
+        return int(self.memory_limit_gb * 1024**3)
 
 
 class DatasetGroupConfig(Section):
@@ -86,6 +97,21 @@ class DatasetGroupConfig(Section):
 
     batch_per_gpu: PositiveInt = Field(description="events per batch and device")
     datasets: Annotated[list[str], Field(min_length=1)] = Field(description="names out of `datasets`")
+    weights: dict[str, Annotated[float, Field(gt=0.0, le=1000.0)]] = Field(
+        {},
+        description="dataset -> passes over its training events per epoch, 1 where not given: 2 takes every "
+        "event twice, 0.5 one half of them and the other half in the next epoch",
+    )
+
+    @model_validator(mode="after")
+    def _weights_are_of_datasets(self) -> "DatasetGroupConfig":
+        others = [name for name in self.weights if name not in self.datasets]
+        if others:
+            raise ValueError(
+                f"weights of {', '.join(others)}, which the group does not have; "
+                f"it has {', '.join(self.datasets)}"
+            )
+        return self
 
 
 class EvaluationDatasetConfig(Section):

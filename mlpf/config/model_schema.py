@@ -3,6 +3,7 @@
 Key names follow the published configuration of the reference MLPF (Commun. Phys. 7, 124, 2024).
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,6 +22,8 @@ Activation = Literal["elu", "gelu", "relu", "selu", "silu", "tanh", "linear"]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
+# Lengths of batches are multiples of this: the cost of padding against many lengths, and what suits a GPU.
+_BUCKET_UNIT = 16
 _KERNEL_CLASS, _MESSAGE_CLASS = "kernel class", "message class"
 
 
@@ -210,8 +213,8 @@ class GNNConfig(Section):
 
     @property
     def bucket_size(self) -> int:
-        """Batches are padded to multiples of this many elements."""
-        return self.combined_graph_layer.bin_size
+        """Batches are padded to multiples of this many elements; it divides the bins."""
+        return math.gcd(self.combined_graph_layer.bin_size, _BUCKET_UNIT)
 
     @property
     def max_num_elements(self) -> int:
@@ -253,7 +256,9 @@ class TransformerConfig(Section):
         "stream gathers a summary of the event, which is added to every element",
     )
     seed: NonNegativeInt = Field(0, description="seed of the random features, independent of setup.seed")
-    bucket_size: PositiveInt = Field(64, description="batches are padded to multiples of this many elements")
+    bucket_size: PositiveInt = Field(
+        _BUCKET_UNIT, description="batches are padded to multiples of this many elements"
+    )
     block: PerformerBlockConfig = Field(PerformerBlockConfig(), description="one block")
     output_decoding: OutputDecodingConfig = Field(OutputDecodingConfig(), description="output heads")
     gradient_checkpointing: bool = Field(

@@ -11,10 +11,52 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-# Events shorter than a bin are padded to multiples of this: the cost of padding against many lengths.
-SHORT_UNIT = 32
 # Fills a short batch: an event without elements.
 EMPTY_EVENT = -1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Events of one dataset, and how often an epoch takes each.
+
+    An epoch takes round(weight n) of its n events, at least one: with weight 1 every event once, with 2
+    twice, with 0.5 one half, and the next epoch the other half. Epochs go on where the one before stopped
+    in a row of passes, each over all events in an order of its own; so after any number of epochs no event
+    was taken more than once more often than another.
+
+    Attributes:
+        events: [n] numbers of the events.
+        weight: passes over the events per epoch, above 0.
+    """
+
+    events: IntArray
+    weight: float = 1.0
+
+    @property
+    def num_draws(self) -> int:
+        """Events that every epoch takes, repeated ones counted each time."""
+        return max(1, round(self.weight * len(self.events))) if len(self.events) else 0
+
+    def draw(self, epoch: int, seed: Sequence[int] | None) -> IntArray:
+        """Return the events of one epoch.
+
+        Args:
+            epoch: number of the epoch, from 1; 0 is as 1.
+            seed: orders of the passes follow from it; None keeps the order of ``events``.
+        """
+        size = len(self.events)
+        if self.num_draws == size:
+            return self.events  # all of them, whatever their order
+        draws = max(epoch - 1, 0) * self.num_draws + np.arange(self.num_draws)
+        passes, places = np.divmod(draws, size)
+        drawn = np.empty(self.num_draws, np.int64)
+        for number in np.unique(passes).tolist():
+            order = np.arange(size)
+            if seed is not None:
+                order = np.random.default_rng([*seed, number]).permutation(size)
+            now = passes == number
+            drawn[now] = self.events[order[places[now]]]
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -40,8 +82,8 @@ class BatchPlan:
     """The batches of one epoch, in order.
 
     Attributes:
-        batches: every event is in exactly one of them.
-        num_events: events in all batches, empty ones not counted.
+        batches: every event to take is in exactly one of them.
+        num_events: events in all batches, repeated ones counted each time, empty ones not at all.
         padded_fraction: share of the elements in all batches that are padding.
     """
 
@@ -54,15 +96,9 @@ class BatchPlan:
         return len(self.batches)
 
 
-def pad_length(num_elements: int, bin_size: int) -> int:
-    """Return the smallest multiple of ``bin_size`` that holds ``num_elements``.
-
-    Events that fit into one bin need not fill it: for them a multiple of ``SHORT_UNIT``.
-    """
-    unit = bin_size if num_elements > bin_size else SHORT_UNIT
-    return min(
-        max(1, math.ceil(num_elements / unit)) * unit, math.ceil(max(1, num_elements) / bin_size) * bin_size
-    )
+def pad_length(num_elements: int, unit: int) -> int:
+    """Return the smallest multiple of ``unit``, above 0, that holds ``num_elements``."""
+    return math.ceil(max(1, num_elements) / unit) * unit
 
 
 def pad_events(
@@ -81,20 +117,20 @@ def pad_events(
     return padded
 
 
-def bucket_edges(max_elements: int, bin_size: int, growth: float) -> tuple[int, ...]:
+def bucket_edges(max_elements: int, unit: int, growth: float) -> tuple[int, ...]:
     """Return rising bucket lengths as of ``pad_length``, neighbours in the ratio ``growth`` or more.
 
     Args:
         max_elements: elements of the longest event; the last edge holds it.
-        bin_size: elements per bin S.
+        unit: every length is a multiple of it.
         growth: ratio of neighbouring edges, above 1; an infinite one gives a single bucket.
     """
-    last = pad_length(max_elements, bin_size)
+    last = pad_length(max_elements, unit)
     if math.isinf(growth):
         return (last,)
-    edges = [pad_length(1, bin_size)]
+    edges = [unit]
     while edges[-1] < last:
-        edges.append(pad_length(max(math.floor(edges[-1] * growth), edges[-1] + 1), bin_size))
+        edges.append(pad_length(max(math.floor(edges[-1] * growth), edges[-1] + 1), unit))
     edges[-1] = last
     return tuple(edges)
 

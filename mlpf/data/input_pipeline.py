@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from mlpf.config.data_schema import BatchingConfig
 from mlpf.data.batching import (
     EMPTY_EVENT,
     Batch,
     BatchPlan,
     FloatArray,
     IntArray,
+    Source,
     bucket_edges,
     pad_events,
     plan_epoch,
@@ -26,8 +28,6 @@ from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 DEFAULT_FIELDS = ("X", "ygen")
 
-# Below this size decoded events stay in memory: later epochs then cost a copy instead of a decode.
-MEMORY_LIMIT_BYTES = 4 * 1024**3
 _READ_CHUNK = 512
 _PARALLEL_FETCHES = 2
 
@@ -58,7 +58,8 @@ class EventPool:
     Args:
         splits: (split, most events to use or None) of each dataset; the first events are used.
         fields: arrays of an event to read, out of ``field_widths``.
-        memory_limit: bytes up to which decoded events are kept in memory.
+        memory_limit: bytes up to which decoded events are kept in memory: later epochs then cost a copy
+            instead of a decode. Every process keeps all events, since shuffling is over all of them.
         schema: what the events are made of.
 
     Attributes:
@@ -71,7 +72,7 @@ class EventPool:
         self,
         splits: Sequence[tuple[EventSplit, int | None]],
         fields: Sequence[str] = DEFAULT_FIELDS,
-        memory_limit: int = MEMORY_LIMIT_BYTES,
+        memory_limit: int = BatchingConfig().memory_limit_bytes,
         schema: EventSchema = SCHEMAS["clic"],
     ):
         self._splits = [split for split, _ in splits]
@@ -198,7 +199,8 @@ class BatchLoader:
 
     Args:
         pool: the events.
-        groups: (events, batch size) of each group; batch sizes are those of all ranks together.
+        groups: (events, batch size) of each group; the events as ``Source`` of each dataset, or all
+            together, each once per epoch. Batch sizes are those of all ranks together.
         edges: bucket lengths; the last one holds the longest event.
         seed: shuffles anew every epoch; None keeps one fixed order.
         shard: (rank, number of ranks) of this process.
@@ -210,7 +212,7 @@ class BatchLoader:
     def __init__(
         self,
         pool: EventPool,
-        groups: Sequence[tuple[IntArray, int]],
+        groups: Sequence[tuple[IntArray | Sequence[Source], int]],
         edges: Sequence[int],
         seed: int | None = None,
         shard: tuple[int, int] = (0, 1),
@@ -222,14 +224,21 @@ class BatchLoader:
             if batch_size % num_ranks:
                 raise ValueError(f"a batch of {batch_size} events is no multiple of {num_ranks} ranks")
         self.pool = pool
-        self._groups = [(np.asarray(events, np.int64), int(size)) for events, size in groups]
+        self._groups = [(_sources(events), int(size)) for events, size in groups]
         self._edges = tuple(edges)
         self._seed = seed
         self._shard = shard
 
     def plan(self, epoch: int) -> BatchPlan:
         """Return the batches of ``epoch``, the same on every rank; each epoch has as many."""
-        return plan_epoch(self.pool.lengths, self._groups, self._edges, seed=self._seed, epoch=epoch)
+        groups = []
+        for number, (sources, batch_size) in enumerate(self._groups):
+            drawn = [
+                source.draw(epoch, None if self._seed is None else (self._seed, number, place))
+                for place, source in enumerate(sources)
+            ]
+            groups.append((np.concatenate(drawn), batch_size))
+        return plan_epoch(self.pool.lengths, groups, self._edges, seed=self._seed, epoch=epoch)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Epoch:
         """Return the batches of ``epoch``, fetched ahead of their use.
@@ -251,18 +260,27 @@ class BatchLoader:
     def fingerprint(self) -> str:
         """Identify events, grouping, buckets and order: equal on all ranks, and in a run that goes on.
 
-        Other events, batch sizes, buckets or another seed make another fingerprint; where the data are
-        stored, or what is kept in memory, does not.
+        Other events, weights, batch sizes, buckets or another seed make another fingerprint; where the data
+        are stored, or what is kept in memory, does not.
         """
         digest = hashlib.blake2b(digest_size=16)
         arrays = [self.pool.lengths, np.asarray(self._edges)]
-        for events, batch_size in self._groups:
-            arrays += [events, np.asarray([batch_size])]
+        settings: list[Any] = [self._seed]
+        for sources, batch_size in self._groups:
+            arrays += [source.events for source in sources]
+            settings.append([batch_size, *(float(source.weight) for source in sources)])
         for array in arrays:
             digest.update(f"{len(array)}:".encode())
             digest.update(array.astype("<i8").tobytes())
-        digest.update(repr(self._seed).encode())
+        digest.update(repr(settings).encode())
         return digest.hexdigest()
+
+
+def _sources(events: IntArray | Sequence[Source]) -> list[Source]:
+    """Return the events of a group as sources."""
+    if isinstance(events, np.ndarray):
+        return [Source(events.astype(np.int64))]
+    return list(events)
 
 
 def prefetched(pool: EventPool, batches: Sequence[Batch]) -> tf.data.Dataset:
@@ -289,7 +307,7 @@ def prefetched(pool: EventPool, batches: Sequence[Batch]) -> tf.data.Dataset:
     return dataset.prefetch(2 * _PARALLEL_FETCHES).with_options(options)
 
 
-def length_buckets(pools: Sequence[EventPool], bin_size: int, growth: float) -> tuple[int, ...]:
+def length_buckets(pools: Sequence[EventPool], unit: int, growth: float) -> tuple[int, ...]:
     """Return the bucket lengths that hold every event of ``pools`` (infinite growth: one bucket)."""
     longest = max((int(pool.lengths.max()) for pool in pools if pool.num_events), default=0)
-    return bucket_edges(longest, bin_size, growth)
+    return bucket_edges(longest, unit, growth)

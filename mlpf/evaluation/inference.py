@@ -64,7 +64,7 @@ def predict(
     split: Split,
     *,
     batch_size: int,
-    bin_size: int,
+    bucket_size: int,
     growth: float,
     num_events: int = -1,
     fields: Sequence[str] = ("X", "ygen", "ycand"),
@@ -77,7 +77,7 @@ def predict(
         forward: X [B, N, F] -> outputs, e.g. ``keras_forward(model)``.
         split: the events.
         batch_size: events per batch B.
-        bin_size: elements per bin S; batches are padded to multiples of it.
+        bucket_size: batches are padded to multiples of this many elements.
         growth: ratio of neighbouring bucket lengths.
         num_events: first events only; -1 = all.
         fields: what to fetch beside the predictions; must contain ``X``.
@@ -88,7 +88,7 @@ def predict(
     if total == 0:
         return Inference([], [], 0.0, ())
     lengths = np.asarray(split.lengths)[:total]
-    edges = bucket_edges(int(lengths.max()), bin_size, growth)
+    edges = bucket_edges(int(lengths.max()), bucket_size, growth)
     plan = plan_epoch(lengths, [(np.arange(total), batch_size)], edges)
     events: list[dict[str, np.ndarray]] = [{}] * total
     predicted: list[Array] = [np.empty(0)] * total

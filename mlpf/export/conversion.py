@@ -27,7 +27,7 @@ def convert(model: keras.Model, target: Target, opset: int) -> onnx.ModelProto:
         opset: ONNX operator set.
 
     Returns:
-        A graph with the output ``particles`` [B, N, C + 8] float32, and ``order_<i>`` [B, K S] int32 for
+        A graph with the output ``particles`` [B, N, C + 8] float32, and ``order_<i>`` [B, N] int32 for
         each graph layer.
     """
     num_features = int(model.num_input_features)

@@ -126,7 +126,7 @@ class Reference:
     Attributes:
         x: [B, N, F] raw elements.
         particles: [B, N, C + 8].
-        orders: [B, K S] of each graph layer; empty without bins.
+        orders: [B, N] of each graph layer; empty without bins.
     """
 
     x: Array
@@ -360,10 +360,7 @@ def _in_another_bin(
     bin_size: int,
 ) -> npt.NDArray[np.bool_]:
     """Return [layers, B, N], True where a real element is in different bins."""
-    num_elements = real.shape[1]
-    places = [
-        np.argsort(np.stack(orders), axis=-1)[..., :num_elements] // bin_size for orders in (first, second)
-    ]
+    places = [np.argsort(np.stack(orders), axis=-1) // bin_size for orders in (first, second)]
     return (places[0] != places[1]) & real
 
 

@@ -19,7 +19,7 @@ Order = npt.NDArray[np.integer]
 
 @contextmanager
 def recorded_orders(model: keras.Model) -> Iterator[list[Any]]:
-    """Yield a list that gets the order [B, K S] of each graph layer, in the sequence of their calls.
+    """Yield a list that gets the order [B, N] of each graph layer, in the sequence of their calls.
 
     It stays empty for a model without bins.
     """
@@ -42,7 +42,7 @@ def given_orders(model: keras.Model, orders: Sequence[Order]) -> Iterator[list[A
 
     Args:
         model: a model with eager calls.
-        orders: [B, K S] of each graph layer, as from ``recorded_orders``.
+        orders: [B, N] of each graph layer, as from ``recorded_orders``.
     """
     own: list[Any] = []
 

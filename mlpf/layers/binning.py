@@ -1,4 +1,4 @@
-"""Learnable binning: split the elements of an event into bins of equal size that hold similar elements.
+"""Learnable binning: split the elements of an event into bins of S that hold similar elements.
 
 Locality-sensitive hashing as in Reformer (Kitaev et al., 2020), used for MLPF by Pata et al.
 (Commun. Phys. 7, 124, 2024). Bins are learnable because the embedding that is hashed is.
@@ -9,12 +9,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from mlpf.layers.rows import to_rows
+
 BIN_ORDERS = ("event", "projection")
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
 class LearnableBinning(keras.layers.Layer):
-    """Order the elements of each event so that contiguous slices of S elements are the bins.
+    """Order the elements of each event so that contiguous slices of S elements are the bins; see ``Bins``.
 
     The bucket of an element is argmax([z R ; -z R]) with a frozen random codebook R; elements are sorted
     by bucket, padded elements last. Nothing here carries a gradient. Elements of one bucket keep the order
@@ -59,20 +61,19 @@ class LearnableBinning(keras.layers.Layer):
         """Return the order of the elements.
 
         Args:
-            z: [B, N, d] embedding; N is at most S (one bin of N) or a multiple of S.
+            z: [B, N, d] embedding; the last bin is short where N is no multiple of S.
             mask: [B, N] boolean, True = real element.
 
         Returns:
             order: [B, N] int32, positions in the event in the order of the bins.
 
         Raises:
-            ValueError: N is known and does not fill bins, or makes more than ``max_num_bins`` of them.
-                Where N is not known before the graph runs, too many bins fail there (on a CPU) as an
-                index out of range.
+            ValueError: N is known and makes more than ``max_num_bins`` bins. Where N is not known before
+                the graph runs, they fail there (on a CPU) as an index out of range.
         """
         num_elements = ops.shape(z)[1]
         self._check_size(num_elements)
-        num_bins = num_elements // bin_length(num_elements, self.bin_size)
+        num_bins = (num_elements + self.bin_size - 1) // self.bin_size
         half = max(1, num_bins // 2) if isinstance(num_bins, int) else ops.maximum(1, num_bins // 2)
         # Taken by number: a slice would stop at the last column without a word.
         directions = ops.take(self.codebook, ops.arange(half, dtype="int32"), axis=1)
@@ -89,10 +90,9 @@ class LearnableBinning(keras.layers.Layer):
             return ops.cast(ops.argsort(bucket * num_elements + place, axis=-1), "int32")
         strength = strength[..., 0]
         along = ops.cast(ops.argsort(ops.where(bucket < half, -strength, strength), axis=-1), "int32")
-        rows = row_numbers(along)
-        bucket = ops.reshape(gather_rows(ops.reshape(bucket, (-1,)), rows), ops.shape(along))
-        within = row_numbers(ops.cast(ops.argsort(bucket * num_elements + place, axis=-1), "int32"))
-        return ops.reshape(gather_rows(ops.reshape(along, (-1,)), within), ops.shape(along))
+        bucket = gather_rows(ops.reshape(bucket, (-1,)), row_numbers(along))
+        within = ops.cast(ops.argsort(bucket * num_elements + place, axis=-1), "int32")
+        return gather_rows(ops.reshape(along, (-1,)), row_numbers(within))
 
     def _directions_in_use(self, mask, half):
         """Return [B, 1, 2 half] boolean: directions (and their opposites) for the bins of real elements."""
@@ -105,13 +105,10 @@ class LearnableBinning(keras.layers.Layer):
     def _check_size(self, num_elements: Any) -> None:
         if not isinstance(num_elements, int):
             return
-        if num_elements > self.bin_size and num_elements % self.bin_size:
+        num_bins = -(-num_elements // self.bin_size)
+        if num_bins > self.max_num_bins:
             raise ValueError(
-                f"{num_elements} elements are not a multiple of bin_size={self.bin_size}; pad the events"
-            )
-        if num_elements // self.bin_size > self.max_num_bins:
-            raise ValueError(
-                f"{num_elements} elements make {num_elements // self.bin_size} bins of {self.bin_size}, more "
+                f"{num_elements} elements make {num_bins} bins of {self.bin_size}, more "
                 f"than max_num_bins={self.max_num_bins}; raise max_num_bins or bin_size"
             )
 
@@ -134,14 +131,58 @@ class LearnableBinning(keras.layers.Layer):
         }
 
 
-def bin_length(num_elements, bin_size: int):
-    """Return the length S of the bins: ``bin_size``, or N where all elements fit into one bin.
+class Bins:
+    """The bins of a batch of events: full ones of S elements, and in each event a last one of what is left.
 
-    An int where N is one, otherwise a scalar tensor. One short bin gives what a full one with padding gives.
+    A short bin gives what a full one with padding gives, for less: the elements are not padded to whole bins.
+
+    Args:
+        order: [B, N] int32 elements in the order of the bins, from ``LearnableBinning``.
+        bin_size: elements per bin S.
+
+    Attributes:
+        members: per length S' of the bins [G, S'] int32, the rows of the elements of G bins. The axes are
+            known where N is; then there is no entry without bins.
     """
+
+    def __init__(self, order, bin_size: int):
+        self._order = order
+        self._full, self._last = _full_and_last(ops.shape(order)[1], bin_size)
+        numbers = row_numbers(order)
+        self.members = []
+        if not isinstance(self._full, int) or self._full:
+            self.members.append(ops.reshape(numbers[:, : self._full], (-1, bin_size)))
+        if not isinstance(self._last, int) or self._last or not self.members:
+            last = max(1, self._last) if isinstance(self._last, int) else ops.maximum(1, self._last)
+            self.members.append(ops.reshape(numbers[:, self._full :], (-1, last)))
+
+    def undo(self, values):
+        """Put what the bins hold back into the order of the events.
+
+        Args:
+            values: [G, S', D] for each of ``members``.
+
+        Returns:
+            [B, N, D].
+        """
+        place = inverse_order(self._order)
+        if len(values) == 1:
+            return gather_rows(to_rows(values[0]), row_numbers(place))
+        num_events = ops.shape(place)[0]
+        event = ops.expand_dims(ops.arange(num_events, dtype="int32"), axis=1)
+        behind = num_events * self._full + event * self._last + (place - self._full)
+        numbers = ops.where(place < self._full, event * self._full + place, behind)
+        return gather_rows(ops.concatenate([to_rows(part) for part in values], axis=0), numbers)
+
+
+def _full_and_last(num_elements, bin_size: int):
+    """Return how many of N elements are in full bins, and how many in the last, short one."""
     if isinstance(num_elements, int):
-        return max(1, min(num_elements, bin_size))
-    return ops.maximum(1, ops.minimum(num_elements, bin_size))
+        return num_elements // bin_size * bin_size, num_elements % bin_size
+    # Without numbers to decide on there are always two parts. The last one gets at least one element: ONNX
+    # cannot reshape to an axis of length 0.
+    full = ops.maximum(num_elements - 1, 0) // bin_size * bin_size
+    return full, num_elements - full
 
 
 def inverse_order(order):
@@ -150,15 +191,14 @@ def inverse_order(order):
 
 
 def row_numbers(order):
-    """Return where the elements ``order`` [B, N] of each event are among all rows, [B N] int32."""
+    """Return where the elements ``order`` [B, N] of each event are among all rows, [B, N] int32."""
     shape = ops.shape(order)
-    first = ops.expand_dims(ops.arange(shape[0], dtype="int32") * shape[1], axis=1)
-    return ops.reshape(order + first, (-1,))
+    return order + ops.expand_dims(ops.arange(shape[0], dtype="int32") * shape[1], axis=1)
 
 
 def gather_rows(rows, numbers):
-    """Return the rows [B N, ...] with these numbers [B N].
+    """Return the rows out of [B N, ...] with these numbers [...].
 
-    One flat gather: several times faster than ``take_along_axis`` in both directions.
+    A gather along the first axis: several times faster than ``take_along_axis`` in both directions.
     """
     return ops.take(rows, numbers, axis=0)

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from mlpf.errors import ConfigError
-from mlpf.layers.binning import LearnableBinning, bin_length, gather_rows, inverse_order, row_numbers
+from mlpf.layers.binning import Bins, LearnableBinning, gather_rows
 from mlpf.layers.feedforward import FFN
 from mlpf.layers.learnable_message import NodeMessageLearnable
 from mlpf.layers.message_passing import FLOAT16_MAX, GHConvDense
@@ -141,7 +141,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         """Return the new node features.
 
         Args:
-            x: [B, N, D_in] node features; N is at most S or a multiple of S.
+            x: [B, N, D_in] node features.
             mask: [B, N] boolean, True = real element.
             position: [B, N, 3] float32 positions in mm; needed with ``position_scales``, else unused.
             training: use dropout.
@@ -158,17 +158,16 @@ class CombinedGraphLayer(keras.layers.Layer):
         if self.position_kernel is not None:
             position = to_rows(ops.cast(position, "float32"))
             hashed = ops.concatenate([z, position / BINNING_UNIT_MM], axis=-1)
-        order = self.binning(from_rows(hashed, like=x), mask)
-        binned = row_numbers(order)
-        size = bin_length(ops.shape(x)[1], self.bin_size)
+        bins = Bins(self.binning(from_rows(hashed, like=x), mask), self.bin_size)
+        real = ops.reshape(mask, (-1,))
+        return bins.undo([self._pass(m, rows, z, real, position, training) for m in bins.members])
 
-        def to_bins(values):
-            return ops.reshape(gather_rows(values, binned), (-1, size, *values.shape[1:]))
-
-        real = to_bins(ops.reshape(mask, (-1,)))
-        near = [] if self.position_kernel is None else [self.position_kernel(to_bins(position))]
-        kernel = ops.cast(self.pair_kernel(to_bins(z), real, *near), self.compute_dtype)
-        out = to_bins(rows)
+    def _pass(self, members, rows, z, real, position, training):
+        """Return the new features [G, S, D] of the elements of G bins, whose rows are ``members`` [G, S]."""
+        real = gather_rows(real, members)
+        near = [] if self.position_kernel is None else [self.position_kernel(gather_rows(position, members))]
+        kernel = ops.cast(self.pair_kernel(gather_rows(z, members), real, *near), self.compute_dtype)
+        out = gather_rows(rows, members)
         for i, message in enumerate(self.messages):
             if i > 0 and self.compute_dtype == "float16":
                 # A message takes the one before it, and its dropout, in float16.
@@ -176,7 +175,7 @@ class CombinedGraphLayer(keras.layers.Layer):
             out = message(out, kernel, real)
             if self.dropouts:
                 out = self.dropouts[i](out, training=training)
-        return from_rows(gather_rows(to_rows(out), row_numbers(inverse_order(order))), like=x)
+        return out
 
     def compute_output_shape(self, x_shape, mask_shape=None, position_shape=None):  # noqa: ARG002
         """Return [B, N, D]."""

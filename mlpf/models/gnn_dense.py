@@ -166,7 +166,7 @@ class PFNetDense(keras.Model):
         Returns:
             dict of ``OUTPUT_NAMES``, [B, N, .] float32, zero on padding.
         """
-        raw, num_elements = self._pad_to_bins(finite_or_zero(X))
+        raw = finite_or_zero(X)
         mask = ops.not_equal(raw[..., 0], 0.0)
         x = raw if self.input_normalization is None else self.input_normalization(raw)
         encoded = self.encoding(x, raw)
@@ -176,20 +176,7 @@ class PFNetDense(keras.Model):
         position = face_points(raw, columns=self.encoding.helix_columns) if self.needs_position else None
         h_id = self._run_stack(self.cg_id, h, encoded, mask, position, training)
         h_reg = self._run_stack(self.cg_reg, h, encoded, mask, position, training)
-        outputs = self.decoding(raw, h_id, h_reg, mask, training=training)
-        return {name: value[:, :num_elements] for name, value in outputs.items()}
-
-    def _pad_to_bins(self, x):
-        """Pad [B, N, F] with zeros to whole bins (not where one bin holds all elements); also return N."""
-        num_elements = ops.shape(x)[1]
-        # No negative operand of %: it exports to ONNX as a truncating division.
-        missing = (self.bin_size - num_elements % self.bin_size) % self.bin_size
-        if isinstance(num_elements, int):
-            if num_elements <= self.bin_size or missing == 0:
-                return x, num_elements
-        else:
-            missing = ops.where(num_elements <= self.bin_size, 0, missing)
-        return ops.pad(x, ((0, 0), (0, missing), (0, 0))), num_elements
+        return self.decoding(raw, h_id, h_reg, mask, training=training)
 
     def _run_stack(self, stack: list[CombinedGraphLayer], h, encoded, mask, position, training):
         outputs = [encoded] if self.skip_connection else []

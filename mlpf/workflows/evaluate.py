@@ -121,7 +121,7 @@ def _evaluate_dataset(
             forward,
             split,
             batch_size=settings.batch_size,
-            bin_size=config.parameters.bucket_size,
+            bucket_size=config.parameters.bucket_size,
             growth=batching.bucket_growth if batching.bucket_by_sequence_length else math.inf,
             num_events=total,
             none_threshold=config.evaluation_none_threshold,

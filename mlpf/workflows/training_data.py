@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from mlpf.config.schema import Config
+from mlpf.data.batching import Source
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError
@@ -29,39 +30,48 @@ def build_loaders(
     Args:
         config: the whole configuration.
         num_replicas: devices that share a batch, those of all processes.
-        ntrain: most training events per dataset.
+        ntrain: most training events per dataset, of which its weight then takes its share.
         ntest: most validation events.
         shard: (rank, number of ranks) of this process, see ``BatchLoader``.
 
     Raises:
         DataError: a dataset cannot be read, or a split has no events.
     """
+    schema, batching = config.dataset.event_schema, config.batching
+    memory_limit = batching.memory_limit_bytes
     names = [name for group in config.train_test_datasets.values() for name in group.datasets]
-    schema = config.dataset.event_schema
-    pool = EventPool(
-        [(open_split(name, config.datasets[name], "train", schema), ntrain) for name in names], schema=schema
-    )
+    splits = [(open_split(name, config.datasets[name], "train", schema), ntrain) for name in names]
+    pool = EventPool(splits, memory_limit=memory_limit, schema=schema)
     _require_events(pool, ", ".join(names), "train")
-    scale = num_replicas * config.batching.batch_multiplier
-    groups, position = [], 0
-    for group in config.train_test_datasets.values():
-        events = [pool.events_of(position + i) for i in range(len(group.datasets))]
-        groups.append((np.concatenate(events), group.batch_per_gpu * scale))
-        position += len(group.datasets)
     name = config.validation_dataset
     limits = [n for n in (config.validation_num_events, ntest) if n is not None and n >= 0]
     valid_split = open_split(name, config.datasets[name], "valid", schema)
-    valid = EventPool([(valid_split, min(limits, default=None))], schema=schema)
+    valid = EventPool([(valid_split, min(limits, default=None))], memory_limit=memory_limit, schema=schema)
     _require_events(valid, name, "valid")
     longest = max(int(pool.lengths.max()), int(valid.lengths.max()))
     require_fit(", ".join(names), config.parameters, longest)
-    growth = config.batching.bucket_growth if config.batching.bucket_by_sequence_length else math.inf
+    growth = batching.bucket_growth if batching.bucket_by_sequence_length else math.inf
     edges = length_buckets([pool, valid], config.parameters.bucket_size, growth)
     valid_size = math.ceil(config.validation_batch_size / num_replicas) * num_replicas
+    groups = _groups(config, pool, num_replicas)
     return (
         BatchLoader(pool, groups, edges, seed=config.setup.seed, shard=shard),
         BatchLoader(valid, [(valid.events_of(0), valid_size)], edges, shard=shard),
     )
+
+
+def _groups(config: Config, pool: EventPool, num_replicas: int) -> list[tuple[list[Source], int]]:
+    """Return the datasets of each group, in the order of ``pool``, and the size of its batches."""
+    scale = num_replicas * config.batching.batch_multiplier
+    groups, position = [], 0
+    for group in config.train_test_datasets.values():
+        sources = [
+            Source(pool.events_of(position + i), group.weights.get(name, 1.0))
+            for i, name in enumerate(group.datasets)
+        ]
+        groups.append((sources, group.batch_per_gpu * scale))
+        position += len(group.datasets)
+    return groups
 
 
 def _require_events(pool: EventPool, name: str, split: str) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.config.schema import Config
 from mlpf.data.builder import make_examples
 from mlpf.data.event import read_events
-from mlpf.data.input_pipeline import EventPool
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError, SchemaMismatch
 from mlpf.physics.features import CLUSTER_FEATURES, HIT_FEATURES, HIT_TRACK_FEATURES, TARGETS, TRACK_FEATURES
@@ -188,7 +186,7 @@ def test_a_model_trains_on_a_published_set(published, tmp_path):
     assert np.isfinite([record["loss"], record["val_loss"]]).all()
 
 
-def test_a_damaged_record_met_while_training_is_one_line(published, tmp_path, monkeypatch):
+def test_a_damaged_record_met_while_training_is_one_line(published, tmp_path):
     """Of a set too large for memory, records are read by threads of TensorFlow."""
     shutil.copytree(published / NAME, tmp_path / NAME)
     (path,) = (tmp_path / NAME / VERSION).glob("*train.array_record*")
@@ -198,6 +196,6 @@ def test_a_damaged_record_met_while_training_is_one_line(published, tmp_path, mo
     content[middle] = bytes(reversed(content[middle]))
     path.write_bytes(content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    monkeypatch.setattr(train, "EventPool", partial(EventPool, memory_limit=0))
+    config = configuration(tmp_path).with_overrides({"batching.memory_limit_gb": 0.0})
     with pytest.raises(DataError, match=r"split 'train' cannot be read .*build the dataset again$"):
-        train.run(configuration(tmp_path), tmp_path / "run")
+        train.run(config, tmp_path / "run")

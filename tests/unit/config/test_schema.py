@@ -69,3 +69,16 @@ def test_half_precision_needs_normalised_features():
         ValidationError, match=r"mixed_float16 needs parameters\.combined_graph_layer\.layernorm"
     ):
         Config.model_validate({**parts, "setup": {"dtype": "mixed_float16"}})
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"b": 2.0}, "weights of b, which the group does not have; it has a"),
+        ({"a": 0.0}, "greater than 0"),
+    ],
+)
+def test_weights_are_positive_and_of_datasets_of_the_group(weights, message):
+    group = {"batch_per_gpu": 4, "datasets": ["a"], "weights": weights}
+    with pytest.raises(ValidationError, match=message):
+        Config.model_validate({**MINIMAL, "train_test_datasets": {"all": group}})

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from mlpf.data.batching import EMPTY_EVENT, bucket_edges, pad_length, plan_epoch
+from mlpf.data.batching import EMPTY_EVENT, Source, bucket_edges, pad_length, plan_epoch
 
 
 def events_of(plan):
@@ -12,26 +12,16 @@ def events_of(plan):
 
 
 @pytest.mark.parametrize(("elements", "padded"), [(0, 32), (1, 32), (32, 32), (33, 64), (190, 192)])
-def test_pad_length_is_the_next_multiple_of_the_bin_size(elements, padded):
+def test_pad_length_is_the_next_multiple_of_the_unit(elements, padded):
     assert pad_length(elements, 32) == padded
 
 
-@pytest.mark.parametrize(
-    ("elements", "padded"), [(0, 32), (32, 32), (33, 64), (97, 128), (225, 256), (257, 512)]
-)
-def test_events_that_fit_into_one_bin_do_not_fill_it(elements, padded):
-    assert pad_length(elements, 256) == padded
+def test_bucket_edges_hand_worked():
+    # 16 * 1.5 = 24 -> 32 -> 48 -> 72 -> 80 -> 120 -> 128 -> 192 > 150 -> 160
+    assert bucket_edges(150, 16, 1.5) == (16, 32, 48, 80, 128, 160)
 
 
-def test_bins_that_are_no_multiple_of_the_short_unit_are_never_exceeded():
-    assert [pad_length(n, 48) for n in (1, 33, 48, 49)] == [32, 48, 48, 96]
-
-
-def test_buckets_start_below_one_bin():
-    assert bucket_edges(300, 128, 1.3) == (32, 64, 96, 128, 256, 384)
-
-
-def test_bucket_edges_rise_by_whole_bins_up_to_the_longest_event():
+def test_bucket_edges_rise_by_whole_units_up_to_the_longest_event():
     edges = bucket_edges(401, 32, 1.3)
 
     assert edges[0] == 32
@@ -100,3 +90,40 @@ def test_padded_fraction_counts_padding_and_empty_events():
 
 def test_no_events_make_no_batches():
     assert len(plan_epoch(np.empty(0, int), [(np.empty(0, int), 4)], (16,))) == 0
+
+
+@pytest.mark.parametrize("seed", [None, (3, 0)])
+@pytest.mark.parametrize("weight", [0.3, 0.5, 1.0, 2.0, 2.5])
+def test_a_weight_is_the_number_of_passes_per_epoch(weight, seed):
+    source = Source(np.arange(100, 120), weight)
+
+    taken = np.zeros(20, int)
+    for epoch in range(1, 8):
+        drawn = source.draw(epoch, seed)
+        assert len(drawn) == source.num_draws == weight * 20
+        np.testing.assert_array_equal(drawn, source.draw(epoch, seed))
+        taken += np.bincount(drawn - 100, minlength=20)
+        # No event is taken more than once more often than another, from the first epoch on.
+        assert np.ptp(taken) <= 1
+
+
+def test_half_of_the_events_are_in_one_epoch_and_the_others_in_the_next():
+    source = Source(np.arange(10), 0.5)
+    first, second, third = (source.draw(epoch, (1, 0)).tolist() for epoch in (1, 2, 3))
+
+    assert sorted(first + second) == list(range(10))
+    assert sorted(third) != sorted(first)  # another order of the next pass
+
+
+def test_a_small_weight_takes_one_event_and_no_events_none():
+    assert len(Source(np.arange(10), 0.01).draw(0, None)) == 1
+    assert len(Source(np.arange(0), 2.0).draw(0, (1, 0))) == 0
+
+
+def test_batches_of_groups_are_mixed_over_the_epoch(rng):
+    groups = [(np.arange(400), 4), (np.arange(400, 800), 4)]
+    plan = plan_epoch(rng.integers(1, 60, 800), groups, (16, 32, 48, 64), seed=1)
+
+    first = [batch.indices.max() < 400 for batch in plan.batches]
+    # 200 batches; halves of an epoch hold about as many of each group (6 standard deviations)
+    assert abs(sum(first[:100]) - 50) < 6 * 3.6

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlpf.data.batching import EMPTY_EVENT
+from mlpf.data.batching import EMPTY_EVENT, Source
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
 from mlpf.errors import DataError
 from mlpf.physics.schemas import SCHEMAS
@@ -192,3 +192,24 @@ def test_the_fingerprint_tells_what_changes_the_batches():
     ]
     assert shuffled[0] != shuffled[1]
     assert BatchLoader(pool, [(np.arange(70), 4)], edges[1:], 5).fingerprint() != shuffled[0]
+
+
+def test_weights_change_what_an_epoch_holds_and_not_how_many_batches():
+    pool = EventPool([(FakeSplit(20, seed=1), None), (FakeSplit(30, seed=2), None)])
+    sources = [Source(pool.events_of(0), 2.0), Source(pool.events_of(1), 0.5)]
+    loader = BatchLoader(pool, [(sources, 4)], length_buckets([pool], 8, 1.3), seed=3)
+
+    counts = []
+    for epoch in (1, 2):
+        plan = loader.plan(epoch)
+        events = np.concatenate([batch.indices[batch.indices >= 0] for batch in plan.batches])
+        counts.append(np.bincount(events, minlength=50))
+        assert len(plan) == 14
+        assert plan.num_events == 55 == len(events)
+    assert (counts[0][:20] == 2).all()
+    assert (counts[0][20:] + counts[1][20:] == 1).all()
+    plain = BatchLoader(pool, [([Source(s.events) for s in sources], 4)], loader._edges, seed=3)
+    assert plain.fingerprint() != loader.fingerprint()
+    together = BatchLoader(pool, [(np.arange(50), 4)], loader._edges, seed=3).plan(1)
+    for batch, same in zip(plain.plan(1).batches, together.batches, strict=True):
+        np.testing.assert_array_equal(batch.indices, same.indices)

@@ -24,7 +24,7 @@ class Recorder:
 
 def run(split, **options):
     model = Recorder()
-    return model, predict(model, split, batch_size=4, bin_size=8, growth=1.3, **options)
+    return model, predict(model, split, batch_size=4, bucket_size=8, growth=1.3, **options)
 
 
 def test_each_event_gets_its_own_prediction_in_the_order_of_the_dataset():

@@ -54,7 +54,7 @@ def test_each_graph_layer_tells_its_order(converted):
     if names:
         x = clic_like_events(2, 20)
         for order in open_session(graph.SerializeToString()).run(names, {target.input_name: x}):
-            np.testing.assert_array_equal(np.sort(order, axis=-1), np.tile(np.arange(32), (2, 1)))
+            np.testing.assert_array_equal(np.sort(order, axis=-1), np.tile(np.arange(20), (2, 1)))
 
 
 def test_slow_forms_are_gone(converted):

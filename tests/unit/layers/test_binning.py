@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpf.layers.binning import LearnableBinning, gather_rows, inverse_order, row_numbers
+from mlpf.layers.binning import Bins, LearnableBinning, gather_rows
 from tests.support.layer_contract import LayerCase, check_layer, set_values
 
 
@@ -36,25 +36,41 @@ def test_hand_worked():
     assert np.asarray(layer(z, mask))[0].tolist() == [2, 6, 1, 5, 0, 4, 7, 3]
 
 
-def test_unbin_undoes_bin(rng):
-    x = rng.normal(size=(3, 12, 5)).astype(np.float32)
-    order = np.stack([rng.permutation(12) for _ in range(3)]).astype(np.int32)
-    binned = gather_rows(x.reshape(36, 5), row_numbers(order))
-    np.testing.assert_array_equal(np.asarray(binned).reshape(3, 12, 5)[1, 7], x[1, order[1, 7]])
-    back = gather_rows(binned, row_numbers(inverse_order(order)))
-    np.testing.assert_array_equal(np.asarray(back), x.reshape(36, 5))
+@pytest.mark.parametrize("open_axes", [False, True])
+@pytest.mark.parametrize("num_elements", [1, 3, 4, 5, 8, 11, 12])
+def test_bins_are_slices_of_the_order_and_are_undone(rng, num_elements, open_axes):
+    x = rng.normal(size=(3, num_elements, 5)).astype(np.float32)
+    order = np.stack([rng.permutation(num_elements) for _ in range(3)]).astype(np.int32)
+
+    def there_and_back(order, x):
+        bins = Bins(order, 4)
+        parts = [gather_rows(tf.reshape(x, (-1, 5)), members) for members in bins.members]
+        return parts, bins.undo(parts)
+
+    if open_axes:
+        spec = [tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None, 5))]
+        there_and_back = tf.function(there_and_back, autograph=False, input_signature=spec)
+    parts, back = there_and_back(tf.constant(order), tf.constant(x))
+
+    np.testing.assert_array_equal(back, x)
+    found = {tuple(np.sort(one.numpy()[:, 0])) for part in parts for one in part}
+    slices = [order[e, i : i + 4] for e in range(3) for i in range(0, num_elements, 4)]
+    assert found == {
+        tuple(np.sort(x[e, one, 0]))
+        for e, one in zip(np.arange(3).repeat(-(-num_elements // 4)), slices, strict=True)
+    }
+
+
+@pytest.mark.parametrize(("num_elements", "lengths"), [(3, [3]), (4, [4]), (6, [4, 2]), (8, [4]), (0, [1])])
+def test_no_part_is_empty_where_the_number_of_elements_is_known(num_elements, lengths):
+    order = np.tile(np.arange(num_elements, dtype=np.int32), (2, 1))
+    assert [members.shape[1] for members in Bins(tf.constant(order), 4).members] == lengths
 
 
 def test_more_bins_than_the_codebook_has_are_refused():
     layer = LearnableBinning(2, 4, 1)
     with pytest.raises(ValueError, match="10 elements make 5 bins of 2, more than max_num_bins=4"):
         layer(np.ones((1, 10, 1), np.float32), np.ones((1, 10), bool))
-
-
-def test_elements_that_do_not_fill_bins_are_refused():
-    layer = LearnableBinning(4, 4, 1)
-    with pytest.raises(ValueError, match="6 elements are not a multiple of bin_size=4"):
-        layer(np.ones((1, 6, 1), np.float32), np.ones((1, 6), bool))
 
 
 def test_projection_order_hand_worked():
@@ -82,20 +98,20 @@ def test_unknown_order_is_refused():
         LearnableBinning(4, 4, 1, bin_order="random")
 
 
+@pytest.mark.parametrize("num_short", [32, 34])
 @pytest.mark.parametrize("num_real", [3, 17, 32])
-def test_projection_order_does_not_depend_on_padding(rng, num_real):
+def test_projection_order_does_not_depend_on_padding(rng, num_real, num_short):
     layer = LearnableBinning(4, 16, 3, bin_order="projection")
     z = rng.normal(size=(1, 64, 3)).astype(np.float32)
     mask = np.arange(64)[None] < num_real
-    short, long = (np.asarray(layer(z[:, :n], mask[:, :n]))[0, :num_real] for n in (32, 64))
+    short, long = (np.asarray(layer(z[:, :n], mask[:, :n]))[0, :num_real] for n in (num_short, 64))
     np.testing.assert_array_equal(short, long)
 
 
 @pytest.mark.parametrize("bin_order", ["event", "projection"])
-@pytest.mark.parametrize("num_bins", [1, 2, 3, 7, 64, 199, 200])
-def test_every_element_is_in_exactly_one_bin_and_padding_is_last(rng, num_bins, bin_order):
+@pytest.mark.parametrize("num_elements", [4, 8, 9, 12, 28, 255, 799, 800])
+def test_every_element_is_in_exactly_one_bin_and_padding_is_last(rng, num_elements, bin_order):
     layer = LearnableBinning(4, 200, 3, bin_order=bin_order)
-    num_elements = 4 * num_bins
     z = rng.normal(size=(2, num_elements, 3)).astype(np.float32)
     num_real = np.array([num_elements - 3, max(1, num_elements // 2)])
     order = np.asarray(layer(z, np.arange(num_elements)[None] < num_real[:, None]))

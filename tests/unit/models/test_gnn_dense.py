@@ -186,7 +186,7 @@ def test_saved_model_gives_the_same_outputs(tmp_path):
 
 def test_more_bins_than_allowed_are_refused():
     model = tiny_model(combined_graph_layer={**TINY_GRAPH, "max_num_bins": 2})
-    with pytest.raises(ValueError, match="48 elements make 3 bins of 16, more than max_num_bins=2"):
+    with pytest.raises(ValueError, match="40 elements make 3 bins of 16, more than max_num_bins=2"):
         model(np.ones((1, 40, 17), np.float32))
 
 

@@ -40,6 +40,7 @@ def plans(changes, **limits):
         ({"batching.bucket_growth": 3.0}, 0),
         ({"batching.bucket_by_sequence_length": False}, 0),
         ({"train_test_datasets.physical.batch_per_gpu": 6}, 0),
+        ({"train_test_datasets.physical.weights": {"a": 2.0}}, 0),
         ({"validation_batch_size": 5}, 1),
         ({"validation_num_events": 9}, 1),
     ],
@@ -91,3 +92,36 @@ def test_ranks_share_batches_of_all_devices():
         sizes = [[batch["X"].shape[0] for batch in epoch.batches] for epoch in epochs]
         assert sizes[0] == sizes[1] == [len(batch.indices) // 2 for batch in epochs[0].plan.batches]
     assert len(pairs[0][0].plan(1).batches[0].indices) == 4 * 4
+
+
+def test_weights_take_datasets_of_a_group_in_turn(monkeypatch):
+    sizes = {"a": 24, "b": 10, "c": 8}
+    monkeypatch.setattr(training_data, "open_split", lambda name, *_: FakeSplit(sizes[name], seed=1))
+    groups = {
+        "physical": {"batch_per_gpu": 4, "datasets": ["a", "b"], "weights": {"b": 1.5}},
+        "gun": {"batch_per_gpu": 2, "datasets": ["c"], "weights": {"c": 0.5}},
+    }
+    datasets = {name: {"version": "1.0.0"} for name in sizes}
+    config = Config.model_validate({**BASE, "train_test_datasets": groups, "datasets": datasets})
+    plan = training_data.build_loaders(config, 1)[0].plan(1)
+
+    taken = np.zeros(3, int)
+    for batch in plan.batches:
+        events = batch.indices[batch.indices >= 0]
+        owner = np.searchsorted([24, 34], events, side="right")
+        assert len(batch.indices) == (2 if 2 in owner else 4)
+        assert len({"gun" if number == 2 else "physical" for number in owner}) == 1
+        taken += np.bincount(owner, minlength=3)
+    assert taken.tolist() == [24, 15, 4]
+
+
+def test_the_memory_limit_decides_what_stays_in_memory():
+    def in_memory(limit):
+        config = Config.model_validate(BASE).with_overrides({"batching.memory_limit_gb": limit})
+        return [loader.pool.in_memory for loader in training_data.build_loaders(config, 1)]
+
+    assert in_memory(4.0) == [True, True]
+    assert in_memory(0.0) == [False, False]
+    # 24 events of at most 40 elements of (17 + 8) numbers of 4 bytes are less than 96,000 bytes.
+    assert in_memory(96_000 / 1024**3) == [True, True]
+    assert in_memory(5_000 / 1024**3) == [False, False]
