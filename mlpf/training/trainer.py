@@ -15,7 +15,7 @@ from mlpf.errors import MLPFError
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 from mlpf.training.distribution import Distribution
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
-from mlpf.training.optimizers import clip_gradients, loss_scale
+from mlpf.training.optimizers import loss_scale
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,6 @@ class Trainer:
         loss: terms of the loss.
         optimizer: built in the same scope.
         distribution: devices.
-        clipnorm: largest global norm of the gradients, None = any.
         seed: dropout masks of an epoch follow from (seed, epoch).
         schema: what the events are made of.
 
@@ -70,7 +69,6 @@ class Trainer:
         optimizer: keras.optimizers.Optimizer,
         distribution: Distribution,
         *,
-        clipnorm: float | None = None,
         seed: int = 0,
         schema: EventSchema = SCHEMAS["clic"],
     ):
@@ -79,7 +77,6 @@ class Trainer:
         self.num_traces = 0
         self._loss = loss
         self._distribution = distribution
-        self._clipnorm = clipnorm
         self._seed = seed
         with distribution.scope():
             optimizer.build(model.trainable_variables)
@@ -237,7 +234,6 @@ class Trainer:
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         gradients = self._distribution.all_reduce(gradients)
-        gradients = clip_gradients(gradients, self._clipnorm, loss_scale(self.optimizer))
         self._distribution.apply(self.optimizer, gradients)
         values = sums.values
         if loss_scale(self.optimizer) is None:

@@ -148,7 +148,6 @@ def _build_trainer(config: Config, distribution: Distribution, train: BatchLoade
         MLPFLoss(config.loss),
         optimizer,
         distribution,
-        clipnorm=config.setup.clipnorm,
         seed=config.setup.seed,
         schema=config.dataset.event_schema,
     )

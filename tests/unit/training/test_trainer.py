@@ -23,13 +23,11 @@ def loaders(batch_size=8, growth=1.3):
     )
 
 
-def trainer(dropout=0.0, clipnorm=None, jit_compile=False, **setup):
+def trainer(dropout=0.0, jit_compile=False, **setup):
     section = SetupConfig(lr_schedule="none", **({"lr": 1e-2} | setup))
     model = tiny_model(seed=0, dropout=dropout)
     optimizer = build_optimizer(section, OptimizerConfig(), 10)
-    return Trainer(
-        model, MLPFLoss(LossConfig()), optimizer, SingleDevice(jit_compile), clipnorm=clipnorm, seed=4
-    )
+    return Trainer(model, MLPFLoss(LossConfig()), optimizer, SingleDevice(jit_compile), seed=4)
 
 
 def weights(built):
