@@ -26,6 +26,14 @@ class SetupConfig(Section):
         1, description="seed of weights, shuffling and dropout"
     )
     clipnorm: PositiveFloat | None = Field(None, description="clip the global gradient norm to this")
+    gradient_accumulation_steps: PositiveInt = Field(
+        1, description="batches whose mean gradient makes one update; warm-up and schedules count updates"
+    )
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None,
+        description="decay per update of a moving average of the weights, which validation and checkpoints "
+        "use; null = none",
+    )
     jit_compile: bool = Field(
         False, description="compile the steps with XLA, once per bucket shape; one device only"
     )

@@ -15,6 +15,7 @@ import numpy as np
 from mlpf.atomic import atomic_write
 from mlpf.config.training_schema import CheckpointConfig
 from mlpf.errors import CheckpointError
+from mlpf.training.optimizers import describe
 
 WEIGHTS_FILE = "model.weights.h5"
 OPTIMIZER_FILE = "optimizer.npz"
@@ -46,7 +47,7 @@ def save_checkpoint(
         np.savez(part / OPTIMIZER_FILE, **arrays)
         state = {
             "epoch": len(history),
-            "optimizer": _optimizer_name(optimizer),
+            "optimizer": describe(optimizer),
             "weights": _describe(model),
             "history": list(history),
         }
@@ -83,10 +84,10 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
     """
     file = folder / OPTIMIZER_FILE
     saved_name = read_state(folder)["optimizer"]
-    if saved_name != _optimizer_name(optimizer):
+    if saved_name != describe(optimizer):
         raise CheckpointError(
-            f"{file}: state of {saved_name}, but setup.optimizer and setup.dtype ask for "
-            f"{_optimizer_name(optimizer)}; resume with the same optimizer, or start anew with --weights"
+            f"{file}: state of {saved_name}, but section setup asks for "
+            f"{describe(optimizer)}; resume with the same settings, or start anew with --weights"
         )
     try:
         with np.load(file, allow_pickle=False) as saved:
@@ -204,13 +205,6 @@ def best_epoch(history: Sequence[Record], monitor: str) -> int:
     """Return the epoch, counted from 1, with the smallest value; NaN and missing values never win."""
     values = np.array([record.get(monitor, np.nan) for record in history], np.float64)
     return int(np.argmin(np.where(np.isnan(values), np.inf, values))) + 1
-
-
-def _optimizer_name(optimizer: keras.optimizers.Optimizer) -> str:
-    """Return what tells the states of two optimizers apart, also whether a loss scale is in them."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return f"{type(optimizer.inner_optimizer).__name__} with loss scale"
-    return type(optimizer).__name__
 
 
 def _describe(model: keras.Model) -> list[list[Any]]:

@@ -9,6 +9,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.training import cycled
+from mlpf.training.accumulation import Accumulated, innermost
 from mlpf.training.schedules import build_momentum, build_schedule
 
 _CLASSES = {
@@ -38,20 +39,23 @@ def build_optimizer(
         total_steps: training batches of the whole run.
         schedule: learning rate against the update in place of the one configured; the momentum is constant.
     """
-    inner = _build_inner(setup, optimizer, total_steps, schedule)
+    steps_per_update = setup.gradient_accumulation_steps
+    inner = _build_inner(setup, optimizer, max(1, total_steps // steps_per_update), schedule)
+    if steps_per_update > 1:
+        inner = Accumulated(inner, steps_per_update)
     if setup.dtype == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(inner)
     return inner
 
 
 def _build_inner(
-    setup: SetupConfig, optimizer: OptimizerConfig, total_steps: int, schedule: LearningRateSchedule | None
+    setup: SetupConfig, optimizer: OptimizerConfig, num_updates: int, schedule: LearningRateSchedule | None
 ) -> keras.optimizers.Optimizer:
     """Return the optimizer that changes the weights."""
     momentum = None
     if schedule is None:
-        schedule = build_schedule(setup, optimizer, total_steps)
-        momentum = build_momentum(setup, optimizer, total_steps)
+        schedule = build_schedule(setup, optimizer, num_updates)
+        momentum = build_momentum(setup, optimizer, num_updates)
     arguments: dict[str, Any] = getattr(optimizer, setup.optimizer).model_dump()
     if momentum is not None:
         arguments["momentum" if setup.optimizer == "sgd" else "beta_1"] = momentum.first
@@ -59,6 +63,8 @@ def _build_inner(
         # Keras clips what each replica hands it, before it sums: an equal share of the complete gradient.
         num_shares = tf.distribute.get_strategy().num_replicas_in_sync
         arguments["global_clipnorm"] = setup.clipnorm / num_shares
+    if setup.ema is not None:
+        arguments |= {"use_ema": True, "ema_momentum": setup.ema}
     return _CLASSES[setup.optimizer](schedule, momentum_schedule=momentum, **arguments)
 
 
@@ -66,3 +72,24 @@ def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
     """Return what ``optimizer.scale_loss`` multiplies the loss by: a scalar tensor, None without a scale."""
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     return ops.convert_to_tensor(optimizer.dynamic_scale) if scaled else None
+
+
+def num_steps(optimizer: keras.optimizers.Optimizer) -> int:
+    """Return the gradients taken so far, whether they made an update or wait for one; not those skipped."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    counter = optimizer.num_steps if isinstance(optimizer, Accumulated) else optimizer.iterations
+    return int(ops.convert_to_numpy(counter))
+
+
+def describe(optimizer: keras.optimizers.Optimizer) -> str:
+    """Return what tells the states of two optimizers apart: the kind, and what else is kept with it."""
+    inner = innermost(optimizer)
+    parts = {
+        "loss scale": isinstance(optimizer, keras.optimizers.LossScaleOptimizer),
+        "gradient sums": isinstance(getattr(optimizer, "inner_optimizer", None), Accumulated)
+        or isinstance(optimizer, Accumulated),
+        "averages": inner.use_ema,
+    }
+    extras = " and ".join(name for name, has in parts.items() if has)
+    return f"{type(inner).__name__} with {extras}" if extras else type(inner).__name__

@@ -13,9 +13,10 @@ import tensorflow as tf
 from mlpf.data.input_pipeline import DEFAULT_FIELDS, BatchLoader, Epoch, field_widths
 from mlpf.errors import MLPFError
 from mlpf.physics.schemas import SCHEMAS, EventSchema
+from mlpf.training.averaging import averaged_weights
 from mlpf.training.distribution import Distribution
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
-from mlpf.training.optimizers import loss_scale
+from mlpf.training.optimizers import loss_scale, num_steps
 
 logger = logging.getLogger(__name__)
 
@@ -132,18 +133,26 @@ class Trainer:
         return records
 
     def evaluate(self, loader: BatchLoader) -> Record:
-        """Return loss and its terms over all events of ``loader``, each event counted once."""
+        """Return loss and its terms over all events of ``loader``, each event counted once.
+
+        The weights are the averaged ones where the optimizer keeps averages.
+        """
         sums = _Sums()
-        for batch in self._distribution.distribute(loader.epoch(0).batches):
-            sums.add(self._valid_step(batch))
+        with averaged_weights(self.model, self.optimizer):
+            for batch in self._distribution.distribute(loader.epoch(0).batches):
+                sums.add(self._valid_step(batch))
         return self._loss.components(*sums.read())
+
+    def train_step(self, batch: Any) -> Any:
+        """Take one step on a distributed batch; return [2, T] sums of values and weights, on the device."""
+        return self._train_step(batch)
 
     def _train_epoch(self, epoch_batches: Epoch, epoch: int, progress: Progress | None) -> Record:
         """Make one pass over the training events and return its record."""
         plan = epoch_batches.plan
         self._reseed(epoch)
         rate = float(self.optimizer.learning_rate)
-        applied = self._num_updates()
+        taken = num_steps(self.optimizer)
         sums = _Sums()
         done, waited = 0, 0.0
         started = last_read = time.perf_counter()
@@ -166,7 +175,7 @@ class Trainer:
         return {
             **self._loss.components(*sums.read()),
             "learning_rate": rate,
-            **self._scale_record(len(plan.batches) - (self._num_updates() - applied)),
+            **self._scale_record(len(plan.batches) - (num_steps(self.optimizer) - taken)),
             "seconds": seconds,
             "num_events": plan.num_events,
             "events_per_second": plan.num_events / seconds,
@@ -190,10 +199,6 @@ class Trainer:
                 f"epoch {epoch}: the gradients are not finite in float16 even with the loss scaled by "
                 f"{scale:.1g}; use setup.dtype: mixed_bfloat16, or lower setup.lr"
             )
-
-    def _num_updates(self) -> int:
-        """Return the number of steps that changed the weights, in the whole run."""
-        return int(keras.ops.convert_to_numpy(self.optimizer.iterations))
 
     def _scale_record(self, skipped: int) -> Record:
         """Return the steps skipped (gradients too large for float16) and the loss scale, if any."""
