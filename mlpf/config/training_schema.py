@@ -34,6 +34,9 @@ class SetupConfig(Section):
         description="decay per update of a moving average of the weights, which validation and checkpoints "
         "use; null = none",
     )
+    trainable: Literal["all", "classification", "regression", "heads"] = Field(
+        "all", description="which weights are trained: all, the stack and heads of one task, or all heads"
+    )
     jit_compile: bool = Field(
         False, description="compile the steps with XLA, once per bucket shape; one device only"
     )

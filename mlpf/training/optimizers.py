@@ -5,7 +5,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras import ops
-from keras.optimizers.schedules import LearningRateSchedule
 
 from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.training import cycled
@@ -22,10 +21,7 @@ _CLASSES = {
 
 
 def build_optimizer(
-    setup: SetupConfig,
-    optimizer: OptimizerConfig,
-    total_steps: int,
-    schedule: LearningRateSchedule | None = None,
+    setup: SetupConfig, optimizer: OptimizerConfig, total_steps: int
 ) -> keras.optimizers.Optimizer:
     """Return the optimizer that ``setup.optimizer`` names, with its schedule.
 
@@ -37,10 +33,9 @@ def build_optimizer(
         setup: section ``setup``.
         optimizer: section ``optimizer``.
         total_steps: training batches of the whole run.
-        schedule: learning rate against the update in place of the one configured; the momentum is constant.
     """
     steps_per_update = setup.gradient_accumulation_steps
-    inner = _build_inner(setup, optimizer, max(1, total_steps // steps_per_update), schedule)
+    inner = _build_inner(setup, optimizer, max(1, total_steps // steps_per_update))
     if steps_per_update > 1:
         inner = Accumulated(inner, steps_per_update)
     if setup.dtype == "mixed_float16":
@@ -49,13 +44,11 @@ def build_optimizer(
 
 
 def _build_inner(
-    setup: SetupConfig, optimizer: OptimizerConfig, num_updates: int, schedule: LearningRateSchedule | None
+    setup: SetupConfig, optimizer: OptimizerConfig, num_updates: int
 ) -> keras.optimizers.Optimizer:
     """Return the optimizer that changes the weights."""
-    momentum = None
-    if schedule is None:
-        schedule = build_schedule(setup, optimizer, num_updates)
-        momentum = build_momentum(setup, optimizer, num_updates)
+    schedule = build_schedule(setup, optimizer, num_updates)
+    momentum = build_momentum(setup, optimizer, num_updates)
     arguments: dict[str, Any] = getattr(optimizer, setup.optimizer).model_dump()
     if momentum is not None:
         arguments["momentum" if setup.optimizer == "sgd" else "beta_1"] = momentum.first

@@ -25,6 +25,7 @@ from mlpf.training.checkpoints import (
     read_state,
 )
 from mlpf.training.distribution import Distribution, build_distribution
+from mlpf.training.freezing import freeze
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.trainer import EpochHook, Record, Trainer
@@ -85,10 +86,10 @@ def run(
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
     recorded = _recorded_limits(run_dir) if resume else {}
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
-    _prepare_process(config, num_cpus)
+    prepare_process(config, num_cpus)
     distribution = build_distribution(config.setup.jit_compile)
     train, valid = build_loaders(config, distribution.num_replicas, **limits)
-    trainer = _build_trainer(config, distribution, train)
+    trainer = build_trainer(config, distribution, train)
     history = _restore(trainer, run_dir) if resume else []
     if weights is not None:
         _start_from(weights, trainer)
@@ -121,7 +122,8 @@ def _start_from(weights: Path, trainer: Trainer) -> None:
     load_weights(find_checkpoint(weights) if is_run else weights, trainer.model)
 
 
-def _prepare_process(config: Config, num_cpus: int | None) -> None:
+def prepare_process(config: Config, num_cpus: int | None) -> None:
+    """Set threads, memory, number format and seeds of this process."""
     runtime.set_threads(num_cpus)
     runtime.grow_gpu_memory()
     runtime.set_dtype_policy(config.setup.dtype)
@@ -136,11 +138,12 @@ def _restore(trainer: Trainer, run_dir: Path) -> list[Record]:
     return read_state(checkpoint)["history"]
 
 
-def _build_trainer(config: Config, distribution: Distribution, train: BatchLoader) -> Trainer:
+def build_trainer(config: Config, distribution: Distribution, train: BatchLoader) -> Trainer:
     """Build model, optimizer and loss on the devices of the run."""
     with distribution.scope():
         model = build_network(config)
         fit_normalizer(config, model, train.pool)
+        freeze(model, config.setup.trainable)
         total_steps = len(train.plan(1)) * config.setup.num_epochs
         optimizer = build_optimizer(config.setup, config.optimizer, total_steps)
     return Trainer(

@@ -154,15 +154,3 @@ def test_keys_of_one_cycle_change_the_result(key, value):
     changed = trajectory({"lr_schedule": "onecycle"}, {"onecycle": {key: value}}, steps=9)
 
     assert np.abs(changed - trajectory({"lr_schedule": "onecycle"}, {}, steps=9)).max() > 1e-6
-
-
-def test_a_schedule_given_replaces_the_one_configured():
-    ramp = keras.optimizers.schedules.ExponentialDecay(1e-3, 1, 10.0)
-    setup = SetupConfig(lr_schedule="onecycle", lr=5.0)
-    weight = keras.Variable(np.zeros(1, np.float32))
-    built = build_optimizer(setup, OptimizerConfig(), 10, schedule=ramp)
-    built.build([weight])
-    for expected in (1e-3, 1e-2):
-        assert float(built.learning_rate) == pytest.approx(expected, rel=1e-6)
-        assert float(built.beta_1) == 0.9
-        built.apply([ops.ones(1)])
