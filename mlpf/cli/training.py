@@ -17,6 +17,7 @@ from mlpf.cli.options import PATH, FiniteRange, data_dir_option, set_option
 @click.option("-p", "--prefix", default="", help="Prefix of the default run directory name.")
 @click.option("--resume", type=PATH, help="Continue the training in this run directory.")
 @click.option("-w", "--weights", type=PATH, help="Start from the weights of this run directory or file.")
+@click.option("--partial", is_flag=True, help="With -w: take the weights that fit, and print which.")
 @click.option("--nepochs", type=click.IntRange(1), help="Epochs; shortcut for setup.num_epochs.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed; shortcut for setup.seed.")
 @click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
@@ -48,6 +49,8 @@ def train(
             raise click.UsageError(f"{resume}: not a run directory, no config.resolved.yaml in it")
     if config_path is None:
         raise click.UsageError("give -c CONFIG")
+    if options["partial"] and options["weights"] is None:
+        raise click.UsageError("--partial is about the weights of -w: give both")
     if prefix and run_dir is not None:
         raise click.UsageError("-p is for the default run directory: leave it out with -o and --resume")
     shortcuts = {"setup.num_epochs": nepochs, "setup.seed": seed}

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from mlpf.training.distribution import Distribution, build_distribution
 from mlpf.training.freezing import freeze
 from mlpf.training.losses import TERM_NAMES, MLPFLoss
 from mlpf.training.optimizers import build_optimizer
+from mlpf.training.partial_weights import Match, load_partial_weights
 from mlpf.training.trainer import EpochHook, Record, Trainer
 from mlpf.workflows.trained import build_network
 from mlpf.workflows.training_data import build_loaders, fit_normalizer
@@ -61,6 +63,7 @@ def run(
     ntrain: int | None = None,
     ntest: int | None = None,
     weights: Path | None = None,
+    partial: bool = False,
     resume: bool = False,
     num_cpus: int | None = None,
 ) -> TrainingSummary:
@@ -72,6 +75,7 @@ def run(
         ntrain: most training events per dataset.
         ntest: most validation events.
         weights: start from the weights of this run directory (its best), checkpoint or file.
+        partial: of these weights, take those that fit, and print which.
         resume: continue after the latest checkpoint of ``run_dir``.
         num_cpus: threads; None = all cores.
 
@@ -92,7 +96,7 @@ def run(
     trainer = build_trainer(config, distribution, train)
     history = _restore(trainer, run_dir) if resume else []
     if weights is not None:
-        _start_from(weights, trainer)
+        _start_from(weights, trainer, partial)
     _write_description(config, run_dir, limits)
     console = Console()
     progress = TerminalProgress(console)
@@ -116,10 +120,32 @@ def run(
     return summary
 
 
-def _start_from(weights: Path, trainer: Trainer) -> None:
-    """Load weights from a run directory (its best), a checkpoint or a file."""
+def _start_from(weights: Path, trainer: Trainer, partial: bool) -> None:
+    """Load weights from a run directory (its best), a checkpoint or a file; ``partial``: those that fit."""
     is_run = (weights / "checkpoints").is_dir()
-    load_weights(find_checkpoint(weights) if is_run else weights, trainer.model)
+    path = find_checkpoint(weights) if is_run else weights
+    if partial:
+        Console().print(_partial_table(path, load_partial_weights(path, trainer.model)))
+    else:
+        load_weights(path, trainer.model)
+
+
+def _partial_table(path: Path, matches: Sequence[Match]) -> Table:
+    """Return the table of what was taken; weights of one layer with the same fate are one row."""
+    rows: dict[tuple[str, str], list[Match]] = {}
+    for match in matches:
+        rows.setdefault((match.name.rpartition("/")[0], match.reason or "taken"), []).append(match)
+    taken = sum(match.taken for match in matches)
+    of_model = sum(match.shape is not None for match in matches)
+    title = f"{path}: {taken} of {of_model} weights of the model taken"
+    table = Table("layer", "weights", "in the model", "in the file", "", title=title)
+    for (layer, fate), found in rows.items():
+        shapes = [
+            ", ".join("-" if shape is None else str(shape) for shape in column)
+            for column in ([m.shape for m in found], [m.found for m in found])
+        ]
+        table.add_row(layer, str(len(found)), *shapes, fate)
+    return table
 
 
 def prepare_process(config: Config, num_cpus: int | None) -> None:

@@ -134,3 +134,9 @@ def test_rates_that_do_not_rise_are_refused(tmp_path, options, reason):
     assert done.returncode == 2
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_partial_without_weights_is_refused(tmp_path):
+    done = run_cli("train", "-c", write_config(tmp_path), "--partial")
+    assert done.returncode == 2
+    assert "give both" in done.stderr

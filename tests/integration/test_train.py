@@ -6,7 +6,7 @@ import yaml
 
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, DataError, OutputExists
-from mlpf.workflows import train
+from mlpf.workflows import train, training_data
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
 
@@ -34,7 +34,7 @@ def _fake_data(monkeypatch):
     def open_fake(name, source, split, schema):
         return FakeSplit(12, seed=seeds[name, split], max_elements=20)
 
-    monkeypatch.setattr(train, "open_split", open_fake)
+    monkeypatch.setattr(training_data, "open_split", open_fake)
 
 
 def weights_of(folder):
@@ -102,8 +102,29 @@ def test_weights_of_another_model_are_refused(tmp_path):
         train.run(wider, tmp_path / "two", weights=tmp_path / "one")
 
 
+def test_partial_weights_start_another_model_and_are_listed(tmp_path, capsys):
+    train.run(tiny_config(**{"setup.num_epochs": 1}), tmp_path / "one")
+    wider = tiny_config(
+        **{"parameters.num_graph_layers_id": 2, "setup.num_epochs": 1, "setup.trainable": "classification"}
+    )
+    capsys.readouterr()
+
+    train.run(wider, tmp_path / "two", weights=tmp_path / "one", partial=True)
+
+    printed = capsys.readouterr().out
+    assert "weights of the model taken" in printed
+    assert "missing in the file" in printed
+    old = weights_of(tmp_path / "one" / "checkpoints" / "epoch_1")
+    new = weights_of(tmp_path / "two" / "checkpoints" / "epoch_1")
+    for name, values in old.items():
+        if name.startswith(("cg_reg/", "input_normalization/", "decoding/ffn_energy/")):
+            np.testing.assert_array_equal(values, new[name], err_msg=name)
+    head = "decoding/ffn_id/out/vars/0"
+    assert np.abs(old[head] - new[head]).max() > 0
+
+
 def test_a_split_without_events_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "open_split", lambda *_: FakeSplit(0))
+    monkeypatch.setattr(training_data, "open_split", lambda *_: FakeSplit(0))
 
     with pytest.raises(DataError, match="split train has no events"):
         train.run(tiny_config(), tmp_path / "run")
