@@ -125,26 +125,30 @@ def _start_from(weights: Path, trainer: Trainer, partial: bool) -> None:
     is_run = (weights / "checkpoints").is_dir()
     path = find_checkpoint(weights) if is_run else weights
     if partial:
-        Console().print(_partial_table(path, load_partial_weights(path, trainer.model)))
+        matches = load_partial_weights(path, trainer.model)
+        of_model = [match for match in matches if match.shape is not None]
+        console = Console()
+        console.print(_partial_table(matches))
+        taken = sum(match.taken for match in matches)
+        console.print(f"{path}: {taken} of {len(of_model)} weights of the model taken", soft_wrap=True)
     else:
         load_weights(path, trainer.model)
 
 
-def _partial_table(path: Path, matches: Sequence[Match]) -> Table:
-    """Return the table of what was taken; weights of one layer with the same fate are one row."""
-    rows: dict[tuple[str, str], list[Match]] = {}
+def _partial_table(matches: Sequence[Match]) -> Table:
+    """Return the table of what was taken, counted by outer layers, and what was not, by inner ones."""
+    counts: dict[tuple[str, str], int] = {}
     for match in matches:
-        rows.setdefault((match.name.rpartition("/")[0], match.reason or "taken"), []).append(match)
-    taken = sum(match.taken for match in matches)
-    of_model = sum(match.shape is not None for match in matches)
-    title = f"{path}: {taken} of {of_model} weights of the model taken"
-    table = Table("layer", "weights", "in the model", "in the file", "", title=title)
-    for (layer, fate), found in rows.items():
-        shapes = [
-            ", ".join("-" if shape is None else str(shape) for shape in column)
-            for column in ([m.shape for m in found], [m.found for m in found])
-        ]
-        table.add_row(layer, str(len(found)), *shapes, fate)
+        layer = match.name.rpartition("/")[0]
+        fate = "taken"
+        if not match.taken:
+            differs = match.shape is not None and match.found is not None and match.shape != match.found
+            fate = match.reason + (f": {match.found}, not {match.shape}" if differs else "")
+        key = (layer.partition("/")[0] if match.taken else layer, fate)
+        counts[key] = counts.get(key, 0) + 1
+    table = Table("layer", "weights", "")
+    for (layer, fate), count in counts.items():
+        table.add_row(layer or "(model)", str(count), fate)
     return table
 
 
