@@ -131,8 +131,19 @@ def _start_from(weights: Path, trainer: Trainer, partial: bool) -> None:
         console.print(_partial_table(matches))
         taken = sum(match.taken for match in matches)
         console.print(f"{path}: {taken} of {len(of_model)} weights of the model taken", soft_wrap=True)
+        _require_trained({match.name.partition("/")[0] for match in of_model if not match.taken}, trainer)
     else:
         load_weights(path, trainer.model)
+
+
+def _require_trained(untaken: set[str], trainer: Trainer) -> None:
+    """Refuse to freeze layers at the random values that they were made with."""
+    frozen = {layer.name for layer in trainer.model.layers if not layer.trainable}
+    if untaken & frozen:
+        raise ConfigError(
+            f"setup.trainable freezes {', '.join(sorted(untaken & frozen))}, with weights that do not fit and are "
+            "random; use setup.trainable: all"
+        )
 
 
 def _partial_table(matches: Sequence[Match]) -> Table:
@@ -143,7 +154,7 @@ def _partial_table(matches: Sequence[Match]) -> Table:
         fate = "taken"
         if not match.taken:
             differs = match.shape is not None and match.found is not None and match.shape != match.found
-            fate = match.reason + (f": {match.found}, not {match.shape}" if differs else "")
+            fate = match.reason + (f": file {match.found}, model {match.shape}" if differs else "")
         key = (layer.partition("/")[0] if match.taken else layer, fate)
         counts[key] = counts.get(key, 0) + 1
     table = Table("layer", "weights", "")

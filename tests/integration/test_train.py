@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from mlpf.config.schema import Config
-from mlpf.errors import CheckpointError, DataError, OutputExists
+from mlpf.errors import CheckpointError, ConfigError, DataError, OutputExists
 from mlpf.workflows import train, training_data
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
@@ -107,6 +107,9 @@ def test_partial_weights_start_another_model_and_are_listed(tmp_path, capsys):
     wider = tiny_config(
         **{"parameters.num_graph_layers_id": 2, "setup.num_epochs": 1, "setup.trainable": "classification"}
     )
+    with pytest.raises(ConfigError, match=r"setup\.trainable freezes cg_id_1, with weights that do not fit"):
+        frozen = wider.with_overrides({"setup.trainable": "heads"})
+        train.run(frozen, tmp_path / "none", weights=tmp_path / "one", partial=True)
     capsys.readouterr()
 
     train.run(wider, tmp_path / "two", weights=tmp_path / "one", partial=True)

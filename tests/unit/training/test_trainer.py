@@ -136,6 +136,16 @@ def test_clipnorm_changes_the_weights():
     assert max(np.abs(a - b).max() for a, b in zip(weights(free), weights(clipped), strict=True)) > 1e-6
 
 
+def test_averages_are_validated_and_do_not_change_the_training():
+    plain, averaged = trainer(), trainer(ema=0.9)
+    expected, found = plain.fit(*loaders(), 2), averaged.fit(*loaders(), 2)
+
+    assert [r["loss"] for r in found] == [r["loss"] for r in expected]
+    assert all(abs(a["val_loss"] - b["val_loss"]) > 1e-3 for a, b in zip(found, expected, strict=True))
+    for a, b in zip(weights(plain), weights(averaged), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_mixed_precision_trains_with_float32_weights():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
