@@ -141,8 +141,8 @@ def _require_trained(untaken: set[str], trainer: Trainer) -> None:
     frozen = {layer.name for layer in trainer.model.layers if not layer.trainable}
     if untaken & frozen:
         raise ConfigError(
-            f"setup.trainable freezes {', '.join(sorted(untaken & frozen))}, with weights that do not fit and are "
-            "random; use setup.trainable: all"
+            f"setup.trainable freezes {', '.join(sorted(untaken & frozen))}, with weights that do not fit: "
+            "they would stay random; use setup.trainable: all"
         )
 
 

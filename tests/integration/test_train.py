@@ -107,8 +107,8 @@ def test_partial_weights_start_another_model_and_are_listed(tmp_path, capsys):
     wider = tiny_config(
         **{"parameters.num_graph_layers_id": 2, "setup.num_epochs": 1, "setup.trainable": "classification"}
     )
+    frozen = wider.with_overrides({"setup.trainable": "heads"})
     with pytest.raises(ConfigError, match=r"setup\.trainable freezes cg_id_1, with weights that do not fit"):
-        frozen = wider.with_overrides({"setup.trainable": "heads"})
         train.run(frozen, tmp_path / "none", weights=tmp_path / "one", partial=True)
     capsys.readouterr()
 
