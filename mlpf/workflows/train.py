@@ -95,8 +95,7 @@ def run(
     train, valid = build_loaders(config, distribution.num_replicas, **limits)
     trainer = build_trainer(config, distribution, train)
     history = _restore(trainer, run_dir) if resume else []
-    if weights is not None:
-        _start_from(weights, trainer, partial)
+    _start_from(weights, trainer, partial)
     _write_description(config, run_dir, limits)
     console = Console()
     progress = TerminalProgress(console)
@@ -113,15 +112,16 @@ def run(
     finally:
         progress.close()
     monitor = config.callbacks.checkpoint.monitor
-    summary = TrainingSummary(
-        run_dir, history, best_epoch(history, monitor), monitor, time.perf_counter() - started
-    )
+    seconds = time.perf_counter() - started
+    summary = TrainingSummary(run_dir, history, best_epoch(history, monitor), monitor, seconds)
     console.print(_summary_table(summary))
     return summary
 
 
-def _start_from(weights: Path, trainer: Trainer, partial: bool) -> None:
+def _start_from(weights: Path | None, trainer: Trainer, partial: bool) -> None:
     """Load weights from a run directory (its best), a checkpoint or a file; ``partial``: those that fit."""
+    if weights is None:
+        return
     is_run = (weights / "checkpoints").is_dir()
     path = find_checkpoint(weights) if is_run else weights
     if partial:
