@@ -28,6 +28,7 @@ for command in (
     data.postprocess,
     data.build,
     training.train,
+    training.find_lr,
     training.import_weights,
     results.evaluate,
     results.plots,

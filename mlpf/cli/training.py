@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
+from mlpf.cli.options import PATH, Duration, FiniteRange, data_dir_option, set_option
 from mlpf.runtime import limit_library_threads
 
 
@@ -19,6 +19,7 @@ from mlpf.runtime import limit_library_threads
 @click.option("-p", "--prefix", default="", help="Prefix of the default run directory name.")
 @click.option("--resume", type=PATH, help="Continue the training in this run directory.")
 @click.option("-w", "--weights", type=PATH, help="Start from the weights of this run directory or file.")
+@click.option("--partial", is_flag=True, help="With -w: take the weights that fit, and print which.")
 @click.option("--nepochs", type=click.IntRange(1), help="Epochs; shortcut for setup.num_epochs.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed; shortcut for setup.seed.")
 @click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
@@ -58,6 +59,8 @@ def train(
             raise click.UsageError(f"{resume}: not a run directory, no config.resolved.yaml in it")
     if config_path is None:
         raise click.UsageError("give -c CONFIG")
+    if options["partial"] and options["weights"] is None:
+        raise click.UsageError("--partial is about the weights of -w: give both")
     if prefix and run_dir is not None:
         raise click.UsageError("-p is for the default run directory: leave it out with -o and --resume")
     shortcuts = {"setup.num_epochs": nepochs, "setup.seed": seed}
@@ -72,6 +75,43 @@ def train(
     from mlpf.workflows import train as workflow
 
     workflow.run(config, run_dir, resume=resume is not None, started=started, **options)
+
+
+@click.command("find-lr")
+@click.option("-c", "--config", "config_path", type=PATH, required=True, help="YAML file.")
+@click.option("-o", "--outdir", type=PATH, default=Path(), help="Directory for the files.")
+@click.option("--min-lr", type=FiniteRange(0, min_open=True), default=1e-7, help="First learning rate.")
+@click.option("--max-lr", type=FiniteRange(0, min_open=True), default=1.0, help="Last learning rate.")
+@click.option("--steps", type=click.IntRange(10), default=200, help="Updates from the first to the last.")
+@click.option(
+    "--stop-factor",
+    type=FiniteRange(1, min_open=True),
+    default=4.0,
+    help="Stop where the smoothed loss is this many times its smallest value.",
+)
+@click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
+@click.option("--num-cpus", type=click.IntRange(1), help="Threads; default all cores.")
+@data_dir_option
+@set_option
+def find_lr(
+    config_path: Path, data_dir: Path | None, overrides: tuple[str, ...], outdir: Path, **options: Any
+) -> None:
+    """Train with a rising learning rate; draw the loss against it and suggest a rate.
+
+    Uses the configured optimizer, whatever the configured schedule. Writes lr_finder.png, .pdf and .json.
+    """
+    from mlpf.config.loading import load_config
+
+    if not options["min_lr"] < options["max_lr"]:
+        raise click.UsageError(
+            f"--min-lr {options['min_lr']:g} is not below --max-lr {options['max_lr']:g}; give a lower one"
+        )
+    config = load_config(config_path, overrides)
+    if data_dir is not None:
+        config = config.with_data_dir(str(data_dir))
+    from mlpf.workflows import find_lr as workflow
+
+    workflow.run(config, outdir, **options)
 
 
 @click.command("import-weights")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from mlpf.config.model_schema import Section
 
@@ -12,11 +12,13 @@ class SetupConfig(Section):
 
     num_epochs: PositiveInt = Field(150, description="epochs")
     lr: PositiveFloat = Field(1e-3, description="peak learning rate")
-    lr_schedule: Literal["none", "cosinedecay", "exponentialdecay"] = Field(
-        "cosinedecay", description="learning rate against step"
+    lr_schedule: Literal["none", "cosinedecay", "exponentialdecay", "onecycle"] = Field(
+        "cosinedecay", description="learning rate against the update; none = constant"
     )
-    lr_warmup_steps: NonNegativeInt = Field(0, description="linear warm-up steps before the schedule")
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
+    lr_warmup_steps: NonNegativeInt = Field(
+        0, description="updates of a linear warm-up before the schedule; not with onecycle, which has its own"
+    )
+    optimizer: Literal["adam", "adamw", "sgd", "lamb", "lion"] = Field("adam", description="optimizer")
     dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32", description="Keras dtype policy; mixed_float16 trains with dynamic loss scaling"
     )
@@ -33,9 +35,29 @@ class SetupConfig(Section):
         description="Nvidia GPUs: round factors of float32 products to 10 bits (TensorFloat-32), as "
         "TensorFlow does by itself; false is slower and exact",
     )
+    gradient_accumulation_steps: PositiveInt = Field(
+        1, description="batches whose mean gradient makes one update; warm-up and schedules count updates"
+    )
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None,
+        description="decay per update of a moving average of the weights, which validation and checkpoints "
+        "use; null = none",
+    )
+    trainable: Literal["all", "classification", "regression", "heads"] = Field(
+        "all", description="which weights are trained: all, the stack and heads of one task, or all heads"
+    )
     jit_compile: bool = Field(
         False, description="compile the steps with XLA, once per bucket shape; one device only"
     )
+
+    @model_validator(mode="after")
+    def _one_warm_up(self) -> "SetupConfig":
+        if self.lr_schedule == "onecycle" and self.lr_warmup_steps:
+            raise ValueError(
+                f"setup.lr_warmup_steps: {self.lr_warmup_steps} with setup.lr_schedule: onecycle, which "
+                "begins with its own warm-up; set it to 0 and use optimizer.onecycle.warmup_ratio"
+            )
+        return self
 
 
 class AdamConfig(Section):
@@ -59,12 +81,52 @@ class SGDConfig(Section):
     nesterov: bool = Field(False, description="Nesterov momentum")
 
 
+class LambConfig(Section):
+    """LAMB: Adam whose step in each weight tensor is as long as the tensor times the learning rate."""
+
+    beta_1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="decay of the first moment")
+    beta_2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="decay of the second moment")
+    weight_decay: NonNegativeFloat = Field(0.01, description="decoupled weight decay")
+
+
+class LionConfig(Section):
+    """Lion: every weight moves by the learning rate, in the direction of the sign of a momentum."""
+
+    beta_1: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.9, description="share of the momentum in a step"
+    )
+    beta_2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.99, description="decay of the momentum")
+    weight_decay: NonNegativeFloat = Field(0.1, description="decoupled weight decay")
+
+
 class ExponentialDecayConfig(Section):
     """Exponential learning-rate decay."""
 
-    decay_steps: PositiveInt = Field(2000, description="steps per decay")
+    decay_steps: PositiveInt | Literal["epoch"] = Field(
+        2000, description="updates per decay; epoch = those of one epoch"
+    )
     decay_rate: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.99, description="factor per decay_steps")
     staircase: bool = Field(True, description="decay at whole intervals only")
+
+
+class OneCycleConfig(Section):
+    """One cosine up, one down; the momentum goes the other way."""
+
+    warmup_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.3, description="share of all updates in which the learning rate rises"
+    )
+    div_factor: Annotated[float, Field(ge=1.0)] = Field(
+        25.0, description="first learning rate is setup.lr / this"
+    )
+    final_div: Annotated[float, Field(ge=1.0)] = Field(
+        1e5, description="last learning rate is setup.lr / this"
+    )
+    momentum_high: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.95, description="momentum (sgd) or beta_1 (others) at the first and last update, in place of theirs"
+    )
+    momentum_low: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.85, description="the same at the peak of the learning rate"
+    )
 
 
 class OptimizerConfig(Section):
@@ -73,9 +135,12 @@ class OptimizerConfig(Section):
     adam: AdamConfig = Field(AdamConfig(), description="used by setup.optimizer adam")
     adamw: AdamWConfig = Field(AdamWConfig(), description="used by setup.optimizer adamw")
     sgd: SGDConfig = Field(SGDConfig(), description="used by setup.optimizer sgd")
+    lamb: LambConfig = Field(LambConfig(), description="used by setup.optimizer lamb")
+    lion: LionConfig = Field(LionConfig(), description="used by setup.optimizer lion")
     exponentialdecay: ExponentialDecayConfig = Field(
         ExponentialDecayConfig(), description="used by setup.lr_schedule exponentialdecay"
     )
+    onecycle: OneCycleConfig = Field(OneCycleConfig(), description="used by setup.lr_schedule onecycle")
 
 
 class CheckpointConfig(Section):

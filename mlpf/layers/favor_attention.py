@@ -133,7 +133,8 @@ class FavorAttention(keras.layers.Layer):
         Returns:
             [B, Q, D] in the compute dtype.
         """
-        if training and self.redraw_interval:
+        # Frozen weights were trained with the directions that are there.
+        if training and self.redraw_interval and self.trainable:
             self._count_step()
         query_rows, key_rows = to_rows(query), to_rows(keys)
         q = self._heads(self.query(query_rows), like=query)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -9,6 +10,7 @@ import mplhep
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mlpf.atomic import atomic_write
 from mlpf.plotting.tables import METHOD_NAMES
 
 # Colours that people with colour blindness can tell apart (Petroff, arXiv:2107.02270).
@@ -78,3 +80,14 @@ def fix_layout(figure: Figure) -> None:
     """Lay the figure out now, so that saving it in several formats does not do so each time."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+
+
+def save(figure: Figure, folder: Path, stem: str) -> Path:
+    """Write a figure as PDF and PNG into ``folder``; return the PNG. Call it within ``style``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stem}.png"
+    fix_layout(figure)
+    for target in (path.with_suffix(".pdf"), path):
+        with atomic_write(target) as part:
+            figure.savefig(part, format=target.suffix[1:])
+    return path

@@ -13,9 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.errors import CheckpointError
+from mlpf.training.averaging import averaged_weights, averages
+from mlpf.training.optimizers import describe
 from mlpf.training.run_state import RunState
 
 WEIGHTS_FILE = "model.weights.h5"
+# Beside averaged weights: those that the training goes on with.
+RAW_WEIGHTS_FILE = "raw.weights.h5"
 OPTIMIZER_FILE = "optimizer.npz"
 RANDOM_FILE = "random.npz"
 CONFIG_FILE = "config.resolved.yaml"
@@ -36,7 +40,8 @@ def save_checkpoint(
 
     Args:
         folder: replaced if it exists.
-        model: its weights are saved, those of the input normaliser among them.
+        model: its weights are saved, those of the input normaliser among them; averaged ones where the
+            optimizer keeps averages, and then both.
         optimizer: its variables are saved, among them the number of updates, which learning rates follow.
         state: epochs done, and how far into the next one.
         random_states: [P, V, 2] states of random generators.
@@ -46,14 +51,17 @@ def save_checkpoint(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        model.save_weights(part / WEIGHTS_FILE)
+        with averaged_weights(model, optimizer):
+            model.save_weights(part / WEIGHTS_FILE)
+        if averages(optimizer) is not None:
+            model.save_weights(part / RAW_WEIGHTS_FILE)
         # Positions, not names: Keras numbers the names of variables anew in every process.
         arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
         np.savez(part / OPTIMIZER_FILE, **arrays)
         np.savez(part / RANDOM_FILE, states=_no_states() if random_states is None else random_states)
         (part / CONFIG_FILE).write_text(config)
         described = {
-            "optimizer": _optimizer_name(optimizer),
+            "optimizer": describe(optimizer),
             "weights": _describe(model),
             "run": state.to_json(),
         }
@@ -82,6 +90,16 @@ def load_weights(path: Path, model: keras.Model) -> None:
         raise CheckpointError(f"{file}: damaged, or a checkpoint of another model ({reason})") from None
 
 
+def load_training_weights(folder: Path, model: keras.Model) -> None:
+    """Load the weights with which a training goes on: not their averages.
+
+    Raises:
+        CheckpointError: missing, unreadable, or of another model.
+    """
+    raw = folder / RAW_WEIGHTS_FILE
+    load_weights(raw if raw.is_file() else folder, model)
+
+
 def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
     """Load the state of a built optimizer.
 
@@ -90,10 +108,10 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
     """
     file = folder / OPTIMIZER_FILE
     saved_name = _read_description(folder, "optimizer")
-    if saved_name != _optimizer_name(optimizer):
+    if saved_name != describe(optimizer):
         raise CheckpointError(
-            f"{file}: state of {saved_name}, but setup.optimizer and setup.dtype ask for "
-            f"{_optimizer_name(optimizer)}; resume with the same optimizer, or start anew with --weights"
+            f"{file}: state of {saved_name}, but section setup asks for "
+            f"{describe(optimizer)}; resume with the same settings, or start anew with --weights"
         )
     try:
         with np.load(file, allow_pickle=False) as saved:
@@ -155,13 +173,6 @@ def _read_description(folder: Path, key: str) -> Any:
 
 def _no_states() -> npt.NDArray[np.int64]:
     return np.zeros((1, 0, 2), np.int64)
-
-
-def _optimizer_name(optimizer: keras.optimizers.Optimizer) -> str:
-    """Return what tells the states of two optimizers apart, also whether a loss scale is in them."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return f"{type(optimizer.inner_optimizer).__name__} with loss scale"
-    return type(optimizer).__name__
 
 
 def _describe(model: keras.Model) -> list[list[Any]]:

@@ -19,7 +19,7 @@ from mlpf.physics.particles import CLASSES
 from mlpf.plotting import history as history_figures
 from mlpf.plotting import performance
 from mlpf.plotting.report import build_report
-from mlpf.plotting.style import fix_layout, style
+from mlpf.plotting.style import save, style
 from mlpf.workflows.evaluate import METRICS_FILE, predictions_path
 from mlpf.workflows.trained import load_run_config
 
@@ -55,9 +55,9 @@ def run(run_dir: Path) -> Path:
             path = predictions_path(run_dir, name)
             prefix = f"{path.stem}_"
             drawn = dataset_figures(read_predictions(path))
-            figures[name] = [_save(figure, run_dir, prefix + stem) for stem, figure in drawn]
+            figures[name] = [save(figure, run_dir / "figures", prefix + stem) for stem, figure in drawn]
         figures["training"] = [
-            _save(history_figures.loss_curve(history, loss), run_dir, loss)
+            save(history_figures.loss_curve(history, loss), run_dir / "figures", loss)
             for loss in history_figures.loss_names(history)
         ]
     page = build_report(
@@ -119,18 +119,6 @@ def _columns(fractions: list[Fraction]) -> tuple[np.ndarray, np.ndarray]:
 def _settings(config: Config) -> dict[str, Any]:
     data = config.model_dump(by_alias=True, exclude_none=True)
     return {section: data[section] for section in REPORTED_SECTIONS}
-
-
-def _save(figure: Figure, run_dir: Path, stem: str) -> Path:
-    """Write a figure as PDF and PNG; return the PNG."""
-    folder = run_dir / "figures"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{stem}.png"
-    fix_layout(figure)
-    for target in (path.with_suffix(".pdf"), path):
-        with atomic_write(target) as part:
-            figure.savefig(part, format=target.suffix[1:])
-    return path
 
 
 def _read_json(path: Path) -> Any:

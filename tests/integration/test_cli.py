@@ -32,6 +32,7 @@ def modules_loaded_by(*arguments):
     [
         [],
         ["train"],
+        ["find-lr"],
         ["simulate"],
         ["postprocess"],
         ["build"],
@@ -116,3 +117,26 @@ def test_bad_split_fractions_are_refused(tmp_path):
     done = run_cli("build", "clic_edm4hep/ttbar", "-i", tmp_path, "--split-fractions", "0.5,0.6")
     assert done.returncode == 2
     assert "three fractions that sum to 1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--min-lr", 1, "--max-lr", 0.1), "--min-lr 1 is not below --max-lr 0.1"),
+        (("--min-lr", 0), "range"),
+        (("--max-lr", "nan"), "finite"),
+        (("--steps", 1), "range"),
+        (("--stop-factor", 1), "range"),
+    ],
+)
+def test_rates_that_do_not_rise_are_refused(tmp_path, options, reason):
+    done = run_cli("find-lr", "-c", write_config(tmp_path), *options)
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_partial_without_weights_is_refused(tmp_path):
+    done = run_cli("train", "-c", write_config(tmp_path), "--partial")
+    assert done.returncode == 2
+    assert "give both" in done.stderr

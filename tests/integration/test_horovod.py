@@ -5,11 +5,11 @@ import json
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
 from tests.support.fake_training import start
+from tests.support.saved_weights import saved_weights
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("horovod") is None, reason="Horovod is not built: make horovod"
@@ -33,11 +33,8 @@ def wait(process, succeeds=True):
 
 
 def weights_of(run_dir):
-    found = {}
     folder = json.loads((run_dir / "checkpoints" / "latest.json").read_text())["folder"]
-    with h5py.File(run_dir / "checkpoints" / folder / "model.weights.h5") as file:
-        file.visititems(lambda n, d: found.update({n: d[()]}) if isinstance(d, h5py.Dataset) else None)
-    return found
+    return saved_weights(run_dir / "checkpoints" / folder)
 
 
 def history_of(run_dir):

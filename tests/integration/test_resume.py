@@ -4,11 +4,11 @@ import json
 import signal
 import time
 
-import h5py
 import numpy as np
 import pytest
 
 from tests.support.fake_training import start, tiny_config
+from tests.support.saved_weights import saved_weights
 
 # Dropout draws random numbers, the optimizer has a state, the schedule follows the step.
 CONFIG = {
@@ -34,9 +34,7 @@ def result(run_dir):
     """Weights, optimizer, history without times of the last checkpoint."""
     pointer = json.loads((run_dir / "checkpoints" / "latest.json").read_text())
     folder = run_dir / "checkpoints" / pointer["folder"]
-    arrays = {}
-    with h5py.File(folder / "model.weights.h5") as file:
-        file.visititems(lambda n, d: arrays.update({n: d[()]}) if isinstance(d, h5py.Dataset) else None)
+    arrays = saved_weights(folder)
     with np.load(folder / "optimizer.npz") as saved:
         arrays |= {f"optimizer/{name}": saved[name] for name in saved.files}
     history = json.loads((run_dir / "history.json").read_text())

@@ -36,9 +36,9 @@ def losses(distribution, dtype, scale):
     valid = BatchLoader(pool, [(pool.events_of(0), 8)], edges)
     with distribution.scope():
         model = tiny_model()
-        optimizer = build_optimizer(SetupConfig(lr=1e-2, dtype=dtype), OptimizerConfig(), 20)
+        optimizer = build_optimizer(SetupConfig(lr=1e-2, dtype=dtype, clipnorm=10.0), OptimizerConfig(), 20)
         optimizer.initial_scale = scale
-    trainer = Trainer(model, MLPFLoss(LossConfig()), optimizer, distribution, clipnorm=10.0)
+    trainer = Trainer(model, MLPFLoss(LossConfig()), optimizer, distribution)
     records = trainer.fit(train, valid, 2)
     return [[r["loss"], r["val_loss"], r["skipped_steps"], r.get("loss_scale", 1.0)] for r in records]
 

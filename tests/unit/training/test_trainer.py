@@ -27,13 +27,11 @@ def loaders(batch_size=8, growth=1.3):
     )
 
 
-def trainer(dropout=0.0, clipnorm=None, jit_compile=False, **setup):
+def trainer(dropout=0.0, jit_compile=False, **setup):
     section = SetupConfig(lr_schedule="none", **({"lr": 1e-2} | setup))
     model = tiny_model(seed=0, dropout=dropout)
     optimizer = build_optimizer(section, OptimizerConfig(), 10)
-    return Trainer(
-        model, MLPFLoss(LossConfig()), optimizer, SingleDevice(jit_compile), clipnorm=clipnorm, seed=4
-    )
+    return Trainer(model, MLPFLoss(LossConfig()), optimizer, SingleDevice(jit_compile), seed=4)
 
 
 def weights(built):
@@ -180,6 +178,16 @@ def test_clipnorm_changes_the_weights():
     clipped.fit(*loaders(), 1)
 
     assert max(np.abs(a - b).max() for a, b in zip(weights(free), weights(clipped), strict=True)) > 1e-6
+
+
+def test_averages_are_validated_and_do_not_change_the_training():
+    plain, averaged = trainer(), trainer(ema=0.9)
+    expected, found = plain.fit(*loaders(), 2), averaged.fit(*loaders(), 2)
+
+    assert [r["loss"] for r in found] == [r["loss"] for r in expected]
+    assert all(abs(a["val_loss"] - b["val_loss"]) > 1e-3 for a, b in zip(found, expected, strict=True))
+    for a, b in zip(weights(plain), weights(averaged), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_mixed_precision_trains_with_float32_weights():
