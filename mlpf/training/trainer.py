@@ -14,7 +14,7 @@ from mlpf.data.input_pipeline import DEFAULT_FIELDS, BatchLoader, Epoch, field_w
 from mlpf.errors import MLPFError
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 from mlpf.training.distribution import Distribution
-from mlpf.training.losses import TERM_NAMES, MLPFLoss
+from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import clip_gradients, loss_scale
 
 logger = logging.getLogger(__name__)
@@ -52,11 +52,11 @@ class Trainer:
 
     Args:
         model: X [B, N, F] -> dict of outputs; built in the scope of ``distribution``.
-        loss: terms of the loss.
+        loss: terms of the loss; built in the same scope.
         optimizer: built in the same scope.
         distribution: devices.
         clipnorm: largest global norm of the gradients, None = any.
-        seed: dropout masks of an epoch follow from (seed, epoch).
+        seed: dropout masks of an epoch, and what the loss draws, follow from (seed, epoch).
         schema: what the events are made of.
 
     Attributes:
@@ -136,7 +136,7 @@ class Trainer:
 
     def evaluate(self, loader: BatchLoader) -> Record:
         """Return loss and its terms over all events of ``loader``, each event counted once."""
-        sums = _Sums()
+        sums = _Sums(len(self._loss.term_names))
         for batch in self._distribution.distribute(loader.epoch(0).batches):
             sums.add(self._valid_step(batch))
         return self._loss.components(*sums.read())
@@ -147,7 +147,7 @@ class Trainer:
         self._reseed(epoch)
         rate = float(self.optimizer.learning_rate)
         applied = self._num_updates()
-        sums = _Sums()
+        sums = _Sums(len(self._loss.term_names))
         done, waited = 0, 0.0
         started = last_read = time.perf_counter()
         batches = iter(self._distribution.distribute(epoch_batches.batches))
@@ -181,7 +181,7 @@ class Trainer:
         """Stop at the first step whose loss is not a number, or when every step is skipped."""
         sums.read()
         if sums.first_bad is not None:
-            bad = sums.bad_terms(TERM_NAMES)
+            bad = sums.bad_terms(self._loss.term_names)
             raise TrainingDiverged(
                 f"epoch {epoch}, step {sums.first_bad + 1}: the loss or its gradients are not finite "
                 f"({', '.join(bad)}); "
@@ -209,9 +209,9 @@ class Trainer:
         return None if scale is None else float(keras.ops.convert_to_numpy(scale))
 
     def _reseed(self, epoch: int) -> None:
-        """Set the random states of the model (dropout), so that a resumed run draws the same masks."""
+        """Set the random states of model (dropout) and loss, so that a resumed run draws the same numbers."""
         weights = {id(weight) for weight in self.model.weights}
-        states = [v for v in self.model.variables if id(v) not in weights]
+        states = [v for v in self.model.variables if id(v) not in weights] + self._loss.random_states
         rng = np.random.default_rng([self._seed, epoch])
         for state in states:
             state.assign(rng.integers(0, 2**31, state.shape).astype(state.dtype))
@@ -230,7 +230,7 @@ class Trainer:
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             outputs = self.model(batch["X"], training=True)
-            sums = self._loss.sums(batch["X"], batch["ygen"], outputs)
+            sums = self._loss.sums(batch["X"], batch["ygen"], outputs, training=True)
             # Each replica divides by the weight of the whole batch: gradients then add up.
             loss = self._loss.total(sums.values, self._distribution.all_reduce(sums.weights))
             loss = self.optimizer.scale_loss(loss)
@@ -256,12 +256,12 @@ class Trainer:
 class _Sums:
     """Sums of steps, read from the device late and added in float64."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_terms: int) -> None:
         self._waiting: list[Any] = []
-        self._total = np.zeros((2, len(TERM_NAMES)))
+        self._total = np.zeros((2, num_terms))
         self._num_steps = 0
         self.first_bad: int | None = None
-        self._bad = np.zeros(len(TERM_NAMES), bool)
+        self._bad = np.zeros(num_terms, bool)
 
     def add(self, sums: Any) -> None:
         """Add the [2, T] result of one step without reading it."""

@@ -25,11 +25,11 @@ from mlpf.training.checkpoints import (
     read_state,
 )
 from mlpf.training.distribution import Distribution, build_distribution
-from mlpf.training.losses import TERM_NAMES, MLPFLoss
+from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.trainer import EpochHook, Record, Trainer
 from mlpf.workflows.trained import build_network
-from mlpf.workflows.training_data import build_loaders, fit_normalizer
+from mlpf.workflows.training_data import build_loaders, fit_normalizer, require_jets
 
 ENVIRONMENT_FILE = "environment.json"
 
@@ -88,6 +88,7 @@ def run(
     _prepare_process(config, num_cpus)
     distribution = build_distribution(config.setup.jit_compile)
     train, valid = build_loaders(config, distribution.num_replicas, **limits)
+    require_jets(config, train.pool)
     trainer = _build_trainer(config, distribution, train)
     history = _restore(trainer, run_dir) if resume else []
     if weights is not None:
@@ -143,9 +144,10 @@ def _build_trainer(config: Config, distribution: Distribution, train: BatchLoade
         fit_normalizer(config, model, train.pool)
         total_steps = len(train.plan(1)) * config.setup.num_epochs
         optimizer = build_optimizer(config.setup, config.optimizer, total_steps)
+        loss = MLPFLoss(config.loss, config.setup.seed)
     return Trainer(
         model,
-        MLPFLoss(config.loss),
+        loss,
         optimizer,
         distribution,
         clipnorm=config.setup.clipnorm,
@@ -156,7 +158,7 @@ def _build_trainer(config: Config, distribution: Distribution, train: BatchLoade
 
 def _build_hooks(config: Config, run_dir: Path, trainer: Trainer) -> list[EpochHook]:
     """Return what happens after each epoch: first the checkpoint, then what only reports."""
-    names = ("loss", *(f"{term}_loss" for term in TERM_NAMES))
+    names = ("loss", *(f"{term}_loss" for term in config.loss.term_names))
     recorded = [*names, *(f"val_{name}" for name in names)]
     if config.callbacks.checkpoint.monitor not in recorded:
         raise ConfigError(
