@@ -234,8 +234,12 @@ class Trainer:
             # Each replica divides by the weight of the whole batch: gradients then add up.
             loss = self._loss.total(sums.values, self._distribution.all_reduce(sums.weights))
             loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        # None where no term looks at an output: its coefficient is 0. TensorFlow's own way to have zeros
+        # there, UnconnectedGradients.ZERO, does not take variables of Keras.
+        gradients = [
+            tf.zeros_like(variable.value) if gradient is None else tf.convert_to_tensor(gradient)
+            for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True)
+        ]
         gradients = self._distribution.all_reduce(gradients)
         gradients = clip_gradients(gradients, self._clipnorm, loss_scale(self.optimizer))
         self._distribution.apply(self.optimizer, gradients)

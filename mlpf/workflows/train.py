@@ -88,7 +88,6 @@ def run(
     _prepare_process(config, num_cpus)
     distribution = build_distribution(config.setup.jit_compile)
     train, valid = build_loaders(config, distribution.num_replicas, **limits)
-    require_jets(config, train.pool)
     trainer = _build_trainer(config, distribution, train)
     history = _restore(trainer, run_dir) if resume else []
     if weights is not None:
@@ -139,6 +138,7 @@ def _restore(trainer: Trainer, run_dir: Path) -> list[Record]:
 
 def _build_trainer(config: Config, distribution: Distribution, train: BatchLoader) -> Trainer:
     """Build model, optimizer and loss on the devices of the run."""
+    require_jets(config, train.pool)
     with distribution.scope():
         model = build_network(config)
         fit_normalizer(config, model, train.pool)
