@@ -108,7 +108,7 @@ def training_step(config: Config, model: keras.Model, jit_compile: bool = False)
     )
     def step(x, y):
         with tf.GradientTape() as tape:
-            sums = loss.sums(x, y, model(x, training=True))
+            sums = loss.sums(x, y, model(x, training=True), training=True)
             total = loss.total(sums.values, sums.weights)
         variables = model.trainable_variables
         gradients = tape.gradient(total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -230,6 +230,25 @@ def demo(rounds: int) -> Iterator[Row]:
         yield Row(f"clic-demo.yaml {what}, against the obvious version", gain, target)
 
 
+def losses(rounds: int) -> Iterator[Row]:
+    """Training step of clic-demo.yaml with each loss of whole events against none."""
+    config = config_of("clic-demo")
+    model = network(config)
+    terms = list(config.loss.event_loss.coefficients)
+    coefficients = {"none": {}, "none, again": {}} | {name: {name: 1.0} for name in terms}
+    engines = {
+        what: training_step(
+            config.with_overrides({f"loss.event_loss.{n}.coef": c for n, c in on.items()}), model
+        )
+        for what, on in coefficients.items()
+    }
+    ms = medians(engines, events_of(config, 16, 256), 2 * rounds)
+    plain = ms.pop("none")
+    yield Row("clic-demo.yaml step, 16 x 256 [ms]", plain)
+    for what, value in ms.items():
+        yield Row(f"clic-demo.yaml step, {what} against none", value / plain)
+
+
 def small(rounds: int) -> Iterator[Row]:
     """Events of half a bin against a full one."""
     config = config_of("clic")
@@ -332,7 +351,9 @@ def _run_session(session: Any, events: np.ndarray) -> Any:
     return session.run(None, {session.get_inputs()[0].name: events})
 
 
-SECTIONS = {f.__name__: f for f in (floor, train, formats, demo, small, performer, scaling, memory, onnx)}
+SECTIONS = {
+    f.__name__: f for f in (floor, train, formats, demo, losses, small, performer, scaling, memory, onnx)
+}
 
 
 def main() -> None:

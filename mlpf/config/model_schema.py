@@ -155,9 +155,11 @@ class OutputDecodingConfig(Section):
     regression_use_classification: bool = Field(True, description="feed class logits to the regression heads")
     dropout: DropoutRate = Field(0.1, description="dropout in the heads")
     layernorm: bool = Field(True, description="normalise the classification features first")
-    pt_as_correction: bool = Field(False, description="pt = |a pt_in + b| instead of |a|")
-    energy_as_correction: Literal["additive", "linear"] = Field(
-        "additive", description="energy = |E_in + a|, or linear |a E_in + b|"
+    pt_as_correction: Literal[False, True, "exponential"] = Field(
+        False, description="pt = |a pt_in + b| instead of |a|, or exponential pt_in exp(a)"
+    )
+    energy_as_correction: Literal["additive", "linear", "exponential"] = Field(
+        "additive", description="energy = |E_in + a|, or linear |a E_in + b|, or exponential E_in exp(a)"
     )
     id_hidden_dim: PositiveInt = Field(128, description="width of the class head")
     charge_hidden_dim: PositiveInt = Field(128, description="width of the charge head")

@@ -28,6 +28,12 @@ def particle_mask(X: Any, y: Any) -> Any:
     return ops.logical_and(element_mask(X), ops.not_equal(y[..., TARGETS.index("cls")], 0))
 
 
+def jet_index(X: Any, y: Any) -> Any:
+    """Return the rank of the jet of each element, [B, N] int32; 0 = in no jet, no particle, or padding."""
+    rank = ops.cast(ops.round(y[..., TARGETS.index("jet_idx")]), "int32")
+    return ops.where(particle_mask(X, y), ops.maximum(rank, 0), 0)
+
+
 def split_targets(y: Any) -> dict[str, Any]:
     """Name the columns of the targets.
 

@@ -12,7 +12,17 @@ from mlpf.layers.rows import from_rows, to_rows
 PT, ETA, SIN_PHI, COS_PHI, ENERGY = 1, 2, 3, 4, 5
 NUM_CHARGES = 3
 MAX_ETA = 7.0
+# Exponential corrections: the largest logarithm of a factor, and the least that is multiplied, in GeV.
+# They keep exp() in range and an element without energy from being stuck at 0.
+MAX_LOG_FACTOR = 10.0
+SMALLEST_ELEMENT = 1e-3
 HEADS = ("id", "charge", "pt", "eta", "phi", "energy")
+
+
+# Heads that correct a measured value start close to leaving it as it is: mode -> biases of the outputs.
+_LINE, _NOTHING = (1.0, 0.0), (0.0,)
+_PT_BIAS = {False: None, True: _LINE, "exponential": _NOTHING}
+_ENERGY_BIAS = {"additive": _NOTHING, "linear": _LINE, "exponential": _NOTHING}
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
@@ -28,13 +38,15 @@ class OutputDecoding(keras.layers.Layer):
         regression_use_classification: feed the class logits to the regression heads.
         dropout: dropout rate in the heads.
         layernorm: normalise the classification features first.
-        pt_as_correction: pt = |a pt_in + b|, starting at a = 1, b = 0; otherwise pt = |a|.
-        energy_as_correction: ``additive`` E = |E_in + a|; ``linear`` E = |a E_in + b|, starting at 1 and 0.
+        pt_as_correction: False: pt = |a|; True: pt = |a pt_in + b|, starting at a = 1, b = 0;
+            ``exponential``: pt = max(pt_in, 1 MeV) exp(a), |a| <= 10, starting at a = 0, always positive.
+        energy_as_correction: ``additive`` E = |E_in + a|; ``linear`` E = |a E_in + b|, starting at 1 and 0;
+            ``exponential`` as for pt.
         **kwargs: ``<head>_hidden_dim``, ``<head>_num_layers``, ``<head>_dim_decrease`` for each of ``HEADS``
             (default 128, 1, True) and keyword arguments of ``keras.layers.Layer``.
 
     Raises:
-        ValueError: unknown ``energy_as_correction``.
+        ValueError: unknown ``pt_as_correction`` or ``energy_as_correction``.
     """
 
     def __init__(
@@ -44,7 +56,7 @@ class OutputDecoding(keras.layers.Layer):
         regression_use_classification: bool = True,
         dropout: float = 0.0,
         layernorm: bool = True,
-        pt_as_correction: bool = False,
+        pt_as_correction: bool | str = False,
         energy_as_correction: str = "additive",
         **kwargs: Any,
     ):
@@ -55,8 +67,12 @@ class OutputDecoding(keras.layers.Layer):
         }
         # No cast on entry: the raw X that the heads correct must keep its precision.
         super().__init__(autocast=False, **kwargs)
-        if energy_as_correction not in ("additive", "linear"):
-            raise ValueError(f"energy_as_correction={energy_as_correction!r}, expected additive or linear")
+        if pt_as_correction not in _PT_BIAS:
+            raise ValueError(f"pt_as_correction={pt_as_correction!r}, expected True, False or exponential")
+        if energy_as_correction not in _ENERGY_BIAS:
+            raise ValueError(
+                f"energy_as_correction={energy_as_correction!r}, expected one of {', '.join(_ENERGY_BIAS)}"
+            )
         self.num_output_classes = num_output_classes
         self.activation = activation
         self.regression_use_classification = regression_use_classification
@@ -66,15 +82,14 @@ class OutputDecoding(keras.layers.Layer):
         self.layernorm = None
         if layernorm:
             self.layernorm = keras.layers.LayerNormalization(epsilon=1e-6, dtype="float32", name="layernorm")
-        # Heads that correct a measured value start close to leaving it as it is.
-        line = (1.0, 0.0)
         self.ffn_id = self._head("id", num_output_classes)
         self.ffn_charge = self._head("charge", NUM_CHARGES)
-        self.ffn_pt = self._head("pt", 2, line if pt_as_correction else None)
+        self.ffn_pt = self._head(
+            "pt", 1 if pt_as_correction == "exponential" else 2, _PT_BIAS[pt_as_correction]
+        )
         self.ffn_eta = self._head("eta", 1, (0.0,))
         self.ffn_phi = self._head("phi", 2, (0.0, 0.0))
-        linear = energy_as_correction == "linear"
-        self.ffn_energy = self._head("energy", 2 if linear else 1, line if linear else (0.0,))
+        self.ffn_energy = self._head("energy", len(bias := _ENERGY_BIAS[energy_as_correction]), bias)
 
     def _head(self, head: str, d_out: int, output_bias: tuple[float, ...] | None = None) -> FFN:
         config = self._head_config
@@ -147,12 +162,16 @@ class OutputDecoding(keras.layers.Layer):
         return {name: _finite_or_zero(value, real) for name, value in outputs.items()}
 
     def _pt(self, x, raw):
+        if self.pt_as_correction == "exponential":
+            return _scaled(_column(x, PT), raw)
         a, b = ops.split(raw, 2, axis=-1)
         return ops.abs(a * _column(x, PT) + b) if self.pt_as_correction else ops.abs(a)
 
     def _energy(self, x, raw):
         if self.energy_as_correction == "additive":
             return ops.abs(_column(x, ENERGY) + raw)
+        if self.energy_as_correction == "exponential":
+            return _scaled(_column(x, ENERGY), raw)
         a, b = ops.split(raw, 2, axis=-1)
         return ops.abs(a * _column(x, ENERGY) + b)
 
@@ -184,6 +203,11 @@ class OutputDecoding(keras.layers.Layer):
 
 def _column(x, index: int):
     return x[..., index : index + 1]
+
+
+def _scaled(measured, log_factor):
+    factor = ops.exp(ops.clip(log_factor, -MAX_LOG_FACTOR, MAX_LOG_FACTOR))
+    return ops.maximum(measured, SMALLEST_ELEMENT) * factor
 
 
 def _finite_or_zero(value, real):

@@ -1,16 +1,16 @@
-"""The loss: class, charge and regression terms, each normalised by what it is about.
+"""The loss: class, charge, regression and event terms, each normalised by what it is about.
 
 Class and charge terms are means over real elements, regression terms means over elements that
-carry a true particle; padding and empty events change nothing. Sums run in float32.
+carry a true particle, event terms means over events that have something to compare; padding and
+empty events change nothing. Sums run in float32.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 from keras import ops
 
-from mlpf.config.loss_schema import LossConfig, RegressionLossConfig
+from mlpf.config.loss_schema import LossConfig, WeightByPt
 from mlpf.data.targets import (
     CHARGES,
     REGRESSION_NAMES,
@@ -19,8 +19,8 @@ from mlpf.data.targets import (
     particle_mask,
     split_targets,
 )
-
-TERM_NAMES = ("cls", "charge", *REGRESSION_NAMES)
+from mlpf.training.event_losses import EventLosses
+from mlpf.training.regression_losses import build_regression, log_ratio
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LossSums:
     """Weighted sums of the terms; those of several batches or replicas add up.
 
     Attributes:
-        values: [T] sum of weight x loss over elements, terms in the order ``TERM_NAMES``.
+        values: [T] sum of weight x loss over elements, terms in the order ``MLPFLoss.term_names``.
         weights: [T] sum of weights.
     """
 
@@ -66,57 +66,72 @@ def charge_loss(charge: Any, logits: Any) -> Any:
     return ops.categorical_crossentropy(target, ops.cast(logits, "float32"), from_logits=True)
 
 
-def _build_regression(config: RegressionLossConfig) -> keras.losses.Loss:
-    """Return the Keras loss that keeps one value per element, in float32."""
-    options = {} if config.delta is None else {"delta": config.delta}
-    loss_class = getattr(keras.losses, config.type)
-    return loss_class(reduction="none", dtype="float32", **options)
-
-
 class MLPFLoss:
-    """All terms of the loss as one configuration section describes them.
+    """All terms of the loss as one configuration section describes them; those of coefficient 0 are left out.
+
+    Build it in the scope of the distribution: random states are variables.
 
     Args:
         config: section ``loss``.
+        seed: of what the terms draw.
+
+    Attributes:
+        term_names: the terms, in the order of sums.
+        random_states: states of random generators; part of a checkpoint. Training steps advance them alike
+            on all replicas and processes.
     """
 
-    def __init__(self, config: LossConfig):
+    def __init__(self, config: LossConfig, seed: int = 0):
+        self.term_names = config.term_names
         self._config = config
+        self._coefficients = [config.coefficients[name] for name in self.term_names]
         self._regression = {
-            name: _build_regression(getattr(config, f"{name}_loss")) for name in REGRESSION_NAMES
+            name: build_regression(getattr(config, f"{name}_loss"))
+            for name in REGRESSION_NAMES
+            if name in self.term_names
         }
-        self._coefficients = [
-            config.classification_loss_coef,
-            *(getattr(config, f"{name}_loss_coef") for name in TERM_NAMES[1:]),
-        ]
+        self._events = EventLosses(config.event_loss, seed)
+        self.random_states = self._events.random_states
 
-    def sums(self, X: Any, y: Any, outputs: dict[str, Any]) -> LossSums:
+    def sums(self, X: Any, y: Any, outputs: dict[str, Any], training: bool = False) -> LossSums:
         """Return the sums of a batch.
 
         Args:
             X: [B, N, F] model input.
             y: [B, N, 8] targets.
-            outputs: dict of the model's outputs.
+            outputs: dict of the model's outputs; those that no term looks at may be missing.
+            training: a step of the training, in which terms draw anew.
         """
-        targets = split_targets(y)
-        elements = ops.cast(element_mask(X), "float32")
-        particles = ops.cast(particle_mask(X, y), "float32")
-        pt = ops.cast(element_pt(X), "float32")
-        if self._config.cls_weight_by_pt:
-            elements = elements * pt
-        if self._config.reg_weight_by_pt:
-            particles = particles * pt
-        focal = self._config.cls_loss
-        losses = [
-            focal_loss(targets["cls"], outputs["cls"], focal.gamma, focal.alpha),
-            charge_loss(targets["charge"], outputs["charge"]),
-            *(self._regression[name](targets[name], outputs[name]) for name in REGRESSION_NAMES),
-        ]
-        masks = [elements] * 2 + [particles] * len(REGRESSION_NAMES)
-        return LossSums(
-            values=ops.stack([ops.sum(loss * mask) for loss, mask in zip(losses, masks, strict=True)]),
-            weights=ops.stack([ops.sum(mask) for mask in masks]),
-        )
+        found = self._element_sums(X, y, outputs) + self._events.sums(X, y, outputs, training)
+        values, weights = zip(*found, strict=True)
+        return LossSums(values=ops.stack(values), weights=ops.stack(weights))
+
+    def _element_sums(self, X: Any, y: Any, outputs: dict[str, Any]) -> list[tuple[Any, Any]]:
+        """Return (sum of weight x loss, sum of weights) of each term about elements."""
+        config, targets = self._config, split_targets(y)
+        elements = ops.cast(element_mask(X), "float32") * _pt_weight(X, config.cls_weight_by_pt)
+        particles = ops.cast(particle_mask(X, y), "float32") * _pt_weight(X, config.reg_weight_by_pt)
+        found = []
+        for name in self.term_names:
+            if name in self._regression:
+                weight, loss = particles, self._regression_loss(name, targets[name], outputs[name])
+            elif name == "cls":
+                focal = config.cls_loss
+                weight, loss = elements, focal_loss(targets[name], outputs[name], focal.gamma, focal.alpha)
+            elif name == "charge":
+                weight, loss = elements, charge_loss(targets[name], outputs[name])
+            else:
+                continue
+            found.append((ops.sum(loss * weight), ops.sum(weight)))
+        return found
+
+    def _regression_loss(self, name: str, true: Any, predicted: Any) -> Any:
+        """Return the loss of each element, [B, N]; ``true`` and ``predicted`` are [B, N, 1]."""
+        form = {"pt": self._config.pt_target, "energy": self._config.energy_target}.get(name, "value")
+        if form == "log_ratio":
+            ratio = log_ratio(predicted, true)
+            return self._regression[name](ops.zeros_like(ratio), ratio)
+        return self._regression[name](true, predicted)
 
     def total(self, values: Any, weights: Any) -> Any:
         """Return the loss, a scalar: sum over terms of coefficient x value / weight (0 where weight is 0)."""
@@ -127,4 +142,12 @@ class MLPFLoss:
         """Return ``loss`` and, without coefficients, ``<term>_loss`` of each term as numbers."""
         means = ops.convert_to_numpy(ops.divide_no_nan(values, weights))
         total = float(ops.convert_to_numpy(self.total(values, weights)))
-        return {"loss": total} | {f"{n}_loss": float(m) for n, m in zip(TERM_NAMES, means, strict=True)}
+        return {"loss": total} | {f"{n}_loss": float(m) for n, m in zip(self.term_names, means, strict=True)}
+
+
+def _pt_weight(X: Any, by_pt: WeightByPt) -> Any:
+    """Return 1, or the measured pt of each element [B, N] in GeV, or its root."""
+    if not by_pt:
+        return 1.0
+    pt = ops.cast(element_pt(X), "float32")
+    return ops.sqrt(pt) if by_pt == "sqrt" else pt

@@ -12,9 +12,12 @@ from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
 from mlpf.data.prepared import open_split
 from mlpf.errors import DataError
 from mlpf.layers.input_normalization import fit_normalization
+from mlpf.physics.features import TARGETS
 from mlpf.workflows.trained import require_fit
 
 _NORMALIZATION_EVENTS = 256  # events read at a time while fitting
+_JET_TERMS = ("gen_jet_mse", "gen_jet_logcosh")
+_JET_EVENTS = 64  # events looked at for jets
 
 
 def build_loaders(
@@ -78,6 +81,24 @@ def _require_events(pool: EventPool, name: str, split: str) -> None:
     """Refuse a split without events."""
     if not pool.num_events:
         raise DataError(f"{name}: split {split} has no events; build it from more files or other fractions")
+
+
+def require_jets(config: Config, pool: EventPool) -> None:
+    """Refuse losses of jets where the targets have none: they would be 0 all along.
+
+    Raises:
+        DataError: none of the events looked at, spread over the pool, has a jet.
+    """
+    asked = [f"loss.event_loss.{name}" for name in _JET_TERMS if name in config.loss.term_names]
+    if not asked:
+        return
+    events = np.unique(np.linspace(0, pool.num_events - 1, _JET_EVENTS).astype(np.int64))
+    targets = pool.fetch_padded(events, int(pool.lengths[events].max()))["ygen"]
+    if not (targets[..., TARGETS.index("jet_idx")] > 0).any():
+        raise DataError(
+            f"{' and '.join(asked)}: {len(events)} training events were looked at and no target is in a jet "
+            "(jet_idx is 0, or not stored in this dataset); set coef to 0, or build the dataset anew"
+        )
 
 
 def fit_normalizer(config: Config, model: keras.Model, pool: EventPool) -> None:

@@ -69,6 +69,7 @@ def fake_event(
         "sin_phi": np.sin(phi),
         "cos_phi": np.cos(phi),
         "energy": pt * np.cosh(eta),
+        "jet_idx": np.where(eta > 0, 1, 2),
     }
     for column, values in targets.items():
         y[:, TARGETS.index(column)] = np.where(cls > 0, values, 0)

@@ -167,6 +167,13 @@ def test_key_changes_the_network(key):
     assert differ(fingerprint({}), fingerprint({key: CHANGES[key]}))
 
 
+@pytest.mark.parametrize(("key", "other"), [("pt_as_correction", True), ("energy_as_correction", "linear")])
+def test_exponential_corrections_are_a_third_form(key, other):
+    exponential = fingerprint({f"{DECODING}{key}": "exponential"})
+    assert differ(fingerprint({}), exponential)
+    assert differ(fingerprint({f"{DECODING}{key}": other}), exponential)
+
+
 @pytest.mark.parametrize("key", TOGETHER)
 def test_key_changes_the_network_beside_another(key):
     beside, value = TOGETHER[key]

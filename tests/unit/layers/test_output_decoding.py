@@ -20,14 +20,17 @@ def inputs(rng, n=20, width=5):
 
 
 # pt as a correction: otherwise one of its two outputs is unused and has no gradient.
-@pytest.mark.parametrize(("energy_as_correction", "num_energy"), [("additive", 1), ("linear", 2)])
-def test_contract(rng, energy_as_correction, num_energy):
+@pytest.mark.parametrize(
+    ("pt_as_correction", "num_pt", "energy_as_correction", "num_energy"),
+    [(True, 2, "additive", 1), (True, 2, "linear", 2), ("exponential", 1, "exponential", 1)],
+)
+def test_contract(rng, pt_as_correction, num_pt, energy_as_correction, num_energy):
     # LayerNorm 10; hidden layers: id, charge 5 -> 8; eta, phi 11 -> 8; pt, energy 22 -> 8;
-    # outputs 6, 3, 1, 2, 2 and those of the energy, from 8 and a bias
-    trainable = 10 + 2 * 48 + 2 * 96 + 2 * 184 + 9 * (6 + 3 + 1 + 2 + 2 + num_energy)
+    # outputs 6, 3, 1, 2 and those of pt and energy, from 8 and a bias
+    trainable = 10 + 2 * 48 + 2 * 96 + 2 * 184 + 9 * (6 + 3 + 1 + 2 + num_pt + num_energy)
     shapes = {name: (2, 20, width) for name, width in WIDTHS.items()}
-    settings = {"pt_as_correction": True, "energy_as_correction": energy_as_correction, "dropout": 0.1}
-    check_layer(LayerCase(lambda: make(**settings), inputs(rng), shapes, num_trainable=trainable))
+    modes = {"pt_as_correction": pt_as_correction, "energy_as_correction": energy_as_correction}
+    check_layer(LayerCase(lambda: make(**modes, dropout=0.1), inputs(rng), shapes, num_trainable=trainable))
 
 
 def with_constant_heads(**kwargs):
@@ -88,6 +91,42 @@ def test_nan_and_inf_become_zero(rng):
     assert np.asarray(out["energy"])[1, 1, 0] == 0
 
 
-def test_unknown_energy_correction_is_refused():
-    with pytest.raises(ValueError, match="energy_as_correction='square', expected additive or linear"):
-        make(energy_as_correction="square")
+def test_exponential_corrections_hand_worked():
+    layer = with_constant_heads(pt_as_correction="exponential", energy_as_correction="exponential")
+    layer.ffn_pt.out.bias.assign([np.log(0.5)])
+    layer.ffn_energy.out.bias.assign([50.0])
+    x = np.zeros((1, 3, 17), np.float32)
+    x[0, :2, :6] = [[1, 8.0, 1.0, 0.5, 0.5, 10.0], [2, -2.0, 1.0, 0.5, 0.5, 0.0]]
+    h = np.ones((1, 3, 5), np.float32)
+    out = layer(x, h, h, x[..., 0] != 0)
+    # Half of 8 GeV; half of 1 MeV, since a measured pt below counts as that; padding.
+    assert np.asarray(out["pt"])[0, :, 0] == pytest.approx([4.0, 5e-4, 0.0], rel=1e-6)
+    # The factor ends at e^10.
+    assert np.asarray(out["energy"])[0, :, 0] == pytest.approx(
+        [10 * np.e**10, 1e-3 * np.e**10, 0.0], rel=1e-5
+    )
+
+
+def test_exponential_corrections_start_at_the_input_and_are_positive(rng):
+    layer = make(pt_as_correction="exponential", energy_as_correction="exponential")
+    x, h_id, h_reg, mask = inputs(rng)
+    out = layer(x, h_id, h_reg, mask)
+    for name, column in (("pt", 1), ("energy", 5)):
+        values = np.asarray(out[name])[..., 0]
+        assert (values[mask] > 0).all()
+        assert values[mask] == pytest.approx(x[..., column][mask], rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            {"energy_as_correction": "square"},
+            "energy_as_correction='square', expected one of additive, linear, exponential",
+        ),
+        ({"pt_as_correction": "linear"}, "pt_as_correction='linear', expected True, False or exponential"),
+    ],
+)
+def test_unknown_corrections_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        make(**setting)

@@ -28,7 +28,7 @@ from mlpf.training.trainer import Trainer
 from tests.support.fake_split import FakeSplit
 from tests.support.tiny_model import tiny_model
 
-def losses(distribution, dtype, scale):
+def losses(distribution, dtype, scale, loss_section):
     keras.config.set_dtype_policy(dtype)
     pool = EventPool([(FakeSplit(22, seed=1), None)])
     edges = length_buckets([pool], 8, 1.3)
@@ -38,19 +38,20 @@ def losses(distribution, dtype, scale):
         model = tiny_model()
         optimizer = build_optimizer(SetupConfig(lr=1e-2, dtype=dtype, clipnorm=10.0), OptimizerConfig(), 20)
         optimizer.initial_scale = scale
-    trainer = Trainer(model, MLPFLoss(LossConfig()), optimizer, distribution)
+        loss = MLPFLoss(LossConfig.model_validate(loss_section))
+    trainer = Trainer(model, loss, optimizer, distribution)
     records = trainer.fit(train, valid, 2)
     return [[r["loss"], r["val_loss"], r["skipped_steps"], r.get("loss_scale", 1.0)] for r in records]
 
-arguments = sys.argv[1], float(sys.argv[2])
+arguments = sys.argv[1], float(sys.argv[2]), json.loads(sys.argv[3])
 print(json.dumps([losses(SingleDevice(), *arguments), losses(Mirrored(["CPU:0", "CPU:1"]), *arguments)]))
 """
 
 
-def train_twice(repo_root, dtype="float32", scale=1.0):
+def train_twice(repo_root, dtype="float32", scale=1.0, loss=None):
     """Records of two epochs on one device and on two: loss, val_loss, skipped steps, loss scale."""
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN_TWICE, dtype, str(scale)],
+        [sys.executable, "-c", TRAIN_TWICE, dtype, str(scale), json.dumps(loss or {})],
         cwd=repo_root,
         env=os.environ | {"PYTHONPATH": str(repo_root), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
@@ -61,12 +62,29 @@ def train_twice(repo_root, dtype="float32", scale=1.0):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+# Every loss but that of the charge, whose head then has no gradient. Directions must agree on both replicas.
+ALL_LOSSES = {
+    "event_loss": {
+        name: {"coef": 1.0}
+        for name in ("sliced_wasserstein", "gen_jet_mse", "gen_jet_logcosh", "hist_2d", "met")
+    },
+    "pt_target": "log_ratio",
+    "charge_loss_coef": 0,
+}
+
+
 # float32 sums in another order; losses are of order 100. float16 has 11 bits.
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("float32", 1e-5), pytest.param("mixed_float16", 1e-2, marks=pytest.mark.slow)]
+    ("dtype", "tolerance", "loss"),
+    [
+        ("float32", 1e-5, ALL_LOSSES),
+        pytest.param("float32", 1e-5, {}, marks=pytest.mark.slow),
+        pytest.param("mixed_float16", 1e-2, {}, marks=pytest.mark.slow),
+    ],
+    ids=["all losses", "float32", "float16"],
 )
-def test_two_replicas_train_like_one_device(repo_root, dtype, tolerance):
-    single, mirrored = train_twice(repo_root, dtype, scale=2.0**6)
+def test_two_replicas_train_like_one_device(repo_root, dtype, tolerance, loss):
+    single, mirrored = train_twice(repo_root, dtype, 2.0**6, loss)
     for expected, found in zip(chain(*single), chain(*mirrored), strict=True):
         assert found == pytest.approx(expected, rel=tolerance)
 

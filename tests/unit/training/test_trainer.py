@@ -51,6 +51,27 @@ def test_training_lowers_the_loss_with_one_graph_per_kind_of_step():
     assert built.num_traces == 2
 
 
+def test_a_step_of_training_draws_directions_and_an_epoch_of_validation_does_not():
+    section = LossConfig.model_validate({"event_loss": {"sliced_wasserstein": {"coef": 1.0}}})
+    model = tiny_model(seed=0)
+    loss = MLPFLoss(section)
+    optimizer = build_optimizer(SetupConfig(lr_schedule="none", lr=1e-2), OptimizerConfig(), 10)
+    built = Trainer(model, loss, optimizer, SingleDevice(), seed=4)
+    train, valid = loaders()
+    (state,) = loss.random_states
+
+    history = built.fit(train, valid, 1)
+
+    assert "sliced_wasserstein_loss" in history[0]
+    assert "val_sliced_wasserstein_loss" in history[0]
+    after = state.numpy().copy()
+    assert built.evaluate(valid) == built.evaluate(valid)
+    assert (state.numpy() == after).all()
+    # One draw per step, from a start that follows from (seed, epoch).
+    built._reseed(1)
+    assert after[1] - state.numpy()[1] == len(train.plan(1).batches)
+
+
 def shapes(loader):
     return {(len(batch.indices), batch.length) for epoch in (1, 2, 3) for batch in loader.plan(epoch).batches}
 
