@@ -117,15 +117,26 @@ class EventPool:
             DataError: an event has not as many rows as elements.
         """
         real = np.flatnonzero(indices != EMPTY_EVENT)
-        if self._stored is None:
-            events = self._read(indices[real])
-        else:
-            bounds = np.stack((self._offsets[indices[real]], self._offsets[indices[real] + 1]), axis=1)
-            events = [{name: rows[a:b] for name, rows in self._stored.items()} for a, b in bounds.tolist()]
+        events = self.fetch(indices[real], self.fields)
         return {
             name: pad_events([event[name] for event in events], real, (len(indices), length, width))
             for name, width in self.widths.items()
         }
+
+    def fetch(self, indices: IntArray, fields: Sequence[str] = DEFAULT_FIELDS) -> list[dict[str, FloatArray]]:
+        """Return some events without padding, with NaN and infinite inputs set to 0.
+
+        Args:
+            indices: events.
+            fields: out of the fields of the pool.
+
+        Raises:
+            DataError: an event has not as many rows as elements.
+        """
+        if self._stored is None:
+            return [{name: event[name] for name in fields} for event in self._read(indices)]
+        bounds = np.stack((self._offsets[indices], self._offsets[indices + 1]), axis=1)
+        return [{name: self._stored[name][a:b] for name in fields} for a, b in bounds.tolist()]
 
     def _read(self, indices: IntArray) -> list[dict[str, FloatArray]]:
         """Decode some events and clean X; keeps the order of ``indices``."""

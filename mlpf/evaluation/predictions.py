@@ -7,7 +7,7 @@ Parquet: one row per event with ``event``, ``elements.{elemtype, target, cand, p
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.jets import JetAlgorithm, Jets, match_jets
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
+# What ``make_predictions`` reads of an event, where the dataset has it.
+EVENT_FIELDS = ("X", "ygen", "ycand", "gen_particles", "oracle_particles", "perfect_particles", "event")
 ELEMENT_METHODS = ("target", "cand", "pred")
-GEN = "gen"
+GEN, NETWORK, BASELINE = "gen", "pred", "cand"
 # In the order in which tables and figures show them.
 METHODS = ("pred", "cand", "target", "oracle", "perfect")
 JET_COLUMNS = ("pt", "eta", "phi", "energy")
@@ -49,7 +51,7 @@ class Predictions:
     dataset: str
     schema: str
     gen_reference: str
-    jet_algorithm: str
+    jet_algorithm: JetAlgorithm
     event: list[str]
     elements: Elements
     particles: dict[str, ParticleLists]
@@ -96,7 +98,17 @@ def make_predictions(
         jet_algorithm: key of ``JET_DEFINITIONS``.
         schema: what the events are made of.
     """
-    rows = {"target": [e["ygen"] for e in events], "cand": [e["ycand"] for e in events], "pred": predicted}
+    return with_network(make_reference(dataset, events, jet_algorithm, schema), predicted)
+
+
+def make_reference(
+    dataset: str,
+    events: Sequence[Mapping[str, Any]],
+    jet_algorithm: JetAlgorithm,
+    schema: EventSchema = SCHEMAS["clic"],
+) -> Predictions:
+    """Return all of ``make_predictions`` that does not depend on a network."""
+    rows = {"target": [e["ygen"] for e in events], BASELINE: [e["ycand"] for e in events]}
     particles = {name: ParticleLists.from_rows(value) for name, value in rows.items()}
     for name in ("gen", "oracle", "perfect"):
         if events and all(f"{name}_particles" in e for e in events):
@@ -114,6 +126,24 @@ def make_predictions(
         particles=particles,
         jets=jets,
         matches={name: match_jets(jets[GEN], value) for name, value in jets.items() if name != GEN},
+    )
+
+
+def with_network(reference: Predictions, predicted: Sequence[Array]) -> Predictions:
+    """Add what a network found to a result of ``make_reference``.
+
+    Args:
+        reference: the events without a network.
+        predicted: per event rows of ``PARTICLE_COLUMNS`` for each element.
+    """
+    particles = ParticleLists.from_rows(predicted)
+    jets = particles.cluster(reference.jet_algorithm)
+    return replace(
+        reference,
+        elements=reference.elements.with_method(NETWORK, predicted),
+        particles=reference.particles | {NETWORK: particles},
+        jets=reference.jets | {NETWORK: jets},
+        matches=reference.matches | {NETWORK: match_jets(reference.jets[GEN], jets)},
     )
 
 

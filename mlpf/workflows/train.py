@@ -1,6 +1,7 @@
 """Train a model: data, model, distribution and hooks into one run directory."""
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,9 @@ from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import BatchLoader
 from mlpf.data.prepared import data_errors
-from mlpf.errors import ConfigError, OutputExists
-from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter, TerminalProgress
+from mlpf.errors import OutputExists
+from mlpf.training.callbacks import TerminalProgress
 from mlpf.training.checkpoints import (
-    CheckpointWriter,
     best_epoch,
     find_checkpoint,
     load_optimizer,
@@ -25,11 +25,12 @@ from mlpf.training.checkpoints import (
     read_state,
 )
 from mlpf.training.distribution import Distribution, build_distribution
-from mlpf.training.losses import TERM_NAMES, MLPFLoss
+from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
-from mlpf.training.trainer import EpochHook, Record, Trainer
+from mlpf.training.trainer import Record, Trainer
 from mlpf.workflows.trained import build_network
 from mlpf.workflows.training_data import build_loaders, fit_normalizer
+from mlpf.workflows.training_hooks import check_callbacks, training_hooks
 
 ENVIRONMENT_FILE = "environment.json"
 
@@ -78,11 +79,13 @@ def run(
         OutputExists: ``run_dir`` is not empty.
         CheckpointError: a checkpoint is missing, damaged or of another model.
         DataError: a dataset cannot be read or has no events.
+        ConfigError: a callback asks for what there is not.
         TrainingDiverged: the loss is NaN or infinite.
     """
     started = time.perf_counter()
     if not resume and run_dir.exists() and any(run_dir.iterdir()):
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
+    check_callbacks(config)
     recorded = _recorded_limits(run_dir) if resume else {}
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
     _prepare_process(config, num_cpus)
@@ -96,13 +99,13 @@ def run(
     console = Console()
     progress = TerminalProgress(console)
     try:
-        with data_errors():
+        with data_errors(), training_hooks(config, run_dir, trainer, valid.pool, console) as hooks:
             history = trainer.fit(
                 train,
                 valid,
                 config.setup.num_epochs,
                 history=history,
-                on_epoch_end=_build_hooks(config, run_dir, trainer),
+                on_epoch_end=hooks.epoch,
                 progress=progress,
             )
     finally:
@@ -154,24 +157,6 @@ def _build_trainer(config: Config, distribution: Distribution, train: BatchLoade
     )
 
 
-def _build_hooks(config: Config, run_dir: Path, trainer: Trainer) -> list[EpochHook]:
-    """Return what happens after each epoch: first the checkpoint, then what only reports."""
-    names = ("loss", *(f"{term}_loss" for term in TERM_NAMES))
-    recorded = [*names, *(f"val_{name}" for name in names)]
-    if config.callbacks.checkpoint.monitor not in recorded:
-        raise ConfigError(
-            f"callbacks.checkpoint.monitor: {config.callbacks.checkpoint.monitor!r} is not recorded; "
-            f"choose one of {', '.join(recorded)}"
-        )
-    hooks: list[EpochHook] = [
-        CheckpointWriter(run_dir, config.callbacks.checkpoint, trainer.model, trainer.optimizer),
-        HistoryWriter(run_dir / "history.json"),
-    ]
-    if config.callbacks.tensorboard:
-        hooks.append(TensorBoardWriter(run_dir / "logs"))
-    return hooks
-
-
 def _recorded_limits(run_dir: Path) -> dict[str, int | None]:
     """Return the event limits that a run to be resumed was started with."""
     try:
@@ -196,7 +181,8 @@ def _summary_table(summary: TrainingSummary) -> Table:
     rows = {
         "run directory": str(summary.run_dir),
         "epochs": str(len(history)),
-        "best epoch": f"{summary.best_epoch} ({summary.monitor} {best[summary.monitor]:.5g})",
+        # A metric of physics is undefined in an epoch without jets.
+        "best epoch": f"{summary.best_epoch} ({summary.monitor} {best.get(summary.monitor, math.nan):.5g})",
         "loss, val_loss": f"{last['loss']:.5g}, {last['val_loss']:.5g}",
         "training events/s": f"{sum(r['num_events'] for r in history) / seconds:.0f}, "
         f"last epoch {last['events_per_second']:.0f}",

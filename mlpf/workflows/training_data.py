@@ -8,11 +8,12 @@ import numpy as np
 
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
-from mlpf.data.prepared import open_split
+from mlpf.data.prepared import PreparedSplit, open_split
 from mlpf.errors import DataError
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.workflows.trained import require_fit
 
+VALIDATION_SPLIT = "valid"
 _NORMALIZATION_EVENTS = 256  # events read at a time while fitting
 
 
@@ -42,11 +43,9 @@ def build_loaders(
         events = [pool.events_of(position + i) for i in range(len(group.datasets))]
         groups.append((np.concatenate(events), group.batch_per_gpu * scale))
         position += len(group.datasets)
-    name = config.validation_dataset
     limits = [n for n in (config.validation_num_events, ntest) if n is not None and n >= 0]
-    valid_split = open_split(name, config.datasets[name], "valid", schema)
-    valid = EventPool([(valid_split, min(limits, default=None))], schema=schema)
-    _require_events(valid, name, "valid")
+    valid = EventPool([(open_validation(config), min(limits, default=None))], schema=schema)
+    _require_events(valid, config.validation_dataset, VALIDATION_SPLIT)
     longest = max(int(pool.lengths.max()), int(valid.lengths.max()))
     require_fit(", ".join(names), config.parameters, longest)
     growth = config.batching.bucket_growth if config.batching.bucket_by_sequence_length else math.inf
@@ -56,6 +55,16 @@ def build_loaders(
         BatchLoader(pool, groups, edges, seed=config.setup.seed),
         BatchLoader(valid, [(valid.events_of(0), valid_size)], edges),
     )
+
+
+def open_validation(config: Config) -> PreparedSplit:
+    """Open the split whose first events are those of the validation loader.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    name = config.validation_dataset
+    return open_split(name, config.datasets[name], VALIDATION_SPLIT, config.dataset.event_schema)
 
 
 def _require_events(pool: EventPool, name: str, split: str) -> None:

@@ -1,4 +1,5 @@
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import yaml
 
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, DataError, OutputExists
-from mlpf.workflows import train
+from mlpf.workflows import train, training_data
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
 
@@ -34,7 +35,7 @@ def _fake_data(monkeypatch):
     def open_fake(name, source, split, schema):
         return FakeSplit(12, seed=seeds[name, split], max_elements=20)
 
-    monkeypatch.setattr(train, "open_split", open_fake)
+    monkeypatch.setattr(training_data, "open_split", open_fake)
 
 
 def weights_of(folder):
@@ -51,7 +52,14 @@ def test_a_run_writes_its_directory_and_refuses_to_overwrite_it(tmp_path):
     summary = train.run(config, tmp_path / "run", ntrain=10, ntest=5)
 
     names = {p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {"config.resolved.yaml", "environment.json", "history.json", "checkpoints", "logs"}
+    assert names == {
+        "config.resolved.yaml",
+        "environment.json",
+        "history.json",
+        "checkpoints",
+        "logs",
+        "validation_reference.json",
+    }
     assert [r["num_events"] for r in summary.history] == [20, 20]
     assert json.loads((tmp_path / "run" / "history.json").read_text()) == summary.history
     assert (
@@ -70,18 +78,21 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     class Killed(Exception):
         pass
 
-    def kill_after_two(config, run_dir, trainer):
+    @contextmanager
+    def kill_after_two(*args):
         def kill(history):
             if len(history) == 2:
                 raise Killed
 
-        return [*build_hooks(config, run_dir, trainer), kill]
+        with training_hooks(*args) as hooks:
+            hooks.epoch.append(kill)
+            yield hooks
 
-    build_hooks = train._build_hooks
-    monkeypatch.setattr(train, "_build_hooks", kill_after_two)
+    training_hooks = train.training_hooks
+    monkeypatch.setattr(train, "training_hooks", kill_after_two)
     with pytest.raises(Killed):
         train.run(config, tmp_path / "halves")
-    monkeypatch.setattr(train, "_build_hooks", build_hooks)
+    monkeypatch.setattr(train, "training_hooks", training_hooks)
     resumed = train.run(config, tmp_path / "halves", resume=True)
 
     assert [r["epoch"] for r in resumed.history] == [1, 2, 3, 4]
@@ -103,7 +114,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
 
 
 def test_a_split_without_events_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "open_split", lambda *_: FakeSplit(0))
+    monkeypatch.setattr(training_data, "open_split", lambda *_: FakeSplit(0))
 
     with pytest.raises(DataError, match="split train has no events"):
         train.run(tiny_config(), tmp_path / "run")

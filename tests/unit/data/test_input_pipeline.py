@@ -29,6 +29,18 @@ def test_fetch_pads_with_zeros_and_crosses_datasets(memory_limit):
 
 
 @pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_events_can_be_fetched_without_padding(memory_limit):
+    split = FakeSplit(5, seed=1)
+    pool = EventPool([(split, None)], memory_limit=memory_limit)
+
+    found = pool.fetch(np.array([3, 0]), ("X",))
+
+    assert [event.keys() for event in found] == [{"X"}, {"X"}]
+    np.testing.assert_array_equal(found[0]["X"], one_event(split, 3))
+    np.testing.assert_array_equal(found[1]["X"], one_event(split, 0))
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
 @pytest.mark.parametrize("schema", list(SCHEMAS.values()), ids=lambda schema: schema.name)
 def test_widths_are_those_of_the_schema(schema, memory_limit):
     split = FakeSplit(3, seed=1, schema=schema.name)

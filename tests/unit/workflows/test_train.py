@@ -25,10 +25,11 @@ def test_a_resumed_run_remembers_its_limits(tmp_path):
     assert train._recorded_limits(tmp_path) == {}
 
 
-def test_a_monitor_that_is_never_recorded_is_refused_before_training(tmp_path):
+def test_callbacks_are_checked_before_anything_is_written(tmp_path):
     config = Config.model_validate(BASE).with_overrides({"callbacks.checkpoint.monitor": "val_los"})
-    with pytest.raises(ConfigError, match="'val_los' is not recorded; choose one of loss, "):
-        train._build_hooks(config, tmp_path, None)
+    with pytest.raises(ConfigError, match="'val_los' is not recorded"):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_xla_on_several_gpus_is_refused_before_training(tmp_path, monkeypatch):

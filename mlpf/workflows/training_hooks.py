@@ -1,0 +1,86 @@
+"""What happens after each epoch of a training, in order: first what adds metrics, then what stores them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from mlpf.config.schema import Config
+from mlpf.data.input_pipeline import EventPool
+from mlpf.errors import ConfigError
+from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter
+from mlpf.training.checkpoints import CheckpointWriter
+from mlpf.training.losses import TERM_NAMES
+from mlpf.training.trainer import EpochHook, Trainer
+from mlpf.workflows import physics_validation
+
+
+@dataclass
+class TrainingHooks:
+    """Hooks of a training.
+
+    Attributes:
+        epoch: called after each epoch, in this order.
+    """
+
+    epoch: list[EpochHook] = field(default_factory=list)
+
+
+def check_callbacks(config: Config) -> None:
+    """Refuse what a training could not do, before it reads data or writes anything.
+
+    Raises:
+        ConfigError: the metric that ranks checkpoints is not recorded.
+    """
+    names = ("loss", *(f"{term}_loss" for term in TERM_NAMES))
+    recorded = [*names, *(f"val_{name}" for name in names)]
+    monitor = config.callbacks.checkpoint.monitor
+    if config.callbacks.physics.every:
+        recorded += physics_validation.RANKING_METRICS
+    elif monitor in physics_validation.METRICS:
+        raise ConfigError(
+            f"callbacks.checkpoint.monitor: {monitor} is recorded with callbacks.physics.every above 0, "
+            "it is 0; set it to 1"
+        )
+    if monitor in physics_validation.METRICS and monitor not in recorded:
+        raise ConfigError(
+            f"callbacks.checkpoint.monitor: of {monitor} a smaller value is not better; choose one of "
+            f"{', '.join(physics_validation.RANKING_METRICS)}"
+        )
+    if monitor not in recorded:
+        raise ConfigError(
+            f"callbacks.checkpoint.monitor: {monitor!r} is not recorded; choose one of {', '.join(recorded)}"
+        )
+
+
+@contextmanager
+def training_hooks(
+    config: Config, run_dir: Path, trainer: Trainer, valid: EventPool, console: Console
+) -> Iterator[TrainingHooks]:
+    """Yield the hooks of a training, and close at its end what has to be closed.
+
+    Args:
+        config: the whole configuration, that ``check_callbacks`` has let pass.
+        run_dir: run directory, there already.
+        trainer: has model and optimizer.
+        valid: validation events.
+        console: where to say what there is to beat.
+
+    Raises:
+        DataError: the validation split cannot be read.
+    """
+    hooks = TrainingHooks()
+    callbacks = config.callbacks
+    if callbacks.physics.every:
+        physics = physics_validation.build_physics_validation(config, run_dir, trainer.model, valid)
+        console.print(physics.target_line(), highlight=False, soft_wrap=True)
+        hooks.epoch.append(physics)
+    hooks.epoch += [
+        CheckpointWriter(run_dir, callbacks.checkpoint, trainer.model, trainer.optimizer),
+        HistoryWriter(run_dir / "history.json"),
+    ]
+    if callbacks.tensorboard:
+        hooks.epoch.append(TensorBoardWriter(run_dir / "logs"))
+    yield hooks
