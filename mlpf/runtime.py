@@ -46,6 +46,14 @@ def grow_gpu_memory() -> None:
             return  # TensorFlow has started: too late to change, and harmless
 
 
+def gpu_memory_peak() -> int | None:
+    """Return the most bytes that TensorFlow has held on one GPU so far, None without a GPU."""
+    import tensorflow as tf
+
+    names = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices("GPU")]
+    return max((tf.config.experimental.get_memory_info(name)["peak"] for name in names), default=None)
+
+
 def set_dtype_policy(name: str) -> None:
     """Set the Keras number format: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``."""
     import keras

@@ -21,10 +21,12 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, float]
 EpochHook = Callable[[list[Record]], None]
+StepHook = Callable[[int, Record], None]
 
 # The host reads losses this often: rarely enough to let a GPU run ahead, often enough to watch.
 _READ_INTERVAL_S = 0.25
-
+# Step hooks hear of the loss this often, and at the end of each epoch.
+_REPORT_INTERVAL_S = 5.0
 
 # Gradients that overflow float16 at this scale do so at any: below it numbers of order 1 vanish.
 _SMALLEST_LOSS_SCALE = 2.0**-10
@@ -37,8 +39,8 @@ class TrainingDiverged(MLPFError):
 class Progress(Protocol):
     """Shows how an epoch advances."""
 
-    def start(self, epoch: int, num_epochs: int, num_events: int) -> None:
-        """Begin an epoch of ``num_events``."""
+    def start(self, epoch: int, num_epochs: int, num_events: int, num_elements: int) -> None:
+        """Begin an epoch of ``num_events`` with ``num_elements`` in all."""
 
     def update(self, num_events: int, loss: float) -> None:
         """``num_events`` of the epoch are done, with this mean loss."""
@@ -96,6 +98,7 @@ class Trainer:
         *,
         history: Sequence[Record] = (),
         on_epoch_end: Sequence[EpochHook] = (),
+        on_step: Sequence[StepHook] = (),
         progress: Progress | None = None,
     ) -> list[Record]:
         """Train until ``num_epochs`` epochs are recorded.
@@ -107,6 +110,8 @@ class Trainer:
             history: records of the epochs already done.
             on_epoch_end: called in order with the history; its last record is the epoch just done,
                 and a hook may add metrics to it for the next ones.
+            on_step: called every few seconds and at the end of each epoch with the number of training steps
+                of the run so far, and ``epoch``, ``learning_rate`` and ``loss`` (mean since the last call).
             progress: shows how an epoch advances.
 
         Returns:
@@ -119,9 +124,9 @@ class Trainer:
         for epoch in range(len(records) + 1, num_epochs + 1):
             batches = train.epoch(epoch)
             if progress:
-                progress.start(epoch, num_epochs, batches.plan.num_events)
+                progress.start(epoch, num_epochs, batches.plan.num_events, batches.plan.num_elements)
             record: Record = {"epoch": epoch}
-            record |= self._train_epoch(batches, epoch, progress)
+            record |= self._train_epoch(batches, epoch, on_step, progress)
             started = time.perf_counter()
             record |= {f"val_{name}": value for name, value in self.evaluate(valid).items()}
             record["val_seconds"] = time.perf_counter() - started
@@ -141,7 +146,9 @@ class Trainer:
             sums.add(self._valid_step(batch))
         return self._loss.components(*sums.read())
 
-    def _train_epoch(self, epoch_batches: Epoch, epoch: int, progress: Progress | None) -> Record:
+    def _train_epoch(
+        self, epoch_batches: Epoch, epoch: int, on_step: Sequence[StepHook], progress: Progress | None
+    ) -> Record:
         """Make one pass over the training events and return its record."""
         plan = epoch_batches.plan
         self._reseed(epoch)
@@ -149,9 +156,9 @@ class Trainer:
         applied = self._num_updates()
         sums = _Sums()
         done, waited = 0, 0.0
-        started = last_read = time.perf_counter()
+        started = last_read = last_report = time.perf_counter()
         batches = iter(self._distribution.distribute(epoch_batches.batches))
-        for planned in plan.batches:
+        for number, planned in enumerate(plan.batches, start=1):
             asked = time.perf_counter()
             batch = next(batches)
             now = time.perf_counter()
@@ -163,8 +170,12 @@ class Trainer:
                 self._check(sums, epoch)
                 if progress:
                     progress.update(done, self._loss.components(*sums.read())["loss"])
+                if now - last_report > _REPORT_INTERVAL_S:
+                    last_report = now
+                    self._report((epoch - 1) * len(plan) + number, epoch, sums, on_step)
         next(batches, None)  # the end of the iterator belongs to the time of the epoch
         self._check(sums, epoch)
+        self._report(epoch * len(plan), epoch, sums, on_step)
         seconds = time.perf_counter() - started
         return {
             **self._loss.components(*sums.read()),
@@ -172,10 +183,20 @@ class Trainer:
             **self._scale_record(len(plan.batches) - (self._num_updates() - applied)),
             "seconds": seconds,
             "num_events": plan.num_events,
+            "num_elements": plan.num_elements,
             "events_per_second": plan.num_events / seconds,
+            "elements_per_second": plan.num_elements / seconds,
             "wait_share": waited / seconds,
             "padded_fraction": plan.padded_fraction,
         }
+
+    def _report(self, step: int, epoch: int, sums: "_Sums", on_step: Sequence[StepHook]) -> None:
+        """Tell step hooks the mean loss since they were last told, if there was a step."""
+        if on_step and (values := sums.recent()) is not None:
+            rate = float(self.optimizer.learning_rate)
+            record = {"epoch": epoch, "learning_rate": rate, "loss": self._loss.components(*values)["loss"]}
+            for hook in on_step:
+                hook(step, record)
 
     def _check(self, sums: "_Sums", epoch: int) -> None:
         """Stop at the first step whose loss is not a number, or when every step is skipped."""
@@ -260,6 +281,7 @@ class _Sums:
         self._waiting: list[Any] = []
         self._total = np.zeros((2, len(TERM_NAMES)))
         self._num_steps = 0
+        self._reported = (0, np.zeros_like(self._total))
         self.first_bad: int | None = None
         self._bad = np.zeros(len(TERM_NAMES), bool)
 
@@ -278,6 +300,16 @@ class _Sums:
             self._num_steps += 1
         self._waiting.clear()
         return self._total[0].astype(np.float32), self._total[1].astype(np.float32)
+
+    def recent(self) -> tuple[Any, Any] | None:
+        """Return values [T] and weights [T] of the steps since the last call, None if there was no step."""
+        self.read()
+        num_steps, total = self._reported
+        if num_steps == self._num_steps:
+            return None
+        self._reported = (self._num_steps, self._total.copy())
+        values, weights = (self._total - total).astype(np.float32)
+        return values, weights
 
     def bad_terms(self, names: Sequence[str]) -> list[str]:
         """Return the names of the terms that were not finite in the first bad step."""

@@ -16,7 +16,6 @@ from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import BatchLoader
 from mlpf.data.prepared import data_errors
 from mlpf.errors import OutputExists
-from mlpf.training.callbacks import TerminalProgress
 from mlpf.training.checkpoints import (
     best_epoch,
     find_checkpoint,
@@ -27,6 +26,7 @@ from mlpf.training.checkpoints import (
 from mlpf.training.distribution import Distribution, build_distribution
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
+from mlpf.training.progress import TerminalProgress
 from mlpf.training.trainer import Record, Trainer
 from mlpf.workflows.trained import build_network
 from mlpf.workflows.training_data import build_loaders, fit_normalizer
@@ -106,6 +106,7 @@ def run(
                 config.setup.num_epochs,
                 history=history,
                 on_epoch_end=hooks.epoch,
+                on_step=hooks.step,
                 progress=progress,
             )
     finally:

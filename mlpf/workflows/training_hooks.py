@@ -1,19 +1,22 @@
 """What happens after each epoch of a training, in order: first what adds metrics, then what stores them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
+from mlpf import runtime
+from mlpf.config.loading import resolved_text
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import EventPool
 from mlpf.errors import ConfigError
-from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter
 from mlpf.training.checkpoints import CheckpointWriter
+from mlpf.training.history_writer import HistoryWriter
 from mlpf.training.losses import TERM_NAMES
-from mlpf.training.trainer import EpochHook, Trainer
+from mlpf.training.tensorboard import TensorBoardWriter
+from mlpf.training.trainer import EpochHook, Record, StepHook, Trainer
 from mlpf.workflows import physics_validation
 
 
@@ -23,9 +26,11 @@ class TrainingHooks:
 
     Attributes:
         epoch: called after each epoch, in this order.
+        step: called every few seconds within an epoch.
     """
 
     epoch: list[EpochHook] = field(default_factory=list)
+    step: list[StepHook] = field(default_factory=list)
 
 
 def check_callbacks(config: Config) -> None:
@@ -71,7 +76,7 @@ def training_hooks(
     Raises:
         DataError: the validation split cannot be read.
     """
-    hooks = TrainingHooks()
+    hooks = TrainingHooks([record_gpu_memory])
     callbacks = config.callbacks
     if callbacks.physics.every:
         physics = physics_validation.build_physics_validation(config, run_dir, trainer.model, valid)
@@ -81,6 +86,17 @@ def training_hooks(
         CheckpointWriter(run_dir, callbacks.checkpoint, trainer.model, trainer.optimizer),
         HistoryWriter(run_dir / "history.json"),
     ]
-    if callbacks.tensorboard:
-        hooks.epoch.append(TensorBoardWriter(run_dir / "logs"))
-    yield hooks
+    with ExitStack() as at_end:
+        if callbacks.tensorboard:
+            writer = TensorBoardWriter(run_dir / "logs", f"```yaml\n{resolved_text(config)}```")
+            at_end.callback(writer.close)
+            hooks.epoch.append(writer)
+            hooks.step.append(writer.on_step)
+        yield hooks
+
+
+def record_gpu_memory(history: list[Record]) -> None:
+    """Add the most memory that the run has taken on one GPU so far, in MB; nothing without a GPU."""
+    peak = runtime.gpu_memory_peak()
+    if peak is not None:
+        history[-1]["gpu_memory_peak_mb"] = peak / 1e6

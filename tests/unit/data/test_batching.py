@@ -100,3 +100,11 @@ def test_padded_fraction_counts_padding_and_empty_events():
 
 def test_no_events_make_no_batches():
     assert len(plan_epoch(np.empty(0, int), [(np.empty(0, int), 4)], (16,))) == 0
+
+
+def test_elements_are_counted_without_padding():
+    lengths = np.array([3, 40, 33, 64])
+    plan = plan_epoch(lengths, [(np.array([0, 1, 3]), 2)], (32, 64))
+    assert (plan.num_events, plan.num_elements) == (3, 107)
+    slots = sum(batch.length * len(batch.indices) for batch in plan.batches)
+    assert plan.padded_fraction == 1 - 107 / slots

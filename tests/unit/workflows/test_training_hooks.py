@@ -35,17 +35,23 @@ def names(config, run_dir, monkeypatch):
     with training_hooks.training_hooks(
         config, run_dir, trainer, EventPool([(split, None)]), console
     ) as hooks:
-        return [type(hook).__name__ for hook in hooks.epoch]
+        return [getattr(hook, "__name__", type(hook).__name__) for hook in hooks.epoch]
 
 
 def test_physics_comes_before_the_checkpoint_that_it_ranks(tmp_path, monkeypatch):
     found = names(some_config(), tmp_path, monkeypatch)
-    assert found == ["PhysicsValidation", "CheckpointWriter", "HistoryWriter", "TensorBoardWriter"]
+    assert found == [
+        "record_gpu_memory",
+        "PhysicsValidation",
+        "CheckpointWriter",
+        "HistoryWriter",
+        "TensorBoardWriter",
+    ]
 
 
 def test_what_is_off_is_not_there(tmp_path, monkeypatch):
     config = some_config(**{"callbacks.physics.every": 0, "callbacks.tensorboard": False})
-    assert names(config, tmp_path, monkeypatch) == ["CheckpointWriter", "HistoryWriter"]
+    assert names(config, tmp_path, monkeypatch) == ["record_gpu_memory", "CheckpointWriter", "HistoryWriter"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,3 +78,11 @@ def test_a_monitor_that_should_not_be_small_is_refused():
         ConfigError, match="of val_jet_matched_fraction a smaller value is not better; choose one of "
     ):
         training_hooks.check_callbacks(config)
+
+
+@pytest.mark.parametrize(("peak", "found"), [(None, {}), (3_000_000, {"gpu_memory_peak_mb": 3.0})])
+def test_gpu_memory_is_recorded_where_there_is_a_gpu(monkeypatch, peak, found):
+    monkeypatch.setattr(training_hooks.runtime, "gpu_memory_peak", lambda: peak)
+    history = [{"epoch": 1}]
+    training_hooks.record_gpu_memory(history)
+    assert history == [{"epoch": 1} | found]
