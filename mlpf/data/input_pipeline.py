@@ -103,6 +103,11 @@ class EventPool:
         """Return the numbers of the events of split number ``position``."""
         return np.arange(self._first[position], self._first[position + 1])
 
+    def locate(self, indices: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the number of the split and the position within it of some events, both like ``indices``."""
+        number = np.searchsorted(self._first, indices, side="right") - 1
+        return number, indices - self._first[number]
+
     def fetch_padded(self, indices: IntArray, length: int) -> dict[str, FloatArray]:
         """Return the fields of some events, zero-padded.
 
@@ -140,11 +145,11 @@ class EventPool:
 
     def _read(self, indices: IntArray) -> list[dict[str, FloatArray]]:
         """Decode some events and clean X; keeps the order of ``indices``."""
-        owner = np.searchsorted(self._first, indices, side="right") - 1
+        owner, position = self.locate(indices)
         events: list[dict[str, FloatArray]] = [{}] * len(indices)
         for number in np.unique(owner):
             places = np.flatnonzero(owner == number)
-            found = self._splits[number].fetch(indices[places] - self._first[number], self.fields)
+            found = self._splits[number].fetch(position[places], self.fields)
             for place, event in zip(places.tolist(), found, strict=True):
                 self._check_rows(event, int(indices[place]), int(number))
                 events[place] = event

@@ -121,7 +121,7 @@ def make_reference(
         schema=schema.name,
         gen_reference="gen_particles" if has_gen else "targets",
         jet_algorithm=jet_algorithm,
-        event=[_event_name(e.get("event", i)) for i, e in enumerate(events)],
+        event=[event_name(e.get("event", i)) for i, e in enumerate(events)],
         elements=Elements.from_rows([e["X"] for e in events], rows),
         particles=particles,
         jets=jets,
@@ -147,7 +147,8 @@ def with_network(reference: Predictions, predicted: Sequence[Array]) -> Predicti
     )
 
 
-def _event_name(event: Any) -> str:
+def event_name(event: Any) -> str:
+    """Return the identifier of an event, that a dataset holds as bytes or text, as text."""
     value = event.item() if isinstance(event, np.ndarray | np.generic) else event
     return value.decode() if isinstance(value, bytes) else str(value)
 

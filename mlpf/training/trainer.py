@@ -33,7 +33,18 @@ _SMALLEST_LOSS_SCALE = 2.0**-10
 
 
 class TrainingDiverged(MLPFError):
-    """The loss became NaN or infinite, or its gradients at every loss scale."""
+    """The loss became NaN or infinite, or its gradients at every loss scale.
+
+    Args:
+        message: for the user.
+        epoch: epoch, from 1.
+        step: step within the epoch, from 1.
+        terms: loss of that step and its terms.
+    """
+
+    def __init__(self, message: str, epoch: int, step: int, terms: Record):
+        super().__init__(message)
+        self.epoch, self.step, self.terms = epoch, step, terms
 
 
 class Progress(Protocol):
@@ -201,18 +212,25 @@ class Trainer:
     def _check(self, sums: "_Sums", epoch: int) -> None:
         """Stop at the first step whose loss is not a number, or when every step is skipped."""
         sums.read()
+        step, numbers = sums.suspect
         if sums.first_bad is not None:
             bad = sums.bad_terms(TERM_NAMES)
             raise TrainingDiverged(
-                f"epoch {epoch}, step {sums.first_bad + 1}: the loss or its gradients are not finite "
+                f"epoch {epoch}, step {step + 1}: the loss or its gradients are not finite "
                 f"({', '.join(bad)}); "
-                "lower setup.lr, set setup.clipnorm, or lengthen setup.lr_warmup_steps"
+                "lower setup.lr, set setup.clipnorm, or lengthen setup.lr_warmup_steps",
+                epoch,
+                step + 1,
+                self._loss.components(*numbers),
             )
         scale = self._loss_scale()
         if scale is not None and scale < _SMALLEST_LOSS_SCALE:
             raise TrainingDiverged(
                 f"epoch {epoch}: the gradients are not finite in float16 even with the loss scaled by "
-                f"{scale:.1g}; use setup.dtype: mixed_bfloat16, or lower setup.lr"
+                f"{scale:.1g}; use setup.dtype: mixed_bfloat16, or lower setup.lr",
+                epoch,
+                step + 1,
+                self._loss.components(*numbers),
             )
 
     def _num_updates(self) -> int:
@@ -284,6 +302,7 @@ class _Sums:
         self._reported = (0, np.zeros_like(self._total))
         self.first_bad: int | None = None
         self._bad = np.zeros(len(TERM_NAMES), bool)
+        self._suspect = self._total
 
     def add(self, sums: Any) -> None:
         """Add the [2, T] result of one step without reading it."""
@@ -293,6 +312,8 @@ class _Sums:
         """Return values [T] and weights [T] of all steps so far."""
         for sums in self._waiting:
             numbers = sums.numpy().astype(np.float64)
+            if self.first_bad is None:
+                self._suspect = numbers
             if self.first_bad is None and not math.isfinite(float(numbers.sum())):
                 self.first_bad = self._num_steps
                 self._bad = ~np.isfinite(numbers[0])
@@ -310,6 +331,12 @@ class _Sums:
         self._reported = (self._num_steps, self._total.copy())
         values, weights = (self._total - total).astype(np.float32)
         return values, weights
+
+    @property
+    def suspect(self) -> tuple[int, Any]:
+        """Number, from 0, and [2, T] sums of the first bad step, of the last one where none is bad."""
+        number = self._num_steps - 1 if self.first_bad is None else self.first_bad
+        return number, self._suspect.astype(np.float32)
 
     def bad_terms(self, names: Sequence[str]) -> list[str]:
         """Return the names of the terms that were not finite in the first bad step."""

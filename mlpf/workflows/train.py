@@ -27,7 +27,8 @@ from mlpf.training.distribution import Distribution, build_distribution
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.progress import TerminalProgress
-from mlpf.training.trainer import Record, Trainer
+from mlpf.training.trainer import Record, Trainer, TrainingDiverged
+from mlpf.workflows.divergence import with_saved_batch
 from mlpf.workflows.trained import build_network
 from mlpf.workflows.training_data import build_loaders, fit_normalizer
 from mlpf.workflows.training_hooks import check_callbacks, training_hooks
@@ -109,6 +110,8 @@ def run(
                 on_step=hooks.step,
                 progress=progress,
             )
+    except TrainingDiverged as error:
+        raise with_saved_batch(error, config, run_dir, trainer, train) from None
     finally:
         progress.close()
     monitor = config.callbacks.checkpoint.monitor

@@ -13,7 +13,7 @@ from mlpf.errors import DataError
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.workflows.trained import require_fit
 
-VALIDATION_SPLIT = "valid"
+TRAINING_SPLIT, VALIDATION_SPLIT = "train", "valid"
 _NORMALIZATION_EVENTS = 256  # events read at a time while fitting
 
 
@@ -31,12 +31,10 @@ def build_loaders(
     Raises:
         DataError: a dataset cannot be read, or a split has no events.
     """
-    names = [name for group in config.train_test_datasets.values() for name in group.datasets]
+    names = dataset_names(config)
     schema = config.dataset.event_schema
-    pool = EventPool(
-        [(open_split(name, config.datasets[name], "train", schema), ntrain) for name in names], schema=schema
-    )
-    _require_events(pool, ", ".join(names), "train")
+    pool = EventPool([(open_training(config, name), ntrain) for name in names], schema=schema)
+    _require_events(pool, ", ".join(names), TRAINING_SPLIT)
     scale = num_replicas * config.batching.batch_multiplier
     groups, position = [], 0
     for group in config.train_test_datasets.values():
@@ -55,6 +53,20 @@ def build_loaders(
         BatchLoader(pool, groups, edges, seed=config.setup.seed),
         BatchLoader(valid, [(valid.events_of(0), valid_size)], edges),
     )
+
+
+def dataset_names(config: Config) -> list[str]:
+    """Return the dataset of each split of the training pool, in its order."""
+    return [name for group in config.train_test_datasets.values() for name in group.datasets]
+
+
+def open_training(config: Config, name: str) -> PreparedSplit:
+    """Open the split whose first events are trained on.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return open_split(name, config.datasets[name], TRAINING_SPLIT, config.dataset.event_schema)
 
 
 def open_validation(config: Config) -> PreparedSplit:

@@ -28,6 +28,15 @@ def test_fetch_pads_with_zeros_and_crosses_datasets(memory_limit):
     assert not batch["X"][0, second.lengths[1] :].any()
 
 
+def test_events_are_located_in_their_dataset():
+    pool = EventPool([(FakeSplit(5), 3), (FakeSplit(7), None)])
+
+    number, position = pool.locate(np.array([0, 2, 3, 9]))
+
+    assert number.tolist() == [0, 0, 1, 1]
+    assert position.tolist() == [0, 2, 0, 6]
+
+
 @pytest.mark.parametrize("memory_limit", [0, 2**30])
 def test_events_can_be_fetched_without_padding(memory_limit):
     split = FakeSplit(5, seed=1)
