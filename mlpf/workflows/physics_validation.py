@@ -25,9 +25,9 @@ from mlpf.evaluation.predictions import (
     with_network,
 )
 from mlpf.training.trainer import Record
+from mlpf.workflows.trained import REFERENCE_FILE
 from mlpf.workflows.training_data import VALIDATION_SPLIT, open_validation
 
-REFERENCE_FILE = "validation_reference.json"
 # Names in the record of an epoch, and those of them that may rank checkpoints: smaller is better.
 METRICS = tuple(f"val_{name}" for name in SUMMARY_NAMES)
 RANKING_METRICS = tuple(f"val_{name}" for name in SUMMARY_WIDTHS)

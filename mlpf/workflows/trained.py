@@ -9,6 +9,7 @@ from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, DataError
 
 CONFIG_FILE = "config.resolved.yaml"
+REFERENCE_FILE = "validation_reference.json"
 
 
 def load_run_config(run_dir: Path) -> Config:

@@ -37,8 +37,13 @@ def check_callbacks(config: Config) -> None:
     """Refuse what a training could not do, before it reads data or writes anything.
 
     Raises:
-        ConfigError: the metric that ranks checkpoints is not recorded.
+        ConfigError: the metric that ranks checkpoints is not recorded, or Comet lacks its API key.
+        MissingDependency: Comet is asked for and not installed.
     """
+    if config.callbacks.comet is not None:
+        from mlpf.training.comet import check_comet
+
+        check_comet(config.callbacks.comet)
     names = ("loss", *(f"{term}_loss" for term in TERM_NAMES))
     recorded = [*names, *(f"val_{name}" for name in names)]
     monitor = config.callbacks.checkpoint.monitor
@@ -75,6 +80,7 @@ def training_hooks(
 
     Raises:
         DataError: the validation split cannot be read.
+        ConfigError: Comet refuses the experiment.
     """
     hooks = TrainingHooks([record_gpu_memory])
     callbacks = config.callbacks
@@ -92,6 +98,12 @@ def training_hooks(
             at_end.callback(writer.close)
             hooks.epoch.append(writer)
             hooks.step.append(writer.on_step)
+        if callbacks.comet is not None:
+            from mlpf.training.comet import CometLogger
+
+            comet = CometLogger(callbacks.comet, run_dir, config.model_dump(by_alias=True))
+            at_end.callback(comet.close)
+            hooks.epoch.append(comet)
         yield hooks
 
 

@@ -1,5 +1,6 @@
 """Which hooks a configuration asks for, in which order, and what is refused before a training."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,8 +8,9 @@ from rich.console import Console
 
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import EventPool
-from mlpf.errors import ConfigError
+from mlpf.errors import ConfigError, MissingDependency
 from mlpf.workflows import training_data, training_hooks
+from tests.support.fake_comet import FakeComet
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
 from tests.support.models import tiny_model as tiny_network
@@ -53,6 +55,24 @@ def test_what_is_off_is_not_there(tmp_path, monkeypatch):
     config = some_config(**{"callbacks.physics.every": 0, "callbacks.tensorboard": False})
     assert names(config, tmp_path, monkeypatch) == ["record_gpu_memory", "CheckpointWriter", "HistoryWriter"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_comet_is_asked_for_before_a_training(monkeypatch):
+    monkeypatch.setitem(sys.modules, "comet_ml", None)
+    training_hooks.check_callbacks(some_config())
+    with pytest.raises(MissingDependency, match="pip install comet-ml"):
+        training_hooks.check_callbacks(some_config(**{"callbacks.comet": {"project": "mlpf"}}))
+
+
+def test_comet_gets_the_configuration(tmp_path, monkeypatch):
+    comet = FakeComet()
+    monkeypatch.setitem(sys.modules, "comet_ml", comet)
+    config = some_config(**{"callbacks.comet": {"project": "mlpf", "offline": True}})
+    training_hooks.check_callbacks(config)
+    assert names(config, tmp_path, monkeypatch)[-1] == "CometLogger"
+    (experiment,) = comet.experiments
+    assert experiment.parameters["setup.lr"] == config.setup.lr
+    assert experiment.ended
 
 
 def test_a_monitor_that_is_never_recorded_is_refused():
