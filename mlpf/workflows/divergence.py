@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +23,34 @@ from mlpf.workflows.training_data import TRAINING_SPLIT, dataset_names, open_tra
 FOLDER = "diverged"
 
 
-def with_saved_batch(
-    error: TrainingDiverged, config: Config, run_dir: Path, trainer: Trainer, loader: BatchLoader
-) -> TrainingDiverged:
-    """Write the batch of an error, and return the error with the place of the file in its message.
+@contextmanager
+def saved_batch(config: Config, run_dir: Path, trainer: Trainer, loader: BatchLoader) -> Iterator[None]:
+    """Write the batch at which a training inside this context diverges.
 
     ``diverged/epoch_<e>_step_<s>.npz`` holds the batch as ``save_batch`` describes it, the JSON file beside
     it the terms of the loss, the learning rate, and which weights, layers and outputs are not finite. Weights
     are those at the time of the error, some steps later: the host does not wait for each loss.
 
     Args:
-        error: what stopped the training.
         config: the whole configuration.
         run_dir: run directory.
-        trainer: with the model as it is now.
+        trainer: with the model.
         loader: of the training batches; makes the batch once more.
+
+    Raises:
+        TrainingDiverged: with the place of the file in its message.
     """
+    try:
+        yield
+    except TrainingDiverged as error:
+        saved = _save(error, config, run_dir, trainer, loader)
+        raise TrainingDiverged(f"{error}; {saved}", error.epoch, error.step, error.terms) from None
+
+
+def _save(
+    error: TrainingDiverged, config: Config, run_dir: Path, trainer: Trainer, loader: BatchLoader
+) -> str:
+    """Write the files; return what to say about them."""
     batch = loader.plan(error.epoch).batches[error.step - 1]
     arrays = loader.pool.fetch_padded(batch.indices, batch.length)
     path = run_dir / FOLDER / f"epoch_{error.epoch}_step_{error.step}.npz"
@@ -45,10 +59,8 @@ def with_saved_batch(
         save_batch(path, arrays, describe_events(config, loader, batch))
         _write_json(path.with_suffix(".json"), _report(error, trainer, arrays["X"]))
     except OSError as reason:
-        saved = f"the batch could not be saved ({reason})"
-    else:
-        saved = f"the batch is in {path}"
-    return TrainingDiverged(f"{error}; {saved}", error.epoch, error.step, error.terms)
+        return f"the batch could not be saved ({reason})"
+    return f"the batch is in {path}"
 
 
 def save_batch(path: Path, arrays: dict[str, Any], events: dict[str, npt.NDArray[Any]]) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,8 @@ from mlpf.training.distribution import Distribution, build_distribution
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.progress import TerminalProgress
-from mlpf.training.trainer import Record, Trainer, TrainingDiverged
-from mlpf.workflows.divergence import with_saved_batch
+from mlpf.training.trainer import Record, Trainer
+from mlpf.workflows.divergence import saved_batch
 from mlpf.workflows.trained import build_network
 from mlpf.workflows.training_data import build_loaders, fit_normalizer
 from mlpf.workflows.training_hooks import check_callbacks, training_hooks
@@ -98,27 +99,29 @@ def run(
         _start_from(weights, trainer)
     _write_description(config, run_dir, limits)
     console = Console()
-    progress = TerminalProgress(console)
-    try:
-        with data_errors(), training_hooks(config, run_dir, trainer, valid.pool, console) as hooks:
-            history = trainer.fit(
-                train,
-                valid,
-                config.setup.num_epochs,
-                history=history,
-                on_epoch_end=hooks.epoch,
-                on_step=hooks.step,
-                progress=progress,
-            )
-    except TrainingDiverged as error:
-        raise with_saved_batch(error, config, run_dir, trainer, train) from None
-    finally:
-        progress.close()
+    with (
+        data_errors(),
+        saved_batch(config, run_dir, trainer, train),
+        training_hooks(config, run_dir, trainer, valid.pool, console) as hooks,
+        closing(TerminalProgress(console)) as progress,
+    ):
+        history = trainer.fit(
+            train,
+            valid,
+            config.setup.num_epochs,
+            history=history,
+            on_epoch_end=hooks.epoch,
+            on_step=hooks.step,
+            progress=progress,
+        )
+    return _summarise(config, run_dir, history, time.perf_counter() - started)
+
+
+def _summarise(config: Config, run_dir: Path, history: list[Record], seconds: float) -> TrainingSummary:
+    """Print the table that ends a training and return what is in it."""
     monitor = config.callbacks.checkpoint.monitor
-    summary = TrainingSummary(
-        run_dir, history, best_epoch(history, monitor), monitor, time.perf_counter() - started
-    )
-    console.print(_summary_table(summary))
+    summary = TrainingSummary(run_dir, history, best_epoch(history, monitor), monitor, seconds)
+    Console().print(_summary_table(summary))
     return summary
 
 
