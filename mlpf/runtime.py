@@ -52,6 +52,14 @@ def set_threads(num_cpus: int | None) -> None:
         return
 
 
+def gpu_memory_peak() -> int | None:
+    """Return the most bytes that TensorFlow has held on one GPU so far, None without a GPU."""
+    import tensorflow as tf
+
+    names = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices("GPU")]
+    return max((tf.config.experimental.get_memory_info(name)["peak"] for name in names), default=None)
+
+
 def set_dtype_policy(name: str) -> None:
     """Set the Keras number format: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``."""
     import keras

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -52,8 +52,15 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
         if section is None:
             yield KeyInfo(key, _type_text(info), _default_text(info), info.description or "")
             continue
-        free = not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel))
-        yield KeyInfo(key, "sections by name" if free else "section", "", info.description or "")
+        free = get_origin(info.annotation) is dict
+        kind = (
+            "sections by name"
+            if free
+            else "section"
+            if info.is_required() or info.default
+            else "section or null"
+        )
+        yield KeyInfo(key, kind, "", info.description or "")
         yield from _walk(section, f"{key}.NAME." if free else f"{key}.")
 
 

@@ -73,10 +73,10 @@ def write_resolved(config: Config, path: Path) -> None:
         OSError: the directory cannot be written.
     """
     with atomic_write(path) as part:
-        part.write_text(resolved_yaml(config))
+        part.write_text(resolved_text(config))
 
 
-def resolved_yaml(config: Config) -> str:
+def resolved_text(config: Config) -> str:
     """Return the complete configuration, defaults included, as YAML."""
     return yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False)
 

@@ -158,8 +158,30 @@ class CheckpointConfig(Section):
     )
 
 
+class PhysicsConfig(Section):
+    """Jets and missing momentum of validation events, while the training runs."""
+
+    every: NonNegativeInt = Field(
+        1, description="epochs from one such validation to the next, the last epoch always has one; 0 = never"
+    )
+    num_events: PositiveInt = Field(500, description="first validation events, this many at most")
+
+
+class CometConfig(Section):
+    """Where Comet keeps a run. The API key comes from the environment (COMET_API_KEY)."""
+
+    project: Annotated[str, Field(min_length=1)] = Field(description="Comet project")
+    workspace: str | None = Field(None, description="Comet workspace; null = the default of the account")
+    offline: bool = Field(False, description="write archives to upload later instead of sending")
+    name: str | None = Field(None, description="name of the experiment; null = name of the run directory")
+
+
 class CallbacksConfig(Section):
     """What happens after each epoch."""
 
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="checkpoints")
     tensorboard: bool = Field(True, description="write TensorBoard logs")
+    physics: PhysicsConfig = Field(
+        PhysicsConfig(), description="jet and missing momentum response after an epoch"
+    )
+    comet: CometConfig | None = Field(None, description="also log to Comet; null = no")

@@ -84,11 +84,13 @@ class BatchPlan:
     Attributes:
         batches: every event to take is in exactly one of them.
         num_events: events in all batches, repeated ones counted each time, empty ones not at all.
+        num_elements: elements of these events, padding not counted.
         padded_fraction: share of the elements in all batches that are padding.
     """
 
     batches: tuple[Batch, ...]
     num_events: int
+    num_elements: int
     padded_fraction: float
 
     def __len__(self) -> int:
@@ -170,6 +172,7 @@ def plan_epoch(
     return BatchPlan(
         batches=tuple(batches),
         num_events=sum(len(indices) for indices in used),
+        num_elements=filled,
         padded_fraction=1 - filled / slots if slots else 0.0,
     )
 

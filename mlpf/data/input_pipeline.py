@@ -106,6 +106,11 @@ class EventPool:
         """Return the numbers of the events of split number ``position``."""
         return np.arange(self._first[position], self._first[position + 1])
 
+    def locate(self, indices: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the number of the split and the position within it of some events, both like ``indices``."""
+        number = np.searchsorted(self._first, indices, side="right") - 1
+        return number, indices - self._first[number]
+
     def fetch_padded(self, indices: IntArray, length: int) -> dict[str, FloatArray]:
         """Return the fields of some events, zero-padded.
 
@@ -120,23 +125,34 @@ class EventPool:
             DataError: an event has not as many rows as elements.
         """
         real = np.flatnonzero(indices != EMPTY_EVENT)
-        if self._stored is None:
-            events = self._read(indices[real])
-        else:
-            bounds = np.stack((self._offsets[indices[real]], self._offsets[indices[real] + 1]), axis=1)
-            events = [{name: rows[a:b] for name, rows in self._stored.items()} for a, b in bounds.tolist()]
+        events = self.fetch(indices[real], self.fields)
         return {
             name: pad_events([event[name] for event in events], real, (len(indices), length, width))
             for name, width in self.widths.items()
         }
 
+    def fetch(self, indices: IntArray, fields: Sequence[str] = DEFAULT_FIELDS) -> list[dict[str, FloatArray]]:
+        """Return some events without padding, with NaN and infinite inputs set to 0.
+
+        Args:
+            indices: events.
+            fields: out of the fields of the pool.
+
+        Raises:
+            DataError: an event has not as many rows as elements.
+        """
+        if self._stored is None:
+            return [{name: event[name] for name in fields} for event in self._read(indices)]
+        bounds = np.stack((self._offsets[indices], self._offsets[indices + 1]), axis=1)
+        return [{name: self._stored[name][a:b] for name in fields} for a, b in bounds.tolist()]
+
     def _read(self, indices: IntArray) -> list[dict[str, FloatArray]]:
         """Decode some events and clean X; keeps the order of ``indices``."""
-        owner = np.searchsorted(self._first, indices, side="right") - 1
+        owner, position = self.locate(indices)
         events: list[dict[str, FloatArray]] = [{}] * len(indices)
         for number in np.unique(owner):
             places = np.flatnonzero(owner == number)
-            found = self._splits[number].fetch(indices[places] - self._first[number], self.fields)
+            found = self._splits[number].fetch(position[places], self.fields)
             for place, event in zip(places.tolist(), found, strict=True):
                 self._check_rows(event, int(indices[place]), int(number))
                 events[place] = event

@@ -37,7 +37,7 @@ class Inference:
         events: per event the fields that were fetched, in the order of the dataset; of ``X`` only the
             column of the element type, [N_i, 1]: the events of a dataset of hits must fit into memory.
         predicted: per event rows of ``PARTICLE_COLUMNS`` for each element, [N_i, 7].
-        seconds: time spent in the model, tracing of the shapes not counted.
+        seconds: time spent in the model, tracing of the shapes not counted (with ``warm_up``).
         shapes: (B, N) of the batches, each traced once.
     """
 
@@ -69,6 +69,7 @@ def predict(
     num_events: int = -1,
     fields: Sequence[str] = ("X", "ygen", "ycand"),
     none_threshold: float | None = None,
+    warm_up: bool = True,
     on_batch: Callable[[int], None] | None = None,
 ) -> Inference:
     """Run a model over the first events of a split.
@@ -82,6 +83,7 @@ def predict(
         num_events: first events only; -1 = all.
         fields: what to fetch beside the predictions; must contain ``X``.
         none_threshold: see ``rows_from_outputs``.
+        warm_up: pass zeros of each shape first, so that ``seconds`` does not count tracing.
         on_batch: called after each batch with its number of events.
     """
     total = split.num_events if num_events < 0 else min(num_events, split.num_events)
@@ -101,8 +103,9 @@ def predict(
         shape = (len(batch.indices), batch.length, rows[0].shape[1])
         X = pad_events(rows, range(len(rows)), shape)
         if X.shape[:2] not in shapes:
-            # The first call of a shape traces the model: not part of its speed.
-            forward(np.zeros_like(X))
+            if warm_up:
+                # The first call of a shape traces the model: not part of its speed.
+                forward(np.zeros_like(X))
             shapes.append((X.shape[0], X.shape[1]))
         start = time.perf_counter()
         outputs = forward(X)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mlpf.evaluation.particles import Array, Elements, IntArray
-from mlpf.evaluation.predictions import GEN, Predictions
+from mlpf.evaluation.predictions import BASELINE, GEN, NETWORK, Predictions
 from mlpf.evaluation.statistics import (
     Fraction,
     Spread,
@@ -38,8 +38,15 @@ MIN_GEN_MET = 10.0
 # GeV, edges of bins in the pt of the generated jet and in the energy of a particle.
 JET_PT_EDGES = (5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0)
 ENERGY_EDGES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
-
-NETWORK, BASELINE = "pred", "cand"
+# Names of ``response_summary``, and those of them of which a smaller value is better.
+SUMMARY_NAMES = (
+    "jet_response_median",
+    "jet_response_iqr",
+    "jet_matched_fraction",
+    "met_response_median",
+    "met_response_iqr",
+)
+SUMMARY_WIDTHS = ("jet_response_iqr", "met_response_iqr")
 
 
 def jet_response(predictions: Predictions, method: str) -> tuple[Array, Array, IntArray]:
@@ -55,6 +62,24 @@ def met_response(predictions: Predictions, method: str) -> tuple[Array, IntArray
     gen = predictions.particles[GEN].missing_momentum()
     event = np.flatnonzero(gen >= MIN_GEN_MET)
     return predictions.particles[method].missing_momentum()[event] / gen[event], event
+
+
+def response_summary(predictions: Predictions, method: str) -> dict[str, float]:
+    """Return the few numbers that a training follows, named by ``SUMMARY_NAMES``.
+
+    Args:
+        predictions: of the events.
+        method: whose jets and missing momentum.
+
+    Returns:
+        Median and IQR/median (``iqr``) of jet and missing momentum response, and the matched fraction: the
+        same as in ``evaluate_predictions``, without uncertainties. Undefined numbers are left out.
+    """
+    response, _, _ = jet_response(predictions, method)
+    jet, met = spread(response), spread(met_response(predictions, method)[0])
+    matched = fraction(len(response), len(predictions.jets[GEN]))
+    values = (jet.median, jet.iqr_over_median, matched.value, met.median, met.iqr_over_median)
+    return {name: value for name, value in zip(SUMMARY_NAMES, values, strict=True) if math.isfinite(value)}
 
 
 def energy_response(predictions: Predictions, method: str) -> tuple[Array, IntArray]:

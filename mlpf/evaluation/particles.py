@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -131,16 +131,19 @@ class Elements:
         """
         counts = np.array([len(x) for x in X], dtype=np.int64)
         elemtype = np.concatenate([*(x[:, ELEMTYPE] for x in X), np.empty(0)]).astype(np.int64)
+        elements = cls(counts, elemtype, {}, {})
+        for method, events in rows.items():
+            elements = elements.with_method(method, events)
+        return elements
 
-        def column(name: str, events: Sequence[Array]) -> Array:
+    def with_method(self, method: str, events: Sequence[Array]) -> "Elements":
+        """Return the same elements with what one more method gave them, per event [N, 7 or 8] rows."""
+
+        def column(name: str) -> Array:
             return np.concatenate([*(e[:, PARTICLE_COLUMNS.index(name)] for e in events), np.empty(0)])
 
-        return cls(
-            counts=counts,
-            elemtype=elemtype,
-            cls={method: column("cls", events).astype(np.int64) for method, events in rows.items()},
-            energy={method: column("energy", events) for method, events in rows.items()},
-        )
+        cls = self.cls | {method: column("cls").astype(np.int64)}
+        return replace(self, cls=cls, energy=self.energy | {method: column("energy")})
 
 
 def rows_from_outputs(

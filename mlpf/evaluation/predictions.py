@@ -7,7 +7,7 @@ Parquet: one row per event with ``event``, ``elements.{elemtype, target, cand, p
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.jets import JetAlgorithm, Jets, match_jets
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
+# What ``make_predictions`` reads of an event, where the dataset has it.
+EVENT_FIELDS = ("X", "ygen", "ycand", "gen_particles", "oracle_particles", "perfect_particles", "event")
 ELEMENT_METHODS = ("target", "cand", "pred")
-GEN = "gen"
+GEN, NETWORK, BASELINE = "gen", "pred", "cand"
 # In the order in which tables and figures show them.
 METHODS = ("pred", "cand", "target", "oracle", "perfect")
 JET_COLUMNS = ("pt", "eta", "phi", "energy")
@@ -49,7 +51,7 @@ class Predictions:
     dataset: str
     schema: str
     gen_reference: str
-    jet_algorithm: str
+    jet_algorithm: JetAlgorithm
     event: list[str]
     elements: Elements
     particles: dict[str, ParticleLists]
@@ -96,7 +98,17 @@ def make_predictions(
         jet_algorithm: key of ``JET_DEFINITIONS``.
         schema: what the events are made of.
     """
-    rows = {"target": [e["ygen"] for e in events], "cand": [e["ycand"] for e in events], "pred": predicted}
+    return with_network(make_reference(dataset, events, jet_algorithm, schema), predicted)
+
+
+def make_reference(
+    dataset: str,
+    events: Sequence[Mapping[str, Any]],
+    jet_algorithm: JetAlgorithm,
+    schema: EventSchema = SCHEMAS["clic"],
+) -> Predictions:
+    """Return all of ``make_predictions`` that does not depend on a network."""
+    rows = {"target": [e["ygen"] for e in events], BASELINE: [e["ycand"] for e in events]}
     particles = {name: ParticleLists.from_rows(value) for name, value in rows.items()}
     for name in ("gen", "oracle", "perfect"):
         if events and all(f"{name}_particles" in e for e in events):
@@ -109,7 +121,7 @@ def make_predictions(
         schema=schema.name,
         gen_reference="gen_particles" if has_gen else "targets",
         jet_algorithm=jet_algorithm,
-        event=[_event_name(e.get("event", i)) for i, e in enumerate(events)],
+        event=[event_name(e.get("event", i)) for i, e in enumerate(events)],
         elements=Elements.from_rows([e["X"] for e in events], rows),
         particles=particles,
         jets=jets,
@@ -117,7 +129,26 @@ def make_predictions(
     )
 
 
-def _event_name(event: Any) -> str:
+def with_network(reference: Predictions, predicted: Sequence[Array]) -> Predictions:
+    """Add what a network found to a result of ``make_reference``.
+
+    Args:
+        reference: the events without a network.
+        predicted: per event rows of ``PARTICLE_COLUMNS`` for each element.
+    """
+    particles = ParticleLists.from_rows(predicted)
+    jets = particles.cluster(reference.jet_algorithm)
+    return replace(
+        reference,
+        elements=reference.elements.with_method(NETWORK, predicted),
+        particles=reference.particles | {NETWORK: particles},
+        jets=reference.jets | {NETWORK: jets},
+        matches=reference.matches | {NETWORK: match_jets(reference.jets[GEN], jets)},
+    )
+
+
+def event_name(event: Any) -> str:
+    """Return the identifier of an event, that a dataset holds as bytes or text, as text."""
     value = event.item() if isinstance(event, np.ndarray | np.generic) else event
     return value.decode() if isinstance(value, bytes) else str(value)
 

@@ -5,10 +5,23 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mlpf.plotting.style import COLORS, single
+from mlpf.plotting.style import COLORS, LABELS, pair, single
 from mlpf.plotting.tables import BASELINE, NETWORK
 
 VALIDATION = "val_"
+# File stem -> quantities in its two panels, by their name in the record without prefix, with axis labels.
+PHYSICS_FIGURES = {
+    "validation_jets": {
+        "jet_response_iqr": "jet response IQR / median",
+        "jet_response_median": "jet response median",
+    },
+    "validation_met": {
+        "met_response_iqr": "missing $p_T$ response IQR / median",
+        "met_response_median": "missing $p_T$ response median",
+    },
+}
+# Lines to compare with, where the run has them.
+_LIMITS = (BASELINE, "oracle", "perfect")
 
 
 def loss_names(history: Sequence[Mapping[str, float]]) -> list[str]:
@@ -36,4 +49,41 @@ def loss_curve(history: Sequence[Mapping[str, float]], name: str) -> Figure:
     axes.set_xlabel("epoch")
     axes.set_ylabel(name.replace("_", " "))
     axes.legend()
+    return figure
+
+
+def physics_names(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return the keys of ``PHYSICS_FIGURES`` of which the history has a number."""
+    recorded = {name for record in history for name in record}
+    return [
+        stem
+        for stem, quantities in PHYSICS_FIGURES.items()
+        if any(f"{VALIDATION}{name}" in recorded for name in quantities)
+    ]
+
+
+def physics_curves(
+    history: Sequence[Mapping[str, float]], reference: Mapping[str, Mapping[str, float]], name: str
+) -> Figure:
+    """Draw what the network reached on validation events after each epoch, and lines for what others reach.
+
+    Args:
+        history: one record per epoch.
+        reference: method -> quantity -> value, as ``methods`` of ``validation_reference.json``; may be empty.
+        name: out of ``physics_names``.
+    """
+    figure, panels = pair("validation events during training")
+    for axes, (quantity, label) in zip(panels, PHYSICS_FIGURES[name].items(), strict=True):
+        key = VALIDATION + quantity
+        points = [(r["epoch"], r[key]) for r in history if r.get(key) is not None]
+        epochs, values = zip(*points, strict=True) if points else ((), ())
+        axes.plot(epochs, values, marker="o", markersize=3, color=COLORS[NETWORK], label=LABELS[NETWORK])
+        for method in _LIMITS:
+            value = reference.get(method, {}).get(quantity)
+            if value is not None:
+                axes.axhline(value, linestyle="--", color=COLORS[method], label=LABELS[method])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.legend()
     return figure

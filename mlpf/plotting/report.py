@@ -7,9 +7,16 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from mlpf.plotting.tables import caption, class_rows, response_rows, scale_sentence
+from mlpf.plotting.tables import BASELINE, caption, class_rows, number, response_rows, scale_sentence
 
 ONNX_HEADER = ("file", "output", "largest difference from Keras", "99 % of the elements")
+# Quantities of the validation of a training that the table shows.
+VALIDATION_TEXTS = {
+    "jet_response_median": "jet response median",
+    "jet_response_iqr": "jet response IQR/median",
+    "jet_matched_fraction": "jets matched",
+    "met_response_iqr": "missing momentum response IQR/median",
+}
 _PAGE = Template(
     """<!DOCTYPE html>
 <html lang="en">
@@ -44,6 +51,7 @@ def build_report(
     settings: Mapping[str, Any],
     environment: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
+    reference: Mapping[str, Any],
     model_card: Mapping[str, Any] | None,
 ) -> str:
     """Return the page as text.
@@ -55,6 +63,7 @@ def build_report(
         settings: summary of the configuration, name -> value.
         environment: contents of ``environment.json``.
         history: records of the epochs, as ``history.json`` holds.
+        reference: contents of ``validation_reference.json``, empty if the run has none.
         model_card: contents of ``model_card.json``, None if the model was not exported.
 
     Raises:
@@ -73,7 +82,7 @@ def build_report(
         ]
     for reason in metrics["skipped"].values():
         parts.append(f'<p class="note">skipped {escape(reason)}</p>')
-    parts += ["<h2>Training</h2>", _table(["quantity", "value"], training_rows(history, metrics))]
+    parts += ["<h2>Training</h2>", _table(["quantity", "value"], training_rows(history, metrics, reference))]
     parts += [_figure(path) for path in figures.get("training", ())]
     if model_card is not None:
         parts += ["<h2>ONNX</h2>", _table(ONNX_HEADER, onnx_rows(model_card))]
@@ -82,8 +91,10 @@ def build_report(
     return _PAGE.substitute(title=escape(title), body="\n".join(parts))
 
 
-def training_rows(history: Sequence[Mapping[str, float]], metrics: Mapping[str, Any]) -> list[list[str]]:
-    """Return rows with the epochs, the time and the speed of a training."""
+def training_rows(
+    history: Sequence[Mapping[str, float]], metrics: Mapping[str, Any], reference: Mapping[str, Any]
+) -> list[list[str]]:
+    """Return rows with the epochs, the time, the speed and the last validation of a training."""
     if not history:
         return [["epochs", "0"]]
     rows = [
@@ -94,17 +105,32 @@ def training_rows(history: Sequence[Mapping[str, float]], metrics: Mapping[str, 
     validation = sum(record.get("val_seconds", 0.0) for record in history)
     if training > 0:
         events = sum(record.get("num_events", 0) for record in history)
+        elements = sum(record.get("num_elements", 0) for record in history)
         rows += [
             ["training time", f"{training / 60:.1f} min"],
             ["validation time", f"{validation / 60:.1f} min"],
             ["training events/s", f"{events / training:.0f}"],
+            ["training elements/s", f"{elements / training:.0f}"] if elements else [],
         ]
     last = history[-1]
-    return rows + [
+    rows += [
         [f"last {name.replace('_', ' ')}", f"{last[name]:.5g}"]
         for name in ("loss", "val_loss")
         if name in last
     ]
+    return [row for row in rows if row] + _physics_rows(history, reference)
+
+
+def _physics_rows(history: Sequence[Mapping[str, float]], reference: Mapping[str, Any]) -> list[list[str]]:
+    """Return the last validation of jets and missing momentum beside what the baseline reaches."""
+    rows = []
+    baseline = reference.get("methods", {}).get(BASELINE, {})
+    for quantity, text in VALIDATION_TEXTS.items():
+        values = [record[f"val_{quantity}"] for record in history if f"val_{quantity}" in record]
+        if values:
+            beside = f" (baseline {number(baseline[quantity])})" if quantity in baseline else ""
+            rows.append([f"last validation {text}", f"{number(values[-1])}{beside}"])
+    return rows
 
 
 def onnx_rows(model_card: Mapping[str, Any]) -> list[list[str]]:

@@ -157,21 +157,29 @@ class Mirrored(OneProcess):
         optimizer.apply([gradient / self.num_replicas for gradient in gradients])
 
 
-def build_distribution(jit_compile: bool = False, horovod: bool = False) -> Distribution:
-    """Return ``Horovod`` if asked for, ``Mirrored`` where there are several GPUs, else ``SingleDevice``.
+def join_processes() -> Distribution:
+    """Join the other processes of ``horovodrun`` and take the GPU of this one; before TensorFlow starts.
+
+    Raises:
+        MissingDependency: Horovod is not installed.
+        ConfigError: more processes than GPUs on this machine.
+    """
+    from mlpf.training.horovod import Horovod
+
+    return Horovod()
+
+
+def build_distribution(jit_compile: bool = False, processes: Distribution | None = None) -> Distribution:
+    """Return ``processes`` if there are several, ``Mirrored`` for several GPUs, else ``SingleDevice``.
 
     Args:
         jit_compile: compile steps with XLA.
-        horovod: this is one of the processes that ``horovodrun`` started.
+        processes: of ``join_processes``.
 
     Raises:
         ConfigError: XLA on several devices: sums over replicas cannot be compiled into one program.
-        MissingDependency: Horovod is not installed.
     """
-    if horovod:
-        from mlpf.training.horovod import Horovod
-
-        processes = Horovod()
+    if processes is not None:
         if jit_compile and processes.num_processes > 1:
             raise _xla_refused(f"{processes.num_processes} processes", "start one")
         return processes if processes.num_processes > 1 else SingleDevice(jit_compile)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from mlpf.devices import pin_gpu
 from mlpf.errors import MissingDependency
 
 Batch = dict[str, Any]
@@ -40,12 +41,14 @@ class Horovod:
 
     Raises:
         MissingDependency: Horovod is not installed.
+        ConfigError: more processes than GPUs on this machine.
     """
 
     def __init__(self) -> None:
         self._hvd = load_horovod()
         self.num_processes = self.num_replicas = int(self._hvd.size())
         self.rank = int(self._hvd.rank())
+        pin_gpu(int(self._hvd.local_rank()), int(self._hvd.local_size()))
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return the default device context of TensorFlow."""

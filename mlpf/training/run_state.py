@@ -99,6 +99,8 @@ class StepSums:
         self._waiting: list[Any] = []
         self._total = np.array(sums, np.float64) if sums else np.zeros((2, num_terms))
         self._num_steps = num_steps
+        self._reported = (num_steps, self._total.copy())
+        self._suspect = np.zeros((2, num_terms))
         self.first_bad: int | None = None
         self.bad_terms = np.zeros(num_terms, bool)
 
@@ -110,6 +112,8 @@ class StepSums:
         """Return values and weights [2, T] of all steps so far."""
         for sums in self._waiting:
             numbers = sums.numpy().astype(np.float64)
+            if self.first_bad is None:
+                self._suspect = numbers
             if self.first_bad is None and not np.isfinite(numbers).all():
                 self.first_bad = self._num_steps
                 self.bad_terms = ~np.isfinite(numbers[0])
@@ -117,3 +121,18 @@ class StepSums:
             self._num_steps += 1
         self._waiting.clear()
         return self._total
+
+    def recent(self) -> npt.NDArray[np.float64] | None:
+        """Return values and weights [2, T] of the steps since the last call, None if there was no step."""
+        total = self.read()
+        num_steps, reported = self._reported
+        if num_steps == self._num_steps:
+            return None
+        self._reported = (self._num_steps, total.copy())
+        return total - reported
+
+    @property
+    def suspect(self) -> tuple[int, npt.NDArray[np.float64]]:
+        """Number, from 0, and [2, T] sums of the first bad step, of the last one where none is bad."""
+        number = self._num_steps - 1 if self.first_bad is None else self.first_bad
+        return number, self._suspect

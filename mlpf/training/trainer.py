@@ -1,54 +1,36 @@
 """The training loop: steps, epochs, validation; on one device without XLA one graph serves every bucket."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from mlpf.data.batching import BatchPlan
 from mlpf.data.input_pipeline import DEFAULT_FIELDS, BatchLoader, field_widths
-from mlpf.errors import MLPFError
 from mlpf.physics.schemas import SCHEMAS, EventSchema
+from mlpf.training.averaging import averaged_weights
 from mlpf.training.distribution import Distribution
 from mlpf.training.guard import Guard, Verdict
-from mlpf.training.losses import TERM_NAMES, MLPFLoss
-from mlpf.training.optimizers import clip_gradients, loss_scale
+from mlpf.training.losses import MLPFLoss
+from mlpf.training.optimizers import loss_scale, num_steps
+from mlpf.training.random_states import RandomStates
 from mlpf.training.run_state import EpochProgress, Record, RunState, StepSums
-
-logger = logging.getLogger(__name__)
-
-EpochHook = Callable[[list[Record]], None]
+from mlpf.training.watching import EpochHook, Progress, StepHook, TrainingDiverged
 
 # The host reads losses this often: rarely enough to let a GPU run ahead, often enough to watch.
 _READ_INTERVAL_S = 0.25
 # Several processes read losses and agree on saving and stopping after so many steps: they have to do it
 # at the same step, and each time waits for the slowest.
 AGREE_STEPS = 8
-
+# Step hooks hear of the loss this often, and at the end of each epoch.
+_REPORT_INTERVAL_S = 5.0
 
 # Gradients that overflow float16 at this scale do so at any: below it numbers of order 1 vanish.
 _SMALLEST_LOSS_SCALE = 2.0**-10
-
-
-class TrainingDiverged(MLPFError):
-    """The loss became NaN or infinite, or its gradients at every loss scale."""
-
-
-class Progress(Protocol):
-    """Shows how an epoch advances."""
-
-    def start(self, epoch: int, num_epochs: int, num_events: int) -> None:
-        """Begin an epoch of ``num_events``."""
-
-    def update(self, num_events: int, loss: float) -> None:
-        """``num_events`` of the epoch are done, with this mean loss."""
-
-    def finish(self, record: Record) -> None:
-        """End an epoch with its record."""
 
 
 class Trainer:
@@ -56,15 +38,15 @@ class Trainer:
 
     Args:
         model: X [B, N, F] -> dict of outputs; built in the scope of ``distribution``.
-        loss: terms of the loss.
+        loss: terms of the loss; built in the same scope.
         optimizer: built in the same scope.
         distribution: devices.
-        clipnorm: largest global norm of the gradients, None = any.
-        seed: dropout masks of an epoch follow from (seed, epoch, process).
+        seed: dropout masks of an epoch, and what the loss draws, follow from (seed, epoch).
         schema: what the events are made of.
 
     Attributes:
         num_traces: graphs made so far, for training and validation.
+        random_states: of model and loss.
     """
 
     def __init__(
@@ -74,7 +56,6 @@ class Trainer:
         optimizer: keras.optimizers.Optimizer,
         distribution: Distribution,
         *,
-        clipnorm: float | None = None,
         seed: int = 0,
         schema: EventSchema = SCHEMAS["clic"],
     ):
@@ -83,8 +64,7 @@ class Trainer:
         self.num_traces = 0
         self._loss = loss
         self._distribution = distribution
-        self._clipnorm = clipnorm
-        self._seed = seed
+        self.random_states = RandomStates(model, loss.random_states, distribution, seed)
         with distribution.scope():
             optimizer.build(model.trainable_variables)
         widths = field_widths(schema)
@@ -100,6 +80,7 @@ class Trainer:
         *,
         state: RunState | None = None,
         on_epoch_end: Sequence[EpochHook] = (),
+        on_step: Sequence[StepHook] = (),
         guard: Guard | None = None,
         progress: Progress | None = None,
     ) -> list[Record]:
@@ -112,6 +93,8 @@ class Trainer:
             state: where to go on; None = at the beginning. Follows the training.
             on_epoch_end: called in order with the history; its last record is the epoch just done,
                 and a hook may add metrics to it for the next ones.
+            on_step: called every few seconds and at the end of each epoch with the number of training steps
+                of the run so far, and ``epoch``, ``learning_rate`` and ``loss`` (mean since the last call).
             guard: asked after steps whether to save or to stop.
             progress: shows how an epoch advances.
 
@@ -127,7 +110,7 @@ class Trainer:
         while len(state.history) < num_epochs:
             self._obey(guard, state, 0)
             record: Record = {"epoch": state.epoch}
-            record |= self._train_epoch(train, state, num_epochs, guard, progress)
+            record |= self._train_epoch(train, state, num_epochs, on_step, guard, progress)
             started = time.perf_counter()
             record |= {f"val_{name}": value for name, value in self._validate(valid, guard, state).items()}
             record["val_seconds"] = time.perf_counter() - started
@@ -144,42 +127,40 @@ class Trainer:
         return state.history
 
     def evaluate(self, loader: BatchLoader) -> Record:
-        """Return loss and its terms over all events of ``loader``, each event counted once."""
+        """Return loss and its terms over all events of ``loader``, each event counted once.
+
+        The weights are the averaged ones where the optimizer keeps averages.
+        """
         return self._validate(loader, None, RunState())
 
-    def random_states(self) -> npt.NDArray[np.int64]:
-        """Return the states of all random generators [P processes, V generators, 2]; all must call it."""
-        states = [np.asarray(keras.ops.convert_to_numpy(state), np.int64) for state in self._generators()]
-        return self._distribution.gather(np.stack(states) if states else np.zeros((0, 2), np.int64))
-
-    def set_random_states(self, states: npt.NDArray[np.int64]) -> None:
-        """Set what ``random_states`` returned; with another number of processes the masks are others."""
-        own = states[self._distribution.rank % len(states)]
-        for variable, state in zip(self._generators(), own, strict=True):
-            variable.assign(state.astype(variable.dtype))
+    def train_step(self, batch: Any) -> Any:
+        """Take one step on a distributed batch; return [2, T] sums of values and weights, on the device."""
+        return self._train_step(batch)
 
     def _train_epoch(
         self,
         train: BatchLoader,
         state: RunState,
         num_epochs: int,
+        on_step: Sequence[StepHook],
         guard: Guard | None,
         progress: Progress | None,
     ) -> Record:
         """Make or finish one pass over the training events and return its record."""
         current, epoch = state.current, state.epoch
         if current.step == 0:
-            self._reseed(epoch)
+            self.random_states.reseed(epoch)
             current.learning_rate = float(self.optimizer.learning_rate)
-            current.first_update = self._num_updates()
+            current.first_update = num_steps(self.optimizer)
         batches = train.epoch(epoch, current.step)
         plan = batches.plan
-        if progress:
-            progress.start(epoch, num_epochs, plan.num_events)
-        sums = StepSums(len(TERM_NAMES), current.sums, current.step)
+        sums = StepSums(len(self._loss.term_names), current.sums, current.step)
         counts = [int(np.sum(planned.indices >= 0)) for planned in plan.batches]
         done = sum(counts[: current.step])
-        started = last_read = time.perf_counter() - current.seconds
+        if progress:
+            progress.start(epoch, num_epochs, plan.num_events, plan.num_elements, done)
+        last_read = last_report = time.perf_counter()
+        started = last_read - current.seconds
         arrays = iter(self._distribution.distribute(batches.batches))
         for number in range(current.step, len(plan)):
             asked = time.perf_counter()
@@ -194,34 +175,59 @@ class Trainer:
                 self._check(sums, epoch)
                 if progress:
                     progress.update(done, self._loss.components(*_float32(sums.read()))["loss"])
+                if now - last_report > _REPORT_INTERVAL_S:
+                    last_report = now
+                    self._report((epoch - 1) * len(plan) + current.step, epoch, sums, on_step)
             saving = time.perf_counter()
             current.seconds = saving - started
             self._obey(guard, state, 1, sums)
             started += time.perf_counter() - saving
         next(arrays, None)  # the end of the iterator belongs to the time of the epoch
         self._check(sums, epoch)
+        self._report(epoch * len(plan), epoch, sums, on_step)
         current.seconds = time.perf_counter() - started
         current.sums = sums.read().tolist()
+        return self._epoch_record(current, plan)
+
+    def _epoch_record(self, current: EpochProgress, plan: BatchPlan) -> Record:
+        """Return the record of an epoch whose steps are done."""
+        seconds = current.seconds
         return {
-            **self._loss.components(*_float32(sums.read())),
+            **self._loss.components(*_float32(np.array(current.sums))),
             "learning_rate": current.learning_rate,
-            **self._scale_record(len(plan) - (self._num_updates() - current.first_update)),
-            "seconds": current.seconds,
+            **self._scale_record(len(plan) - (num_steps(self.optimizer) - current.first_update)),
+            "seconds": seconds,
             "num_events": plan.num_events,
-            "events_per_second": plan.num_events / current.seconds,
-            "wait_share": current.waited / current.seconds,
+            "num_elements": plan.num_elements,
+            "events_per_second": plan.num_events / seconds,
+            "elements_per_second": plan.num_elements / seconds,
+            "wait_share": current.waited / seconds,
             "checkpoint_seconds": current.checkpoint_seconds,
             "padded_fraction": plan.padded_fraction,
         }
 
     def _validate(self, loader: BatchLoader, guard: Guard | None, state: RunState) -> Record:
         """Return loss and terms over all events; a request to stop is obeyed, what was validated is lost."""
-        sums = StepSums(len(TERM_NAMES))
-        for number, batch in enumerate(self._distribution.distribute(loader.epoch(0).batches)):
-            sums.add(self._valid_step(batch))
-            if self._time_to_agree(number + 1):
-                self._obey(guard, state, 0, saving=False)
+        sums = StepSums(len(self._loss.term_names))
+        verdict = Verdict.GO_ON
+        with averaged_weights(self.model, self.optimizer):
+            for number, batch in enumerate(self._distribution.distribute(loader.epoch(0).batches)):
+                sums.add(self._valid_step(batch))
+                if guard and self._time_to_agree(number + 1):
+                    verdict = Verdict(self._distribution.largest(guard.verdict()))
+                if verdict is Verdict.STOP:
+                    break
+        if guard and verdict is Verdict.STOP:  # with the weights that are trained in their place again
+            self._follow(verdict, guard, state)
         return self._loss.components(*_float32(sums.read()))
+
+    def _report(self, step: int, epoch: int, sums: StepSums, on_step: Sequence[StepHook]) -> None:
+        """Tell step hooks the mean loss since they were last told, if there was a step."""
+        if on_step and (recent := sums.recent()) is not None:
+            loss = self._loss.components(*_float32(recent))["loss"]
+            record = {"epoch": epoch, "learning_rate": float(self.optimizer.learning_rate), "loss": loss}
+            for hook in on_step:
+                hook(step, record)
 
     def _obey(
         self,
@@ -229,7 +235,6 @@ class Trainer:
         state: RunState,
         num_steps: int,
         sums: StepSums | None = None,
-        saving: bool = True,
     ) -> None:
         """Save or stop if the guard says so; several processes do at the same step.
 
@@ -238,15 +243,17 @@ class Trainer:
             state: where the training stands.
             num_steps: steps since the last time.
             sums: sums of the steps of the epoch.
-            saving: look at requests to stop only, if False.
         """
         if guard is None:
             return
         verdict = guard.verdict(num_steps)
         if num_steps and not self._time_to_agree(state.current.step):
             return
-        verdict = Verdict(self._distribution.largest(verdict))
-        if verdict is Verdict.GO_ON or (verdict is Verdict.SAVE and not saving):
+        self._follow(Verdict(self._distribution.largest(verdict)), guard, state, sums)
+
+    def _follow(self, verdict: Verdict, guard: Guard, state: RunState, sums: StepSums | None = None) -> None:
+        """Save or stop."""
+        if verdict is Verdict.GO_ON:
             return
         started = time.perf_counter()
         if sums is not None:
@@ -271,23 +278,27 @@ class Trainer:
     def _check(self, sums: StepSums, epoch: int) -> None:
         """Stop at the first step whose loss is not a number, or when every step is skipped."""
         sums.read()
+        step, numbers = sums.suspect
+        terms = self._loss.components(*_float32(numbers))
         if sums.first_bad is not None:
-            bad = [name for name, is_bad in zip(TERM_NAMES, sums.bad_terms, strict=True) if is_bad]
+            bad = [n for n, is_bad in zip(self._loss.term_names, sums.bad_terms, strict=True) if is_bad]
             raise TrainingDiverged(
-                f"epoch {epoch}, step {sums.first_bad + 1}: the loss or its gradients are not finite "
+                f"epoch {epoch}, step {step + 1}: the loss or its gradients are not finite "
                 f"({', '.join(bad)}); "
-                "lower setup.lr, set setup.clipnorm, or lengthen setup.lr_warmup_steps"
+                "lower setup.lr, set setup.clipnorm, or lengthen setup.lr_warmup_steps",
+                epoch,
+                step + 1,
+                terms,
             )
         scale = self._loss_scale()
         if scale is not None and scale < _SMALLEST_LOSS_SCALE:
             raise TrainingDiverged(
                 f"epoch {epoch}: the gradients are not finite in float16 even with the loss scaled by "
-                f"{scale:.1g}; use setup.dtype: mixed_bfloat16, or lower setup.lr"
+                f"{scale:.1g}; use setup.dtype: mixed_bfloat16, or lower setup.lr",
+                epoch,
+                step + 1,
+                terms,
             )
-
-    def _num_updates(self) -> int:
-        """Return the number of steps that changed the weights, in the whole run."""
-        return int(keras.ops.convert_to_numpy(self.optimizer.iterations))
 
     def _scale_record(self, skipped: int) -> Record:
         """Return the steps skipped (gradients too large for float16) and the loss scale, if any."""
@@ -298,18 +309,6 @@ class Trainer:
         """Return the loss scale of the next step, None without one."""
         scale = loss_scale(self.optimizer)
         return None if scale is None else float(keras.ops.convert_to_numpy(scale))
-
-    def _generators(self) -> list[Any]:
-        """Return the states of the random generators of the model (dropout)."""
-        weights = {id(weight) for weight in self.model.weights}
-        return [v for v in self.model.variables if id(v) not in weights]
-
-    def _reseed(self, epoch: int) -> None:
-        """Set the random states, so that a run that is done again draws the same masks."""
-        rank = self._distribution.rank
-        rng = np.random.default_rng([self._seed, epoch, *([rank] if rank else [])])
-        for state in self._generators():
-            state.assign(rng.integers(0, 2**31, state.shape).astype(state.dtype))
 
     def _distributed(self, step: Callable[[dict[str, Any]], Any]) -> Callable[[Any], Any]:
         """Return a function of a distributed batch; its body runs once per trace."""
@@ -325,14 +324,17 @@ class Trainer:
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             outputs = self.model(batch["X"], training=True)
-            sums = self._loss.sums(batch["X"], batch["ygen"], outputs)
+            sums = self._loss.sums(batch["X"], batch["ygen"], outputs, training=True)
             # Each replica divides by the weight of the whole batch: gradients then add up.
             loss = self._loss.total(sums.values, self._distribution.all_reduce(sums.weights))
             loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        # None where no term looks at an output: its coefficient is 0. TensorFlow's own way to have zeros
+        # there, UnconnectedGradients.ZERO, does not take variables of Keras.
+        gradients = [
+            tf.zeros_like(variable.value) if gradient is None else tf.convert_to_tensor(gradient)
+            for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True)
+        ]
         gradients = self._distribution.all_reduce(gradients)
-        gradients = clip_gradients(gradients, self._clipnorm, loss_scale(self.optimizer))
         self._distribution.apply(self.optimizer, gradients)
         values = sums.values
         if loss_scale(self.optimizer) is None:

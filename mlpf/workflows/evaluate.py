@@ -18,12 +18,11 @@ from mlpf.data.prepared import open_split
 from mlpf.errors import DataError
 from mlpf.evaluation.inference import Forward, keras_forward, predict
 from mlpf.evaluation.metrics import evaluate_predictions
-from mlpf.evaluation.predictions import make_predictions, write_predictions
+from mlpf.evaluation.predictions import EVENT_FIELDS, make_predictions, write_predictions
 from mlpf.plotting.tables import caption, class_rows, response_rows, scale_sentence
 from mlpf.workflows.trained import load_run_config, load_trained_model, require_fit
 
 METRICS_FILE = "metrics.json"
-WANTED_FIELDS = ("X", "ygen", "ycand", "gen_particles", "oracle_particles", "perfect_particles", "event")
 
 
 def predictions_path(run_dir: Path, dataset: str) -> Path:
@@ -125,7 +124,7 @@ def _evaluate_dataset(
             growth=batching.bucket_growth if batching.bucket_by_sequence_length else math.inf,
             num_events=total,
             none_threshold=config.evaluation_none_threshold,
-            fields=tuple(field for field in WANTED_FIELDS if field in split.fields),
+            fields=tuple(field for field in EVENT_FIELDS if field in split.fields),
             on_batch=lambda number: progress.advance(task, number),
         )
     predictions = make_predictions(name, result.events, result.predicted, config.evaluation_jet_algo, schema)

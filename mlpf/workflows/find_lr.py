@@ -21,7 +21,7 @@ from mlpf.training.distribution import build_distribution
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.lr_range import RangeTest
 from mlpf.training.trainer import Trainer
-from mlpf.workflows.train import build_trainer, prepare_process
+from mlpf.workflows.trainer_setup import build_trainer, prepare_process
 from mlpf.workflows.training_data import build_loaders
 
 STEM = "lr_finder"

@@ -21,7 +21,7 @@ from mlpf.plotting import performance
 from mlpf.plotting.report import build_report
 from mlpf.plotting.style import save, style
 from mlpf.workflows.evaluate import METRICS_FILE, predictions_path
-from mlpf.workflows.trained import load_run_config
+from mlpf.workflows.trained import REFERENCE_FILE, load_run_config
 
 COMPARED = (numbers.NETWORK, numbers.BASELINE)
 NUM_RESAMPLES = 100
@@ -48,6 +48,7 @@ def run(run_dir: Path) -> Path:
     if metrics is None:
         raise DataError(f"{run_dir / METRICS_FILE}: no such file; run mlpf evaluate -t {run_dir} first")
     history: list[dict[str, float]] = _read_json(run_dir / "history.json") or []
+    reference: dict[str, Any] = _read_json(run_dir / REFERENCE_FILE) or {}
     figures: dict[str, list[Path]] = {}
     console = Console()
     with style(), console.status("drawing figures"):
@@ -59,6 +60,13 @@ def run(run_dir: Path) -> Path:
         figures["training"] = [
             save(history_figures.loss_curve(history, loss), run_dir / "figures", loss)
             for loss in history_figures.loss_names(history)
+        ] + [
+            save(
+                history_figures.physics_curves(history, reference.get("methods", {}), name),
+                run_dir / "figures",
+                name,
+            )
+            for name in history_figures.physics_names(history)
         ]
     page = build_report(
         f"MLPF: {run_dir.resolve().name}",
@@ -67,6 +75,7 @@ def run(run_dir: Path) -> Path:
         settings=_settings(config),
         environment=_read_json(run_dir / "environment.json") or {},
         history=history,
+        reference=reference,
         model_card=_read_json(run_dir / "model_card.json"),
     )
     report = run_dir / "report.html"

@@ -2,21 +2,34 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 from rich.console import Console
+from rich.table import Table
 
+from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import BatchLoader
-from mlpf.errors import CheckpointError
+from mlpf.errors import CheckpointError, ConfigError
 from mlpf.training.checkpoint_store import FOLDER, find_checkpoint
-from mlpf.training.checkpoints import load_optimizer, load_random_states, load_weights, read_run_state
+from mlpf.training.checkpoints import (
+    load_optimizer,
+    load_random_states,
+    load_training_weights,
+    load_weights,
+    read_run_state,
+)
+from mlpf.training.partial_weights import Match, load_partial_weights
 from mlpf.training.run_state import RunState
 from mlpf.training.trainer import Trainer
 from mlpf.workflows.trained import ENVIRONMENT_FILE
+from mlpf.workflows.training_data import fit_normalizer
 
 
-def restore(trainer: Trainer, train: BatchLoader, run_dir: Path, console: Console) -> RunState:
+def restore(
+    trainer: Trainer, train: BatchLoader, run_dir: Path, console: Console, config: Config
+) -> RunState:
     """Load the latest checkpoint of a run.
 
     Args:
@@ -24,13 +37,15 @@ def restore(trainer: Trainer, train: BatchLoader, run_dir: Path, console: Consol
         train: the training batches.
         run_dir: run directory; one without a checkpoint begins at the beginning.
         console: where to say where the training goes on.
+        config: the whole configuration.
 
     Raises:
         CheckpointError: it is damaged, of another model, or in the middle of an epoch of other batches.
     """
     started = time.perf_counter()
     if not (run_dir / FOLDER / "latest.json").is_file():
-        console.print(f"{run_dir}: no checkpoint yet, training starts at the beginning")
+        console.print(f"{run_dir}: no checkpoint yet, training starts at the beginning", soft_wrap=True)
+        fit_normalizer(config, trainer.model, train.pool)
         return RunState()
     checkpoint = find_checkpoint(run_dir, "latest")
     state = read_run_state(checkpoint)
@@ -41,10 +56,10 @@ def restore(trainer: Trainer, train: BatchLoader, run_dir: Path, console: Consol
             "batch sizes, buckets or number of devices have changed; resume with those of "
             f"{checkpoint / 'config.resolved.yaml'}, or start anew with --weights {checkpoint}"
         )
-    load_weights(checkpoint, trainer.model)
+    load_training_weights(checkpoint, trainer.model)
     load_optimizer(checkpoint, trainer.optimizer)
     if state.current.step:
-        trainer.set_random_states(load_random_states(checkpoint))
+        _restore_random_states(trainer, checkpoint)
     elif state.history and not same_batches:
         console.print("the training batches are not those of the epochs before")
     console.print(
@@ -53,10 +68,67 @@ def restore(trainer: Trainer, train: BatchLoader, run_dir: Path, console: Consol
     return state
 
 
-def start_from(weights: Path, model: keras.Model) -> None:
-    """Load weights from a run directory (its best), a checkpoint or a file."""
-    is_run = (weights / FOLDER).is_dir()
-    load_weights(find_checkpoint(weights) if is_run else weights, model)
+def _restore_random_states(trainer: Trainer, checkpoint: Path) -> None:
+    """Refuse states of other generators: dropout has been switched on or off."""
+    try:
+        trainer.random_states.restore(load_random_states(checkpoint))
+    except ValueError:
+        raise CheckpointError(
+            f"{checkpoint}: in the middle of an epoch with other random generators (dropout, loss); "
+            "resume with the same settings, or start anew with --weights"
+        ) from None
+
+
+def start_from(weights: Path, model: keras.Model, partial: bool, console: Console) -> None:
+    """Load weights from a run directory (its best), a checkpoint or a file.
+
+    Args:
+        weights: the directory or file.
+        model: gets them.
+        partial: take those that fit, and print which.
+        console: where to print.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another model.
+        ConfigError: layers that do not fit would be frozen.
+    """
+    path = find_checkpoint(weights) if (weights / FOLDER).is_dir() else weights
+    if not partial:
+        load_weights(path, model)
+        return
+    matches = load_partial_weights(path, model)
+    of_model = [match for match in matches if match.shape is not None]
+    console.print(_partial_table(matches))
+    taken = sum(match.taken for match in matches)
+    console.print(f"{path}: {taken} of {len(of_model)} weights of the model taken", soft_wrap=True)
+    _require_trained({match.name.partition("/")[0] for match in of_model if not match.taken}, model)
+
+
+def _require_trained(untaken: set[str], model: keras.Model) -> None:
+    """Refuse to freeze layers at the random values that they were made with."""
+    frozen = {layer.name for layer in model.layers if not layer.trainable}
+    if untaken & frozen:
+        raise ConfigError(
+            f"setup.trainable freezes {', '.join(sorted(untaken & frozen))}, with weights that do not fit: "
+            "they would stay random; use setup.trainable: all"
+        )
+
+
+def _partial_table(matches: Sequence[Match]) -> Table:
+    """Return the table of what was taken, counted by outer layers, and what was not, by inner ones."""
+    counts: dict[tuple[str, str], int] = {}
+    for match in matches:
+        layer = match.name.rpartition("/")[0]
+        fate = "taken"
+        if not match.taken:
+            differs = match.shape is not None and match.found is not None and match.shape != match.found
+            fate = match.reason + (f": file {match.found}, model {match.shape}" if differs else "")
+        key = (layer.partition("/")[0] if match.taken else layer, fate)
+        counts[key] = counts.get(key, 0) + 1
+    table = Table("layer", "weights", "")
+    for (layer, fate), count in counts.items():
+        table.add_row(layer or "(model)", str(count), fate)
+    return table
 
 
 def recorded_limits(run_dir: Path) -> dict[str, int | None]:

@@ -1,8 +1,9 @@
 """Train a model: data, model, distribution and hooks into one run directory."""
 
 import json
+import math
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,23 +12,24 @@ from rich.table import Table
 
 from mlpf import runtime
 from mlpf.atomic import atomic_write
-from mlpf.config.loading import resolved_yaml, write_resolved
+from mlpf.config.loading import resolved_text, write_resolved
 from mlpf.config.schema import Config
 from mlpf.data.prepared import data_errors
-from mlpf.errors import ConfigError, OutputExists
+from mlpf.errors import OutputExists
 from mlpf.locking import locked
-from mlpf.training.callbacks import HistoryWriter, TensorBoardWriter, TerminalProgress
 from mlpf.training.checkpoint_store import CheckpointStore, best_epoch
-from mlpf.training.distribution import Distribution, build_distribution
+from mlpf.training.distribution import Distribution, build_distribution, join_processes
 from mlpf.training.guard import Guard, StopRequest, TrainingStopped
-from mlpf.training.losses import TERM_NAMES, MLPFLoss
-from mlpf.training.optimizers import build_optimizer
+from mlpf.training.progress import TerminalProgress
 from mlpf.training.run_state import Record, RunState
-from mlpf.training.trainer import EpochHook, Trainer, TrainingDiverged
+from mlpf.training.watching import TrainingDiverged
+from mlpf.workflows.divergence import saved_batch
 from mlpf.workflows.resuming import recorded_limits, restore, start_from
 from mlpf.workflows.run_status import recorded_status
-from mlpf.workflows.trained import CONFIG_FILE, ENVIRONMENT_FILE, build_network
-from mlpf.workflows.training_data import build_loaders, fit_normalizer
+from mlpf.workflows.trained import CONFIG_FILE, ENVIRONMENT_FILE
+from mlpf.workflows.trainer_setup import build_trainer, prepare_process
+from mlpf.workflows.training_data import build_loaders
+from mlpf.workflows.training_hooks import check_callbacks, training_hooks
 
 LOCK_FILE = ".lock"
 
@@ -58,8 +60,10 @@ def run(
     ntrain: int | None = None,
     ntest: int | None = None,
     weights: Path | None = None,
+    partial: bool = False,
     resume: bool = False,
     num_cpus: int | None = None,
+    habana_enabled: bool = False,
     horovod: bool = False,
     time_limit: float | None = None,
     started: float | None = None,
@@ -72,8 +76,10 @@ def run(
         ntrain: most training events per dataset.
         ntest: most validation events.
         weights: start from the weights of this run directory (its best), checkpoint or file.
+        partial: of these weights, take those that fit, and print which.
         resume: continue after the latest checkpoint of ``run_dir``.
         num_cpus: threads; None = all cores.
+        habana_enabled: train on Habana Gaudi.
         horovod: this is one of the processes that ``horovodrun`` started; the first one writes.
         time_limit: seconds after which to save and stop.
         started: ``time.monotonic()`` of the beginning of that time; None = now.
@@ -82,136 +88,117 @@ def run(
         OutputExists: ``run_dir`` is not empty, or another process trains there.
         CheckpointError: a checkpoint is missing, damaged or of another model.
         DataError: a dataset cannot be read or has no events.
-        MissingDependency: Horovod is asked for and not installed.
+        ConfigError: a callback asks for what there is not.
+        MissingDependency: Horovod, Comet or the plug-in of Gaudi is asked for and not there.
         TrainingDiverged: the loss is NaN or infinite.
         TrainingStopped: the time limit is over or a signal came; all is saved.
     """
     started = time.monotonic() if started is None else started
     stop = StopRequest(time_limit, started)
-    _prepare_process(config, num_cpus)
-    distribution = build_distribution(config.setup.jit_compile, horovod)
-    first = distribution.rank == 0
+    check_callbacks(config)
+    processes = join_processes() if horovod else None
+    first = processes is None or processes.rank == 0
     if first and not resume:
         _require_empty(run_dir)
+    console = Console(quiet=not first)
+    prepare_process(config, num_cpus, habana_enabled, console)
+    distribution = build_distribution(config.setup.jit_compile, processes)
     recorded = recorded_limits(run_dir) if resume else {}
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
-    console = Console(quiet=not first)
-    with ExitStack() as stack:
-        stack.enter_context(stop.signals())
-        if first:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(run_dir / LOCK_FILE, f"{run_dir}: training"))
-            _write_description(config, run_dir, limits)
-        stack.enter_context(recorded_status(run_dir, writes=first))
-        try:
-            history = _train(config, run_dir, distribution, stop, console, limits, weights, resume)
-        except (TrainingStopped, TrainingDiverged) as error:
-            # All processes say the same: one of them does it aloud.
-            raise error if first else type(error)("") from None
+    training = _Training(config, run_dir, distribution, console, limits)
+    history = training.run(stop, resume, weights, partial)
     monitor = config.callbacks.checkpoint.monitor
-    summary = TrainingSummary(
-        run_dir, history, best_epoch(history, monitor), monitor, time.monotonic() - started
-    )
+    seconds = time.monotonic() - started
+    summary = TrainingSummary(run_dir, history, best_epoch(history, monitor), monitor, seconds)
     console.print(_summary_table(summary))
     return summary
 
 
-def _train(
-    config: Config,
-    run_dir: Path,
-    distribution: Distribution,
-    stop: StopRequest,
-    console: Console,
-    limits: dict[str, int | None],
-    weights: Path | None,
-    resume: bool,
-) -> list[Record]:
-    """Build everything, go on where the run was, and train; return the history."""
-    first = distribution.rank == 0
-    shard = (distribution.rank, distribution.num_processes)
-    train, valid = build_loaders(config, distribution.num_replicas, **limits, shard=shard)
-    trainer = _build_trainer(config, distribution, len(train.plan(1)))
-    state = restore(trainer, train, run_dir, console) if resume else RunState()
-    if not (state.history or state.current.step):
-        if first:  # the others get it from the first
-            fit_normalizer(config, trainer.model, train.pool)
+@dataclass(frozen=True)
+class _Training:
+    """A training before there are data and a model.
+
+    Attributes:
+        config: the whole configuration.
+        run_dir: run directory.
+        distribution: devices.
+        console: of this process.
+        limits: most events, ``ntrain`` and ``ntest``.
+    """
+
+    config: Config
+    run_dir: Path
+    distribution: Distribution
+    console: Console
+    limits: dict[str, int | None]
+
+    def run(self, stop: StopRequest, resume: bool, weights: Path | None, partial: bool) -> list[Record]:
+        """Train until the end or until asked to stop; return the history."""
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(stop.signals())
+                return self._train(stack, stop, resume, weights, partial)
+        except (TrainingStopped, TrainingDiverged) as error:
+            # Wait until the first has written everything: an error of one makes horovodrun end the others.
+            self.distribution.largest(0)
+            if self.distribution.rank:
+                error.args = ("",)  # all processes say the same: one of them does it aloud
+            raise
+
+    def _train(
+        self, stack: ExitStack, stop: StopRequest, resume: bool, weights: Path | None, partial: bool
+    ) -> list[Record]:
+        """Build data and model, go on where the run was, train."""
+        config, run_dir, distribution, console = self.config, self.run_dir, self.distribution, self.console
+        first, section = distribution.rank == 0, config.callbacks.checkpoint
+        if resume:
+            self._claim(stack)
+        stack.enter_context(data_errors())
+        shard = (distribution.rank, distribution.num_processes)
+        train, valid = build_loaders(config, distribution.num_replicas, **self.limits, shard=shard)
+        # The others get the constants of the normaliser from the first.
+        trainer = build_trainer(config, distribution, train, fit=first and not resume)
+        state = restore(trainer, train, run_dir, console, config) if resume else RunState()
         if weights is not None:
-            start_from(weights, trainer.model)
-    distribution.broadcast([*trainer.model.weights, *trainer.optimizer.variables])
-    section = config.callbacks.checkpoint
-    store = CheckpointStore(
-        run_dir,
-        section,
-        trainer.model,
-        trainer.optimizer,
-        trainer.random_states,
-        resolved_yaml(config),
-        first,
-    )
-    guard = Guard(store.save, stop, section.every_minutes, section.every_steps)
-    hooks = _build_hooks(config, run_dir) if first else []
-    progress = TerminalProgress(console)
-    try:
-        with data_errors():
-            return trainer.fit(
-                train,
-                valid,
-                config.setup.num_epochs,
-                state=state,
-                on_epoch_end=[lambda _: store.save(state), *hooks],
-                guard=guard,
-                progress=progress,
-            )
-    finally:
-        progress.close()
+            start_from(weights, trainer.model, partial, console)
+        if not resume:
+            self._claim(stack)
+        distribution.broadcast([*trainer.model.weights, *trainer.optimizer.variables])
+        model, optimizer, text = trainer.model, trainer.optimizer, resolved_text(config)
+        store = CheckpointStore(run_dir, section, model, optimizer, trainer.random_states.read, text, first)
+        if first:
+            stack.enter_context(saved_batch(config, run_dir, trainer, train))
+        hooks = stack.enter_context(
+            training_hooks(config, run_dir, trainer, valid.pool, console, lambda _: store.save(state), first)
+        )
+        return trainer.fit(
+            train,
+            valid,
+            config.setup.num_epochs,
+            state=state,
+            on_epoch_end=hooks.epoch,
+            on_step=hooks.step,
+            guard=Guard(store.save, stop, section.every_minutes, section.every_steps),
+            progress=stack.enter_context(closing(TerminalProgress(console))),
+        )
 
+    def _claim(self, stack: ExitStack) -> None:
+        """Make the run directory, keep others out of it, and write what is needed to repeat the run.
 
-def _prepare_process(config: Config, num_cpus: int | None) -> None:
-    if config.setup.deterministic:
-        runtime.use_deterministic_operations()
-    runtime.set_threads(num_cpus)
-    runtime.grow_gpu_memory()
-    runtime.set_dtype_policy(config.setup.dtype)
-    runtime.set_seeds(config.setup.seed)
+        A new run does so when data and model are there: a training that cannot begin leaves nothing.
+        """
+        first = self.distribution.rank == 0
+        if first:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(self.run_dir / LOCK_FILE, f"{self.run_dir}: training"))
+            _write_description(self.config, self.run_dir, self.limits)
+        stack.enter_context(recorded_status(self.run_dir, writes=first))
 
 
 def _require_empty(run_dir: Path) -> None:
     """Refuse a directory that holds anything but a lock without a process."""
     if run_dir.exists() and any(path.name != LOCK_FILE for path in run_dir.iterdir()):
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
-
-
-def _build_trainer(config: Config, distribution: Distribution, steps_per_epoch: int) -> Trainer:
-    """Build model, optimizer and loss on the devices of the run."""
-    with distribution.scope():
-        model = build_network(config)
-        optimizer = build_optimizer(config.setup, config.optimizer, steps_per_epoch * config.setup.num_epochs)
-    return Trainer(
-        model,
-        MLPFLoss(config.loss),
-        optimizer,
-        distribution,
-        clipnorm=config.setup.clipnorm,
-        seed=config.setup.seed,
-        schema=config.dataset.event_schema,
-    )
-
-
-def _build_hooks(config: Config, run_dir: Path) -> list[EpochHook]:
-    """Return what reports after each epoch."""
-    names = ("loss", *(f"{term}_loss" for term in TERM_NAMES))
-    recorded = [*names, *(f"val_{name}" for name in names)]
-    if config.callbacks.checkpoint.monitor not in recorded:
-        raise ConfigError(
-            f"callbacks.checkpoint.monitor: {config.callbacks.checkpoint.monitor!r} is not recorded; "
-            f"choose one of {', '.join(recorded)}"
-        )
-    hooks: list[EpochHook] = [
-        HistoryWriter(run_dir / "history.json"),
-    ]
-    if config.callbacks.tensorboard:
-        hooks.append(TensorBoardWriter(run_dir / "logs"))
-    return hooks
 
 
 def _write_description(config: Config, run_dir: Path, limits: dict[str, int | None]) -> None:
@@ -229,7 +216,8 @@ def _summary_table(summary: TrainingSummary) -> Table:
     rows = {
         "run directory": str(summary.run_dir),
         "epochs": str(len(history)),
-        "best epoch": f"{summary.best_epoch} ({summary.monitor} {best[summary.monitor]:.5g})",
+        # A metric of physics is undefined in an epoch without jets.
+        "best epoch": f"{summary.best_epoch} ({summary.monitor} {best.get(summary.monitor, math.nan):.5g})",
         "loss, val_loss": f"{last['loss']:.5g}, {last['val_loss']:.5g}",
         "training events/s": f"{sum(r['num_events'] for r in history) / seconds:.0f}, "
         f"last epoch {last['events_per_second']:.0f}",

@@ -10,6 +10,7 @@ from mlpf.errors import CheckpointError, DataError
 
 CONFIG_FILE = "config.resolved.yaml"
 ENVIRONMENT_FILE = "environment.json"
+REFERENCE_FILE = "validation_reference.json"
 
 
 def load_run_config(run_dir: Path) -> Config:

@@ -9,12 +9,13 @@ import numpy as np
 from mlpf.config.schema import Config
 from mlpf.data.batching import Source
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
-from mlpf.data.prepared import open_split
+from mlpf.data.prepared import PreparedSplit, open_split
 from mlpf.errors import DataError
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.physics.features import TARGETS
 from mlpf.workflows.trained import require_fit
 
+TRAINING_SPLIT, VALIDATION_SPLIT = "train", "valid"
 _NORMALIZATION_EVENTS = 256  # events read at a time while fitting
 _JET_TERMS = ("gen_jet_mse", "gen_jet_logcosh")
 _JET_EVENTS = 64  # events looked at for jets
@@ -40,20 +41,18 @@ def build_loaders(
     Raises:
         DataError: a dataset cannot be read, or a split has no events.
     """
-    schema, batching = config.dataset.event_schema, config.batching
-    memory_limit = batching.memory_limit_bytes
-    names = [name for group in config.train_test_datasets.values() for name in group.datasets]
-    splits = [(open_split(name, config.datasets[name], "train", schema), ntrain) for name in names]
+    schema, memory_limit = config.dataset.event_schema, config.batching.memory_limit_bytes
+    names = dataset_names(config)
+    splits = [(open_training(config, name), ntrain) for name in names]
     pool = EventPool(splits, memory_limit=memory_limit, schema=schema)
-    _require_events(pool, ", ".join(names), "train")
-    name = config.validation_dataset
+    _require_events(pool, ", ".join(names), TRAINING_SPLIT)
     limits = [n for n in (config.validation_num_events, ntest) if n is not None and n >= 0]
-    valid_split = open_split(name, config.datasets[name], "valid", schema)
-    valid = EventPool([(valid_split, min(limits, default=None))], memory_limit=memory_limit, schema=schema)
-    _require_events(valid, name, "valid")
+    split = (open_validation(config), min(limits, default=None))
+    valid = EventPool([split], memory_limit=memory_limit, schema=schema)
+    _require_events(valid, config.validation_dataset, VALIDATION_SPLIT)
     longest = max(int(pool.lengths.max()), int(valid.lengths.max()))
     require_fit(", ".join(names), config.parameters, longest)
-    growth = batching.bucket_growth if batching.bucket_by_sequence_length else math.inf
+    growth = config.batching.bucket_growth if config.batching.bucket_by_sequence_length else math.inf
     edges = length_buckets([pool, valid], config.parameters.bucket_size, growth)
     valid_size = math.ceil(config.validation_batch_size / num_replicas) * num_replicas
     groups = _groups(config, pool, num_replicas)
@@ -75,6 +74,30 @@ def _groups(config: Config, pool: EventPool, num_replicas: int) -> list[tuple[li
         groups.append((sources, group.batch_per_gpu * scale))
         position += len(group.datasets)
     return groups
+
+
+def dataset_names(config: Config) -> list[str]:
+    """Return the dataset of each split of the training pool, in its order."""
+    return [name for group in config.train_test_datasets.values() for name in group.datasets]
+
+
+def open_training(config: Config, name: str) -> PreparedSplit:
+    """Open the split whose first events are trained on.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return open_split(name, config.datasets[name], TRAINING_SPLIT, config.dataset.event_schema)
+
+
+def open_validation(config: Config) -> PreparedSplit:
+    """Open the split whose first events are those of the validation loader.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    name = config.validation_dataset
+    return open_split(name, config.datasets[name], VALIDATION_SPLIT, config.dataset.event_schema)
 
 
 def _require_events(pool: EventPool, name: str, split: str) -> None:

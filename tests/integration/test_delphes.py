@@ -143,7 +143,7 @@ def test_a_network_trains_on_the_dataset(parquet, tmp_path, repo_root):
             "loss": published.loss.model_dump(),
             "setup": {"num_epochs": 1, "lr_schedule": "none"},
             "parameters": {**TINY_NETWORK, "use_normalizer": True},
-            "callbacks": {"tensorboard": False},
+            "callbacks": {"tensorboard": False, "physics": {"every": 0}},
             "train_test_datasets": {"physical": {"batch_per_gpu": 1, "datasets": ["delphes_pf/qcd"]}},
             "validation_dataset": "delphes_pf/qcd",
             "validation_batch_size": 1,

@@ -54,7 +54,7 @@ def config(data_dir):
                 "use_normalizer": True,
             },
             "batching": {"bucket_by_sequence_length": False},
-            "callbacks": {"tensorboard": False},
+            "callbacks": {"tensorboard": False, "physics": {"every": 0}},
             "train_test_datasets": {"gun": {"batch_per_gpu": 2, "datasets": [NAME]}},
             "validation_dataset": NAME,
             "validation_batch_size": 2,

@@ -14,7 +14,8 @@ from mlpf.training.distribution import SingleDevice
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer, loss_scale
 from mlpf.training.run_state import RunState
-from mlpf.training.trainer import Trainer, TrainingDiverged
+from mlpf.training.trainer import Trainer
+from mlpf.training.watching import TrainingDiverged
 from tests.support.fake_split import FakeSplit
 from tests.support.layer_contract import under_policy
 from tests.support.models import TINY_NETWORK
@@ -89,7 +90,7 @@ def test_a_step_that_overflows_is_skipped_and_recorded():
     for a, b in zip(before, weights(built), strict=True):
         np.testing.assert_array_equal(a, b)
     # Warm-up counts updates: the next epoch begins with its first step.
-    assert built.fit(*loaders(), 2, history=first)[1]["learning_rate"] == pytest.approx(1e-3)
+    assert built.fit(*loaders(), 2, state=RunState(first))[1]["learning_rate"] == pytest.approx(1e-3)
 
 
 def test_the_scale_does_not_change_an_update():

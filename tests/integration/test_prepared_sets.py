@@ -170,7 +170,7 @@ def configuration(data_dir):
             "setup": {"num_epochs": 1, "lr_schedule": "none"},
             "batching": {"bucket_by_sequence_length": False},
             "parameters": TINY_NETWORK,
-            "callbacks": {"tensorboard": False},
+            "callbacks": {"tensorboard": False, "physics": {"every": 0}},
             "train_test_datasets": {"physical": {"batch_per_gpu": 8, "datasets": [NAME]}},
             "validation_dataset": NAME,
             "evaluation_datasets": {},

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import yaml
 
@@ -29,6 +30,7 @@ def test_a_run_writes_its_directory_and_refuses_to_overwrite_it(tmp_path):
         "logs",
         ".lock",
         "status.json",
+        "validation_reference.json",
     }
     assert [r["num_events"] for r in summary.history] == [20, 20]
     assert json.loads((tmp_path / "run" / "history.json").read_text()) == summary.history

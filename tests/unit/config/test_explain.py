@@ -26,6 +26,13 @@ def test_free_sections_show_a_placeholder_name():
     assert explain("datasets.NAME.version")[0].default == "required"
 
 
+def test_sections_that_may_be_left_out_are_no_free_sections():
+    (section, *_) = explain("callbacks.comet")
+    assert section.type == "section or null"
+    assert explain("callbacks.comet.project")[0].default == "required"
+    assert explain("datasets")[0].type == "sections by name"
+
+
 def test_unknown_key_suggests_the_nearest():
     with pytest.raises(ConfigError, match=r"did you mean setup\.lr"):
         explain("setup.lrr")

@@ -127,3 +127,11 @@ def test_batches_of_groups_are_mixed_over_the_epoch(rng):
     first = [batch.indices.max() < 400 for batch in plan.batches]
     # 200 batches; halves of an epoch hold about as many of each group (6 standard deviations)
     assert abs(sum(first[:100]) - 50) < 6 * 3.6
+
+
+def test_elements_are_counted_without_padding():
+    lengths = np.array([3, 40, 33, 64])
+    plan = plan_epoch(lengths, [(np.array([0, 1, 3]), 2)], (32, 64))
+    assert (plan.num_events, plan.num_elements) == (3, 107)
+    slots = sum(batch.length * len(batch.indices) for batch in plan.batches)
+    assert plan.padded_fraction == 1 - 107 / slots

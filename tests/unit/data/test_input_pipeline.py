@@ -28,6 +28,27 @@ def test_fetch_pads_with_zeros_and_crosses_datasets(memory_limit):
     assert not batch["X"][0, second.lengths[1] :].any()
 
 
+def test_events_are_located_in_their_dataset():
+    pool = EventPool([(FakeSplit(5), 3), (FakeSplit(7), None)])
+
+    number, position = pool.locate(np.array([0, 2, 3, 9]))
+
+    assert number.tolist() == [0, 0, 1, 1]
+    assert position.tolist() == [0, 2, 0, 6]
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_events_can_be_fetched_without_padding(memory_limit):
+    split = FakeSplit(5, seed=1)
+    pool = EventPool([(split, None)], memory_limit=memory_limit)
+
+    found = pool.fetch(np.array([3, 0]), ("X",))
+
+    assert [event.keys() for event in found] == [{"X"}, {"X"}]
+    np.testing.assert_array_equal(found[0]["X"], one_event(split, 3))
+    np.testing.assert_array_equal(found[1]["X"], one_event(split, 0))
+
+
 @pytest.mark.parametrize("memory_limit", [0, 2**30])
 @pytest.mark.parametrize("schema", list(SCHEMAS.values()), ids=lambda schema: schema.name)
 def test_widths_are_those_of_the_schema(schema, memory_limit):

@@ -58,3 +58,12 @@ def test_empty_split_gives_nothing():
     model, result = run(FakeSplit(0))
     assert result.events == []
     assert model.shapes == []
+
+
+def test_without_warming_up_each_batch_passes_once():
+    warm, result = run(FakeSplit(20))
+    cold, same = run(FakeSplit(20), warm_up=False)
+    assert len(warm.shapes) == len(cold.shapes) + len(result.shapes)
+    assert same.shapes == result.shapes
+    for a, b in zip(same.predicted, result.predicted, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -7,7 +7,14 @@ import pytest
 
 from mlpf.errors import DataError
 from mlpf.evaluation.metrics import evaluate_predictions
-from mlpf.evaluation.predictions import Predictions, make_predictions, read_predictions, write_predictions
+from mlpf.evaluation.predictions import (
+    Predictions,
+    make_predictions,
+    make_reference,
+    read_predictions,
+    with_network,
+    write_predictions,
+)
 from mlpf.physics.schemas import SCHEMAS
 from tests.support.events import dijet_events, rows_of
 
@@ -110,3 +117,13 @@ def test_files_that_hold_no_predictions_are_errors(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="holds no predictions"):
         read_predictions(tmp_path / "other.parquet")
+
+
+def test_one_reference_serves_several_networks():
+    events = dijet_events(3)
+    reference = make_reference("clic/dijet", events, "ee_genkt")
+    assert reference.methods == ("cand", "target", "oracle", "perfect")
+    good, none = (with_network(reference, [f * rows for rows in rows_of(events)]) for f in (1, 0))
+    assert (len(good.jets["pred"]), len(none.jets["pred"])) == (6, 0)
+    assert reference.methods == ("cand", "target", "oracle", "perfect")
+    assert reference.elements.cls.keys() == {"target", "cand"}

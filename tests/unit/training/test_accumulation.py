@@ -10,6 +10,7 @@ from mlpf.training.checkpoints import load_optimizer, load_weights, save_checkpo
 from mlpf.training.distribution import SingleDevice
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer, num_steps
+from mlpf.training.run_state import RunState
 from mlpf.training.trainer import Trainer
 from tests.support.fake_split import FakeSplit
 from tests.support.tiny_model import tiny_model
@@ -153,12 +154,12 @@ def test_waiting_gradients_are_carried_over_and_survive_a_resume(tmp_path):
     sums = first.optimizer.gradient_sums
     assert max(np.abs(np.array(s)).max() for s in sums) > 0
     assert {id(s) for s in sums} <= {id(v) for v in first.optimizer.variables}
-    save_checkpoint(tmp_path / "epoch_1", first.model, first.optimizer, history)
+    save_checkpoint(tmp_path / "epoch_1", first.model, first.optimizer, RunState(history))
 
     second = trainer(dropout=0.2, **setup)
     load_weights(tmp_path / "epoch_1", second.model)
     load_optimizer(tmp_path / "epoch_1", second.optimizer)
-    found = second.fit(train, valid, 3, history=history)
+    found = second.fit(train, valid, 3, state=RunState(history))
 
     for a, b in zip(found, expected, strict=True):
         assert (a["loss"], a["val_loss"], a["learning_rate"]) == (

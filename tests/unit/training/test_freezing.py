@@ -9,7 +9,7 @@ from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
 from mlpf.training.checkpoints import load_weights, save_checkpoint
 from mlpf.training.distribution import SingleDevice
 from mlpf.training.freezing import freeze
-from mlpf.training.losses import TERM_NAMES, MLPFLoss
+from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.trainer import Trainer
 from tests.support.fake_split import FakeSplit
@@ -58,7 +58,7 @@ def test_frozen_weights_stay_and_the_others_move(name, trainable):
     trained = {path for path in of_parts if not re.search(DRAWN, path)}
     assert {w.path for w in model.trainable_variables} == trained
     assert trained <= moved <= of_parts
-    assert all(np.isfinite(record[f"{term}_loss"]) for term in TERM_NAMES)
+    assert all(np.isfinite(record[f"{term}_loss"]) for term in LossConfig().term_names)
 
 
 @pytest.mark.slow

@@ -7,12 +7,14 @@ import pytest
 from mlpf.config.loss_schema import LossConfig
 from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
+from mlpf.training import trainer as trainer_module
 from mlpf.training.distribution import SingleDevice
 from mlpf.training.guard import Guard, TrainingStopped
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
 from mlpf.training.run_state import RunState
-from mlpf.training.trainer import Trainer, TrainingDiverged
+from mlpf.training.trainer import Trainer
+from mlpf.training.watching import TrainingDiverged
 from tests.support.fake_split import FakeSplit
 from tests.support.models import tiny_model as tiny_network
 from tests.support.tiny_model import tiny_model
@@ -68,7 +70,7 @@ def test_a_step_of_training_draws_directions_and_an_epoch_of_validation_does_not
     assert built.evaluate(valid) == built.evaluate(valid)
     assert (state.numpy() == after).all()
     # One draw per step, from a start that follows from (seed, epoch).
-    built._reseed(1)
+    built.random_states.reseed(1)
     assert after[1] - state.numpy()[1] == len(train.plan(1).batches)
 
 
@@ -123,12 +125,12 @@ def test_a_training_stopped_at_any_step_continues_bit_by_bit():
                 [*built.model.variables, *built.optimizer.variables], kept["variables"], strict=True
             ):
                 variable.assign(value)
-            built.set_random_states(kept["random"])
+            built.random_states.restore(kept["random"])
 
         def save(now, built=built):
             kept["state"] = json.dumps(now.to_json())
             kept["variables"] = variables(built)
-            kept["random"] = built.random_states()
+            kept["random"] = built.random_states.read()
 
         with pytest.raises(TrainingStopped, match=r"FAKE, after .* continue with --resume"):
             built.fit(
@@ -191,6 +193,37 @@ def test_hooks_may_add_metrics_for_later_hooks():
     )
 
     assert seen == [1.0]
+
+
+def test_step_hooks_hear_of_the_loss_and_the_record_of_elements():
+    seen = []
+    train, valid = loaders()
+    built = trainer()
+
+    history = built.fit(train, valid, 2, on_step=[lambda step, record: seen.append((step, record))])
+
+    steps = len(train.plan(1))
+    assert [step for step, _ in seen] == [steps, 2 * steps]  # less than 5 s per epoch: only its end
+    for (_, record), expected in zip(seen, history, strict=True):
+        assert record["epoch"] == expected["epoch"]
+        assert record["loss"] == pytest.approx(expected["loss"], rel=1e-6)  # float32 sums
+        assert record["learning_rate"] == pytest.approx(1e-2)
+    assert history[0]["num_elements"] == int(FakeSplit(40, seed=1).lengths.sum())
+    assert history[0]["elements_per_second"] * history[0]["seconds"] == pytest.approx(
+        history[0]["num_elements"]
+    )
+
+
+def test_reports_within_an_epoch_are_means_since_the_last_one(monkeypatch):
+    monkeypatch.setattr(trainer_module, "_READ_INTERVAL_S", -1.0)
+    monkeypatch.setattr(trainer_module, "_REPORT_INTERVAL_S", -1.0)
+    seen = []
+    train, valid = loaders()
+
+    trainer().fit(train, valid, 2, on_step=[lambda step, record: seen.append((step, record["loss"]))])
+
+    assert [step for step, _ in seen] == list(range(1, 2 * len(train.plan(1)) + 1))
+    assert len({loss for _, loss in seen}) == len(seen)
 
 
 def test_clipnorm_changes_the_weights():

@@ -77,6 +77,19 @@ def test_report_holds_tables_and_figures_and_loads_nothing(run_dir, monkeypatch)
     ]
 
 
+def test_validation_physics_is_in_the_report_beside_the_baseline(run_dir, monkeypatch):
+    monkeypatch.setattr(plots, "dataset_figures", lambda _: ())
+    record = {"epoch": 1, "loss": 1.5, "val_loss": 2.5, "val_jet_response_iqr": 0.08, "seconds": 30.0}
+    (run_dir / "history.json").write_text(json.dumps([record | {"num_elements": 600}]))
+    reference = {"methods": {"cand": {"jet_response_iqr": 0.06}}}
+    (run_dir / "validation_reference.json").write_text(json.dumps(reference))
+    page = plots.run(run_dir).read_text()
+    row = "<td>last validation jet response IQR/median</td><td>0.0800 (baseline 0.0600)</td>"
+    assert row in page
+    assert "<td>training elements/s</td><td>20</td>" in page
+    assert (run_dir / "figures" / "validation_jets.png").is_file()
+
+
 def test_each_class_and_quantity_has_its_figure():
     events = dijet_events(3)
     predictions = make_predictions(DATASET, events, rows_of(events), "ee_genkt")

@@ -11,6 +11,7 @@ from mlpf.errors import ConfigError, MissingDependency
 from mlpf.workflows import train
 from mlpf.workflows.resuming import recorded_limits
 from mlpf.workflows.trained import ENVIRONMENT_FILE
+from mlpf.workflows.trainer_setup import prepare_process
 
 BASE = {
     "parameters": {"combined_graph_layer": {"bin_size": 8, "max_num_bins": 8}},
@@ -30,10 +31,11 @@ def test_a_resumed_run_remembers_its_limits(tmp_path):
     assert recorded_limits(tmp_path) == {}
 
 
-def test_a_monitor_that_is_never_recorded_is_refused_before_training(tmp_path):
+def test_callbacks_are_checked_before_anything_is_written(tmp_path):
     config = Config.model_validate(BASE).with_overrides({"callbacks.checkpoint.monitor": "val_los"})
-    with pytest.raises(ConfigError, match="'val_los' is not recorded; choose one of loss, "):
-        train._build_hooks(config, tmp_path)
+    with pytest.raises(ConfigError, match="'val_los' is not recorded"):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_xla_on_several_gpus_is_refused_before_training(tmp_path, monkeypatch):
@@ -49,7 +51,7 @@ def test_devices_are_set_up_as_the_configuration_says(allowed):
     console = Console(file=io.StringIO())
     config = Config.model_validate(BASE).with_overrides({"setup.allow_tf32": allowed})
     try:
-        train._prepare_process(config, None, False, console)
+        prepare_process(config, None, False, console)
         assert tf.config.experimental.tensor_float_32_execution_enabled() == allowed
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)

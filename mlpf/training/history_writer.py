@@ -1,0 +1,20 @@
+"""The record of every epoch in one file."""
+
+import json
+from pathlib import Path
+
+from mlpf.atomic import atomic_write
+
+Record = dict[str, float]
+
+
+class HistoryWriter:
+    """Epoch hook that rewrites ``history.json``: a list with one record per epoch."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __call__(self, history: list[Record]) -> None:
+        """Write the whole history."""
+        with atomic_write(self._path) as part:
+            part.write_text(json.dumps(history, indent=1))

@@ -1,0 +1,128 @@
+"""What happens after each epoch of a training, in order: first what adds metrics, then what stores them."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from mlpf import runtime
+from mlpf.config.loading import resolved_text
+from mlpf.config.schema import Config
+from mlpf.data.input_pipeline import EventPool
+from mlpf.errors import ConfigError
+from mlpf.training.averaging import averaged_weights
+from mlpf.training.history_writer import HistoryWriter
+from mlpf.training.run_state import Record
+from mlpf.training.tensorboard import TensorBoardWriter
+from mlpf.training.trainer import Trainer
+from mlpf.training.watching import EpochHook, StepHook
+from mlpf.workflows import physics_validation
+
+
+@dataclass
+class TrainingHooks:
+    """Hooks of a training.
+
+    Attributes:
+        epoch: called after each epoch, in this order.
+        step: called every few seconds within an epoch.
+    """
+
+    epoch: list[EpochHook] = field(default_factory=list)
+    step: list[StepHook] = field(default_factory=list)
+
+
+def check_callbacks(config: Config) -> None:
+    """Refuse what a training could not do, before it reads data or writes anything.
+
+    Raises:
+        ConfigError: the metric that ranks checkpoints is not recorded, or Comet lacks its API key.
+        MissingDependency: Comet is asked for and not installed.
+    """
+    if config.callbacks.comet is not None:
+        from mlpf.training.comet import check_comet
+
+        check_comet(config.callbacks.comet)
+    names = ("loss", *(f"{term}_loss" for term in config.loss.term_names))
+    recorded = [*names, *(f"val_{name}" for name in names)]
+    monitor = config.callbacks.checkpoint.monitor
+    if config.callbacks.physics.every:
+        recorded += physics_validation.RANKING_METRICS
+    elif monitor in physics_validation.METRICS:
+        raise ConfigError(
+            f"callbacks.checkpoint.monitor: {monitor} is recorded with callbacks.physics.every above 0, "
+            "it is 0; set it to 1"
+        )
+    if monitor in physics_validation.METRICS and monitor not in recorded:
+        raise ConfigError(
+            f"callbacks.checkpoint.monitor: of {monitor} a smaller value is not better; choose one of "
+            f"{', '.join(physics_validation.RANKING_METRICS)}"
+        )
+    if monitor not in recorded:
+        raise ConfigError(
+            f"callbacks.checkpoint.monitor: {monitor!r} is not recorded; choose one of {', '.join(recorded)}"
+        )
+
+
+@contextmanager
+def training_hooks(
+    config: Config,
+    run_dir: Path,
+    trainer: Trainer,
+    valid: EventPool,
+    console: Console,
+    save: EpochHook,
+    writes: bool = True,
+) -> Iterator[TrainingHooks]:
+    """Yield the hooks of a training, and close at its end what has to be closed.
+
+    Args:
+        config: the whole configuration, that ``check_callbacks`` has let pass.
+        run_dir: run directory, there already.
+        trainer: has model and optimizer.
+        valid: validation events.
+        console: where to say what there is to beat.
+        save: writes the checkpoint of an epoch; all processes take part.
+        writes: this process reports and writes; the others only save.
+
+    Raises:
+        DataError: the validation split cannot be read.
+        ConfigError: Comet refuses the experiment.
+    """
+    if not writes:
+        yield TrainingHooks([save])
+        return
+    hooks = TrainingHooks([record_gpu_memory])
+    callbacks = config.callbacks
+    if callbacks.physics.every:
+        physics = physics_validation.build_physics_validation(config, run_dir, trainer.model, valid)
+        console.print(physics.target_line(), highlight=False, soft_wrap=True)
+
+        def judge(history: list[Record]) -> None:
+            with averaged_weights(trainer.model, trainer.optimizer):
+                physics(history)
+
+        hooks.epoch.append(judge)
+    hooks.epoch += [save, HistoryWriter(run_dir / "history.json")]
+    with ExitStack() as at_end:
+        if callbacks.tensorboard:
+            writer = TensorBoardWriter(run_dir / "logs", f"```yaml\n{resolved_text(config)}```")
+            at_end.callback(writer.close)
+            hooks.epoch.append(writer)
+            hooks.step.append(writer.on_step)
+        if callbacks.comet is not None:
+            from mlpf.training.comet import CometLogger
+
+            comet = CometLogger(callbacks.comet, run_dir, config.model_dump(by_alias=True))
+            at_end.callback(comet.close)
+            hooks.epoch.append(comet)
+        yield hooks
+
+
+def record_gpu_memory(history: list[Record]) -> None:
+    """Add the most memory that the run has taken on one GPU so far, in MB; nothing without a GPU."""
+    peak = runtime.gpu_memory_peak()
+    if peak is not None:
+        history[-1]["gpu_memory_peak_mb"] = peak / 1e6
