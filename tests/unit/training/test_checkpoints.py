@@ -7,6 +7,7 @@ from mlpf.errors import CheckpointError
 from mlpf.training.checkpoints import (
     load_optimizer,
     load_random_states,
+    load_training_weights,
     load_weights,
     read_run_state,
     save_checkpoint,
@@ -149,3 +150,23 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         save_checkpoint(tmp_path / "epoch_1", *built(), state(1.0))
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_averages_are_what_is_used_and_the_weights_are_what_is_trained(tmp_path):
+    model, optimizer = built(optimizer=keras.optimizers.Adam(1e-1, use_ema=True, ema_momentum=0.5))
+    for _ in range(3):
+        step(model, optimizer)
+    trained = model.get_weights()
+    save_checkpoint(tmp_path / "x", model, optimizer, state(1.0))
+    for a, b in zip(model.get_weights(), trained, strict=True):
+        np.testing.assert_array_equal(a, b)
+    used, resumed = tiny_model(1), tiny_model(2)
+
+    load_weights(tmp_path / "x", used)
+    load_training_weights(tmp_path / "x", resumed)
+
+    # Equal gradients move Adam by -0.1 a step, so w1, w2, w3 are w3 + 0.2, w3 + 0.1, w3, and their average
+    # w1 / 4 + w2 / 4 + w3 / 2 is w3 + 0.075.
+    for a, b, c in zip(used.get_weights(), resumed.get_weights(), trained, strict=True):
+        np.testing.assert_array_equal(b, c)
+        np.testing.assert_allclose(a - c, 0.075, rtol=0, atol=1e-5)

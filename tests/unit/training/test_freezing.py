@@ -11,6 +11,7 @@ from mlpf.training.distribution import SingleDevice
 from mlpf.training.freezing import freeze
 from mlpf.training.losses import MLPFLoss
 from mlpf.training.optimizers import build_optimizer
+from mlpf.training.run_state import RunState
 from mlpf.training.trainer import Trainer
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_TRANSFORMER, tiny_model, tiny_transformer
@@ -76,7 +77,7 @@ def test_gradient_checkpointing_keeps_them_frozen(make):
 def test_checkpoints_of_frozen_and_free_models_are_alike(tmp_path):
     free = tiny_model()
     built = trainer(free, "all")
-    save_checkpoint(tmp_path / "epoch_1", free, built.optimizer, [])
+    save_checkpoint(tmp_path / "epoch_1", free, built.optimizer, RunState())
     frozen = tiny_model(seed=2)
     freeze(frozen, "heads")
 
