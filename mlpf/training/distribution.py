@@ -35,7 +35,10 @@ class Distribution(Protocol):
         """Yield each batch in the form that ``run`` takes."""
 
     def run(self, step: Callable[[Batch], Any], batch: Any) -> Any:
-        """Run ``step`` on every replica, return the sum of its results. Call inside a tf.function."""
+        """Run ``step`` on every replica of this process, return the sum of its results.
+
+        Call inside a tf.function. Processes are summed later, many steps at a time, by ``total``.
+        """
 
     def all_reduce(self, tensors: Any) -> Any:
         """Sum tensors over replicas. Call inside ``step``."""
@@ -45,6 +48,9 @@ class Distribution(Protocol):
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         """Give all processes the values of process 0."""
+
+    def total(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the sum of the arrays of all processes; all must call it."""
 
     def largest(self, number: int) -> int:
         """Return the largest of the numbers that the processes give; all must call it."""
@@ -61,6 +67,10 @@ class OneProcess:
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         """Do nothing."""
+
+    def total(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the array."""
+        return array
 
     def largest(self, number: int) -> int:
         """Return the number."""

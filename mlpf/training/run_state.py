@@ -1,5 +1,6 @@
 """Where a training stands: epochs done, and how far into the next one. Plain numbers, written as JSON."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -87,6 +88,7 @@ class StepSums:
 
     Args:
         num_terms: T.
+        total: sums the [n, 2, T] of some steps over processes; all have to read at the same steps.
         sums: [2][T] of the steps before, empty = none.
         num_steps: number of these steps.
 
@@ -95,7 +97,14 @@ class StepSums:
         bad_terms: [T] which terms were not finite then.
     """
 
-    def __init__(self, num_terms: int, sums: list[list[float]] | None = None, num_steps: int = 0):
+    def __init__(
+        self,
+        num_terms: int,
+        total: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+        sums: list[list[float]] | None = None,
+        num_steps: int = 0,
+    ):
+        self._sum_up = total
         self._waiting: list[Any] = []
         self._total = np.array(sums, np.float64) if sums else np.zeros((2, num_terms))
         self._num_steps = num_steps
@@ -110,8 +119,9 @@ class StepSums:
 
     def read(self) -> npt.NDArray[np.float64]:
         """Return values and weights [2, T] of all steps so far."""
-        for sums in self._waiting:
-            numbers = sums.numpy().astype(np.float64)
+        if not self._waiting:
+            return self._total
+        for numbers in self._sum_up(np.stack([sums.numpy().astype(np.float64) for sums in self._waiting])):
             if self.first_bad is None:
                 self._suspect = numbers
             if self.first_bad is None and not np.isfinite(numbers).all():

@@ -154,7 +154,7 @@ class Trainer:
             current.first_update = num_steps(self.optimizer)
         batches = train.epoch(epoch, current.step)
         plan = batches.plan
-        sums = StepSums(len(self._loss.term_names), current.sums, current.step)
+        sums = StepSums(len(self._loss.term_names), self._distribution.total, current.sums, current.step)
         counts = [int(np.sum(planned.indices >= 0)) for planned in plan.batches]
         done = sum(counts[: current.step])
         if progress:
@@ -197,6 +197,7 @@ class Trainer:
             "learning_rate": current.learning_rate,
             **self._scale_record(len(plan) - (num_steps(self.optimizer) - current.first_update)),
             "seconds": seconds,
+            "num_steps": len(plan),
             "num_events": plan.num_events,
             "num_elements": plan.num_elements,
             "events_per_second": plan.num_events / seconds,
@@ -208,7 +209,7 @@ class Trainer:
 
     def _validate(self, loader: BatchLoader, guard: Guard | None, state: RunState) -> Record:
         """Return loss and terms over all events; a request to stop is obeyed, what was validated is lost."""
-        sums = StepSums(len(self._loss.term_names))
+        sums = StepSums(len(self._loss.term_names), self._distribution.total)
         verdict = Verdict.GO_ON
         with averaged_weights(self.model, self.optimizer):
             for number, batch in enumerate(self._distribution.distribute(loader.epoch(0).batches)):
