@@ -4,19 +4,16 @@ Every process takes its rows of each batch. Sums over processes are taken inside
 have the same sums, gradients and weights, and none waits for another outside a step.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from mlpf.devices import pin_gpu
 from mlpf.errors import MissingDependency
-
-Batch = dict[str, Any]
+from mlpf.training.distribution import SingleDevice
 
 
 def load_horovod() -> Any:
@@ -36,8 +33,11 @@ def load_horovod() -> Any:
     return hvd
 
 
-class Horovod:
+class Horovod(SingleDevice):
     """One of the processes that ``horovodrun`` started; each holds one device.
+
+    Batches hold the rows of this process already, and results of steps are those of this process, see
+    ``total``. All have the same gradients, so all update their variables alike.
 
     Raises:
         MissingDependency: Horovod is not installed.
@@ -45,26 +45,11 @@ class Horovod:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._hvd = load_horovod()
         self.num_processes = self.num_replicas = int(self._hvd.size())
         self.rank = int(self._hvd.rank())
         pin_gpu(int(self._hvd.local_rank()), int(self._hvd.local_size()))
-
-    def scope(self) -> AbstractContextManager[Any]:
-        """Return the default device context of TensorFlow."""
-        return tf.distribute.get_strategy().scope()
-
-    def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:
-        """Return a graph with open batch and element axes."""
-        return tf.function(function, input_signature=[spec], autograph=False)
-
-    def distribute(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches as they are: they hold the rows of this process already."""
-        yield from batches
-
-    def run(self, step: Callable[[Batch], Any], batch: Batch) -> Any:
-        """Run the step, return its result: that of this process, see ``total``."""
-        return step(batch)
 
     def all_reduce(self, tensors: Any) -> Any:
         """Sum tensors over processes, a list of them in one message.
@@ -76,10 +61,6 @@ class Horovod:
             parts = tf.split(self.all_reduce(flat), [tensor.shape.num_elements() for tensor in tensors])
             return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
         return self._hvd.allreduce(tensors, op=self._hvd.Sum)
-
-    def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
-        """Update the variables of this process; those of the others get the same gradients."""
-        optimizer.apply(gradients)
 
     def broadcast(self, variables: Sequence[Any]) -> None:
         """Give all processes the values of process 0."""

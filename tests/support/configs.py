@@ -14,6 +14,16 @@ datasets:
   clic_edm4hep/ttbar: {version: 1.0.0, data_dir: nowhere}
 """
 
+# One dataset, bins of 8; what Config.model_validate takes.
+SMALL = {
+    "parameters": {"combined_graph_layer": {"bin_size": 8, "max_num_bins": 8}},
+    "train_test_datasets": {"physical": {"batch_per_gpu": 4, "datasets": ["a"]}},
+    "validation_dataset": "a",
+    "validation_batch_size": 8,
+    "evaluation_datasets": {},
+    "datasets": {"a": {"version": "1.0.0"}},
+}
+
 
 def write_config(folder: Path, extra: str = "", name: str = "test.yaml") -> Path:
     """Write the minimal configuration followed by ``extra`` YAML."""

@@ -12,19 +12,11 @@ from mlpf.workflows import train
 from mlpf.workflows.resuming import recorded_limits
 from mlpf.workflows.trained import ENVIRONMENT_FILE
 from mlpf.workflows.trainer_setup import prepare_process
-
-BASE = {
-    "parameters": {"combined_graph_layer": {"bin_size": 8, "max_num_bins": 8}},
-    "train_test_datasets": {"physical": {"batch_per_gpu": 4, "datasets": ["a"]}},
-    "validation_dataset": "a",
-    "validation_batch_size": 8,
-    "evaluation_datasets": {},
-    "datasets": {"a": {"version": "1.0.0"}},
-}
+from tests.support.configs import SMALL
 
 
 def test_a_resumed_run_remembers_its_limits(tmp_path):
-    config = Config.model_validate(BASE)
+    config = Config.model_validate(SMALL)
     train._write_description(config, tmp_path, {"ntrain": 7, "ntest": None})
     assert recorded_limits(tmp_path) == {"ntrain": 7, "ntest": None}
     (tmp_path / ENVIRONMENT_FILE).write_text("{")
@@ -32,14 +24,14 @@ def test_a_resumed_run_remembers_its_limits(tmp_path):
 
 
 def test_callbacks_are_checked_before_anything_is_written(tmp_path):
-    config = Config.model_validate(BASE).with_overrides({"callbacks.checkpoint.monitor": "val_los"})
+    config = Config.model_validate(SMALL).with_overrides({"callbacks.checkpoint.monitor": "val_los"})
     with pytest.raises(ConfigError, match="'val_los' is not recorded"):
         train.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_xla_on_several_gpus_is_refused_before_training(tmp_path, monkeypatch):
-    config = Config.model_validate(BASE).with_overrides({"setup.jit_compile": True})
+    config = Config.model_validate(SMALL).with_overrides({"setup.jit_compile": True})
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda *_: ["GPU:0", "GPU:1"])
     with pytest.raises(ConfigError, match=r"setup\.jit_compile: true trains on one device"):
         train.run(config, tmp_path / "run")
@@ -49,7 +41,7 @@ def test_xla_on_several_gpus_is_refused_before_training(tmp_path, monkeypatch):
 def test_devices_are_set_up_as_the_configuration_says(allowed):
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     console = Console(file=io.StringIO())
-    config = Config.model_validate(BASE).with_overrides({"setup.allow_tf32": allowed})
+    config = Config.model_validate(SMALL).with_overrides({"setup.allow_tf32": allowed})
     try:
         prepare_process(config, None, False, console)
         assert tf.config.experimental.tensor_float_32_execution_enabled() == allowed
@@ -60,5 +52,5 @@ def test_devices_are_set_up_as_the_configuration_says(allowed):
 
 def test_gaudi_without_its_plugin_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(MissingDependency, match="habana-tensorflow is not installed"):
-        train.run(Config.model_validate(BASE), tmp_path / "run", habana_enabled=True)
+        train.run(Config.model_validate(SMALL), tmp_path / "run", habana_enabled=True)
     assert not (tmp_path / "run").exists()

@@ -6,16 +6,8 @@ import pytest
 from mlpf.config.schema import Config
 from mlpf.errors import DataError
 from mlpf.workflows import training_data
+from tests.support.configs import SMALL
 from tests.support.fake_split import FakeSplit
-
-BASE = {
-    "parameters": {"combined_graph_layer": {"bin_size": 8, "max_num_bins": 8}},
-    "train_test_datasets": {"physical": {"batch_per_gpu": 4, "datasets": ["a"]}},
-    "validation_dataset": "a",
-    "validation_batch_size": 8,
-    "evaluation_datasets": {},
-    "datasets": {"a": {"version": "1.0.0"}},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +17,7 @@ def _fake_data(monkeypatch):
 
 def plans(changes, **limits):
     """Shapes and number of the batches of training and validation."""
-    config = Config.model_validate(BASE).with_overrides(changes)
+    config = Config.model_validate(SMALL).with_overrides(changes)
     train_loader, valid_loader = training_data.build_loaders(config, 1, **limits)
     return tuple(
         sorted((len(batch.indices), batch.length) for batch in loader.plan(epoch).batches)
@@ -52,7 +44,7 @@ def test_key_changes_the_batches(changes, which):
 def test_bucket_size_of_the_transformer_changes_the_batches():
     def lengths(size):
         parameters = {"model": "transformer", "bucket_size": size}
-        config = Config.model_validate({**BASE, "parameters": parameters})
+        config = Config.model_validate({**SMALL, "parameters": parameters})
         return {batch.length for batch in training_data.build_loaders(config, 1)[0].plan(1).batches}
 
     assert all(length % 8 == 0 for length in lengths(8))
@@ -71,7 +63,7 @@ def test_limits_change_the_number_of_events(limit, which):
 
 def test_setup_seed_changes_the_order():
     def order(seed):
-        config = Config.model_validate(BASE).with_overrides({"setup.seed": seed})
+        config = Config.model_validate(SMALL).with_overrides({"setup.seed": seed})
         return [batch.indices.tolist() for batch in training_data.build_loaders(config, 1)[0].plan(1).batches]
 
     assert order(1) == order(1)
@@ -84,7 +76,7 @@ def test_events_that_need_more_bins_than_the_model_has_are_refused():
 
 
 def test_ranks_share_batches_of_all_devices():
-    config = Config.model_validate(BASE)
+    config = Config.model_validate(SMALL)
     pairs = [training_data.build_loaders(config, 4, shard=(rank, 2)) for rank in range(2)]
 
     for loaders in zip(*pairs, strict=True):
@@ -102,7 +94,7 @@ def test_weights_take_datasets_of_a_group_in_turn(monkeypatch):
         "gun": {"batch_per_gpu": 2, "datasets": ["c"], "weights": {"c": 0.5}},
     }
     datasets = {name: {"version": "1.0.0"} for name in sizes}
-    config = Config.model_validate({**BASE, "train_test_datasets": groups, "datasets": datasets})
+    config = Config.model_validate({**SMALL, "train_test_datasets": groups, "datasets": datasets})
     plan = training_data.build_loaders(config, 1)[0].plan(1)
 
     taken = np.zeros(3, int)
@@ -117,7 +109,7 @@ def test_weights_take_datasets_of_a_group_in_turn(monkeypatch):
 
 def test_the_memory_limit_decides_what_stays_in_memory():
     def in_memory(limit):
-        config = Config.model_validate(BASE).with_overrides({"batching.memory_limit_gb": limit})
+        config = Config.model_validate(SMALL).with_overrides({"batching.memory_limit_gb": limit})
         return [loader.pool.in_memory for loader in training_data.build_loaders(config, 1)]
 
     assert in_memory(4.0) == [True, True]
