@@ -23,11 +23,11 @@ class DatasetConfig(Section):
     num_input_features: int = Field(
         NUM_CLIC_FEATURES, description="feature columns F of X; follows from the schema"
     )
-    num_output_features: Literal[len(TARGETS)] = Field(  # type: ignore[valid-type]
+    num_output_features: Literal[len(TARGETS)] = Field(  # type: ignore[valid-type]  # pydantic reads the value
         len(TARGETS), description="target columns"
     )
     num_input_classes: int = Field(3, description="element types, padding included; follows from the schema")
-    num_output_classes: Literal[NUM_CLASSES] = Field(  # type: ignore[valid-type]
+    num_output_classes: Literal[NUM_CLASSES] = Field(  # type: ignore[valid-type]  # pydantic reads the value
         NUM_CLASSES, description="particle classes C, none included"
     )
 

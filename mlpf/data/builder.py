@@ -220,7 +220,7 @@ def dataset_features(schema: EventSchema) -> tfds.features.FeaturesDict:
     )
 
 
-class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # an argument of TFDS' metaclass hook
     """A dataset of events, from parquet files of ``mlpf postprocess``. A recipe sets ``SCHEMA``.
 
     Args:

@@ -59,7 +59,7 @@ class PicklePreparation(DelphesFilePreparation):
         for start in range(0, len(columns[0]), CHUNK_EVENTS):
             chunk = [values[start : start + CHUNK_EVENTS] for values in columns]
             for values in columns:  # what has been handed on is freed
-                values[start : start + CHUNK_EVENTS] = [None] * len(chunk[0])  # type: ignore[list-item]
+                values[start : start + CHUNK_EVENTS] = [None] * len(chunk[0])  # type: ignore[list-item]  # these places are not read again
             yield _prepare_chunk(start, *chunk)
 
 

@@ -186,7 +186,7 @@ class _TreeLeaf:
         """Return the content of a basket and where each of its events begins in it."""
         if self._basket is None or self._basket[0] != number:
             basket = self._branch.basket(number)
-            assert self._dtype is not None  # noqa: S101
+            assert self._dtype is not None  # noqa: S101 - read() has returned where it is None
             ends = basket.byte_offsets
             size = self._edges[number + 1] - self._edges[number]
             if ends is None:

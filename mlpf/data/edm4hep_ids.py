@@ -56,7 +56,7 @@ def read_id_table(file: Any) -> tuple[dict[str, int], str]:
         if name not in trees:
             continue
         tree = file[name]
-        keys = {_plain(key): key for key in tree.keys()}  # noqa: SIM118
+        keys = {_plain(key): key for key in tree.keys()}  # noqa: SIM118 - a tree iterates over branches, not names
         if _plain(names_branch) in keys and _plain(ids_branch) in keys:
             names = tree[keys[_plain(names_branch)]].array(entry_stop=1)
             ids = tree[keys[_plain(ids_branch)]].array(entry_stop=1)

@@ -74,7 +74,7 @@ def _matches(pattern: Path, suffixes: Sequence[str], with_folders: bool = True) 
     """Return the files with a suffix that a pattern matches, also those directly in matched directories."""
     found: list[Path] = []
     # Not Path.glob: that matches hidden names, such as those that locks are taken on.
-    for name in sorted(glob.glob(str(pattern), recursive=True)):  # noqa: PTH207
+    for name in sorted(glob.glob(str(pattern), recursive=True)):  # noqa: PTH207 - see above
         path = Path(name)
         if not path.is_dir():
             found += [path] if name.endswith(tuple(suffixes)) else []

@@ -8,7 +8,7 @@ import onnx
 TWO = "two"
 
 
-def where(ctx: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001 (the converter's signature)
+def where(ctx: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001 - the converter's signature
     """Convert a choice between tensors to Where.
 
     The converter multiplies by 0 and 1 instead, and 0 times NaN is NaN: one bad number in the input would
@@ -17,7 +17,7 @@ def where(ctx: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001 (t
     node.type = "Where"
 
 
-def elu(ctx: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001
+def elu(ctx: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001 - the converter's signature
     """Write elu as max(x, exp(min(x, 0)) - 1): three times faster in onnxruntime than its own Elu."""
     x, result = node.input[0], node.output[0]
     dtype, shape = ctx.get_dtype(result), ctx.get_shape(result)

@@ -25,7 +25,7 @@ def recorded_orders(model: keras.Model) -> Iterator[list[Any]]:
     """
     orders: list[Any] = []
 
-    def record(layer: keras.layers.Layer, call: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG001
+    def record(layer: keras.layers.Layer, call: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG001 - what replaces a call gets both
         def recording(z, mask):
             orders.append(call(z, mask))
             return orders[-1]
@@ -46,7 +46,7 @@ def given_orders(model: keras.Model, orders: Sequence[Order]) -> Iterator[list[A
     """
     own: list[Any] = []
 
-    def give(layer: keras.layers.Layer, call: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG001
+    def give(layer: keras.layers.Layer, call: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG001 - what replaces a call gets both
         def giving(z, mask):
             own.append(call(z, mask))
             return ops.convert_to_tensor(orders[len(own) - 1], dtype="int32")
@@ -61,7 +61,7 @@ def given_orders(model: keras.Model, orders: Sequence[Order]) -> Iterator[list[A
 def plain_norms(model: keras.Model) -> Iterator[None]:
     """Normalise in the steps that onnxruntime knows as one operator; those of Keras it does not."""
 
-    def plain(layer: keras.layers.LayerNormalization, call: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG001
+    def plain(layer: keras.layers.LayerNormalization, call: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG001 - what replaces a call gets both
         def normalize(x):
             x = ops.cast(x, "float32")
             centred = x - ops.mean(x, axis=-1, keepdims=True)

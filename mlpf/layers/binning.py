@@ -48,7 +48,7 @@ class LearnableBinning(keras.layers.Layer):
             raise ValueError(f"bin_order={bin_order!r}, expected one of {', '.join(BIN_ORDERS)}")
         self.bin_order = bin_order
 
-    def build(self, z_shape, mask_shape=None):  # noqa: ARG002 (Keras passes the shape of each argument)
+    def build(self, z_shape, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Create the codebook [d, max_num_bins / 2]."""
         self.codebook = self.add_weight(
             shape=(self.distance_dim, self.max_num_bins // 2),
@@ -112,11 +112,11 @@ class LearnableBinning(keras.layers.Layer):
                 f"than max_num_bins={self.max_num_bins}; raise max_num_bins or bin_size"
             )
 
-    def compute_output_shape(self, z_shape, mask_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, z_shape, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return [B, N]."""
         return tuple(z_shape)[:2]
 
-    def compute_output_spec(self, z, mask=None, **kwargs):  # noqa: ARG002
+    def compute_output_spec(self, z, mask=None, **kwargs):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return the specification of the order: [B, N] int32."""
         return keras.KerasTensor(tuple(z.shape)[:2], dtype="int32")
 

@@ -120,7 +120,7 @@ class CombinedGraphLayer(keras.layers.Layer):
             for i in range(num_node_messages if dropout > 0 else 0)
         ]
 
-    def build(self, x_shape, mask_shape=None, position_shape=None):  # noqa: ARG002
+    def build(self, x_shape, mask_shape=None, position_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Create the weights; ``x_shape`` is [B, N, D_in]."""
         shape = tuple(x_shape)
         if self.layernorm is not None:
@@ -177,7 +177,7 @@ class CombinedGraphLayer(keras.layers.Layer):
                 out = self.dropouts[i](out, training=training)
         return out
 
-    def compute_output_shape(self, x_shape, mask_shape=None, position_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, x_shape, mask_shape=None, position_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return [B, N, D]."""
         return (*tuple(x_shape)[:-1], self.messages[-1].output_dim)
 

@@ -86,7 +86,7 @@ class FavorAttention(keras.layers.Layer):
         self.redraw_interval = redraw_interval
         self.seed_generator = keras.random.SeedGenerator(seed) if redraw_interval else None
 
-    def build(self, query_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002
+    def build(self, query_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Create the projections; shapes are [B, Q, D], [B, N, D], [B, N]."""
         width = query_shape[-1]
         if width % self.num_heads:
@@ -99,7 +99,7 @@ class FavorAttention(keras.layers.Layer):
         directions = orthogonal_projection(self.num_features, self.head_dim, self.seed)
         self.projection = self.add_weight(
             shape=directions.shape,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(directions, dtype),  # noqa: ARG005
+            initializer=lambda shape, dtype: ops.convert_to_tensor(directions, dtype),  # noqa: ARG005 - an initializer is asked for a shape
             trainable=False,
             dtype="float32",
             autocast=False,
@@ -201,7 +201,7 @@ class FavorAttention(keras.layers.Layer):
         directions = ops.reshape(ops.transpose(q, (0, 2, 1)), (-1, self.head_dim))[: self.num_features]
         return directions * ops.sqrt(ops.sum(lengths * lengths, axis=1, keepdims=True))
 
-    def compute_output_shape(self, query_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, query_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return [B, Q, D]."""
         return tuple(query_shape)
 

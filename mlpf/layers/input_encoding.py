@@ -72,7 +72,7 @@ class InputEncoding(keras.layers.Layer):
             parts.append(helix_features(raw, self.radius, self.half_length, self.helix_columns))
         return ops.concatenate(parts, axis=-1)
 
-    def compute_output_shape(self, x_shape, raw_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, x_shape, raw_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return [B, N, E]."""
         extra = NUM_HELIX_FEATURES if self.encoding == "clic_helix" else 0
         return (*tuple(x_shape)[:-1], self.num_input_classes + x_shape[-1] - 1 + extra)

@@ -48,7 +48,7 @@ class NodeMessageLearnable(keras.layers.Layer):
             output_dim, hidden_dim, num_layers, activation=activation, dtype=self.dtype_policy, name="ffn"
         )
 
-    def build(self, x_shape, kernel_shape, mask_shape=None):  # noqa: ARG002
+    def build(self, x_shape, kernel_shape, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Create the weights; ``x_shape`` is [G, S, D_in], ``kernel_shape`` [G, C, S, S]."""
         if len(kernel_shape) != 4:
             raise ValueError(f"kernel of shape {tuple(kernel_shape)}, expected [G, C, S, S] with channels C")
@@ -77,11 +77,11 @@ class NodeMessageLearnable(keras.layers.Layer):
         out = self._activate(self.ffn(ops.concatenate(parts, axis=-1)))
         return ops.where(real, out, 0.0)
 
-    def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return [G, S, D]."""
         return (*tuple(x_shape)[:-1], self.output_dim)
 
-    def compute_output_spec(self, x, *args, **kwargs):  # noqa: ARG002
+    def compute_output_spec(self, x, *args, **kwargs):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return the specification of the output: float32 under every policy."""
         return keras.KerasTensor(self.compute_output_shape(x.shape), dtype="float32")
 

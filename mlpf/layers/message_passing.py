@@ -38,7 +38,7 @@ class GHConvDense(keras.layers.Layer):
         self.normalize_degrees = normalize_degrees
         self._activate = keras.activations.get(activation)
 
-    def build(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002 (Keras passes the shape of each argument)
+    def build(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Create the weights w_t, w_h, theta [D_in, D] and b_t [D]."""
         shape = (x_shape[-1], self.output_dim)
 
@@ -99,11 +99,11 @@ class GHConvDense(keras.layers.Layer):
         scale = ops.cast(scale, self.compute_dtype)
         return scale * ops.matmul(kernel, scale * neighbours)
 
-    def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return [G, S, D]."""
         return (*tuple(x_shape)[:-1], self.output_dim)
 
-    def compute_output_spec(self, x, *args, **kwargs):  # noqa: ARG002
+    def compute_output_spec(self, x, *args, **kwargs):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return the specification of the output: float32 under every policy."""
         return keras.KerasTensor(self.compute_output_shape(x.shape), dtype="float32")
 

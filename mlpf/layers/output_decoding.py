@@ -105,7 +105,7 @@ class OutputDecoding(keras.layers.Layer):
             name=f"ffn_{head}",
         )
 
-    def build(self, x_shape, h_id_shape, h_reg_shape, mask_shape=None):  # noqa: ARG002
+    def build(self, x_shape, h_id_shape, h_reg_shape, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Create the weights of the heads."""
         logits = self.num_output_classes if self.regression_use_classification else 0
         width_id = h_id_shape[-1]
@@ -175,13 +175,13 @@ class OutputDecoding(keras.layers.Layer):
         a, b = ops.split(raw, 2, axis=-1)
         return ops.abs(a * _column(x, ENERGY) + b)
 
-    def compute_output_shape(self, x_shape, h_id_shape=None, h_reg_shape=None, mask_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, x_shape, h_id_shape=None, h_reg_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return the shape of each output."""
         widths = {"cls": self.num_output_classes, "charge": NUM_CHARGES}
         names = ("cls", "charge", "pt", "eta", "sin_phi", "cos_phi", "energy")
         return {name: (*tuple(x_shape)[:-1], widths.get(name, 1)) for name in names}
 
-    def compute_output_spec(self, x, *args, **kwargs):  # noqa: ARG002
+    def compute_output_spec(self, x, *args, **kwargs):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return the specification of each output: float32 under every policy."""
         shapes = self.compute_output_shape(x.shape)
         return {name: keras.KerasTensor(shape, dtype="float32") for name, shape in shapes.items()}

@@ -90,7 +90,7 @@ class NodePairGaussianKernel(keras.layers.Layer):
         square = -0.5 * _diagonal(cross) if self.exact_diagonal else ops.sum(z * z, axis=-1)
         return cross + ops.expand_dims(square, axis=-1) + ops.expand_dims(square + away, axis=-2)
 
-    def compute_output_shape(self, z_shape, mask_shape=None, exponent_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, z_shape, mask_shape=None, exponent_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return [G, S, S] or [G, H, S, S]."""
         one = (*tuple(z_shape)[:-1], tuple(z_shape)[-2])
         return one if exponent_shape is None else tuple(exponent_shape)
@@ -134,7 +134,7 @@ class PositionKernel(keras.layers.Layer):
             raise ValueError(f"scales={list(scales)}, expected positive lengths in mm")
         self.scales = tuple(float(scale) for scale in scales)
 
-    def build(self, position_shape=None):  # noqa: ARG002
+    def build(self, position_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Create the logarithms of the scales, [H, 1, 1]."""
         self.log_scale = self.add_weight(
             shape=(len(self.scales), 1, 1),

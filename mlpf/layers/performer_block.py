@@ -67,7 +67,7 @@ class PerformerBlock(keras.layers.Layer):
             for i in range(2 if dropout > 0 else 0)
         ]
 
-    def build(self, h_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002
+    def build(self, h_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Create the weights; shapes are [B, Q, D], [B, N, D] and [B, N]."""
         shape = tuple(h_shape)
         for norm in self.norms:
@@ -103,7 +103,7 @@ class PerformerBlock(keras.layers.Layer):
         x = ops.cast(x, "float32")
         return self.dropouts[number](x, training=training) if self.dropouts else x
 
-    def compute_output_shape(self, h_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, h_shape, keys_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return [B, Q, D]."""
         return tuple(h_shape)
 

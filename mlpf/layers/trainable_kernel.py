@@ -51,7 +51,7 @@ class NodePairTrainableKernel(keras.layers.Layer):
             name="ffn_node",
         )
 
-    def build(self, z_shape, mask_shape=None):  # noqa: ARG002
+    def build(self, z_shape, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Create the weights; the first of a pair has the upper half of ``pair_in``, the second the lower."""
         self.ffn_node.build(tuple(z_shape))
         p, c = self.pair_hidden_dim, self.num_channels
@@ -84,7 +84,7 @@ class NodePairTrainableKernel(keras.layers.Layer):
         real = ops.cast(ops.expand_dims(mask, 1), pair.dtype)  # [G, 1, S]
         return pair * ops.expand_dims(real, -1) * ops.expand_dims(real, -2)
 
-    def compute_output_shape(self, z_shape, mask_shape=None):  # noqa: ARG002
+    def compute_output_shape(self, z_shape, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
         """Return [G, C, S, S]."""
         g, s, _ = tuple(z_shape)
         return (g, self.num_channels, s, s)

@@ -89,7 +89,7 @@ def helix_points(
     z = z0 + path * tan_lambda
     outside = (np.hypot(x, y) > FACE_RADIUS_MM) | (np.abs(z) > FACE_HALF_LENGTH_MM)
     left = np.logical_or.accumulate(outside, axis=0)
-    return tuple(np.where(left, np.nan, v) for v in (x, y, z))  # type: ignore[return-value]
+    return tuple(np.where(left, np.nan, v) for v in (x, y, z))  # type: ignore[return-value]  # three arrays, as said
 
 
 def has_positions(schema: EventSchema) -> bool:

@@ -298,7 +298,7 @@ class _References:
 
 
 _HITS: Collections = {
-    name: lambda e, collection=number: _hits(e.hits, collection)  # type: ignore[misc]
+    name: lambda e, collection=number: _hits(e.hits, collection)  # type: ignore[misc]  # mypy cannot type a lambda with a default
     for number, name in enumerate(HIT_COLLECTIONS)
 }
 _LINK_WEIGHTS: Collections = {

@@ -111,7 +111,7 @@ def read_provenance(path: Path) -> Provenance:
             keys = ("sample", "seed", "first_event", "num_events")
             values = {key: metadata[f"simulation_{key}"].array()[0] for key in keys}
             # Files of earlier versions do not say it: there was one.
-            has_granularity = "simulation_granularity" in metadata.keys()  # noqa: SIM118
+            has_granularity = "simulation_granularity" in metadata.keys()  # noqa: SIM118 - a tree would also look inside branches
             granularity = metadata["simulation_granularity"].array()[0] if has_granularity else "clusters"
             return Provenance(
                 sample=str(values["sample"]),

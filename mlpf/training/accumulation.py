@@ -41,7 +41,7 @@ class Accumulated(keras.optimizers.Optimizer):
         self.inner_optimizer.build(variables)
         super().build(variables)
 
-    def apply(self, grads: list[Any], trainable_variables: Any = None) -> None:  # noqa: ARG002
+    def apply(self, grads: list[Any], trainable_variables: Any = None) -> None:  # noqa: ARG002 - the signature of Keras
         """Add gradients, the same on every replica; update where they are enough. Built before."""
         for total, gradient in zip(self.gradient_sums, grads, strict=True):
             total.assign_add(gradient)

@@ -21,7 +21,7 @@ class _Cycled:
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        config = {**super().get_config(), "momentum_schedule": None}  # type: ignore[misc]
+        config = {**super().get_config(), "momentum_schedule": None}  # type: ignore[misc]  # the class beside it in the bases has it
         if self.momentum_schedule is not None:
             config["momentum_schedule"] = keras.saving.serialize_keras_object(self.momentum_schedule)
         return config
@@ -33,7 +33,7 @@ class _Cycled:
         if schedule is not None:
             schedule = keras.saving.deserialize_keras_object(schedule, custom_objects=custom_objects)
         rest = {**config, "momentum_schedule": schedule}
-        return super().from_config(rest, custom_objects=custom_objects)  # type: ignore[misc]
+        return super().from_config(rest, custom_objects=custom_objects)  # type: ignore[misc]  # the class beside it in the bases has it
 
 
 class _CycledBeta(_Cycled):

@@ -138,7 +138,7 @@ class Mirrored(OneProcess):
         """Return the scope in which variables are mirrored."""
         return self._strategy.scope()
 
-    def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:  # noqa: ARG002
+    def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:  # noqa: ARG002 - one interface for all devices
         """Return a graph that opens its axes after the second shape (a signature cannot name replicas)."""
         return tf.function(function, autograph=False, reduce_retracing=True)
 
