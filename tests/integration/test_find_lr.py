@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mlpf.workflows import find_lr, training_data
-from tests.integration.test_train import tiny_config
 from tests.support.fake_split import FakeSplit
+from tests.support.fake_training import tiny_config
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from itertools import chain
 
 import numpy as np
@@ -11,6 +8,7 @@ from keras import ops
 from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.training.averaging import averaged_weights, averages
 from mlpf.training.optimizers import build_optimizer
+from tests.support.child_process import run_code
 from tests.support.tiny_model import tiny_model
 
 
@@ -150,16 +148,7 @@ print(json.dumps([run(SingleDevice(), setup), run(Mirrored(["CPU:0", "CPU:1"]), 
 
 def train_twice(repo_root, **setup):
     """Of one device and of two: loss, val_loss, length of the averages, updates."""
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN_TWICE, json.dumps(setup)],
-        cwd=repo_root,
-        env=os.environ | {"PYTHONPATH": str(repo_root), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_code(repo_root, TRAIN_TWICE, json.dumps(setup))
 
 
 @pytest.mark.slow

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from itertools import chain
 
 import numpy as np
@@ -10,6 +7,7 @@ import tensorflow as tf
 
 from mlpf.errors import ConfigError
 from mlpf.training.distribution import build_distribution
+from tests.support.child_process import run_code
 
 TRAIN_TWICE = """
 import json
@@ -50,16 +48,7 @@ print(json.dumps([losses(SingleDevice(), *arguments), losses(Mirrored(["CPU:0", 
 
 def train_twice(repo_root, dtype="float32", scale=1.0, loss=None):
     """Records of two epochs on one device and on two: loss, val_loss, skipped steps, loss scale."""
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN_TWICE, dtype, str(scale), json.dumps(loss or {})],
-        cwd=repo_root,
-        env=os.environ | {"PYTHONPATH": str(repo_root), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_code(repo_root, TRAIN_TWICE, dtype, str(scale), json.dumps(loss or {}))
 
 
 # Every loss but that of the charge, whose head then has no gradient. Directions must agree on both replicas.

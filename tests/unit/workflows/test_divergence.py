@@ -5,28 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from mlpf.config.schema import Config
 from mlpf.data.batching import EMPTY_EVENT
 from mlpf.training.watching import TrainingDiverged
 from mlpf.workflows import divergence, train, training_data
 from tests.support.fake_split import FakeSplit
-from tests.support.models import TINY_NETWORK
+from tests.support.fake_training import tiny_config
 
 
 def some_config(**overrides):
-    config = Config.model_validate(
-        {
-            "setup": {"num_epochs": 2, "lr_schedule": "none"},
-            "parameters": TINY_NETWORK,
-            "callbacks": {"tensorboard": False, "physics": {"every": 0}},
-            "train_test_datasets": {"physical": {"batch_per_gpu": 8, "datasets": ["a", "b"]}},
-            "validation_dataset": "a",
-            "validation_batch_size": 8,
-            "evaluation_datasets": {},
-            "datasets": {"a": {"version": "1.0.0"}, "b": {"version": "1.0.0"}},
-        }
-    )
-    return config.with_overrides(overrides)
+    settings = {"setup.num_epochs": 2, "parameters.use_normalizer": False, "callbacks.physics.every": 0}
+    return tiny_config(**(settings | overrides))
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from mlpf.evaluation.predictions import make_predictions
 from mlpf.physics.features import TRACK_FEATURES
 from mlpf.physics.particles import CLASS_INDEX, NUM_CLASSES
 from mlpf.workflows import physics_validation, training_data
+from tests.support.configs import SMALL
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
 from tests.support.models import tiny_model as tiny_network
@@ -21,17 +22,7 @@ NUM_EVENTS = 20
 
 
 def some_config(**overrides):
-    config = Config.model_validate(
-        {
-            "setup": {"num_epochs": 5},
-            "parameters": TINY_NETWORK,
-            "train_test_datasets": {"physical": {"batch_per_gpu": 8, "datasets": ["a"]}},
-            "validation_dataset": "a",
-            "validation_batch_size": 8,
-            "evaluation_datasets": {},
-            "datasets": {"a": {"version": "1.0.0"}},
-        }
-    )
+    config = Config.model_validate({**SMALL, "setup": {"num_epochs": 5}, "parameters": TINY_NETWORK})
     return config.with_overrides(overrides)
 
 

@@ -10,23 +10,15 @@ from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import EventPool
 from mlpf.errors import ConfigError, MissingDependency
 from mlpf.workflows import training_data, training_hooks
+from tests.support.configs import SMALL
 from tests.support.fake_comet import FakeComet
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
 from tests.support.models import tiny_model as tiny_network
 
-BASE = {
-    "parameters": TINY_NETWORK,
-    "train_test_datasets": {"physical": {"batch_per_gpu": 4, "datasets": ["a"]}},
-    "validation_dataset": "a",
-    "validation_batch_size": 8,
-    "evaluation_datasets": {},
-    "datasets": {"a": {"version": "1.0.0"}},
-}
-
 
 def some_config(**overrides):
-    return Config.model_validate(BASE).with_overrides(overrides)
+    return Config.model_validate({**SMALL, "parameters": TINY_NETWORK}).with_overrides(overrides)
 
 
 def save(history):
