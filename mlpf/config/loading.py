@@ -17,6 +17,9 @@ from mlpf.errors import ConfigError
 
 Path_ = tuple[str, ...]
 
+# The whole configuration of a run, in its directory and in each of its checkpoints.
+RESOLVED_FILE = "config.resolved.yaml"
+
 # Far above any configuration; aliases of aliases ask for billions in a few lines.
 MAX_VALUES = 10_000
 

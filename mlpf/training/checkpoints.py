@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.config.loading import RESOLVED_FILE
 from mlpf.errors import CheckpointError
 from mlpf.training.averaging import averaged_weights, averages
 from mlpf.training.optimizers import describe
@@ -22,7 +23,6 @@ WEIGHTS_FILE = "model.weights.h5"
 RAW_WEIGHTS_FILE = "raw.weights.h5"
 OPTIMIZER_FILE = "optimizer.npz"
 RANDOM_FILE = "random.npz"
-CONFIG_FILE = "config.resolved.yaml"
 STATE_FILE = "state.json"
 
 _STATE_TYPES: dict[str, type] = {"optimizer": str, "weights": list, "run": dict}
@@ -59,7 +59,7 @@ def save_checkpoint(
         arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
         np.savez(part / OPTIMIZER_FILE, **arrays)
         np.savez(part / RANDOM_FILE, states=_no_states() if random_states is None else random_states)
-        (part / CONFIG_FILE).write_text(config)
+        (part / RESOLVED_FILE).write_text(config)
         described = {
             "optimizer": describe(optimizer),
             "weights": _describe(model),

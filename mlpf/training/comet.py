@@ -10,8 +10,7 @@ from typing import Any
 from mlpf.atomic import atomic_write
 from mlpf.config.training_schema import CometConfig
 from mlpf.errors import ConfigError, MissingDependency
-
-Record = dict[str, float]
+from mlpf.training.run_state import Record
 
 KEY_FILE = "comet.json"
 OFFLINE_FOLDER = "comet"

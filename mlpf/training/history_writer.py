@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from mlpf.atomic import atomic_write
-
-Record = dict[str, float]
+from mlpf.training.run_state import Record
 
 
 class HistoryWriter:

@@ -1,7 +1,7 @@
 """Horovod: one process per device, on any number of machines (Sergeev and Del Balso, arXiv:1802.05799).
 
-Every process takes its rows of each batch. Sums over processes are taken inside the graph of a step, so all
-have the same sums, gradients and weights, and none waits for another outside a step.
+Every process takes its rows of each batch. Normalisations and gradients are summed over processes inside the
+graph of a step, so all have the same weights; losses are summed when they are read, by all at the same step.
 """
 
 from collections.abc import Sequence

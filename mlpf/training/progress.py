@@ -7,7 +7,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-Record = dict[str, float]
+from mlpf.training.run_state import Record
 
 # Without a terminal an epoch that lasts longer than this shows that it is alive.
 _LINE_INTERVAL_S = 120.0

@@ -11,8 +11,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
 from mlpf.atomic import atomic_write
-
-Record = dict[str, float]
+from mlpf.training.run_state import Record
 
 _STEP_PREFIX = "step/"
 _STEP_SCALARS = ("loss", "learning_rate")

@@ -7,12 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mlpf.config.loading import write_resolved
+from mlpf.config.loading import RESOLVED_FILE, write_resolved
 from mlpf.config.schema import Config
 from mlpf.errors import OutputExists
 from mlpf.models.published_weights import load_published_weights
 from mlpf.training.checkpoints import WEIGHTS_FILE
-from mlpf.workflows.trained import CONFIG_FILE, build_network
+from mlpf.workflows.trained import build_network
 
 CHECKPOINT = "imported"
 
@@ -41,7 +41,7 @@ def run(config: Config, weights: Path, run_dir: Path) -> Path:
     folder = part / "checkpoints" / CHECKPOINT
     try:
         folder.mkdir(parents=True)
-        write_resolved(config, part / CONFIG_FILE)
+        write_resolved(config, part / RESOLVED_FILE)
         model.save_weights(folder / WEIGHTS_FILE)
         pointer = json.dumps({"folder": CHECKPOINT, "source": weights.name})
         for name in ("best", "latest"):

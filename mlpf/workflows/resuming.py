@@ -9,7 +9,7 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from mlpf.config.schema import Config
+from mlpf.config.loading import RESOLVED_FILE
 from mlpf.data.input_pipeline import BatchLoader
 from mlpf.errors import CheckpointError, ConfigError
 from mlpf.training.checkpoint_store import FOLDER, find_checkpoint
@@ -24,37 +24,40 @@ from mlpf.training.partial_weights import Match, load_partial_weights
 from mlpf.training.run_state import RunState
 from mlpf.training.trainer import Trainer
 from mlpf.workflows.trained import ENVIRONMENT_FILE
-from mlpf.workflows.training_data import fit_normalizer
 
 
-def restore(
-    trainer: Trainer, train: BatchLoader, run_dir: Path, console: Console, config: Config
-) -> RunState:
-    """Load the latest checkpoint of a run.
+def latest_checkpoint(run_dir: Path, console: Console) -> Path | None:
+    """Return the checkpoint where a run goes on, None for one that was interrupted before the first.
+
+    Raises:
+        CheckpointError: ``latest.json`` is damaged, or names a folder that is missing.
+    """
+    if (run_dir / FOLDER / "latest.json").is_file():
+        return find_checkpoint(run_dir, "latest")
+    console.print(f"{run_dir}: no checkpoint yet, training starts at the beginning", soft_wrap=True)
+    return None
+
+
+def restore(trainer: Trainer, train: BatchLoader, checkpoint: Path, console: Console) -> RunState:
+    """Load the checkpoint where a run goes on.
 
     Args:
         trainer: gets weights, state of the optimizer and random states.
         train: the training batches.
-        run_dir: run directory; one without a checkpoint begins at the beginning.
+        checkpoint: its folder.
         console: where to say where the training goes on.
-        config: the whole configuration.
 
     Raises:
         CheckpointError: it is damaged, of another model, or in the middle of an epoch of other batches.
     """
     started = time.perf_counter()
-    if not (run_dir / FOLDER / "latest.json").is_file():
-        console.print(f"{run_dir}: no checkpoint yet, training starts at the beginning", soft_wrap=True)
-        fit_normalizer(config, trainer.model, train.pool)
-        return RunState()
-    checkpoint = find_checkpoint(run_dir, "latest")
     state = read_run_state(checkpoint)
     same_batches = state.fingerprint == train.fingerprint()
     if state.current.step and not same_batches:
         raise CheckpointError(
             f"{checkpoint}: in the middle of an epoch whose batches are others now: datasets, limits, seed, "
             "batch sizes, buckets or number of devices have changed; resume with those of "
-            f"{checkpoint / 'config.resolved.yaml'}, or start anew with --weights {checkpoint}"
+            f"{checkpoint / RESOLVED_FILE}, or start anew with --weights {checkpoint}"
         )
     load_training_weights(checkpoint, trainer.model)
     load_optimizer(checkpoint, trainer.optimizer)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mlpf import runtime
 from mlpf.atomic import atomic_write
-from mlpf.config.loading import resolved_text, write_resolved
+from mlpf.config.loading import RESOLVED_FILE, resolved_text, write_resolved
 from mlpf.config.schema import Config
 from mlpf.data.prepared import data_errors
 from mlpf.errors import OutputExists
@@ -24,9 +24,9 @@ from mlpf.training.progress import TerminalProgress
 from mlpf.training.run_state import Record, RunState
 from mlpf.training.watching import TrainingDiverged
 from mlpf.workflows.divergence import saved_batch
-from mlpf.workflows.resuming import recorded_limits, restore, start_from
+from mlpf.workflows.resuming import latest_checkpoint, recorded_limits, restore, start_from
 from mlpf.workflows.run_status import recorded_status
-from mlpf.workflows.trained import CONFIG_FILE, ENVIRONMENT_FILE
+from mlpf.workflows.trained import ENVIRONMENT_FILE
 from mlpf.workflows.trainer_setup import build_trainer, prepare_process
 from mlpf.workflows.training_data import build_loaders
 from mlpf.workflows.training_hooks import check_callbacks, training_hooks
@@ -156,9 +156,10 @@ class _Training:
         stack.enter_context(data_errors())
         shard = (distribution.rank, distribution.num_processes)
         train, valid = build_loaders(config, distribution.num_replicas, **self.limits, shard=shard)
+        checkpoint = latest_checkpoint(run_dir, console) if resume else None
         # The others get the constants of the normaliser from the first.
-        trainer = build_trainer(config, distribution, train, fit=first and not resume)
-        state = restore(trainer, train, run_dir, console, config) if resume else RunState()
+        trainer = build_trainer(config, distribution, train, fit=first and checkpoint is None)
+        state = RunState() if checkpoint is None else restore(trainer, train, checkpoint, console)
         if weights is not None:
             start_from(weights, trainer.model, partial, console)
         if not resume:
@@ -203,7 +204,7 @@ def _require_empty(run_dir: Path) -> None:
 
 def _write_description(config: Config, run_dir: Path, limits: dict[str, int | None]) -> None:
     """Write what is needed to repeat the run."""
-    write_resolved(config, run_dir / CONFIG_FILE)
+    write_resolved(config, run_dir / RESOLVED_FILE)
     with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
         part.write_text(json.dumps({**runtime.environment(), "limits": limits}, indent=1))
 

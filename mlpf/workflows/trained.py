@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from mlpf.config.loading import load_config
+from mlpf.config.loading import RESOLVED_FILE, load_config
 from mlpf.config.model_schema import ModelConfig
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, DataError
 
-CONFIG_FILE = "config.resolved.yaml"
 ENVIRONMENT_FILE = "environment.json"
 REFERENCE_FILE = "validation_reference.json"
 
@@ -20,10 +19,11 @@ def load_run_config(run_dir: Path) -> Config:
         CheckpointError: ``run_dir`` is not a run directory.
         ConfigError: its configuration is not valid.
     """
-    path = run_dir / CONFIG_FILE
+    path = run_dir / RESOLVED_FILE
     if not path.is_file():
         raise CheckpointError(
-            f"{run_dir}: not a run directory, no {CONFIG_FILE} in it; give a directory that mlpf train wrote"
+            f"{run_dir}: not a run directory, no {RESOLVED_FILE} in it; "
+            "give a directory that mlpf train wrote"
         )
     return load_config(path)
 
