@@ -11,6 +11,7 @@ from mlpf.config.data_schema import (
     DatasetSourceConfig,
     EvaluationDatasetConfig,
 )
+from mlpf.config.hypertune_schema import HypertuneConfig
 from mlpf.config.loss_schema import LossConfig
 from mlpf.config.model_schema import AnyModelConfig, GNNConfig, Section
 from mlpf.config.training_schema import CallbacksConfig, OptimizerConfig, SetupConfig
@@ -44,6 +45,7 @@ class Config(Section):
     datasets: Annotated[dict[str, DatasetSourceConfig], Field(min_length=1)] = Field(
         description="where each dataset is"
     )
+    hypertune: HypertuneConfig | None = Field(None, description="a search for hyperparameters; null = none")
 
     @model_validator(mode="after")
     def _named_datasets_exist(self) -> "Config":

@@ -1,0 +1,129 @@
+"""What a search directory holds, read without keras-tuner: its files, and what became of each trial."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from mlpf.config.loading import RESOLVED_FILE, load_config
+from mlpf.config.schema import Config
+from mlpf.errors import CheckpointError
+
+ORACLE_FILE = "oracle.json"
+CHIEF_FILE = "chief.json"
+RUNS_FOLDER = "runs"
+LOGS_FOLDER = "logs"
+DEFAULT_RUN = "default"
+
+Status = Literal["running", "waiting", "completed", "failed"]
+
+
+@dataclass
+class TrialRecord:
+    """One trial: one configuration, trained up to one rung.
+
+    Attributes:
+        trial_id: unique within the search.
+        run: run directory, below ``runs``; a promoted trial goes on in that of the trial it comes from.
+        purpose: ``search``, or ``confirm`` for a training with another seed after the search.
+        of: confirm: run whose configuration is trained again; ``default`` = that of the search's own file.
+        seed: confirm: ``setup.seed`` of the training.
+        rung: number of promotions behind it.
+        initial_epoch: epochs that were trained before this rung.
+        epochs: epochs in total at its end, fewer if it stops early.
+        values: dotted path -> value, what the search chose.
+        status: running (with a worker), waiting (for one), completed or failed.
+        objective: to be made small; None until completed.
+        best_epoch: epoch, from 1, that the objective belongs to.
+        metrics: record of that epoch, and ``num_parameters``, ``inference_ms``, ``trained_epochs``.
+        failure: why it failed.
+        failure_kind: memory, nan, limit, refused, crash or lost; empty unless failed.
+        worker: who has or had it.
+        started: Unix time of the first start.
+        ended: Unix time of the end, None before.
+        seconds: wall time of all attempts, those lost with their worker included.
+        devices: GPUs of the worker, or its cores if it has none.
+        on_gpu: ``devices`` counts GPUs.
+        losses: times that it was lost with its worker.
+        crashes: times that its process crashed.
+    """
+
+    trial_id: str
+    run: str
+    purpose: Literal["search", "confirm"] = "search"
+    of: str = ""
+    seed: int | None = None
+    rung: int = 0
+    initial_epoch: int = 0
+    epochs: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
+    status: Status = "waiting"
+    objective: float | None = None
+    best_epoch: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    failure: str = ""
+    failure_kind: str = ""
+    worker: str = ""
+    started: float | None = None
+    ended: float | None = None
+    seconds: float = 0.0
+    devices: int = 1
+    on_gpu: bool = False
+    losses: int = 0
+    crashes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "TrialRecord":
+        """Return the record of ``to_json``."""
+        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """A search as its files tell it.
+
+    Attributes:
+        directory: of the search.
+        config: its configuration, with a section ``hypertune``.
+        trials: in the order of their start.
+        finished: nothing is left to do.
+        problem: why the search gave up, empty if it did not.
+    """
+
+    directory: Path
+    config: Config
+    trials: list[TrialRecord]
+    finished: bool
+    problem: str = ""
+
+
+def read_search(directory: Path) -> SearchState:
+    """Read the state of a search, while it runs or after.
+
+    Raises:
+        CheckpointError: not a search directory, or its state is damaged.
+        ConfigError: its configuration is not valid.
+    """
+    path = directory / RESOLVED_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{directory}: not a search directory, no {RESOLVED_FILE} in it; "
+            "give a directory that mlpf hypertune wrote"
+        )
+    config = load_config(path)
+    if config.hypertune is None:
+        raise CheckpointError(f"{directory}: a training, not a search; give a directory of mlpf hypertune")
+    file = directory / ORACLE_FILE
+    try:
+        data = json.loads(file.read_text())
+        trials = [TrialRecord.from_json(record) for record in data["records"].values()]
+        return SearchState(directory, config, trials, bool(data["finished"]), str(data["problem"]))
+    except FileNotFoundError:
+        return SearchState(directory, config, [], finished=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: damaged ({error}); a search that is to go on needs it") from None
