@@ -12,6 +12,7 @@ from mlpf.config.loading import resolved_text
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import EventPool
 from mlpf.errors import ConfigError
+from mlpf.run_files import HISTORY_FILE
 from mlpf.training.averaging import averaged_weights
 from mlpf.training.history_writer import HistoryWriter
 from mlpf.training.run_state import Record
@@ -105,7 +106,7 @@ def training_hooks(
                 physics(history)
 
         hooks.epoch.append(judge)
-    hooks.epoch += [save, HistoryWriter(run_dir / "history.json")]
+    hooks.epoch += [save, HistoryWriter(run_dir / HISTORY_FILE)]
     with ExitStack() as at_end:
         if callbacks.tensorboard:
             writer = TensorBoardWriter(run_dir / "logs", f"```yaml\n{resolved_text(config)}```")
