@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from mlpf.atomic import atomic_write
 from mlpf.config.loading import load_config
 
 
@@ -34,15 +35,19 @@ def main(directory, run, epochs, num_cpus):
     )
     for epoch in range(len(history) + 1, epochs + 1):
         time.sleep(plan.get("seconds", 0.0))
+        with (directory / "trained.txt").open("a") as trained:
+            trained.write(f"{run} {epoch}\n")
         history.append({"epoch": epoch, "val_loss": 10 * config.setup.lr + 1 / epoch})
-        (run_dir / "history.json").write_text(json.dumps(history))
+        with atomic_write(run_dir / "history.json") as part:
+            part.write_text(json.dumps(history))
     if plan.get("kind"):
         leave(run_dir, "failed", 3, kind=plan["kind"], reason="it is too large")
     leave(run_dir, "completed", 0, num_parameters=1000, inference_ms=None)
 
 
 def leave(run_dir, state, code, **more):
-    (run_dir / "outcome.json").write_text(json.dumps({"state": state, **more}))
+    with atomic_write(run_dir / "outcome.json") as part:
+        part.write_text(json.dumps({"state": state, **more}))
     os._exit(code)
 
 
