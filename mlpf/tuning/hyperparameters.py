@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import os
-import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -15,14 +13,11 @@ from mlpf.errors import MissingDependency
 
 
 def import_keras_tuner() -> ModuleType:
-    """Import keras-tuner, with Keras on NumPy unless it is there already: no TensorFlow, a third of the time.
+    """Import keras-tuner.
 
     Raises:
         MissingDependency: it is not installed.
     """
-    before = os.environ.get("KERAS_BACKEND")
-    if "keras" not in sys.modules:
-        os.environ["KERAS_BACKEND"] = "numpy"
     try:
         return importlib.import_module("keras_tuner")
     except ModuleNotFoundError as error:
@@ -31,12 +26,6 @@ def import_keras_tuner() -> ModuleType:
         raise MissingDependency(
             "searching needs keras-tuner, which is not installed; run pip install mlpf[hypertune]"
         ) from None
-    finally:
-        # Child processes train: the backend of this process is not theirs.
-        if before is None:
-            os.environ.pop("KERAS_BACKEND", None)
-        else:
-            os.environ["KERAS_BACKEND"] = before
 
 
 def build_hyperparameters(space: Mapping[str, ParameterSpace]) -> Any:
