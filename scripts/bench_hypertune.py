@@ -1,7 +1,7 @@
 """Speed of a search: two workers against one, idle workers, load of the chief, ASHA against random.
 
-``python scripts/bench_hypertune.py --data-dir DIR [--only workers|idle|chief|asha]``; ``workers`` and ``asha``
-train on a dataset prepared as in the demo, the others need none. Numbers are ratios within one run.
+``python scripts/bench_hypertune.py --data-dir DIR [--only workers|idle|chief|asha]``; workers and asha train
+on a dataset prepared as in the demo, the others need none. Numbers are ratios within one run.
 """
 
 import subprocess
