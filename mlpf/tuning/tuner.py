@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -63,6 +62,7 @@ class Resources:
 
     Attributes:
         command: that runs mlpf.
+        arguments: that every trial gets.
         environment: of the process of a trial.
         num_cpus: threads.
         devices: GPUs, or cores, it runs on.
@@ -70,6 +70,7 @@ class Resources:
     """
 
     command: Sequence[str]
+    arguments: Sequence[str] = ()
     environment: dict[str, str] = field(default_factory=dict)
     num_cpus: int = 1
     devices: int = 1
@@ -183,6 +184,7 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
         resources = self._resources
         command = [*resources.command, "hypertune", "trial", str(self._search_directory), record.run]
         command += ["--epochs", str(record.epochs), "--num-cpus", str(resources.num_cpus)]
+        command += resources.arguments
         log = self._search_directory / LOGS_FOLDER / f"{record.run}.log"
         log.parent.mkdir(exist_ok=True)
         with log.open("ab") as output, Lifeline() as lifeline:
@@ -262,8 +264,3 @@ def _read(path: Path, kind: type) -> Any:
     except (OSError, ValueError):
         return kind()
     return content if isinstance(content, kind) else kind()
-
-
-def own_command() -> list[str]:
-    """Return the command that runs mlpf in this environment."""
-    return [sys.executable, "-m", "mlpf.pipeline"]

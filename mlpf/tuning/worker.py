@@ -11,8 +11,10 @@ from pathlib import Path
 
 from mlpf.errors import ConfigError, MLPFError
 from mlpf.tuning.client import ChiefClient, ChiefUnreachable, RemoteOracle
+from mlpf.tuning.options import read_options
+from mlpf.tuning.processes import started_by
 from mlpf.tuning.state import read_search
-from mlpf.tuning.tuner import Orders, Resources, SearchTuner, WorkerAsked, own_command
+from mlpf.tuning.tuner import Orders, Resources, SearchTuner, WorkerAsked
 
 # Heartbeats per lease. Half a lease without an answer is the last moment to stop: the chief may have given
 # the trial to another worker soon after.
@@ -76,7 +78,8 @@ def run(
     client = ChiefClient(directory, worker, launcher, process, address=chief, stopped=leave_if_asked)
     lease = _introduce(client, worker, pause)
     resources = Resources(
-        own_command(),
+        started_by(),
+        read_options(directory).arguments(),
         {**os.environ, "KERAS_BACKEND": "tensorflow"},
         num_cpus,
         devices=gpus or num_cpus,

@@ -33,10 +33,21 @@ class Search:
         self.launcher = None
 
     def start(self, *options):
-        resume = ["--resume"] if (self.directory / "config.resolved.yaml").exists() else ["-c", str(self._config)]
+        resume = (
+            ["--resume"] if (self.directory / "config.resolved.yaml").exists() else ["-c", str(self._config)]
+        )
         self._output = (self.directory.parent / "output.txt").open("ab")
         self.launcher = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.search_cli", "hypertune", *resume, "-o", str(self.directory), *options],
+            [
+                sys.executable,
+                "-m",
+                "tests.support.search_cli",
+                "hypertune",
+                *resume,
+                "-o",
+                str(self.directory),
+                *options,
+            ],
             cwd=self._repo_root,
             env=self._environment,
             start_new_session=True,
@@ -114,7 +125,16 @@ def check(directory, num_configurations):
 
 
 def test_pretended_trainings(repo_root, tmp_path):
-    search = Search(repo_root, tmp_path, True, algorithm="asha", num_trials=9, lease_seconds=3, max_losses=100, max_retries=100)
+    search = Search(
+        repo_root,
+        tmp_path,
+        True,
+        algorithm="asha",
+        num_trials=9,
+        lease_seconds=3,
+        max_losses=100,
+        max_retries=100,
+    )
     (search.directory / "fake.json").write_text(json.dumps({"*": {"seconds": 0.25}}))
     killed = survive(search, random.Random(1), 10, 0.2, 3.0)
     records = check(search.directory, 9)
@@ -130,7 +150,13 @@ def test_pretended_trainings(repo_root, tmp_path):
 @pytest.mark.parametrize("seed", [1])
 def test_trainings(repo_root, tmp_path, seed):
     """Twenty kills of real trainings; the results are those of a search that nobody killed."""
-    section = {"algorithm": "asha", "num_trials": 9, "lease_seconds": 6, "max_losses": 100, "max_retries": 100}
+    section = {
+        "algorithm": "asha",
+        "num_trials": 9,
+        "lease_seconds": 6,
+        "max_losses": 100,
+        "max_retries": 100,
+    }
     search = Search(repo_root, tmp_path, False, **section)
     survive(search, random.Random(seed), 20, 2.0, 12.0)
     check(search.directory, 9)
