@@ -40,7 +40,8 @@ class Gain:
         default: objective of the default configuration over all its seeds.
         gain: default - configuration, seed by seed; positive = better than the default.
         relative: gain / default, a ratio of means over the same pairs.
-        by_seed: seed -> (objective of the default, of the configuration), the pairs.
+        by_seed: seed -> objective of the configuration.
+        default_by_seed: seed -> objective of the default configuration.
     """
 
     run: str
@@ -49,7 +50,8 @@ class Gain:
     default: Mean
     gain: Mean
     relative: Mean
-    by_seed: dict[int, tuple[float, float]]
+    by_seed: dict[int, float]
+    default_by_seed: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ def gains(state: SearchState) -> list[Gain]:
 
 
 def _gain(run: str, values: dict[str, Any], chosen: dict[int, float], default: dict[int, float]) -> Gain:
-    pairs = {seed: (default[seed], chosen[seed]) for seed in sorted(default.keys() & chosen.keys())}
-    before, after = (np.array([pair[i] for pair in pairs.values()]) for i in (0, 1))
+    pairs = sorted(default.keys() & chosen.keys())
+    before, after = (np.array([objectives[seed] for seed in pairs]) for objectives in (default, chosen))
     return Gain(
         run,
         values,
@@ -104,7 +106,8 @@ def _gain(run: str, values: dict[str, Any], chosen: dict[int, float], default: d
         mean(list(default.values())),
         mean(list(before - after)),
         _relative(before, after),
-        pairs,
+        chosen,
+        default,
     )
 
 

@@ -160,7 +160,7 @@ def _values_column(values: list[dict[str, Any]], key: str) -> pa.Array:
 def write_trials(results: Results) -> None:
     """Write ``trials.parquet`` and ``trials.json``, each atomically.
 
-    The JSON file holds the rows and best, gains, cost and problems; numbers that are not finite are null.
+    Numbers that are not finite are null in the JSON file.
 
     Raises:
         OSError: the directory cannot be written.
@@ -168,6 +168,12 @@ def write_trials(results: Results) -> None:
     directory = results.state.directory
     with atomic_write(directory / TRIALS_TABLE) as part:
         pq.write_table(trial_table(results.rows), part)
+    with atomic_write(directory / TRIALS_JSON) as part:
+        part.write_text(json.dumps(as_json(results), indent=1, allow_nan=False))
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """Return what ``trials.json`` holds: rows of the trials, best, gains, cost, problems."""
     content = {
         "finished": results.state.finished,
         "problem": results.state.problem,
@@ -177,8 +183,8 @@ def write_trials(results: Results) -> None:
         "unreadable": results.problems,
         "trials": results.rows,
     }
-    with atomic_write(directory / TRIALS_JSON) as part:
-        part.write_text(json.dumps(_finite(content), indent=1, allow_nan=False))
+    finite: dict[str, Any] = _finite(content)
+    return finite
 
 
 def _finite(data: Any) -> Any:
@@ -196,6 +202,28 @@ def searched_space(config: Config) -> dict[str, ParameterSpace]:
     if section is None or isinstance(section.space, str):
         raise ConfigError("hypertune.space: no mapping of keys to search")
     return section.space
+
+
+def objective_name(config: Config) -> str:
+    """Return the name of what a search makes small: a metric, or a sum of several with their weights."""
+    terms = config.hypertune.objective_terms if config.hypertune else {}
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in terms.items())
+
+
+def objective_curve(config: Config, history: History) -> list[tuple[float, float]]:
+    """Return epochs and the objective after each, those without left out.
+
+    Terms that are constants of the network, such as ``num_parameters``, are not part of a history: they are
+    left out of the sum.
+    """
+    terms = config.hypertune.objective_terms if config.hypertune else {}
+    recorded = [name for name in terms if any(name in record for record in history)]
+    curve = []
+    for record in history:
+        values = [terms[name] * record[name] for name in recorded if record.get(name) is not None]
+        if recorded and len(values) == len(recorded) and math.isfinite(sum(values)):
+            curve.append((record["epoch"], sum(values)))
+    return curve
 
 
 def write_best(results: Results) -> Path | None:
@@ -218,11 +246,8 @@ def write_best(results: Results) -> Path | None:
 
 def _best_head(best: TrialRecord, state: SearchState, path: Path) -> str:
     """Return comment lines: where the configuration comes from, and how to train it."""
-    section, full = state.config.hypertune, state.config.setup.num_epochs
-    objective = " + ".join(
-        name if weight == 1 else f"{weight:g} {name}"
-        for name, weight in (section.objective_terms if section else {}).items()
-    )
+    full = state.config.setup.num_epochs
+    objective = objective_name(state.config)
     lines = [
         f"Best configuration of the search in {state.directory}",
         f"trial {best.trial_id}, run {best.run}, trained for {best.epochs} of {full} epochs:",

@@ -19,6 +19,11 @@ SPACE = {
     "optimizer.adamw.weight_decay": {"float": [1e-4, 0.1], "log": True, "when": {"setup.optimizer": "adamw"}},
     "parameters.use_normalizer": {"boolean": True},
 }
+FAILURES = {
+    "0005": ("nan", "val_loss is not finite in epoch 1, step 12"),
+    "0013": ("memory", "out of memory: 4 x 2048 elements need 17.2 GiB, <b>there</b> are 16 GiB"),
+    "0021": ("crash", "exit code -11: Segmentation fault"),
+}
 START = 1_760_000_000.0
 RUNGS = (1, 3, 9)
 SECONDS_PER_EPOCH = 40.0
@@ -145,9 +150,8 @@ class FakeSearch:
         )  # fmt: skip
         self._free[worker] = trial.ended
         self.trials.append(trial)
-        if values["setup.lr"] > 0.04 and rung == 0:
-            trial.status, trial.failure_kind = "failed", "nan"
-            trial.failure = "val_loss is not finite in epoch 1, step 12"
+        if trial_id in FAILURES:
+            trial.status, (trial.failure_kind, trial.failure) = "failed", FAILURES[trial_id]
             self.histories[run] = []
         else:
             trial.status, trial.objective = "completed", best["val_loss"]
