@@ -137,7 +137,7 @@ def report(directory: Path) -> None:
 
 
 def _keep_tensorflow_out() -> None:
-    """Let keras-tuner find Keras on NumPy: chief and workers compute nothing, and start in a third of the time."""
+    """Put Keras of this process on NumPy: chief and workers compute nothing, and start three times as fast."""
     os.environ["KERAS_BACKEND"] = "numpy"
 
 
