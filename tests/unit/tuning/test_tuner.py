@@ -29,24 +29,26 @@ class DirectClient:
 @pytest.fixture
 def search(tmp_path, repo_root):
     """Make a tuner for a search with the given section; trials end as ``plans`` say."""
+    directory = tmp_path / "search"
+    directory.mkdir()
 
     def make(plans=None, worker="w0", chief=None, **section):
         config = search_config(**{"algorithm": "random", "num_trials": 2, "num_epochs": 3, **section})
-        write_resolved(config, tmp_path / RESOLVED_FILE)
+        write_resolved(config, directory / RESOLVED_FILE)
         (tmp_path / "fake.json").write_text(json.dumps(plans or {}))
-        chief = chief or Chief(build_oracle(tmp_path, config), 60.0)
+        chief = chief or Chief(build_oracle(directory, config), 60.0)
         resources = Resources(
             [sys.executable, "-m", "tests.support.fake_trial"],
-            os.environ | {"PYTHONPATH": str(repo_root), "KERAS_BACKEND": "tensorflow"},
+            environment=os.environ | {"PYTHONPATH": str(repo_root), "KERAS_BACKEND": "tensorflow"},
             num_cpus=2,
             devices=2,
         )
         oracle = RemoteOracle(DirectClient(chief, worker), lambda _: time.sleep(0.01))
-        tuner = SearchTuner(oracle, tmp_path, config, worker, resources, Orders())
+        tuner = SearchTuner(oracle, directory, config, worker, resources, Orders())
         tuner.chief = chief
         return tuner
 
-    make.directory = tmp_path
+    make.directory = directory
     return make
 
 
