@@ -137,7 +137,7 @@ def report(directory: Path) -> None:
 
 
 def _keep_tensorflow_out() -> None:
-    """Put Keras of this process on NumPy: chief and workers compute nothing, and start three times as fast."""
+    """Put Keras of this process on NumPy: chief and workers compute nothing, and start sooner."""
     os.environ["KERAS_BACKEND"] = "numpy"
 
 

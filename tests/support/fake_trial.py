@@ -17,6 +17,7 @@ from mlpf.config.loading import load_config
 def main(directory, run, epochs, num_cpus):
     directory, epochs = Path(directory), int(epochs)
     run_dir = directory / "runs" / run
+    run_dir.mkdir(exist_ok=True)
     plans = json.loads((directory.parent / "fake.json").read_text())
     plan = plans.get(run, plans.get("*", {}))
     with (directory / "starts.txt").open("a") as starts:
@@ -46,7 +47,7 @@ def main(directory, run, epochs, num_cpus):
 
 
 def leave(run_dir, state, code, **more):
-    with atomic_write(run_dir / "outcome.json") as part:
+    with atomic_write(run_dir.with_name(f"{run_dir.name}.outcome.json")) as part:
         part.write_text(json.dumps({"state": state, **more}))
     os._exit(code)
 
