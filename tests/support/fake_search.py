@@ -1,8 +1,8 @@
 """Stand-ins for chief and worker of a search: a program that does as it is told, without keras-tuner.
 
-Takes the command lines of ``mlpf hypertune chief`` and ``worker``. What each process does at its first, second,
-... start stands in ``ORDERS`` of its environment as JSON, name -> list of words; the last word holds for all
-later starts. Every start is a line in ``DIR/starts-<name>.txt``: process id, and the cores and GPUs it sees.
+Takes the command lines of ``mlpf hypertune chief`` and ``worker``. What each process does at its first,
+second, ... start stands in ``ORDERS`` of its environment as JSON, name -> list of words; the last word holds
+for all later starts. Every start is a line in ``DIR/starts-<name>.txt``: process id, cores, GPUs, options.
 """
 
 import json
@@ -32,10 +32,10 @@ def main():
         stream.write(json.dumps(seen) + "\n")
     word = words[min(count, len(words) - 1)]
     if word == "crash":
-        print(f"{name}: something went wrong")
+        sys.stdout.write(f"{name}: something went wrong\n")
         sys.exit(1)
     if word == "refuse":
-        print(f"error: {name} cannot do that")
+        sys.stdout.write(f"error: {name} cannot do that\n")
         sys.exit(2)
     (chief if kind == "chief" else worker)(name, word, directory, options, orders, Lifeline)
 
