@@ -11,7 +11,7 @@ from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, ConfigError, OutputExists
 from mlpf.locking import locked
 from mlpf.tuning.state import RUNS_FOLDER
-from mlpf.tuning.trial_options import OPTIONS_FILE, TrialOptions, read_options
+from mlpf.tuning.options import OPTIONS_FILE, TrialOptions, read_options
 
 LOCK_FILE = ".lock"
 

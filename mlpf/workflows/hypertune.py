@@ -27,7 +27,7 @@ from mlpf.tuning.launcher import ChiefPlace, Launcher, SearchFailed, read_chief
 from mlpf.tuning.processes import PROGRAM, Patience
 from mlpf.tuning.resources import DeviceGroup, device_groups
 from mlpf.tuning.state import SearchState, read_search
-from mlpf.tuning.trial_options import TrialOptions
+from mlpf.tuning.options import TrialOptions
 from mlpf.workflows.run_status import STATUS_FILE, recorded_status
 
 _EXAMPLE = "hypertune: {space: {setup.lr: {float: [1.0e-4, 1.0e-2], log: true}}}"

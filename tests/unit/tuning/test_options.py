@@ -1,7 +1,7 @@
 import pytest
 
 from mlpf.errors import CheckpointError
-from mlpf.tuning.trial_options import OPTIONS_FILE, TrialOptions, read_options
+from mlpf.tuning.options import OPTIONS_FILE, TrialOptions, read_options
 
 
 @pytest.mark.parametrize(
