@@ -10,8 +10,8 @@ from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, ConfigError, OutputExists
 from mlpf.locking import locked
-from mlpf.tuning.state import RUNS_FOLDER
 from mlpf.tuning.options import OPTIONS_FILE, TrialOptions, read_options
+from mlpf.tuning.state import RUNS_FOLDER
 
 LOCK_FILE = ".lock"
 

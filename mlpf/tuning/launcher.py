@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from mlpf.errors import MLPFError
 from mlpf.lifeline import Lifeline
-from mlpf.tuning.processes import PROGRAM, KeptProcess, Patience, last_lines
+from mlpf.tuning.processes import KeptProcess, Patience, last_lines, started_by
 from mlpf.tuning.resources import NO_GPUS, DeviceGroup
 from mlpf.tuning.state import CHIEF_FILE, LOGS_FOLDER, read_search
 
@@ -79,7 +79,7 @@ class Launcher:
         place: where the chief listens; None = it runs elsewhere.
         chief_at: ``HOST:PORT`` of a chief that runs elsewhere; None = as its file says.
         ended_elsewhere: of a search whose chief runs elsewhere: whether that has ended, how ever.
-        program: how to start this program.
+        program: how to start this program; None = as this process was.
         patience: how long and how often.
     """
 
@@ -94,14 +94,14 @@ class Launcher:
         place: ChiefPlace | None = None,
         chief_at: str | None = None,
         ended_elsewhere: Callable[[], bool] = lambda: False,
-        program: Sequence[str] = PROGRAM,
+        program: Sequence[str] | None = None,
         patience: Patience | None = None,
     ):
         self._directory, self._say, self._place = directory, say, place
         self._ended_elsewhere = ended_elsewhere
         self._patience = patience or Patience()
         logs = directory / LOGS_FOLDER
-        base = [*program, "hypertune"]
+        base = [*(program or started_by()), "hypertune"]
         self._workers = []
         for name, group in zip(names, groups, strict=True):
             command = [*base, "worker", str(directory), "--id", name, "--launcher", uid]

@@ -12,11 +12,16 @@ import mlpf
 from mlpf.lifeline import Lifeline
 from mlpf.tuning.resources import bind
 
-# How this program starts itself, from whatever directory and whether or not it is installed.
-PROGRAM = (sys.executable, str(Path(mlpf.__file__).with_name("pipeline.py")))
-
 _TAIL_BYTES = 4096
 _TAIL_LINES = 5
+
+
+def started_by() -> list[str]:
+    """Return how this program was started, up to its command: its other processes are started alike."""
+    words = sys.orig_argv
+    if "hypertune" in words:
+        return words[: words.index("hypertune")]
+    return [sys.executable, str(Path(mlpf.__file__).with_name("pipeline.py"))]
 
 
 @dataclass(frozen=True)

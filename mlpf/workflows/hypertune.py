@@ -24,10 +24,10 @@ from mlpf.locking import locked
 from mlpf.training.guard import StopRequest, TrainingStopped
 from mlpf.tuning.directory import LOCK_FILE, claim_name, lay_out, require_empty, require_same
 from mlpf.tuning.launcher import ChiefPlace, Launcher, SearchFailed, read_chief
-from mlpf.tuning.processes import PROGRAM, Patience
+from mlpf.tuning.options import TrialOptions
+from mlpf.tuning.processes import Patience
 from mlpf.tuning.resources import DeviceGroup, device_groups
 from mlpf.tuning.state import SearchState, read_search
-from mlpf.tuning.options import TrialOptions
 from mlpf.workflows.run_status import STATUS_FILE, recorded_status
 
 _EXAMPLE = "hypertune: {space: {setup.lr: {float: [1.0e-4, 1.0e-2], log: true}}}"
@@ -46,7 +46,7 @@ class Node:
         name: first part of the ids of the workers; None = that of the machine.
         time_limit: seconds after which to stop; None = no limit.
         started: ``time.monotonic()`` of the beginning of that time.
-        program: how to start this program.
+        program: how to start this program; None = as this process was.
         patience: how long and how often.
     """
 
@@ -56,7 +56,7 @@ class Node:
     name: str | None = None
     time_limit: float | None = None
     started: float = field(default_factory=time.monotonic)
-    program: Sequence[str] = PROGRAM
+    program: Sequence[str] | None = None
     patience: Patience = field(default_factory=Patience)
 
     def groups(self) -> list[DeviceGroup]:

@@ -6,9 +6,11 @@ are those of ``fake_search``.
 
 import sys
 import types
-from pathlib import Path
 
-PROGRAM = (sys.executable, str(Path(__file__).with_name("fake_search.py")))
+from tests.support import fake_search
+
+# Starts this module.
+PROGRAM = (sys.executable, "-m", "tests.support.fake_launch")
 
 
 class FakeTable:
@@ -43,11 +45,16 @@ def modules(check_search=lambda _: None):
     return made
 
 
-if __name__ == "__main__":
+def main():
+    """Run the command line, or a stand-in for a process that it started."""
+    if sys.argv[2] in ("chief", "worker"):
+        fake_search.main()
+        return
     sys.modules.update(modules())
-    from mlpf.tuning import processes
+    from mlpf.cli import main as command_line
 
-    processes.PROGRAM = PROGRAM
-    from mlpf.cli import main
+    command_line()
 
+
+if __name__ == "__main__":
     main()

@@ -110,7 +110,3 @@ def write(path, data):
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(data))
     part.replace(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import time
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from mlpf.tuning.launcher import ChiefPlace, Launcher, SearchFailed
 from mlpf.tuning.processes import Patience
 from mlpf.tuning.resources import DeviceGroup
 from tests.support.configs import write_config
+from tests.support.fake_launch import PROGRAM
 from tests.support.fake_search import ORDERS
 from tests.unit.test_workers import alive
 
@@ -53,7 +53,6 @@ class Search:
         environment = {"PYTHONPATH": str(self._root), ORDERS: json.dumps({"expected": workers, **orders})}
         for name, value in environment.items():
             self._monkeypatch.setenv(name, value)
-        program = (sys.executable, str(self._root / "tests" / "support" / "fake_search.py"))
         deadline = time.monotonic() + 60
 
         def act():
@@ -68,7 +67,7 @@ class Search:
             "uid",
             self.lines.append,
             place=None if joins else ChiefPlace("127.0.0.1", port),
-            program=program,
+            program=PROGRAM,
             patience=patience,
         )
         return launcher.run(self.stop, self.view)

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from mlpf.lifeline import EXIT_ORPHANED, Lifeline
-from mlpf.tuning.processes import PROGRAM, KeptProcess, Patience, last_lines, start_process
+from mlpf.tuning.processes import KeptProcess, Patience, last_lines, start_process, started_by
 
 FOR_EVER = (sys.executable, "-c", "import time\ntime.sleep(600)")
 
@@ -23,10 +23,20 @@ def run_once(process):
     return process.exit_code
 
 
-def test_the_program_starts_itself_from_anywhere(tmp_path):
+@pytest.mark.parametrize("start", [["-m", "mlpf.pipeline"], ["/a/mlpf/pipeline.py"], ["/a/bin/mlpf"]])
+def test_other_processes_are_started_as_this_one(monkeypatch, start):
+    monkeypatch.setattr(sys, "orig_argv", ["python", *start, "hypertune", "-o", "hypertune"])
+    assert started_by() == ["python", *start]
+
+
+def test_a_program_that_embeds_us_starts_our_own(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
-        [*PROGRAM, "hypertune", "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [*started_by(), "hypertune", "--help"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert "Search for hyperparameters" in done.stdout
 

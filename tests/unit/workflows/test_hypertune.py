@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from mlpf.cli.tuning import hypertune
 from mlpf.errors import CheckpointError, ConfigError, DataError, MissingDependency, MLPFError, OutputExists
 from mlpf.locking import locked
+from mlpf.tuning import launcher
 from mlpf.tuning.launcher import SearchFailed
 from mlpf.workflows import hypertune as workflow
 from tests.support.configs import write_config
@@ -31,18 +32,13 @@ def place(tmp_path, monkeypatch, repo_root):
     """Return configuration, directory of a search and the options that find the data."""
     for name, module in modules().items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(workflow.Node.__init__, "__defaults__", _with_program())
+    monkeypatch.setattr(launcher, "started_by", lambda: [*PROGRAM])
     monkeypatch.setenv("PYTHONPATH", str(repo_root))
     monkeypatch.setenv(ORDERS, json.dumps(FINISH))
     description = tmp_path / "data" / "clic_edm4hep" / "ttbar" / "1.0.0" / "dataset_info.json"
     description.parent.mkdir(parents=True)
     description.write_text("{}")
     return write_config(tmp_path, SPACE), tmp_path / "search", ["--data-dir", str(tmp_path / "data")]
-
-
-def _with_program():
-    defaults = workflow.Node.__init__.__defaults__
-    return tuple(PROGRAM if value is workflow.PROGRAM else value for value in defaults)
 
 
 def search(*arguments):
@@ -57,7 +53,7 @@ def start(place, *arguments, orders=FINISH):
     """Run the command in a process of its own."""
     config, directory, data = place
     environment = {**os.environ, ORDERS: json.dumps(orders)}
-    command = [sys.executable, "-m", "tests.support.fake_launch", "hypertune", "-c", config, "-o", directory]
+    command = [*PROGRAM, "hypertune", "-c", config, "-o", directory]
     return subprocess.Popen(
         [*command, "--name", "w", *data, *map(str, arguments)],
         env=environment,
@@ -281,7 +277,7 @@ def test_another_launcher_joins_and_ends_with_the_search(place):
     process = start(place, orders={"expected": 2, "w-0": ["finish"]})
     wait_for(directory / "chief.json")
     environment = {**os.environ, ORDERS: json.dumps({"v-0": ["finish"]})}
-    command = [sys.executable, "-m", "tests.support.fake_launch", "hypertune", "--join", "auto"]
+    command = [*PROGRAM, "hypertune", "--join", "auto"]
     joined = subprocess.run(
         [*command, "-o", directory, "--name", "v"], env=environment, capture_output=True, text=True
     )
@@ -294,7 +290,7 @@ def test_who_joined_stops_with_the_search(place):
     directory = place[1]
     process = start(place, orders={"expected": 2})
     wait_for(directory / "ready-w-0")
-    command = [sys.executable, "-m", "tests.support.fake_launch", "hypertune", "--join", "localhost:40000"]
+    command = [*PROGRAM, "hypertune", "--join", "localhost:40000"]
     joined = subprocess.Popen([*command, "-o", directory, "--name", "v"], stderr=subprocess.PIPE, text=True)
     wait_for(directory / "ready-v-0")
     process.terminate()
