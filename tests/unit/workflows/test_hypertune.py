@@ -17,6 +17,7 @@ from mlpf.errors import CheckpointError, ConfigError, DataError, MissingDependen
 from mlpf.locking import locked
 from mlpf.tuning import launcher
 from mlpf.tuning.launcher import SearchFailed
+from mlpf.tuning.options import TrialOptions
 from mlpf.workflows import hypertune as workflow
 from tests.support.configs import write_config
 from tests.support.fake_launch import PROGRAM, modules
@@ -90,7 +91,11 @@ def test_a_search_runs_to_its_end(place):
     resolved = yaml.safe_load((directory / "config.resolved.yaml").read_text())
     assert resolved["hypertune"]["algorithm"] == "asha"
     assert resolved["datasets"]["clic_edm4hep/ttbar"]["data_dir"] == data[1]
-    assert json.loads((directory / "options.json").read_text()) == {"ntrain": 500, "ntest": None}
+    assert json.loads((directory / "options.json").read_text()) == {
+        "ntrain": 500,
+        "ntest": None,
+        "devices": 1,
+    }
     wait_until_gone(pids(directory))
 
 
@@ -187,6 +192,22 @@ def test_changed_settings_are_refused_with_the_difference(place, tmp_path):
         "hypertune.algorithm: asha -> random",
         "--ntrain: 500 -> 1000",
     ]
+
+
+def test_trials_keep_their_number_of_gpus(place, monkeypatch):
+    """A batch grows with the GPUs of a trial: another number would be another training."""
+    config, directory, data = place
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    search("-c", config, "-o", directory, *data, "--workers", 1, "--gpus-per-trial", 2)
+    for file in (directory / "oracle.json", directory / "done-w-0"):
+        file.unlink()
+    refused(ConfigError, r"--gpus-per-trial: 2 -> 1", "-o", directory, "--resume", "--gpus-per-trial", 1)
+    monkeypatch.setenv(ORDERS, json.dumps({"expected": 2, "w-0": ["finish"], "w-1": ["finish"]}))
+    search("-o", directory, "--resume")
+    gpus = [json.loads(f.read_text().splitlines()[-1])["gpus"] for f in directory.glob("starts-w-*.txt")]
+    assert sorted(gpus) == ["0,1", "2,3"]
+    arguments = ["--join", "auto", "-o", directory, "--gpus-per-trial", 1]
+    refused(ConfigError, "have 2 GPUs each", *arguments)
 
 
 def test_data_may_move_between_two_parts_of_a_search(place, tmp_path):
@@ -307,6 +328,7 @@ def test_a_chief_on_the_loopback_of_another_machine_cannot_be_joined(place):
     directory = place[1]
     directory.mkdir()
     (directory / "config.resolved.yaml").touch()
+    TrialOptions().write(directory)
     (directory / "chief.json").write_text(json.dumps({"address": "127.0.0.1", "port": 1, "pid": 1}))
     (directory / ".lock").write_text(json.dumps({"host": f"not-{socket.gethostname()}", "pid": 1}))
     for at in ("auto", "localhost:5"):
