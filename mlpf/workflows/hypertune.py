@@ -124,7 +124,7 @@ def run(
         stack.enter_context(locked(directory / LOCK_FILE, f"{directory}: search"))
         name = claim_name(node.name, directory, stack)
         if resume and _is_over(read_search(directory)):
-            say(f"{directory}: the search is finished")
+            say(f"{directory}: the search is finished; mlpf hypertune report writes its results again")
             _require_success(read_search(directory))
             return
         lay_out(config, directory, options)
@@ -163,6 +163,9 @@ def join(directory: Path, node: Node, chief_at: str | None = None) -> None:
     with ExitStack() as stack:
         stack.enter_context(stop.signals())
         _wait_for_chief(directory, stop, node.patience.listen, console)
+        if _is_over(read_search(directory)):
+            _say(console)(f"{directory}: the search is finished")
+            return
         _require_reachable(directory, chief_at)
         groups = _groups_of_joined(directory, node)
         name = claim_name(node.name, directory, stack)
@@ -349,7 +352,7 @@ class _Elsewhere:
         if time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + _LOOK_SECONDS
-        return _status(self._directory, self._since)[0] in ("stopped", "failed")
+        return _status(self._directory, self._since)[0] in ("stopped", "failed", "finished")
 
 
 def _status(directory: Path, since: float) -> tuple[str, str]:

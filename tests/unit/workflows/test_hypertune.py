@@ -202,12 +202,12 @@ def test_trials_keep_their_number_of_gpus(place, monkeypatch):
     for file in (directory / "oracle.json", directory / "done-w-0"):
         file.unlink()
     refused(ConfigError, r"--gpus-per-trial: 2 -> 1", "-o", directory, "--resume", "--gpus-per-trial", 1)
+    arguments = ["--join", "auto", "-o", directory, "--gpus-per-trial", 1]
+    refused(ConfigError, "have 2 GPUs each", *arguments)
     monkeypatch.setenv(ORDERS, json.dumps({"expected": 2, "w-0": ["finish"], "w-1": ["finish"]}))
     search("-o", directory, "--resume")
     gpus = [json.loads(f.read_text().splitlines()[-1])["gpus"] for f in directory.glob("starts-w-*.txt")]
     assert sorted(gpus) == ["0,1", "2,3"]
-    arguments = ["--join", "auto", "-o", directory, "--gpus-per-trial", 1]
-    refused(ConfigError, "have 2 GPUs each", *arguments)
 
 
 def test_data_may_move_between_two_parts_of_a_search(place, tmp_path):
@@ -307,6 +307,27 @@ def test_another_launcher_joins_and_ends_with_the_search(place):
     assert (directory / "done-v-0").exists()
 
 
+def test_a_finished_search_needs_nobody(place):
+    config, directory, data = place
+    search("-c", config, "-o", directory, *data)
+    before = len(pids(directory))
+    assert "the search is finished" in search("--join", "auto", "-o", directory, "--name", "v")
+    assert len(pids(directory)) == before
+
+
+def test_who_joined_and_was_not_told_ends_with_the_search(place):
+    directory = place[1]
+    process = start(place, orders={"expected": 2, "w-0": ["finish"]})
+    wait_for(directory / "done-w-0")
+    environment = {**os.environ, ORDERS: json.dumps({"v-0": ["work"]})}
+    command = [*PROGRAM, "hypertune", "--join", "auto", "-o", directory, "--name", "v"]
+    joined = subprocess.Popen(command, env=environment)
+    wait_for(directory / "ready-v-0")
+    (directory / "done-x").touch()
+    said = process.communicate(timeout=60)[0]
+    assert (process.returncode, joined.wait(timeout=60)) == (0, 0), said
+
+
 def test_who_joined_stops_with_the_search(place):
     directory = place[1]
     process = start(place, orders={"expected": 2})
@@ -327,7 +348,7 @@ def test_who_joined_stops_with_the_search(place):
 def test_a_chief_on_the_loopback_of_another_machine_cannot_be_joined(place):
     directory = place[1]
     directory.mkdir()
-    (directory / "config.resolved.yaml").touch()
+    (directory / "config.resolved.yaml").write_text(place[0].read_text())
     TrialOptions().write(directory)
     (directory / "chief.json").write_text(json.dumps({"address": "127.0.0.1", "port": 1, "pid": 1}))
     (directory / ".lock").write_text(json.dumps({"host": f"not-{socket.gethostname()}", "pid": 1}))
