@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mlpf.plotting.style import COLORS, pair, single
-from mlpf.plotting.tables import BASELINE, NETWORK
+from mlpf.plotting.tables import BASELINE, NETWORK, measured
 
 Row = Mapping[str, Any]
 Point = tuple[float, Row]
@@ -54,7 +54,7 @@ def objective_over_time(rows: Sequence[Row], objective: str, title: str) -> Figu
     )
     axes.set_xlabel(f"time since the first start [{unit}]")
     axes.set_ylabel(objective)
-    axes.legend()
+    _legend(axes, title="lines: best so far")
     return figure
 
 
@@ -92,7 +92,7 @@ def objective_over_cost(rows: Sequence[Row], objective: str, title: str) -> Figu
         axes.set_xlabel(label)
         axes.set_ylabel(objective)
         axes.set_xlim(left=0)
-    panels[0].legend()
+    _legend(panels[0], title="lines: best so far")
     return figure
 
 
@@ -132,12 +132,12 @@ def learning_curves(
     axes.set_xlabel("epoch")
     axes.set_ylabel(objective)
     handles = [
-        Line2D([], [], color=color, marker=marker, markersize=4, label=f"ended after {_epochs(length)}")
+        Line2D([], [], color=color, marker=marker, markersize=4, label=f"ended after {num_epochs(length)}")
         for length, (color, marker) in looks.items()
     ]
     if best is not None and curves.get(best):
         handles.append(Line2D([], [], color=BEST_COLOR, linewidth=2.5, marker="o", label=f"best, run {best}"))
-    axes.legend(handles=handles)
+    _legend(axes, handles=handles)
     return figure
 
 
@@ -164,14 +164,13 @@ def confirmation(gains: Sequence[Row], objective: str, title: str) -> Figure:
     values.set_xticks(range(len(columns)), [column[0] for column in columns])
     values.set_xlim(-0.5, len(columns) - 0.3)
     values.set_ylabel(objective)
-    values.legend(title="coloured: mean and its error")
+    _legend(values, title="coloured: mean and its error")
     for x, gain in enumerate(gains):
         relative = gain["relative"]
         mean, error, n = 100 * relative["mean"], 100 * relative["error"], relative["n"]
-        spread = f" ± {error:.2g}" if n > 1 else ""
         differences.errorbar(x, mean, error, color=BEST_COLOR, fmt="o", capsize=4, markersize=7)
         if n:
-            text = f"({mean:.3g}{spread}) %\n{n} pair{'s' if n > 1 else ''}"
+            text = f"({measured(mean, error)}) %\n{n} pair{'s' if n > 1 else ''}"
             place: dict[str, Any] = {"xy": (x, mean), "xytext": (10, 0), "textcoords": "offset points"}
             differences.annotate(text, **place, va="center", fontsize=9)
     differences.axhline(0, color="black", linewidth=0.8)
@@ -181,8 +180,15 @@ def confirmation(gains: Sequence[Row], objective: str, title: str) -> Figure:
     return figure
 
 
-def _epochs(number: int) -> str:
+def num_epochs(number: int) -> str:
+    """Return a number of epochs as text."""
     return f"{number} epoch" if number == 1 else f"{number} epochs"
+
+
+def _legend(axes: Axes, **options: Any) -> None:
+    """Draw a legend that marks and ticks behind it do not disturb."""
+    if options.get("handles") or axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=True, framealpha=0.9, edgecolor="none", title_fontsize=9, **options)
 
 
 def _rung_looks(lengths: Sequence[int]) -> dict[int, tuple[str, str]]:
@@ -194,15 +200,14 @@ def _rung_looks(lengths: Sequence[int]) -> dict[int, tuple[str, str]]:
 
 
 def _draw_objectives(axes: Axes, points: Sequence[Point], failed: Sequence[float]) -> None:
-    """Draw trials as markers, per rung with its best so far as steps, and failed ones at the lower edge."""
+    """Draw trials as markers, per rung with its best so far as steps, failed ones at the lower edge."""
     looks = _rung_looks(sorted({row["epochs"] for _, row in points}))
     top = _limit(axes, [row["objective"] for _, row in points])
     end = max([x for x, _ in points] + list(failed), default=1.0)
-    for rung, (epochs, (color, marker)) in enumerate(looks.items()):
+    for epochs, (color, marker) in looks.items():
         mine = [(x, row["objective"]) for x, row in points if row["epochs"] == epochs]
         x, y = (np.array(values, np.float64) for values in zip(*mine, strict=True))
-        last = rung == len(looks) - 1
-        label = f"after {_epochs(epochs)}"
+        label = f"after {num_epochs(epochs)}"
         axes.plot(
             x[y <= top], y[y <= top], linestyle="", color=color, marker=marker, markersize=5, label=label
         )
@@ -211,14 +216,12 @@ def _draw_objectives(axes: Axes, points: Sequence[Point], failed: Sequence[float
                 x[y > top], np.full((y > top).sum(), top), linestyle="", color=color, marker=6, markersize=7,
                 clip_on=False, label=f"{(y > top).sum()} above the axis",
             )  # fmt: skip
-        axes.step(
-            [*x, end],
-            [*np.minimum.accumulate(y), y.min()],
-            where="post",
-            color=BEST_COLOR if last else color,
-            linewidth=2.0 if last else 1.0,
-            label=f"best after {_epochs(epochs)}" if last else None,
-        )
+        axes.step([*x, end], [*np.minimum.accumulate(y), y.min()], where="post", color=color, linewidth=1.2)
+    furthest = [p for p in points if p[1]["epochs"] == max(looks)]
+    if furthest:
+        place, row = min(furthest, key=lambda p: p[1]["objective"])
+        label = f"best, run {row['run']}"
+        axes.plot(place, row["objective"], "*", color=BEST_COLOR, markersize=14, zorder=5, label=label)
     if failed:
         axes.plot(
             failed, np.full(len(failed), 0.02), linestyle="", color="black", marker="x", markersize=6,

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlpf.config.hypertune_schema import ParameterSpace
-from mlpf.plotting.search import BEST_COLOR, Row
+from mlpf.plotting.search import BEST_COLOR, Row, num_epochs
 from mlpf.plotting.style import COLORS, single
 from mlpf.plotting.tables import BASELINE
 
@@ -69,17 +68,14 @@ def parallel_coordinates(
         axes.legend(loc="upper right", bbox_to_anchor=(1.0, 1.08), borderaxespad=0.0)
     for i, scale in enumerate(scales.values()):
         _draw_axis(axes, i, scale)
-    ticks = [v for v in MaxNLocator(5).tick_values(low, high) if low <= v <= high]
-    texts = [(float(colors(v)), f"{v:.4g}") for v in ticks]
-    _draw_axis(axes, len(scales), _Scale("", texts))
-    axes.set_xticks(range(len(scales) + 1), [*(_wrapped(names[key]) for key in space), f"{objective}"])
-    axes.set_xlim(-0.3, len(scales) + 0.15)
+    _draw_objective_axis(axes, len(scales), colors)
+    label = f"{objective}\nafter {num_epochs(rows[0]['epochs'])}" if rows else objective
+    axes.set_xticks(range(len(scales) + 1), [*(_wrapped(names[key]) for key in space), label])
+    axes.set_xlim(-0.4, len(scales) + 0.4)
     axes.set_ylim(_ABSENT - 0.06, 1.06)
     axes.set_yticks([])
     axes.tick_params(axis="x", length=0, top=False)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(ScalarMappable(colors, "viridis"), ax=axes, pad=0.01, extend="max")
-    bar.set_label(objective)
     return figure
 
 
@@ -190,3 +186,15 @@ def _draw_axis(axes: Axes, x: int, scale: _Scale) -> None:
             x - 0.05, place, text.replace("$", r"\$"), ha="right", va="center", fontsize=9, zorder=6,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
         )  # fmt: skip
+
+
+def _draw_objective_axis(axes: Axes, x: int, colors: Normalize) -> None:
+    """Draw the last axis: the scale of the colours, with values beside it."""
+    low, high = float(colors.vmin or 0.0), float(colors.vmax or 1.0)
+    steps = np.linspace(0, 1, 65)
+    axes.pcolormesh(
+        [x, x + 0.06], steps, steps[:-1, None] + 0.5 / 64, cmap="viridis", vmin=0, vmax=1, zorder=4
+    )
+    for value in (v for v in MaxNLocator(5).tick_values(low, high) if low <= v <= high):
+        axes.text(x + 0.1, float(colors(value)), f"{value:.4g}", va="center", fontsize=9)
+    axes.text(x + 0.03, 1.02, "and above", ha="center", va="bottom", fontsize=8)

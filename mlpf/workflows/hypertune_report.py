@@ -112,12 +112,12 @@ def _figures(results: Results, importances: Importance | None) -> Iterator[tuple
     chosen = comparable_trials(state.trials)
     if chosen:
         by_id: dict[str, Any] = {row["trial_id"]: row for row in rows}
-        text = f"{title}: {len(chosen)} trials after {chosen[0].epochs} epochs"
+        text = f"{title}: {len(chosen)} trials after {figures.num_epochs(chosen[0].epochs)}"
         best_row = by_id[results.best.trial_id] if results.best else None
         compared = [by_id[trial.trial_id] for trial in chosen]
         yield "parallel_coordinates", key_figures.parallel_coordinates(compared, space, best_row, name, text)
     if importances is not None:
-        text = f"{title}: {importances.num_trials} trials after {importances.epochs} epochs"
+        text = f"{title}: {importances.num_trials} trials after {figures.num_epochs(importances.epochs)}"
         yield "importance", key_figures.importance_bars([asdict(key) for key in importances.keys], text)
     if any(gain.gain.n for gain in results.gains):
         yield "confirmation", figures.confirmation([asdict(gain) for gain in results.gains], name, title)
