@@ -18,12 +18,13 @@ def config() -> None:
 def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Validate configuration FILES."""
     from mlpf.config.loading import load_config
+    from mlpf.config.search_space import check_search
     from mlpf.errors import ConfigError
 
     problems = []
     for path in files:
         try:
-            load_config(path, overrides)
+            check_search(load_config(path, overrides))
             click.echo(f"{path}: ok")
         except ConfigError as error:
             problems.append(str(error))

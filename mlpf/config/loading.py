@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mlpf.atomic import atomic_write
+from mlpf.config.hypertune_schema import FORMS
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError
@@ -63,7 +64,7 @@ def load_config(
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
-        problems = [*problems, *(_describe(e, path, document, sources) for e in error.errors())]
+        problems = [*problems, *(describe_error(e, path, document, sources) for e in error.errors())]
     if problems:
         raise ConfigError("\n".join(problems))
     return config
@@ -190,7 +191,9 @@ def _set(
     sources[key] = source
 
 
-def _describe(error: ErrorDetails, path: str | Path, document: Document, sources: dict[Path_, str]) -> str:
+def describe_error(
+    error: ErrorDetails, path: str | Path, document: Document, sources: dict[Path_, str]
+) -> str:
     """One readable line for one pydantic error."""
     full = tuple(str(part) for part in error["loc"])
     at = _without_variant_names(full)
@@ -235,13 +238,15 @@ def _without_variant_names(at: Path_) -> Path_:
 
 
 def _is_variant(key: str, part: str) -> bool:
-    return part in VARIANTS.get(key, ())
+    return part in VARIANTS.get(key, ()) or part in FORMS.get(key, ())
 
 
 def _known_keys(at: Path_) -> list[str]:
     """Return the keys that the section at ``at`` accepts; ``at`` names the variant behind its key."""
     model: Any = Config
     for before, part in zip(("", *at), at, strict=False):
+        if part in FORMS.get(before, ()):
+            continue
         if _is_variant(before, part):
             model = VARIANTS[before][part]
             continue

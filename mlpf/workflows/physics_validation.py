@@ -14,7 +14,7 @@ from mlpf.atomic import atomic_write
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import EventPool
 from mlpf.evaluation.inference import Forward, predict
-from mlpf.evaluation.metrics import SUMMARY_NAMES, SUMMARY_WIDTHS, response_summary
+from mlpf.evaluation.metrics import response_summary
 from mlpf.evaluation.predictions import (
     BASELINE,
     EVENT_FIELDS,
@@ -28,9 +28,6 @@ from mlpf.training.run_state import Record
 from mlpf.workflows.trained import REFERENCE_FILE
 from mlpf.workflows.training_data import VALIDATION_SPLIT, open_validation
 
-# Names in the record of an epoch, and those of them that may rank checkpoints: smaller is better.
-METRICS = tuple(f"val_{name}" for name in SUMMARY_NAMES)
-RANKING_METRICS = tuple(f"val_{name}" for name in SUMMARY_WIDTHS)
 # Events whose targets are in memory at a time while the reference is made.
 _READ_CHUNK = 100
 # With fewer jets matched, relative to the baseline, their width says nothing: that of one jet is 0.
@@ -38,7 +35,7 @@ _MIN_MATCHED = 0.5
 
 
 class PhysicsValidation:
-    """Epoch hook that adds ``METRICS`` and ``val_physics_seconds`` to the record of the epoch.
+    """Epoch hook that adds ``PHYSICS_METRICS`` and ``val_physics_seconds`` to the record of the epoch.
 
     Args:
         config: the whole configuration; ``callbacks.physics.every`` is above 0.

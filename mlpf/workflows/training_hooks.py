@@ -9,9 +9,11 @@ from rich.console import Console
 
 from mlpf import runtime
 from mlpf.config.loading import resolved_text
+from mlpf.config.recorded_metrics import metric_problem
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import EventPool
 from mlpf.errors import ConfigError
+from mlpf.run_files import HISTORY_FILE
 from mlpf.training.averaging import averaged_weights
 from mlpf.training.history_writer import HistoryWriter
 from mlpf.training.run_state import Record
@@ -45,25 +47,10 @@ def check_callbacks(config: Config) -> None:
         from mlpf.training.comet import check_comet
 
         check_comet(config.callbacks.comet)
-    names = ("loss", *(f"{term}_loss" for term in config.loss.term_names))
-    recorded = [*names, *(f"val_{name}" for name in names)]
     monitor = config.callbacks.checkpoint.monitor
-    if config.callbacks.physics.every:
-        recorded += physics_validation.RANKING_METRICS
-    elif monitor in physics_validation.METRICS:
-        raise ConfigError(
-            f"callbacks.checkpoint.monitor: {monitor} is recorded with callbacks.physics.every above 0, "
-            "it is 0; set it to 1"
-        )
-    if monitor in physics_validation.METRICS and monitor not in recorded:
-        raise ConfigError(
-            f"callbacks.checkpoint.monitor: of {monitor} a smaller value is not better; choose one of "
-            f"{', '.join(physics_validation.RANKING_METRICS)}"
-        )
-    if monitor not in recorded:
-        raise ConfigError(
-            f"callbacks.checkpoint.monitor: {monitor!r} is not recorded; choose one of {', '.join(recorded)}"
-        )
+    problem = metric_problem(config, monitor)
+    if problem:
+        raise ConfigError(f"callbacks.checkpoint.monitor: {problem}")
 
 
 @contextmanager
@@ -105,7 +92,7 @@ def training_hooks(
                 physics(history)
 
         hooks.epoch.append(judge)
-    hooks.epoch += [save, HistoryWriter(run_dir / "history.json")]
+    hooks.epoch += [save, HistoryWriter(run_dir / HISTORY_FILE)]
     with ExitStack() as at_end:
         if callbacks.tensorboard:
             writer = TensorBoardWriter(run_dir / "logs", f"```yaml\n{resolved_text(config)}```")

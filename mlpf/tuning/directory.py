@@ -1,0 +1,94 @@
+"""The directory of a search: laid out, claimed, and continued with the settings that it began with."""
+
+import re
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+from mlpf.config.differences import differences
+from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
+from mlpf.config.schema import Config
+from mlpf.errors import CheckpointError, ConfigError, OutputExists
+from mlpf.locking import locked
+from mlpf.tuning.options import OPTIONS_FILE, TrialOptions, read_options
+from mlpf.tuning.state import RUNS_FOLDER
+
+LOCK_FILE = ".lock"
+
+_MOST_NAMES = 100
+
+
+def require_empty(directory: Path) -> None:
+    """Refuse a directory that holds anything but locks.
+
+    Raises:
+        OutputExists: it does.
+    """
+    if directory.exists() and any(not path.name.endswith(LOCK_FILE) for path in directory.iterdir()):
+        raise OutputExists(f"{directory}: is not empty; choose another directory or continue with --resume")
+
+
+def require_same(config: Config, directory: Path, limits: TrialOptions) -> TrialOptions:
+    """Refuse to go on with another search; return the limits of the events of before.
+
+    Raises:
+        CheckpointError: there is no search in ``directory``.
+        ConfigError: settings differ; one line for each.
+    """
+    path = directory / RESOLVED_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it; leave out --resume")
+    changed = differences(load_config(path), config)
+    recorded = read_options(directory) if (directory / OPTIONS_FILE).exists() else limits
+    for option in ("ntrain", "ntest"):
+        before, now = getattr(recorded, option), getattr(limits, option)
+        if now is not None and now != before:
+            changed.append(f"--{option}: {before} -> {now}")
+    if changed:
+        raise ConfigError(
+            "\n".join(
+                [
+                    f"{directory}: a search goes on with the settings that it began with; these differ "
+                    "(before -> now). Take them back, leave out -c, or choose another directory",
+                    *changed,
+                ]
+            )
+        )
+    return recorded
+
+
+def lay_out(config: Config, directory: Path, limits: TrialOptions) -> None:
+    """Write what the processes read. Of runs that exist, only where their datasets are may change."""
+    limits.write(directory)
+    write_resolved(config, directory / RESOLVED_FILE)
+    for path in sorted((directory / RUNS_FOLDER).glob("*.yaml")):
+        of_run = load_config(path)
+        if of_run.datasets != config.datasets:
+            write_resolved(of_run.model_copy(update={"datasets": config.datasets}), path)
+
+
+def claim_name(name: str | None, directory: Path, stack: ExitStack) -> str:
+    """Keep other launchers from a name of workers while ``stack`` is open; return it.
+
+    Args:
+        name: that is wanted; None = that of the machine, with a number if it is taken.
+        directory: of the search.
+        stack: holds the lock.
+
+    Raises:
+        OutputExists: the name, or all of them, are taken.
+    """
+    own = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().split(".")[0]).strip("-_") or "node"
+    own = re.sub("chief", "c", own, flags=re.IGNORECASE)  # such an id is the chief, for keras-tuner
+    for number in range(1, _MOST_NAMES + 1):
+        candidate = name or (own if number == 1 else f"{own}-{number}")
+        try:
+            stack.enter_context(locked(directory / f".{candidate}{LOCK_FILE}", f"workers {candidate}"))
+        except OutputExists:
+            if name is not None:
+                raise OutputExists(
+                    f"--name {name}: a launcher of that name is at work in {directory}; give another"
+                ) from None
+            continue
+        return candidate
+    raise OutputExists(f"{directory}: {_MOST_NAMES} launchers named {own} are at work there; give --name")
