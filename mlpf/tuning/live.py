@@ -13,7 +13,16 @@ from rich.table import Table
 
 from mlpf.errors import MLPFError
 from mlpf.run_files import HISTORY_FILE
-from mlpf.tuning.run_progress import History, device_hours, read_history, spent_seconds, trained_epochs
+from mlpf.tuning.run_progress import (
+    History,
+    device_hours,
+    network_constants,
+    objective_curve,
+    objective_name,
+    read_history,
+    spent_seconds,
+    trained_epochs,
+)
 from mlpf.tuning.state import ORACLE_FILE, RUNS_FOLDER, SearchState, TrialRecord, ranked, read_search
 
 Stamp = tuple[int, int]
@@ -131,17 +140,22 @@ class LiveTable:
         summary = Table("search", "", show_header=False)
         for name, text in self._facts(state):
             summary.add_row(name, escape(text))
-        running = Table("worker", "trial", "run", "rung", "epoch", "last val_loss", "since")
-        for trial in sorted((t for t in state.trials if t.status == "running"), key=lambda t: t.worker):
+        at_work = sorted((t for t in state.trials if t.status == "running"), key=lambda t: t.worker)
+        section = state.config.hypertune
+        if not at_work or section is None:
+            return Group(summary)
+        running = Table("worker", "trial", "run", "rung", "epoch", f"last {objective_name(section)}", "since")
+        constants = network_constants(state.trials)
+        for trial in at_work:
             history = self._history(trial.run)
-            last = history[-1].get("val_loss") if history else None
+            curve = objective_curve(section, history[-1:], constants[trial.run])
             running.add_row(
                 escape(trial.worker),
                 trial.trial_id,
                 escape(trial.run),
                 str(trial.rung),
                 f"{min(len(history), trial.epochs)}/{trial.epochs}",
-                "-" if last is None else f"{last:.5g}",
+                f"{curve[-1][1]:.5g}" if curve else "-",
                 _duration(self._clock() - (trial.started or self._clock())),
             )
         return Group(summary, running)
