@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 
 from mlpf.config.hypertune_schema import ParameterSpace
@@ -96,10 +95,17 @@ def test_too_few_trials_are_refused(rng):
         importance(trials, SPACE)
 
 
-def test_equal_objectives_and_values_have_no_importance():
+def test_equal_objectives_are_refused():
     trials = [completed(f"{i}", 1.0, values={"lr": 0.1}, epochs=1) for i in range(MIN_TRIALS)]
-    result = importance(trials, {"lr": SPACE["lr"], "layers": SPACE["layers"]})
-    assert all(np.isfinite(key.mean) and key.mean == 0 for key in result.keys)
+    with pytest.raises(DataError, match="all 8 trials are equal"):
+        importance(trials, SPACE)
+
+
+def test_keys_that_no_trial_has_or_varies_have_no_importance():
+    trials = [completed(f"{i}", float(i), values={"lr": 0.1}, epochs=1) for i in range(MIN_TRIALS)]
+    result = importance(trials, SPACE)
+    assert len(result.keys) == len(SPACE)
+    assert all(abs(key.mean) < 1e-12 and key.std < 1e-12 for key in result.keys)
 
 
 def test_trials_of_the_fullest_rung_compare():
