@@ -1,5 +1,6 @@
 """Figures of a search: what its trials reached, when and at which cost, and what the best gain."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ def objective_over_time(rows: Sequence[Row], objective: str, title: str) -> Figu
         [(row["ended"] - start) / scale for row in failed],
     )
     axes.set_xlabel(f"time since the first start [{unit}]")
-    axes.set_ylabel(objective)
+    axes.set_ylabel(wrapped(objective))
     _legend(axes, title="lines: best so far")
     return figure
 
@@ -90,7 +91,7 @@ def objective_over_cost(rows: Sequence[Row], objective: str, title: str) -> Figu
             [x for x, row in points if row["status"] == "failed"],
         )
         axes.set_xlabel(label)
-        axes.set_ylabel(objective)
+        axes.set_ylabel(wrapped(objective))
         axes.set_xlim(left=0)
     _legend(panels[0], title="lines: best so far")
     return figure
@@ -98,45 +99,38 @@ def objective_over_cost(rows: Sequence[Row], objective: str, title: str) -> Figu
 
 def learning_curves(
     curves: Mapping[str, Sequence[tuple[float, float]]],
+    given: Mapping[str, int],
     best: str | None,
     objective: str,
     title: str,
 ) -> Figure:
-    """Draw the objective after each epoch for every run, coloured by how far it went.
+    """Draw the objective after each epoch for every run, coloured by the epochs that it was given.
 
     Args:
         curves: run -> epochs and objectives.
+        given: run -> most epochs that it was to be trained for.
         best: run that is drawn on top.
         objective: its name.
         title: of the figure.
     """
     figure, axes = single(title, (7.5, 4.8))
-    lengths = sorted({int(curve[-1][0]) for curve in curves.values() if curve})
-    looks = _rung_looks(lengths)
-    for run, curve in curves.items():
-        if curve and run != best:
-            color, marker = looks[int(curve[-1][0])]
-            axes.plot(*zip(*curve, strict=True), color=color, linewidth=1.0, alpha=0.8)
-            axes.plot(*curve[-1], color=color, marker=marker, markersize=4)
-    if best is not None and curves.get(best):
-        axes.plot(
-            *zip(*curves[best], strict=True),
-            color=BEST_COLOR,
-            linewidth=2.5,
-            marker="o",
-            markersize=4,
-            zorder=5,
-        )
-    _limit(axes, [value for curve in curves.values() for _, value in curve])
+    drawn = {run: curve for run, curve in curves.items() if curve}
+    looks = _rung_looks(sorted({given[run] for run in drawn}))
+    for run, curve in drawn.items():
+        color, marker = looks[given[run]]
+        axes.plot(*zip(*curve, strict=True), color=color, linewidth=1.0, alpha=0.8)
+        axes.plot(*curve[-1], color=color, marker=marker, markersize=4)
+    handles = [
+        Line2D([], [], color=color, marker=marker, markersize=4, label=_trials_of(epochs))
+        for epochs, (color, marker) in looks.items()
+    ]
+    if best in drawn:
+        look: dict[str, Any] = {"color": BEST_COLOR, "linewidth": 2.5, "marker": "o", "markersize": 4}
+        handles += axes.plot(*zip(*drawn[best], strict=True), zorder=5, label=f"best, run {best}", **look)
+    _limit(axes, [value for curve in drawn.values() for _, value in curve])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    axes.set_ylabel(objective)
-    handles = [
-        Line2D([], [], color=color, marker=marker, markersize=4, label=f"ended after {num_epochs(length)}")
-        for length, (color, marker) in looks.items()
-    ]
-    if best is not None and curves.get(best):
-        handles.append(Line2D([], [], color=BEST_COLOR, linewidth=2.5, marker="o", label=f"best, run {best}"))
+    axes.set_ylabel(wrapped(objective))
     _legend(axes, handles=handles)
     return figure
 
@@ -145,7 +139,7 @@ def confirmation(gains: Sequence[Row], objective: str, title: str) -> Figure:
     """Draw default and best configurations, trained with the same seeds, and the gain of each.
 
     Args:
-        gains: as ``trials.json`` holds.
+        gains: as in ``trials.json``, but with numbers as seeds, and NaN for what is not defined.
         objective: its name.
         title: of the figure.
     """
@@ -163,7 +157,7 @@ def confirmation(gains: Sequence[Row], objective: str, title: str) -> Figure:
         values.errorbar(x + 0.15, mean["mean"], mean["error"], color=color, fmt="o", capsize=4, markersize=7)
     values.set_xticks(range(len(columns)), [column[0] for column in columns])
     values.set_xlim(-0.5, len(columns) - 0.3)
-    values.set_ylabel(objective)
+    values.set_ylabel(wrapped(objective))
     _legend(values, title="coloured: mean and its error")
     for x, gain in enumerate(gains):
         relative = gain["relative"]
@@ -183,6 +177,15 @@ def confirmation(gains: Sequence[Row], objective: str, title: str) -> Figure:
 def num_epochs(number: int) -> str:
     """Return a number of epochs as text."""
     return f"{number} epoch" if number == 1 else f"{number} epochs"
+
+
+def wrapped(text: str, width: int = 40) -> str:
+    """Break a long text, such as a sum of metrics, into lines."""
+    return "\n".join(textwrap.wrap(text, width))
+
+
+def _trials_of(epochs: int) -> str:
+    return f"trials of {num_epochs(epochs)}"
 
 
 def _legend(axes: Axes, **options: Any) -> None:
@@ -207,7 +210,7 @@ def _draw_objectives(axes: Axes, points: Sequence[Point], failed: Sequence[float
     for epochs, (color, marker) in looks.items():
         mine = [(x, row["objective"]) for x, row in points if row["epochs"] == epochs]
         x, y = (np.array(values, np.float64) for values in zip(*mine, strict=True))
-        label = f"after {num_epochs(epochs)}"
+        label = _trials_of(epochs)
         axes.plot(
             x[y <= top], y[y <= top], linestyle="", color=color, marker=marker, markersize=5, label=label
         )
@@ -235,7 +238,7 @@ def _limit(axes: Axes, values: Sequence[float]) -> float:
     if not len(finite):
         return float("inf")
     low, quarter, high_quarter = np.quantile(finite, (0.0, 0.25, 0.75))
-    edge = high_quarter + _FAR * (high_quarter - quarter)
+    edge = high_quarter + _FAR * (high_quarter - quarter) if high_quarter > quarter else finite.max()
     inside = finite[finite <= edge]
     high = float(inside.max())
     if low > 0 and high > _LOG_FROM * low:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlpf.config.hypertune_schema import ParameterSpace
-from mlpf.plotting.search import BEST_COLOR, Row, num_epochs
+from mlpf.plotting.search import BEST_COLOR, Row, num_epochs, wrapped
 from mlpf.plotting.style import COLORS, single
 from mlpf.plotting.tables import BASELINE
 
@@ -21,6 +21,7 @@ _ABSENT = -0.14
 # Width over which lines of one category are spread, so that they do not hide each other.
 _SPREAD = 0.05
 _MAX_TEXT = 14
+_MAX_NAME = 18
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -47,8 +48,9 @@ def parallel_coordinates(
         title: of the figure.
     """
     names = short_names(list(space))
-    scales = {key: _Scale.of(key, kind, rows) for key, kind in space.items()}
-    figure = Figure(figsize=(max(7.5, 1.9 * (len(space) + 1) + 1.5), 5.2), layout="constrained")
+    drawn = [*rows, *([best] if best else [])]
+    scales = {key: _Scale.of(key, kind, drawn) for key, kind in space.items()}
+    figure = Figure(figsize=(max(8.0, 1.6 * (len(space) + 1) + 1.0), 5.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left")
     values = np.array([row["objective"] for row in rows], np.float64)
@@ -69,10 +71,12 @@ def parallel_coordinates(
     for i, scale in enumerate(scales.values()):
         _draw_axis(axes, i, scale)
     _draw_objective_axis(axes, len(scales), colors)
-    label = f"{objective}\nafter {num_epochs(rows[0]['epochs'])}" if rows else objective
-    axes.set_xticks(range(len(scales) + 1), [*(_wrapped(names[key]) for key in space), label])
+    label = wrapped(objective, 22)
+    if rows:
+        label += f"\nof {num_epochs(rows[0]['epochs'])}"
+    axes.set_xticks(range(len(scales) + 1), [*(_in_lines(names[key]) for key in space), label])
     axes.set_xlim(-0.4, len(scales) + 0.4)
-    axes.set_ylim(_ABSENT - 0.06, 1.06)
+    axes.set_ylim((_ABSENT if any(s.partial for s in scales.values()) else 0.0) - 0.06, 1.06)
     axes.set_yticks([])
     axes.tick_params(axis="x", length=0, top=False)
     axes.spines[:].set_visible(False)
@@ -171,9 +175,18 @@ def _text(value: Any) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
 
 
-def _wrapped(name: str) -> str:
-    """Break a dotted name into lines."""
-    return name.replace(".", ".\n")
+def _in_lines(name: str) -> str:
+    """Break a dotted name, or a long one, into lines."""
+    return name.replace(".", ".\n") if "." in name or len(name) < _MAX_NAME else _halves(name)
+
+
+def _halves(name: str) -> str:
+    """Break a name at the underscore nearest to its middle."""
+    places = [i for i, letter in enumerate(name) if letter == "_"]
+    if not places:
+        return name
+    middle = min(places, key=lambda i: abs(i - len(name) / 2)) + 1
+    return f"{name[:middle]}\n{name[middle:]}"
 
 
 def _draw_axis(axes: Axes, x: int, scale: _Scale) -> None:

@@ -110,7 +110,9 @@ def _figures(results: Results, importances: Importance | None) -> Iterator[tuple
     }
     if any(curves.values()):
         best = results.best.run if results.best else None
-        yield "learning_curves", figures.learning_curves(curves, best, name, title)
+        # A promotion comes after the trial that it continues.
+        given = {trial.run: trial.epochs for trial in state.trials}
+        yield "learning_curves", figures.learning_curves(curves, given, best, name, title)
     chosen = comparable_trials(state.trials)
     if chosen:
         by_id: dict[str, Any] = {row["trial_id"]: row for row in rows}

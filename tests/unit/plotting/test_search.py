@@ -47,8 +47,8 @@ def test_objectives_lie_at_their_end_in_hours_since_the_first_start():
     (axes,) = objective_over_time(ROWS, "val_loss", "a title").axes
     found = lines(axes)
 
-    assert found["after 1 epoch"] == [[0.5, 3.0], [1.5, 2.0], [2.5, 2.5]]
-    assert found["after 3 epochs"] == found["best, run e"] == [[3.5, 1.5]]
+    assert found["trials of 1 epoch"] == [[0.5, 3.0], [1.5, 2.0], [2.5, 2.5]]
+    assert found["trials of 3 epochs"] == found["best, run e"] == [[3.5, 1.5]]
     assert [x for x, _ in found["failed (1)"]] == [2.0]
     steps = [line.get_xydata().tolist() for line in axes.get_lines() if line.get_drawstyle() == "steps-post"]
     assert steps[0] == [[0.5, 3.0], [1.5, 2.0], [2.5, 2.0], [3.5, 2.0]]
@@ -58,9 +58,9 @@ def test_objectives_lie_at_their_end_in_hours_since_the_first_start():
 def test_cost_is_the_sum_up_to_each_trial_failed_ones_included():
     hours, epochs = objective_over_cost(ROWS, "val_loss", "a title").axes
 
-    assert lines(hours)["after 1 epoch"] == [[0.5, 3.0], [1.0, 2.0], [2.0, 2.5]]
+    assert lines(hours)["trials of 1 epoch"] == [[0.5, 3.0], [1.0, 2.0], [2.0, 2.5]]
     assert lines(hours)["best, run e"] == [[4.0, 1.5]]
-    assert lines(epochs)["after 1 epoch"] == [[1, 3.0], [2, 2.0], [4, 2.5]]
+    assert lines(epochs)["trials of 1 epoch"] == [[1, 3.0], [2, 2.0], [4, 2.5]]
     assert lines(epochs)["best, run e"] == [[6, 1.5]]
     assert hours.get_xlabel() == "cost so far [core-hours]"
     on_gpu = objective_over_cost([row("a", 1.0, 1.0, on_gpu=True)], "val_loss", "a title")
@@ -73,7 +73,7 @@ def test_a_trial_that_diverged_is_drawn_at_the_edge():
 
     assert axes.get_ylim()[1] < 2
     assert lines(axes)["1 above the axis"] == [[8.5, pytest.approx(1.7)]]
-    assert len(lines(axes)["after 1 epoch"]) == 8
+    assert len(lines(axes)["trials of 1 epoch"]) == 8
 
 
 @pytest.mark.parametrize("rows", [[], [row("a", None, 1.0)], [row("a", 0.0, 1.0)], [row("a", None, None)]])
@@ -89,12 +89,12 @@ def test_curves_have_the_best_on_top():
         "c": [(1, 2.6), (2, 2.2), (3, 1.5)],
         "d": [],
     }
-    (axes,) = learning_curves(curves, "b", "val_loss", "a title").axes
+    (axes,) = learning_curves(curves, {"a": 1, "b": 3, "c": 3, "d": 9}, "b", "val_loss", "a title").axes
     thick = [line for line in axes.get_lines() if line.get_color() == BEST_COLOR]
 
     assert thick[0].get_xydata().tolist() == [[1, 2.5], [2, 2.0], [3, 1.0]]
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert texts == ["ended after 1 epoch", "ended after 3 epochs", "best, run b"]
+    assert texts == ["trials of 1 epoch", "trials of 3 epochs", "best, run b"]
     assert axes.get_xlabel() == "epoch"
 
 
@@ -119,3 +119,17 @@ def test_confirmation_has_a_line_per_seed_and_the_gain_of_each_configuration():
     texts = [text.get_text() for text in differences.texts]
     assert texts == ["(20.0 ± 1.0) %\n2 pairs", "(10) %\n1 pair"]
     assert differences.get_ylabel() == "gain over the default [%]"
+
+
+def test_a_curve_that_stopped_early_has_the_colour_of_its_rung():
+    curves = {"a": [(1, 3.0), (2, 2.0)], "b": [(1, 2.5), (2, 2.0), (3, 1.0)]}
+    (axes,) = learning_curves(curves, {"a": 3, "b": 3}, None, "val_loss", "a title").axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["trials of 3 epochs"]
+    assert len({line.get_color() for line in axes.get_lines()}) == 1
+
+
+def test_equal_objectives_hide_none_above_the_axis():
+    rows = [row(f"{i}", 1.0, (1 + i) * HOUR) for i in range(8)] + [row("x", 1.5, 9 * HOUR)]
+    (axes,) = objective_over_time(rows, "val_loss", "a title").axes
+    assert axes.get_ylim()[1] > 1.5
+    assert "1 above the axis" not in lines(axes)

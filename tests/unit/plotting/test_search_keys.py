@@ -45,7 +45,7 @@ def test_lines_pass_the_axes_at_the_values():
     # log: half way; (2 - 1) / (5 - 1); second of three; 0.05 / 0.2; second of two; true; smallest of all
     assert line.get_ydata().tolist() == pytest.approx([0.5, 0.25, 0.5, 0.25, 1.0, 1.0, 0.0])
     labels = [text.get_text() for text in axes.get_xticklabels()]
-    assert labels == ["lr", "layers", "optimizer", "weight_decay", "bin", "flag", "val_loss\nafter 3 epochs"]
+    assert labels == ["lr", "layers", "optimizer", "weight_decay", "bin", "flag", "val_loss\nof 3 epochs"]
     texts = [text.get_text() for text in axes.texts]
     assert {"adam", "lion", "0.0001", "0.01", "not used", "[1, 2]", "None", "true", "false"} <= set(texts)
 
