@@ -19,7 +19,7 @@ Point = tuple[float, Row]
 BEST_COLOR = COLORS[NETWORK]
 _DEFAULT_COLOR = COLORS[BASELINE]
 # Rungs from the shortest to the longest; the palette of mlpf.plotting.style.
-_RUNG_COLORS = ("#94a4a2", "#ffa90e", "#3f90da", "#832db6", "#e76300", "#717581")
+_RUNG_COLORS = ("#3f90da", "#ffa90e", "#832db6", "#94a4a2", "#e76300", "#717581")
 _RUNG_MARKERS = "osD^v<"
 _SEED_MARKERS = "osD^v<>P"
 # So many interquartile ranges above the upper quartile an objective is drawn at the edge: else one trial that
@@ -43,7 +43,7 @@ def objective_over_time(rows: Sequence[Row], objective: str, title: str) -> Figu
         objective: its name.
         title: of the figure.
     """
-    figure, axes = single(title, (7.5, 4.8))
+    figure, axes = single(title, (8.5, 4.8))
     start = min((r["started"] for r in rows if r["started"]), default=0.0)
     ended = max((r["ended"] for r in rows if r["ended"]), default=start)
     scale, unit = (3600.0, "h") if ended - start > 2 * 3600 else (60.0, "min")
@@ -55,7 +55,7 @@ def objective_over_time(rows: Sequence[Row], objective: str, title: str) -> Figu
     )
     axes.set_xlabel(f"time since the first start [{unit}]")
     axes.set_ylabel(wrapped(objective))
-    _legend(axes, title="lines: best so far")
+    _legend_beside(figure, axes)
     return figure
 
 
@@ -67,7 +67,7 @@ def objective_over_cost(rows: Sequence[Row], objective: str, title: str) -> Figu
         objective: its name.
         title: of the figure.
     """
-    figure, panels = pair(title, (11.0, 4.6))
+    figure, panels = pair(title, (12.5, 4.6))
     ended = sorted(
         (
             r
@@ -93,7 +93,7 @@ def objective_over_cost(rows: Sequence[Row], objective: str, title: str) -> Figu
         axes.set_xlabel(label)
         axes.set_ylabel(wrapped(objective))
         axes.set_xlim(left=0)
-    _legend(panels[0], title="lines: best so far")
+    _legend_beside(figure, panels[0])
     return figure
 
 
@@ -192,6 +192,15 @@ def _legend(axes: Axes, **options: Any) -> None:
     """Draw a legend that marks and ticks behind it do not disturb."""
     if options.get("handles") or axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=True, framealpha=0.9, edgecolor="none", title_fontsize=9, **options)
+
+
+def _legend_beside(figure: Figure, axes: Axes) -> None:
+    """Draw the legend of a panel beside all of them: trials may be anywhere."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside right upper", title="lines: best so far", title_fontsize=9
+        )
 
 
 def _rung_looks(lengths: Sequence[int]) -> dict[int, tuple[str, str]]:

@@ -166,7 +166,7 @@ def _ticks(low: float, high: float, log: bool, whole: bool) -> list[float]:
         inside = [10.0**d for d in decades]
     else:
         inside = [float(v) for v in MaxNLocator(4, integer=whole).tick_values(low, high)]
-    free = [v for v in inside if 0.08 < _fraction(v, low, high, log) < 0.92] if low < high else []
+    free = [v for v in inside if 0.12 < _fraction(v, low, high, log) < 0.88] if low < high else []
     return [low, *free, high]
 
 

@@ -25,8 +25,10 @@ def measured(value: float | None, error: float | None) -> str:
     """Format a value with as many digits as its error has with two; without one, four digits."""
     if value is None or not math.isfinite(value):
         return "-"
-    if not error or not math.isfinite(error):
+    if error is None or not math.isfinite(error):
         return f"{value:.4g}"
+    if error == 0:
+        return f"{value:.4g} ± 0"
     digits = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
