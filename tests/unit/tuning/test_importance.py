@@ -1,9 +1,10 @@
 import math
+import sys
 
 import pytest
 
 from mlpf.config.hypertune_schema import ParameterSpace
-from mlpf.errors import DataError
+from mlpf.errors import DataError, MissingDependency
 from mlpf.tuning.importance import MIN_TRIALS, comparable_trials, importance
 from mlpf.tuning.state import TrialRecord
 from tests.support.search_directories import completed
@@ -116,3 +117,9 @@ def test_trials_of_the_fullest_rung_compare():
 
     assert [t.trial_id for t in comparable_trials(trials)] == ["b0", "b1", "b2"]
     assert comparable_trials([]) == []
+
+
+def test_a_missing_package_is_named(rng, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'mlpf\[hypertune\]'"):
+        importance(random_trials(rng, lambda values: values["lr"], 10), SPACE)
