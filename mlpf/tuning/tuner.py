@@ -20,12 +20,13 @@ from mlpf.run_files import HISTORY_FILE
 from mlpf.tuning.client import RemoteOracle
 from mlpf.tuning.objective import objective_value
 from mlpf.tuning.oracle import OBJECTIVE, keras_tuner
+from mlpf.tuning.run_progress import COST_FILE
 from mlpf.tuning.state import LOGS_FOLDER, RUNS_FOLDER, TrialRecord
 
 FatalError, FailedTrialError = keras_tuner.errors.FatalError, keras_tuner.errors.FailedTrialError
 
 COMPLETED, FAILED, STOPPED = 0, 3, 75  # exit codes of `mlpf hypertune trial`
-OUTCOME_FILE, COST_FILE = "outcome.json", "cost.json"
+OUTCOME_FILE = "outcome.json"
 
 _POLL_S = 0.1
 # A training that was asked to stop saves first.
