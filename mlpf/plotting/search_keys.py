@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlpf.config.hypertune_schema import ParameterSpace
-from mlpf.plotting.search import BEST_COLOR, Row
+from mlpf.plotting.search import BEST_COLOR, Row, num_epochs, wrapped
 from mlpf.plotting.style import COLORS, single
 from mlpf.plotting.tables import BASELINE
 
@@ -22,6 +21,7 @@ _ABSENT = -0.14
 # Width over which lines of one category are spread, so that they do not hide each other.
 _SPREAD = 0.05
 _MAX_TEXT = 14
+_MAX_NAME = 18
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -48,8 +48,9 @@ def parallel_coordinates(
         title: of the figure.
     """
     names = short_names(list(space))
-    scales = {key: _Scale.of(key, kind, rows) for key, kind in space.items()}
-    figure = Figure(figsize=(max(7.5, 1.9 * (len(space) + 1) + 1.5), 5.2), layout="constrained")
+    drawn = [*rows, *([best] if best else [])]
+    scales = {key: _Scale.of(key, kind, drawn) for key, kind in space.items()}
+    figure = Figure(figsize=(max(8.0, 1.6 * (len(space) + 1) + 1.0), 5.2), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left")
     values = np.array([row["objective"] for row in rows], np.float64)
@@ -69,17 +70,16 @@ def parallel_coordinates(
         axes.legend(loc="upper right", bbox_to_anchor=(1.0, 1.08), borderaxespad=0.0)
     for i, scale in enumerate(scales.values()):
         _draw_axis(axes, i, scale)
-    ticks = [v for v in MaxNLocator(5).tick_values(low, high) if low <= v <= high]
-    texts = [(float(colors(v)), f"{v:.4g}") for v in ticks]
-    _draw_axis(axes, len(scales), _Scale("", texts))
-    axes.set_xticks(range(len(scales) + 1), [*(_wrapped(names[key]) for key in space), f"{objective}"])
-    axes.set_xlim(-0.3, len(scales) + 0.15)
-    axes.set_ylim(_ABSENT - 0.06, 1.06)
+    _draw_objective_axis(axes, len(scales), colors)
+    label = wrapped(objective, 22)
+    if rows:
+        label += f"\nof {num_epochs(rows[0]['epochs'])}"
+    axes.set_xticks(range(len(scales) + 1), [*(_in_lines(names[key]) for key in space), label])
+    axes.set_xlim(-0.4, len(scales) + 0.4)
+    axes.set_ylim((_ABSENT if any(s.partial for s in scales.values()) else 0.0) - 0.06, 1.06)
     axes.set_yticks([])
     axes.tick_params(axis="x", length=0, top=False)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(ScalarMappable(colors, "viridis"), ax=axes, pad=0.01, extend="max")
-    bar.set_label(objective)
     return figure
 
 
@@ -166,7 +166,7 @@ def _ticks(low: float, high: float, log: bool, whole: bool) -> list[float]:
         inside = [10.0**d for d in decades]
     else:
         inside = [float(v) for v in MaxNLocator(4, integer=whole).tick_values(low, high)]
-    free = [v for v in inside if 0.08 < _fraction(v, low, high, log) < 0.92] if low < high else []
+    free = [v for v in inside if 0.12 < _fraction(v, low, high, log) < 0.88] if low < high else []
     return [low, *free, high]
 
 
@@ -175,9 +175,18 @@ def _text(value: Any) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 1]}…"
 
 
-def _wrapped(name: str) -> str:
-    """Break a dotted name into lines."""
-    return name.replace(".", ".\n")
+def _in_lines(name: str) -> str:
+    """Break a dotted name, or a long one, into lines."""
+    return name.replace(".", ".\n") if "." in name or len(name) < _MAX_NAME else _halves(name)
+
+
+def _halves(name: str) -> str:
+    """Break a name at the underscore nearest to its middle."""
+    places = [i for i, letter in enumerate(name) if letter == "_"]
+    if not places:
+        return name
+    middle = min(places, key=lambda i: abs(i - len(name) / 2)) + 1
+    return f"{name[:middle]}\n{name[middle:]}"
 
 
 def _draw_axis(axes: Axes, x: int, scale: _Scale) -> None:
@@ -190,3 +199,15 @@ def _draw_axis(axes: Axes, x: int, scale: _Scale) -> None:
             x - 0.05, place, text.replace("$", r"\$"), ha="right", va="center", fontsize=9, zorder=6,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
         )  # fmt: skip
+
+
+def _draw_objective_axis(axes: Axes, x: int, colors: Normalize) -> None:
+    """Draw the last axis: the scale of the colours, with values beside it."""
+    low, high = float(colors.vmin or 0.0), float(colors.vmax or 1.0)
+    steps = np.linspace(0, 1, 65)
+    axes.pcolormesh(
+        [x, x + 0.06], steps, steps[:-1, None] + 0.5 / 64, cmap="viridis", vmin=0, vmax=1, zorder=4
+    )
+    for value in (v for v in MaxNLocator(5).tick_values(low, high) if low <= v <= high):
+        axes.text(x + 0.1, float(colors(value)), f"{value:.4g}", va="center", fontsize=9)
+    axes.text(x + 0.03, 1.02, "and above", ha="center", va="bottom", fontsize=8)

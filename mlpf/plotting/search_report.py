@@ -8,7 +8,7 @@ from typing import Any
 
 from mlpf.plotting.page import figure, page, table
 from mlpf.plotting.search_keys import short_names
-from mlpf.plotting.tables import number
+from mlpf.plotting.tables import measured, number
 
 Row = Mapping[str, Any]
 
@@ -108,12 +108,12 @@ def gain_text(gain: Mapping[str, Any]) -> str:
     absolute, relative = gain["gain"], gain["relative"]
     if not absolute["n"]:
         return "unknown: no seed with which both trainings completed"
-    if absolute["n"] == 1:
-        return f"{absolute['mean']:.4g} (one pair, no error)"
     share = ""
     if relative["mean"] is not None:
-        share = f" = ({100 * relative['mean']:.3g} ± {100 * relative['error']:.2g}) %"
-    return f"{absolute['mean']:.4g} ± {absolute['error']:.2g}{share}, n = {absolute['n']}"
+        percent = [None if v is None else 100 * v for v in (relative["mean"], relative["error"])]
+        share = f" = ({measured(*percent)}) %"
+    pairs = f"n = {absolute['n']}" if absolute["n"] > 1 else "one pair, no error"
+    return f"{measured(absolute['mean'], absolute['error'])}{share}, {pairs}"
 
 
 def gain_rows(gains: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -163,8 +163,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 def _mean(values: Mapping[str, Any]) -> str:
     if not values["n"]:
         return "-"
-    error = f" ± {values['error']:.2g}" if values["n"] > 1 else ""
-    return f"{values['mean']:.6g}{error} (n = {values['n']})"
+    return f"{measured(values['mean'], values['error'])} (n = {values['n']})"
 
 
 def _short(value: Any) -> str:

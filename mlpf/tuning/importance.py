@@ -85,7 +85,7 @@ def importance(
         seed: of resamples, forests and shuffling.
 
     Raises:
-        DataError: fewer than ``MIN_TRIALS`` trials compare.
+        DataError: fewer than ``MIN_TRIALS`` trials compare, or their objectives are all equal.
         MissingDependency: no scikit-learn.
     """
     try:
@@ -99,13 +99,15 @@ def importance(
         raise DataError(
             f"too few trials for the importance of keys: {len(chosen)}, at least {MIN_TRIALS} needed"
         )
+    ranks = _ranks(np.array([t.objective for t in chosen], np.float64))
+    if not np.var(ranks) > 0:
+        raise DataError(f"no importance of keys: the objectives of all {len(chosen)} trials are equal")
     rng = np.random.default_rng(seed)
     features = {key: _features(chosen, key, kind) for key, kind in space.items()}
     active = {key: np.array([key in t.values for t in chosen]) for key in space}
     table = np.concatenate(list(features.values()), axis=1)
     widths = np.cumsum([0, *(columns.shape[1] for columns in features.values())])
     places = {key: slice(a, b) for key, a, b in zip(space, widths, widths[1:], strict=False)}
-    ranks = _ranks(np.array([t.objective for t in chosen], np.float64))
     found: list[list[float]] = []
     for _ in range(_NUM_RESAMPLES):
         inside = rng.integers(len(chosen), size=len(chosen))

@@ -11,12 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlpf.atomic import atomic_write
-from mlpf.config.hypertune_schema import ParameterSpace
+from mlpf.config.hypertune_schema import HypertuneConfig
 from mlpf.config.loading import resolved_text
 from mlpf.config.schema import Config
+from mlpf.config.search_space import trial_config
 from mlpf.errors import ConfigError, DataError
 from mlpf.tuning.gain import Cost, Gain, cost, gains
-from mlpf.tuning.run_progress import History, device_hours, read_history, spent_seconds, trained_epochs
+from mlpf.tuning.run_progress import (
+    NETWORK_METRICS,
+    History,
+    device_hours,
+    objective_name,
+    read_history,
+    spent_seconds,
+    trained_epochs,
+)
 from mlpf.tuning.state import SearchState, TrialRecord, ranked
 
 TRIALS_TABLE, TRIALS_JSON, BEST_FILE = "trials.parquet", "trials.json", "best.yaml"
@@ -51,7 +60,7 @@ FIXED_COLUMNS: dict[str, pa.DataType] = {
     "losses": _WHOLE,
     "crashes": _WHOLE,
 }
-_OWN_COLUMN = ("num_parameters", "inference_ms", "trained_epochs")
+_OWN_COLUMNS = (*NETWORK_METRICS, "trained_epochs")
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ def _row(trial: TrialRecord, seconds: float, epochs: int) -> dict[str, Any]:
         "device_hours": device_hours(trial, seconds),
         "num_parameters": trial.metrics.get("num_parameters"),
         "inference_ms": trial.metrics.get("inference_ms"),
-        "metrics": {name: v for name, v in trial.metrics.items() if name not in _OWN_COLUMN},
+        "metrics": {name: v for name, v in trial.metrics.items() if name not in _OWN_COLUMNS},
     }
     return trial.to_json() | own
 
@@ -196,34 +205,15 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
-def searched_space(config: Config) -> dict[str, ParameterSpace]:
-    """Return the searched keys of a search and their values."""
-    section = config.hypertune
-    if section is None or isinstance(section.space, str):
-        raise ConfigError("hypertune.space: no mapping of keys to search")
-    return section.space
+def search_section(config: Config) -> HypertuneConfig:
+    """Return the section ``hypertune`` of a search's configuration.
 
-
-def objective_name(config: Config) -> str:
-    """Return the name of what a search makes small: a metric, or a sum of several with their weights."""
-    terms = config.hypertune.objective_terms if config.hypertune else {}
-    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in terms.items())
-
-
-def objective_curve(config: Config, history: History) -> list[tuple[float, float]]:
-    """Return epochs and the objective after each, those without left out.
-
-    Terms that are constants of the network, such as ``num_parameters``, are not part of a history: they are
-    left out of the sum.
+    Raises:
+        ConfigError: there is none.
     """
-    terms = config.hypertune.objective_terms if config.hypertune else {}
-    recorded = [name for name in terms if any(name in record for record in history)]
-    curve = []
-    for record in history:
-        values = [terms[name] * record[name] for name in recorded if record.get(name) is not None]
-        if recorded and len(values) == len(recorded) and math.isfinite(sum(values)):
-            curve.append((record["epoch"], sum(values)))
-    return curve
+    if config.hypertune is None:
+        raise ConfigError("hypertune: the section is missing")
+    return config.hypertune
 
 
 def write_best(results: Results) -> Path | None:
@@ -237,7 +227,7 @@ def write_best(results: Results) -> Path | None:
     best, state = results.best, results.state
     if best is None or best.objective is None:
         return None
-    config = state.config.with_overrides({**best.values, "hypertune": None})
+    config = trial_config(state.config, best.values)
     path = state.directory / BEST_FILE
     with atomic_write(path) as part:
         part.write_text(_best_head(best, state, path) + resolved_text(config), encoding="utf-8")
@@ -247,7 +237,7 @@ def write_best(results: Results) -> Path | None:
 def _best_head(best: TrialRecord, state: SearchState, path: Path) -> str:
     """Return comment lines: where the configuration comes from, and how to train it."""
     full = state.config.setup.num_epochs
-    objective = objective_name(state.config)
+    objective = objective_name(search_section(state.config))
     lines = [
         f"Best configuration of the search in {state.directory}",
         f"trial {best.trial_id}, run {best.run}, trained for {best.epochs} of {full} epochs:",

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlpf.atomic import atomic_write
+from mlpf.config.search_space import load_space
 from mlpf.errors import DataError, MissingDependency
 from mlpf.plotting import search as figures
 from mlpf.plotting import search_keys as key_figures
@@ -21,12 +22,11 @@ from mlpf.tuning.results import (
     Results,
     as_json,
     collect,
-    objective_curve,
-    objective_name,
-    searched_space,
+    search_section,
     write_best,
     write_trials,
 )
+from mlpf.tuning.run_progress import network_constants, objective_curve, objective_name
 from mlpf.tuning.state import ranked, read_search
 
 PLOTS_FOLDER, REPORT_FILE = "plots", "report.html"
@@ -47,11 +47,12 @@ def run(directory: Path, plots: bool = True) -> None:
     console = Console()
     with console.status("reading the search"):
         results = collect(read_search(directory))
+        section = search_section(results.state.config)
         write_trials(results)
         write_best(results)
         notes = _notes(results)
         try:
-            importances = importance(results.state.trials, searched_space(results.state.config))
+            importances = importance(results.state.trials, load_space(section))
         except (DataError, MissingDependency) as error:
             importances = None
             notes.append(str(error))
@@ -65,7 +66,7 @@ def run(directory: Path, plots: bool = True) -> None:
     content = as_json(results)
     rows = {row["trial_id"]: row for row in content["trials"]}
     best = rows[results.best.trial_id] if results.best else None
-    summary = summary_rows(content, best, objective_name(results.state.config))
+    summary = summary_rows(content, best, objective_name(section))
     text = build_search_report(
         f"MLPF search: {directory.resolve().name}",
         summary,
@@ -95,29 +96,32 @@ def _notes(results: Results) -> list[str]:
 def _figures(results: Results, importances: Importance | None) -> Iterator[tuple[str, Figure]]:
     """Yield file stem and figure for all that there is something to draw of."""
     state, rows = results.state, as_json(results)["trials"]
-    space, name = searched_space(state.config), objective_name(state.config)
+    section = search_section(state.config)
+    space, name = load_space(section), objective_name(section)
     title = state.directory.resolve().name.replace("$", r"\$")
     if any(row["purpose"] == "search" and row["status"] in ("completed", "failed") for row in rows):
         yield "objective_over_time", figures.objective_over_time(rows, name, title)
         yield "objective_over_cost", figures.objective_over_cost(rows, name, title)
-    searched = {t.run: t for t in state.trials if t.purpose == "search"}
+    constants = network_constants(t for t in state.trials if t.purpose == "search")
     curves = {
-        run: objective_curve(state.config, history)
+        run: objective_curve(section, history, constants[run])
         for run, history in results.histories.items()
-        if run in searched
+        if run in constants
     }
     if any(curves.values()):
         best = results.best.run if results.best else None
-        yield "learning_curves", figures.learning_curves(curves, best, name, title)
+        # A promotion comes after the trial that it continues.
+        given = {trial.run: trial.epochs for trial in state.trials}
+        yield "learning_curves", figures.learning_curves(curves, given, best, name, title)
     chosen = comparable_trials(state.trials)
     if chosen:
         by_id: dict[str, Any] = {row["trial_id"]: row for row in rows}
-        text = f"{title}: {len(chosen)} trials after {chosen[0].epochs} epochs"
+        text = f"{title}: {len(chosen)} trials after {figures.num_epochs(chosen[0].epochs)}"
         best_row = by_id[results.best.trial_id] if results.best else None
         compared = [by_id[trial.trial_id] for trial in chosen]
         yield "parallel_coordinates", key_figures.parallel_coordinates(compared, space, best_row, name, text)
     if importances is not None:
-        text = f"{title}: {importances.num_trials} trials after {importances.epochs} epochs"
+        text = f"{title}: {importances.num_trials} trials after {figures.num_epochs(importances.epochs)}"
         yield "importance", key_figures.importance_bars([asdict(key) for key in importances.keys], text)
     if any(gain.gain.n for gain in results.gains):
         yield "confirmation", figures.confirmation([asdict(gain) for gain in results.gains], name, title)
