@@ -205,15 +205,15 @@ def test_the_trainable_kernel_has_no_distances_to_multiply():
 
 
 def test_scales_must_divide_the_width():
-    with pytest.raises(ValueError, match="3 scales, which do not divide"):
-        config({f"{GRAPH}position_scales": [1.0, 2.0, 3.0]})
+    with pytest.raises(ValueError, match="5 scales, which do not divide"):
+        config({f"{GRAPH}position_scales": [1.0, 2.0, 3.0, 4.0, 5.0]})
 
 
 def test_additive_updates_without_node_encoding_are_refused():
     with pytest.raises(ValueError, match="do_node_encoding: true"):
-        config({"parameters.do_node_encoding": False})
+        config({"do_node_encoding": False})
 
 
 def test_skip_connection_without_effect_is_refused():
     with pytest.raises(ValueError, match="skip_connection"):
-        config({"parameters.skip_connection": True})
+        config({"skip_connection": True})
