@@ -188,7 +188,9 @@ def _key_problems(config: Config, space: Mapping[str, ParameterSpace]) -> Iterat
         elif outer:
             yield f"hypertune.space  {path}: lies within {outer}, which is searched, too; remove one"
         else:
-            tried = [with_key(key, value, conditions) for value in some_values(space[key])]
+            values = some_values(space[key])
+            # Both ends first: they say more than a value in between.
+            tried = [with_key(key, value, conditions) for value in (*values[:1], *values[:0:-1])]
             yield from _value_problems(path, [(v[key], all_values(v, space)) for v in tried], data)
 
 
