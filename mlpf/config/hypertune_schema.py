@@ -301,7 +301,7 @@ class HypertuneConfig(Section):
     @model_validator(mode="after")
     def _some_weight(self) -> "HypertuneConfig":
         if not self.objective or not any(self.objective_terms.values()):
-            raise ValueError("hypertune.objective: no metric with a weight; give one, such as val_loss")
+            raise ValueError("objective: no metric with a weight; give one, such as val_loss")
         return self
 
     @property

@@ -111,7 +111,10 @@ def check_search(config: Config) -> None:
     if hypertune is None:
         return
     space = load_space(hypertune)
-    problems = [*_algorithm_problems(config, hypertune), *_objective_problems(config, hypertune, space)]
+    problems = [
+        *_algorithm_problems(config, hypertune, len(space)),
+        *_objective_problems(config, hypertune, space),
+    ]
     wrong_keys = [*_key_problems(config, space)]
     # A combination with a wrong value is refused, too: that would only say it once more.
     problems += wrong_keys or _combination_problems(config, hypertune, space)
@@ -119,7 +122,7 @@ def check_search(config: Config) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def _algorithm_problems(config: Config, hypertune: HypertuneConfig) -> Iterator[str]:
+def _algorithm_problems(config: Config, hypertune: HypertuneConfig, num_keys: int) -> Iterator[str]:
     for key, algorithms in _ONLY_FOR.items():
         default = HypertuneConfig.model_fields[key].default
         if hypertune.algorithm not in algorithms and getattr(hypertune, key) != default:
@@ -131,6 +134,13 @@ def _algorithm_problems(config: Config, hypertune: HypertuneConfig) -> Iterator[
         yield (
             f"hypertune.min_epochs: {hypertune.min_epochs} is more than setup.num_epochs "
             f"{config.setup.num_epochs}; give less, so that there is something to be promoted to"
+        )
+    random_trials = hypertune.initial_points or 3 * num_keys
+    if hypertune.algorithm == "bayesian" and random_trials >= hypertune.num_trials:
+        yield (
+            f"hypertune.initial_points: the first {random_trials} trials are drawn (three per searched key "
+            f"unless given), hypertune.num_trials is {hypertune.num_trials}: none would be guessed; "
+            "change one of them"
         )
 
 

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import TypeAdapter
 
-from mlpf.config import load_config
+from mlpf.config import load_config, write_resolved
 from mlpf.config.hypertune_schema import HypertuneConfig, ParameterSpace, SearchedKeys, full_conditions
 from mlpf.errors import ConfigError
 from tests.support.configs import write_config
@@ -123,7 +123,7 @@ def test_a_key_is_set_by_one_searched_key_only():
             2,
             "objective.val_loss: input should be a finite",
         ),
-        ("  objective: {}\n  space: gnn_dense", 1, "hypertune: hypertune.objective: no metric with a weight"),
+        ("  objective: {}\n  space: gnn_dense", 1, "hypertune: objective: no metric with a weight"),
     ],
 )
 def test_errors_name_the_line_and_one_problem(tmp_path, section, line, message):
@@ -134,6 +134,13 @@ def test_errors_name_the_line_and_one_problem(tmp_path, section, line, message):
     (text,) = str(error.value).splitlines()
     assert text.startswith(f"{path}:{number}  hypertune")
     assert message in text
+
+
+@pytest.mark.parametrize("name", ["clic-demo", "clic"])
+def test_a_search_that_is_written_reads_the_same(repo_root, tmp_path, name):
+    config = load_config(repo_root / "parameters" / f"{name}-hypertune.yaml")
+    write_resolved(config, tmp_path / "resolved.yaml")
+    assert load_config(tmp_path / "resolved.yaml") == config
 
 
 def test_short_names_of_metrics():

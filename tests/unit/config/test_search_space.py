@@ -239,6 +239,11 @@ def test_variants_of_a_section_can_be_searched():
         ({"algorithm": "random", "factor": 4}, "hypertune.factor: belongs to hyperband, asha, not to random"),
         ({"algorithm": "bayesian", "min_epochs": 2}, "hypertune.min_epochs: belongs to hyperband, asha"),
         ({"algorithm": "asha", "iterations": 2}, "hypertune.iterations: belongs to hyperband, not to asha"),
+        ({"algorithm": "bayesian", "num_trials": 3}, "the first 3 trials are drawn (three per searched key"),
+        (
+            {"algorithm": "bayesian", "initial_points": 16},
+            "hypertune.num_trials is 16: none would be guessed",
+        ),
         ({"algorithm": "asha", "initial_points": 2}, "hypertune.initial_points: belongs to bayesian"),
         (
             {"algorithm": "hyperband", "num_trials": 9},

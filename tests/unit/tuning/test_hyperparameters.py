@@ -115,6 +115,41 @@ def test_messages_between_processes_change_nothing(space, seed):
     assert decode(space, stored.values) == decode(space, filled.values)
 
 
+def test_a_gaussian_process_takes_what_comes_back_from_workers(tmp_path):
+    """The oracle that reads values back: one that messages rounded would be none of its choices."""
+    space = searched(
+        {
+            "a": {"float": [0.1, 0.7], "step": 0.1},
+            "b": {"choice": [0.1, 0.3, 0.7]},
+            "c": {"float": [1e-4, 1e-1], "log": True},
+            "d": {"choice": [None, [1, 2], "x"]},
+            "e": {"int": [1, 64], "log": True, "when": {"d": [None, "x"], "b": [0.1, 0.3]}},
+        }
+    )
+    tuner = import_keras_tuner()
+    oracle = tuner.oracles.BayesianOptimizationOracle(
+        objective=tuner.Objective("score", "min"),
+        max_trials=14,
+        num_initial_points=5,
+        hyperparameters=build_hyperparameters(space),
+        allow_new_entries=False,
+        tune_new_entries=False,
+        seed=1,
+    )
+    oracle._set_project_dir(tmp_path, "search")
+    seen = []
+    for _ in range(12):
+        trial = oracle.create_trial("worker0")
+        received = type(trial).from_proto(trial.to_proto())
+        values = decode(space, received.hyperparameters.values)
+        assert values == decode(space, trial.hyperparameters.values)
+        oracle.update_trial(trial.trial_id, {"score": (values["a"] - 0.4) ** 2 + (values["b"] - 0.7) ** 2})
+        received.status = "COMPLETED"
+        oracle.end_trial(received)
+        seen.append(values)
+    assert len({json.dumps(values, sort_keys=True) for values in seen}) == 12
+
+
 @pytest.mark.parametrize("name", ready_spaces())
 def test_all_values_of_a_space_are_drawn(name):
     space = load_space(HypertuneConfig(space=name))
