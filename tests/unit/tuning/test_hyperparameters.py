@@ -116,7 +116,7 @@ def test_messages_between_processes_change_nothing(space, seed):
 
 
 def test_a_gaussian_process_takes_what_comes_back_from_workers(tmp_path):
-    """The oracle that reads values back: one that messages rounded would be none of its choices."""
+    """The oracle that looks up in the space what messages bring back."""
     space = searched(
         {
             "a": {"float": [0.1, 0.7], "step": 0.1},
