@@ -21,6 +21,9 @@ from pydantic import (
 
 from mlpf.config.model_schema import Section
 
+# What is measured of a network before it is trained; an objective can use both, and limits.
+NUM_PARAMETERS, INFERENCE_MS = "num_parameters", "inference_ms"
+NETWORK_METRICS = (NUM_PARAMETERS, INFERENCE_MS)
 # Short names of recorded metrics.
 METRIC_ALIASES = {"val_jet_iqr": "val_jet_response_iqr", "val_met_iqr": "val_met_response_iqr"}
 

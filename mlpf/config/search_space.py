@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from mlpf.config.combinations import Values, combinations, involved, some_values, with_key
 from mlpf.config.hypertune_schema import (
+    NETWORK_METRICS,
     HypertuneConfig,
     ParameterSpace,
     SearchedKeys,
@@ -22,6 +23,7 @@ from mlpf.config.schema import Config
 from mlpf.config.trial_values import all_values, base_data, refusal, shown, validated, value_at
 from mlpf.errors import ConfigError
 
+_EXAMPLE = "hypertune: {space: {setup.lr: {float: [1.0e-4, 1.0e-2], log: true}}}"
 _READY_SUFFIX = "_space.yaml"
 
 # Keys that cannot be searched -> why.
@@ -56,6 +58,17 @@ def ready_spaces() -> list[str]:
     """Return the names of the spaces that lie beside the models."""
     names = [entry.name for entry in (files("mlpf") / "models").iterdir()]
     return sorted(name.removesuffix(_READY_SUFFIX) for name in names if name.endswith(_READY_SUFFIX))
+
+
+def search_section(config: Config) -> HypertuneConfig:
+    """Return the section ``hypertune``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if config.hypertune is None:
+        raise ConfigError(f"no section hypertune: nothing to search for; add one, such as {_EXAMPLE}")
+    return config.hypertune
 
 
 def load_space(hypertune: HypertuneConfig) -> dict[str, ParameterSpace]:
@@ -144,12 +157,17 @@ def _algorithm_problems(config: Config, hypertune: HypertuneConfig, num_keys: in
         )
 
 
+def _term_problem(config: Config, name: str, weight: float) -> str:
+    """Say why a metric cannot be part of the objective; empty if it can."""
+    return "" if name in NETWORK_METRICS else metric_problem(config, name, weight)
+
+
 def _objective_problems(
     config: Config, hypertune: HypertuneConfig, space: Mapping[str, ParameterSpace]
 ) -> Iterator[str]:
     terms = hypertune.objective_terms
     for name, weight in terms.items():
-        problem = metric_problem(config, name, weight)
+        problem = _term_problem(config, name, weight)
         if problem:
             yield f"hypertune.objective: {problem}"
         for key in (path for searched in space for path in (searched, *space[searched].also)):
@@ -268,8 +286,8 @@ def _combination_problems(
             refused.append((values, found[0]["msg"].removeprefix("Value error, ")))
             continue
         for name, weight in hypertune.objective_terms.items():
-            problem = metric_problem(found, name, weight)
-            if problem and not metric_problem(config, name, weight):
+            problem = _term_problem(found, name, weight)
+            if problem and not _term_problem(config, name, weight):
                 problems[f"hypertune.objective: with values of the space, {problem}"] = None
     if not refused:
         return [*problems]

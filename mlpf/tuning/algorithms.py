@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpf.config.schema import Config
-from mlpf.config.search_space import load_space
-from mlpf.errors import ConfigError
+from mlpf.config.search_space import load_space, search_section
 from mlpf.tuning.asha import AshaOracle
 from mlpf.tuning.oracle import SearchOracle, TrialStatus, keras_tuner
 
@@ -53,7 +52,7 @@ class HyperbandOracle(SearchOracle, keras_tuner.oracles.HyperbandOracle):
         super().__init__(**arguments)
         self.min_epochs = min_epochs
         self._current_bracket = self._get_num_brackets() - 1
-        self._brackets = []
+        self._brackets: list[dict[str, Any]] = []
         self._start_new_bracket()
 
     def promotable(self) -> set[str]:
@@ -79,9 +78,7 @@ def build_oracle(directory: Path, config: Config, clock: Callable[[], float] = t
     Raises:
         ConfigError: no section ``hypertune``.
     """
-    section = config.hypertune
-    if section is None:
-        raise ConfigError("hypertune: the section is missing")
+    section = search_section(config)
     common: dict[str, Any] = {
         "directory": directory,
         "config": config,

@@ -1,8 +1,8 @@
 """The chief of a search: one process that gives trials to workers and keeps the state.
 
-Workers call it with gRPC. Messages are JSON instead of keras-tuner's protocol, which rounds numbers to 32
-bits and drops the reason of a failure. Every call carries the token of ``chief.json``, which only the owner
-of the search can read; nothing is encrypted.
+Workers call it with gRPC. Messages are JSON instead of keras-tuner's, which know no heartbeat, do not say who
+sends them, and drop the reason of a failure. Every call carries the token of ``chief.json``, which only the
+owner of the search can read; nothing is encrypted.
 """
 
 import hmac
@@ -22,7 +22,6 @@ from typing import Any
 import grpc
 
 from mlpf.atomic import atomic_write
-from mlpf.config.schema import Config
 from mlpf.errors import ConfigError
 from mlpf.run_files import CHECKPOINTS_FOLDER
 from mlpf.tuning.algorithms import build_oracle
@@ -206,7 +205,7 @@ def run(directory: Path, address: str, port: int = 0) -> None:
         oracle.reload()
     else:
         oracle.save()
-    chief = Chief(oracle, _section(config).lease_seconds)
+    chief = Chief(oracle, oracle.hypertune.lease_seconds)
     server, bound, token = _serve(chief, address, port)
     _announce(directory, address, bound, token)
     log.info("listening on %s:%d", address, bound)
@@ -215,10 +214,6 @@ def run(directory: Path, address: str, port: int = 0) -> None:
     finally:
         server.stop(grace=1.0).wait()
     log.info("the search is over%s", f": {oracle.problem}" if oracle.problem else "")
-
-
-def _section(config: Config) -> Any:
-    return config.hypertune
 
 
 def _serve(chief: Chief, address: str, port: int) -> tuple[grpc.Server, int, str]:

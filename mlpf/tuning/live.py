@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from mlpf.config.search_space import search_section
 from mlpf.errors import MLPFError
 from mlpf.run_files import HISTORY_FILE
 from mlpf.tuning.run_progress import (
@@ -141,9 +142,9 @@ class LiveTable:
         for name, text in self._facts(state):
             summary.add_row(name, escape(text))
         at_work = sorted((t for t in state.trials if t.status == "running"), key=lambda t: t.worker)
-        section = state.config.hypertune
-        if not at_work or section is None:
+        if not at_work:
             return Group(summary)
+        section = search_section(state.config)
         running = Table("worker", "trial", "run", "rung", "epoch", f"last {objective_name(section)}", "since")
         constants = network_constants(state.trials)
         for trial in at_work:
@@ -177,15 +178,13 @@ def _needs_history(trial: TrialRecord) -> bool:
 
 def _planned(state: SearchState) -> int | None:
     """Return how many configurations are to be searched; None: Hyperband decides as it goes."""
-    section = state.config.hypertune
-    return None if section is None or section.algorithm == "hyperband" else section.num_trials
+    section = search_section(state.config)
+    return None if section.algorithm == "hyperband" else section.num_trials
 
 
-def _planned_confirmations(state: SearchState) -> int | None:
+def _planned_confirmations(state: SearchState) -> int:
     """Return how many trainings the confirmation takes."""
-    if state.config.hypertune is None:
-        return None
-    section = state.config.hypertune.confirm
+    section = search_section(state.config).confirm
     return section.seeds * (1 + min(section.top, len(ranked(state.trials))))
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from mlpf.atomic import atomic_write
-from mlpf.config.hypertune_schema import HypertuneConfig, ParameterSpace
+from mlpf.config.hypertune_schema import ParameterSpace
 from mlpf.config.schema import Config
-from mlpf.errors import CheckpointError, ConfigError
+from mlpf.config.search_space import search_section
+from mlpf.errors import CheckpointError
 from mlpf.tuning.hyperparameters import build_hyperparameters, decode, import_keras_tuner
-from mlpf.tuning.state import DEFAULT_RUN, ORACLE_FILE, TrialRecord, ranked
+from mlpf.tuning.state import DEFAULT_RUN, ORACLE_FILE, Status, TrialRecord, ranked
 
-keras_tuner = import_keras_tuner()
+keras_tuner: Any = import_keras_tuner()
 Trial = keras_tuner.engine.trial.Trial
 TrialStatus = keras_tuner.engine.trial.TrialStatus
 
@@ -56,9 +57,7 @@ class SearchOracle(keras_tuner.Oracle):
         clock: Callable[[], float] = time.time,
         **algorithm: Any,
     ):
-        if config.hypertune is None:
-            raise ConfigError("hypertune: the section is missing")
-        self.hypertune: HypertuneConfig = config.hypertune
+        self.hypertune = search_section(config)
         self.directory_path = directory
         self.max_epochs_of_trial = config.setup.num_epochs
         self.records: dict[str, TrialRecord] = {}
@@ -282,9 +281,8 @@ class SearchOracle(keras_tuner.Oracle):
         trial.status, trial.message = status, message
         super().end_trial(trial)
         record = self.records[trial_id]
-        record.status = {TrialStatus.COMPLETED: "completed", TrialStatus.FAILED: "failed"}.get(
-            trial.status, "waiting"
-        )
+        ends: dict[str, Status] = {TrialStatus.COMPLETED: "completed", TrialStatus.FAILED: "failed"}
+        record.status = ends.get(trial.status, "waiting")
         record.ended = self._clock()
         if record.status == "completed":
             record.failure = record.failure_kind = ""

@@ -11,11 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlpf.atomic import atomic_write
-from mlpf.config.hypertune_schema import HypertuneConfig
 from mlpf.config.loading import resolved_text
-from mlpf.config.schema import Config
-from mlpf.config.search_space import trial_config
-from mlpf.errors import ConfigError, DataError
+from mlpf.config.search_space import search_section, trial_config
+from mlpf.errors import DataError
 from mlpf.tuning.gain import Cost, Gain, cost, gains
 from mlpf.tuning.run_progress import (
     NETWORK_METRICS,
@@ -203,17 +201,6 @@ def _finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
-
-
-def search_section(config: Config) -> HypertuneConfig:
-    """Return the section ``hypertune`` of a search's configuration.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if config.hypertune is None:
-        raise ConfigError("hypertune: the section is missing")
-    return config.hypertune
 
 
 def write_best(results: Results) -> Path | None:

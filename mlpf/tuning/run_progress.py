@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlpf.config.hypertune_schema import HypertuneConfig
+from mlpf.config.hypertune_schema import NETWORK_METRICS, HypertuneConfig
 from mlpf.errors import DataError
 from mlpf.run_files import HISTORY_FILE
 from mlpf.tuning.objective import objective_value
@@ -14,8 +14,6 @@ from mlpf.tuning.trial_files import TrialFiles, read_json
 
 History = list[dict[str, float]]
 
-# What a trial measures of its network before it is trained.
-NETWORK_METRICS = ("num_parameters", "inference_ms")
 _SECONDS_PER_HOUR = 3600.0
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlpf.config.hypertune_schema import NETWORK_METRICS
 from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
-from mlpf.config.search_space import trial_config
+from mlpf.config.search_space import search_section, trial_config
 from mlpf.lifeline import Lifeline
 from mlpf.run_files import HISTORY_FILE
 from mlpf.tuning.client import RemoteOracle
@@ -21,7 +22,7 @@ from mlpf.tuning.oracle import OBJECTIVE, keras_tuner
 from mlpf.tuning.state import LOGS_FOLDER, TrialRecord
 from mlpf.tuning.trial_files import COMPLETED, FAILED, STOPPED, TrialFiles, read_json, write_json
 
-FatalError, FailedTrialError = keras_tuner.errors.FatalError, keras_tuner.errors.FailedTrialError
+FailedTrialError = keras_tuner.errors.FailedTrialError
 
 _POLL_S = 0.1
 # A training that was asked to stop saves first.
@@ -29,7 +30,7 @@ _STOP_S = 120.0
 _LOG_LINES = 3
 
 
-class WorkerAsked(FatalError):
+class WorkerAsked(keras_tuner.errors.FatalError):
     """The worker was asked to stop; its trial is saved. keras-tuner lets this error through."""
 
 
@@ -208,10 +209,10 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
 
     def _metrics(self, files: TrialFiles, record: TrialRecord, outcome: dict[str, Any]) -> dict[str, float]:
         """Return the objective and what is recorded beside it."""
-        own = {n: outcome[n] for n in ("num_parameters", "inference_ms") if outcome.get(n) is not None}
+        own = {n: outcome[n] for n in NETWORK_METRICS if outcome.get(n) is not None}
         history = [r | own for r in read_json(files.run_dir / HISTORY_FILE, list)[: record.epochs]]
         try:
-            value, epoch = objective_value(self._config.hypertune, history)
+            value, epoch = objective_value(search_section(self._config), history)
         except ValueError as error:
             self.oracle.result |= {"failure": str(error), "kind": "nan"}
             raise FailedTrialError(str(error)) from None

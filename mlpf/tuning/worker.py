@@ -59,33 +59,17 @@ def run(
     """
     if "chief" in worker:
         raise ConfigError(f"--id {worker}: must not contain 'chief'; choose another name")
-    config = read_search(directory).config
+    config, arguments = read_search(directory).config, read_options(directory).arguments()
     orders = Orders()
     signal.signal(signal.SIGTERM, lambda *_: setattr(orders, "stop", True))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher is asked, and asks us
-
-    def leave_if_asked() -> None:
-        if orders.stop:
-            raise WorkerStopped(f"{worker}: asked to stop")
-
-    def pause(seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            leave_if_asked()
-            time.sleep(min(_NAP_S, left))
-
+    patience = _Patience(worker, orders)
     process = uuid.uuid4().hex
-    client = ChiefClient(directory, worker, launcher, process, address=chief, stopped=leave_if_asked)
-    lease = _introduce(client, worker, pause)
-    resources = Resources(
-        started_by(),
-        read_options(directory).arguments(),
-        {**os.environ, "KERAS_BACKEND": "tensorflow"},
-        num_cpus,
-        devices=gpus or num_cpus,
-        on_gpu=gpus > 0,
-    )
-    oracle = RemoteOracle(client, pause)
+    client = ChiefClient(directory, worker, launcher, process, address=chief, stopped=patience.leave_if_asked)
+    lease = _introduce(client, worker, patience.pause)
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    resources = Resources(started_by(), arguments, environment, num_cpus, gpus or num_cpus, gpus > 0)
+    oracle = RemoteOracle(client, patience.pause)
     tuner = SearchTuner(oracle, directory, config, worker, resources, orders)
     beat_client = ChiefClient(directory, worker, launcher, process)
     heart = threading.Thread(target=_beat, args=(beat_client, oracle, tuner, orders, lease), daemon=True)
@@ -98,6 +82,25 @@ def run(
                 orders.stop = False  # or the call would leave at once
                 client.call("release", trial=oracle.record.trial_id, patience=_RELEASE_PATIENCE_S)
         raise WorkerStopped(f"{worker}: asked to stop; what was trained is saved") from None
+
+
+class _Patience:
+    """Waits, unless the worker is asked to stop."""
+
+    def __init__(self, worker: str, orders: Orders):
+        self._worker, self._orders = worker, orders
+
+    def leave_if_asked(self) -> None:
+        """End the wait if the worker is asked to stop."""
+        if self._orders.stop:
+            raise WorkerStopped(f"{self._worker}: asked to stop")
+
+    def pause(self, seconds: float) -> None:
+        """Wait some seconds."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.leave_if_asked()
+            time.sleep(min(_NAP_S, left))
 
 
 def _introduce(client: ChiefClient, worker: str, pause: Callable[[float], None]) -> float:

@@ -29,7 +29,6 @@ from mlpf.tuning.resources import DeviceGroup, device_groups
 from mlpf.tuning.state import SearchState, read_search
 from mlpf.workflows.run_status import STATUS_FILE, recorded_status
 
-_EXAMPLE = "hypertune: {space: {setup.lr: {float: [1.0e-4, 1.0e-2], log: true}}}"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _LOOK_SECONDS = 1.0
 
@@ -99,8 +98,7 @@ def run(
         ntest: most validation events, for all trials.
 
     Raises:
-        ConfigError: no search is configured, it cannot work, differs from that of before, or asks for more
-            GPUs or cores than there are.
+        ConfigError: no search, one that cannot work or differs from before, or too many GPUs or cores.
         DataError: a dataset is not there.
         OutputExists: ``directory`` is not empty, or another process is at work there.
         MissingDependency: keras-tuner is not installed.
@@ -112,8 +110,7 @@ def run(
     _check(config)
     stop = StopRequest(node.time_limit, node.started)
     if resume:
-        limits: dict[str, int | None] = {"ntrain": ntrain, "ntest": ntest}
-        options = require_same(config, directory, limits, node.gpus_per_trial)
+        options = require_same(config, directory, {"ntrain": ntrain, "ntest": ntest}, node.gpus_per_trial)
         groups = node.groups(options)
     else:
         require_empty(directory)
@@ -200,15 +197,14 @@ def _groups_of_joined(directory: Path, node: Node) -> list[DeviceGroup]:
 
 def _check(config: Config) -> None:
     """Refuse what cannot work, before anything starts."""
-    if config.hypertune is None:
-        raise ConfigError(f"no section hypertune: nothing to search for; add one, such as {_EXAMPLE}")
+    from mlpf.config.search_space import check_search, search_section
+
+    search_section(config)
     missing = [name for name in ("keras_tuner", "sklearn") if find_spec(name) is None]
     if missing:
         raise MissingDependency(
             f"{' and '.join(missing)}: not installed, needed for a search; pip install 'mlpf[hypertune]'"
         )
-    from mlpf.config.search_space import check_search
-
     check_search(config)
     names = {config.validation_dataset: None}
     for group in config.train_test_datasets.values():

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlpf.atomic import atomic_write
-from mlpf.config.search_space import load_space
+from mlpf.config.search_space import load_space, search_section
 from mlpf.errors import DataError, MissingDependency
 from mlpf.plotting import search as figures
 from mlpf.plotting import search_keys as key_figures
@@ -22,7 +22,6 @@ from mlpf.tuning.results import (
     Results,
     as_json,
     collect,
-    search_section,
     write_best,
     write_trials,
 )

@@ -88,16 +88,14 @@ def run(
         habana_enabled: train on Habana Gaudi.
         horovod: this is one of the processes that ``horovodrun`` started; the first one writes.
         time_limit: seconds after which to save and stop.
-        stop_after: end after this epoch; schedules stretch over ``setup.num_epochs`` all the same, so that a
-            run that is resumed equals one that did not end here.
+        stop_after: end after this epoch; schedules stretch over ``setup.num_epochs`` all the same.
         started: ``time.monotonic()`` of the beginning of that time; None = now.
 
     Raises:
         OutputExists: ``run_dir`` is not empty, or another process trains there.
         CheckpointError: a checkpoint is missing, damaged or of another model.
         DataError: a dataset cannot be read or has no events.
-        ConfigError: a callback asks for what there is not.
-        MissingDependency: Horovod, Comet or the plug-in of Gaudi is asked for and not there.
+        ConfigError, MissingDependency: a callback or device is asked for that is not there.
         TrainingDiverged: the loss is NaN or infinite.
         TrainingStopped: the time limit is over or a signal came; all is saved.
     """

@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from mlpf.config.hypertune_schema import HypertuneConfig
+from mlpf.config.hypertune_schema import INFERENCE_MS, NUM_PARAMETERS, HypertuneConfig
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
+from mlpf.config.search_space import search_section
 from mlpf.errors import CheckpointError, ConfigError, MLPFError
 from mlpf.evaluation.latency import measure
 from mlpf.run_files import CHECKPOINTS_FOLDER, HISTORY_FILE
@@ -24,8 +25,6 @@ from mlpf.workflows.trained import build_network
 from mlpf.workflows.trainer_setup import prepare_process
 from mlpf.workflows.training_data import build_loaders
 
-# Names under which an objective can use what is measured of a network.
-NUM_PARAMETERS, INFERENCE_MS = "num_parameters", "inference_ms"
 _TIMED_EVENTS = 16
 _TIMED_RUNS = 3
 # What allocators of TensorFlow, XLA, CUDA and HIP say; some of it comes in errors of other classes.
@@ -64,7 +63,7 @@ def run(
         DataError: the data cannot be read; not the fault of the trial.
     """
     files = TrialFiles(directory, name)
-    limits = read_search(directory).config.hypertune
+    limits = search_section(read_search(directory).config)
     outcome: dict[str, Any] = {"state": "failed", "kind": "", "reason": "", "epochs": 0}
     options = {"num_cpus": num_cpus, "ntrain": ntrain, "ntest": ntest}
     try:
@@ -122,7 +121,7 @@ def _train(config: Config, files: TrialFiles, epochs: int, options: dict[str, An
         history = read_json(run_dir / HISTORY_FILE, list)
         if history:
             raise CheckpointError(
-                f"{run_dir}: {len(history)} epochs, but no checkpoint to continue from; was it removed by hand?"
+                f"{run_dir}: {len(history)} epochs, but no checkpoint to go on from; was it removed by hand?"
             )
         shutil.rmtree(run_dir, ignore_errors=True)  # killed before its first checkpoint
     summary = train.run(
@@ -132,13 +131,11 @@ def _train(config: Config, files: TrialFiles, epochs: int, options: dict[str, An
 
 
 def _measured(
-    config: Config, limits: HypertuneConfig | None, path: Path, num_cpus: int | None, ntest: int | None
+    config: Config, limits: HypertuneConfig, path: Path, num_cpus: int | None, ntest: int | None
 ) -> dict[str, float]:
     """Return size and, if somebody wants it, speed of the network; measured once per run."""
     known = read_json(path, dict)
-    timed = limits is not None and (
-        limits.max_inference_ms is not None or INFERENCE_MS in limits.objective_terms
-    )
+    timed = limits.max_inference_ms is not None or INFERENCE_MS in limits.objective_terms
     if NUM_PARAMETERS in known and (INFERENCE_MS in known or not timed):
         return known
     prepare_process(config, num_cpus)
@@ -177,11 +174,9 @@ def inference_ms(config: Config, model: keras.Model, ntest: int | None = None) -
     return float(np.median(times))
 
 
-def _above_limit(found: dict[str, Any], limits: HypertuneConfig | None) -> str:
+def _above_limit(found: dict[str, Any], limits: HypertuneConfig) -> str:
     """Say which limit a network is above, nothing if none."""
-    if limits is None:
-        return ""
-    number, milliseconds = found[NUM_PARAMETERS], found.get(INFERENCE_MS)
+    number, milliseconds = found[NUM_PARAMETERS], found.get(INFERENCE_MS, 0.0)
     if limits.max_parameters is not None and number > limits.max_parameters:
         return f"{number:.0f} parameters, hypertune.max_parameters is {limits.max_parameters}"
     if limits.max_inference_ms is not None and milliseconds > limits.max_inference_ms:

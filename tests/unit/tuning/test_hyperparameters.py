@@ -14,7 +14,6 @@ from mlpf.config.hypertune_schema import HypertuneConfig, SearchedKeys, full_con
 from mlpf.config.search_space import load_space, ready_spaces
 from mlpf.errors import MissingDependency
 from mlpf.tuning.hyperparameters import build_hyperparameters, decode, import_keras_tuner
-from tests.support.child_process import run_code
 
 SCALARS = st.one_of(
     st.none(),
@@ -200,19 +199,6 @@ def test_two_independent_conditions_hold_together():
 def test_values_of_another_space_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         decode(searched({"a": {"choice": [1, 2]}}), values)
-
-
-def test_keras_tuner_comes_without_tensorflow_and_leaves_the_back_end_to_children(repo_root):
-    code = (
-        "import json, os, sys\n"
-        "os.environ.pop('KERAS_BACKEND', None)\n"
-        "from mlpf.tuning.hyperparameters import import_keras_tuner\n"
-        "tuner = import_keras_tuner()\n"
-        "import keras\n"
-        "print(json.dumps([keras.backend.backend(), 'tensorflow' in sys.modules, "
-        "os.environ.get('KERAS_BACKEND'), hasattr(tuner, 'Oracle')]))\n"
-    )
-    assert run_code(repo_root, code) == ["numpy", False, None, True]
 
 
 def test_keras_tuner_that_is_not_installed_is_named(monkeypatch):
