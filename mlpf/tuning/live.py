@@ -121,7 +121,10 @@ class LiveTable:
             done = sum(t.status == "completed" for t in confirm)
             facts.append(("confirmed", _of(done, _planned_confirmations(state))))
         best = next(iter(ranked(trials)), None)
-        text = "none yet" if best is None else f"{best.objective:.5g} (run {best.run}, {best.epochs} epochs)"
+        text = "none yet"
+        if best is not None:
+            plural = "" if best.epochs == 1 else "s"
+            text = f"{best.objective:.5g} (run {best.run}, {best.epochs} epoch{plural})"
         facts.append(("best", text))
         epochs = 0
         hours = {"GPU-hours": 0.0, "core-hours": 0.0}

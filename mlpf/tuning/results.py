@@ -110,6 +110,15 @@ def best_trial(state: SearchState) -> TrialRecord | None:
     return next(iter(ranked(state.trials)), None)
 
 
+def furthest_trials(state: SearchState) -> list[TrialRecord]:
+    """Return the last completed trial of each configuration: most epochs first, then smallest objective."""
+    last: dict[str, TrialRecord] = {}
+    for trial in state.trials:
+        if trial.purpose == "search" and trial.status == "completed":
+            last[trial.run] = max(trial, last.get(trial.run, trial), key=lambda t: t.epochs)
+    return sorted(last.values(), key=lambda t: (-t.epochs, t.objective, t.trial_id))
+
+
 def _row(trial: TrialRecord, seconds: float, epochs: int) -> dict[str, Any]:
     """Return the row of a trial."""
     own = {

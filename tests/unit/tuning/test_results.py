@@ -13,6 +13,7 @@ from mlpf.tuning.results import (
     TRIALS_TABLE,
     best_trial,
     collect,
+    furthest_trials,
     trial_table,
     write_best,
     write_trials,
@@ -56,6 +57,18 @@ def test_best_is_the_smallest_objective_of_the_highest_rung():
     assert best_trial(state(*trials)).trial_id == "0002"
     assert best_trial(state(*trials[:1], *trials[4:])).trial_id == "0000"
     assert best_trial(state(*trials[4:])) is None
+
+
+def test_configurations_are_ordered_by_epochs_then_objective():
+    trials = [
+        completed("0000", 0.4, epochs=1),
+        completed("0001", 0.3, epochs=1),
+        completed("0002", 0.9, epochs=3, run="0000"),
+        completed("0003", 0.2, epochs=1),
+        TrialRecord("0004", "0001", status="failed", epochs=3),
+        completed("0005", 0.8, epochs=3, purpose="confirm", run="c"),
+    ]
+    assert [t.trial_id for t in furthest_trials(state(*trials))] == ["0002", "0003", "0001"]
 
 
 def test_table_has_a_typed_row_for_every_trial(search):
