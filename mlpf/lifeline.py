@@ -1,8 +1,8 @@
 """Child processes that end with their parent, however it ends.
 
 A pipe joins them: only the parent can write to it, and it never does. When the parent is gone, also after
-``kill -9``, the kernel closes the pipe and whoever reads from it learns so. Unlike the signal that Linux can send
-at the death of a parent (in truth, of the thread that started the child), this works on every Unix.
+``kill -9``, the kernel closes the pipe and whoever reads from it learns so. Unlike the signal that Linux can
+send at the death of a parent (in truth, of the thread that started the child), this works on every Unix.
 """
 
 import os

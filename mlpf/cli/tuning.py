@@ -21,7 +21,9 @@ _port = click.IntRange(0, 65535)
     "--workers", type=click.IntRange(1), help="Trials at a time here; default one per group of GPUs, or 1."
 )
 @click.option(
-    "--gpus-per-trial", type=click.IntRange(0), help="GPUs of each; default 1 where there are GPUs."
+    "--gpus-per-trial",
+    type=click.IntRange(0),
+    help="GPUs of each, all through a search; default 1 where there are GPUs.",
 )
 @click.option("--cpus-per-trial", type=click.IntRange(1), help="Cores of each; default an equal share.")
 @click.option(
@@ -137,7 +139,7 @@ def report(directory: Path) -> None:
 
 
 def _keep_tensorflow_out() -> None:
-    """Put Keras of this process on NumPy: chief and workers compute nothing, and start three times as fast."""
+    """Put Keras of this process on NumPy: chief and workers compute nothing and start faster so."""
     os.environ["KERAS_BACKEND"] = "numpy"
 
 

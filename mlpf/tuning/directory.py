@@ -10,7 +10,7 @@ from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, ConfigError, OutputExists
 from mlpf.locking import locked
-from mlpf.tuning.options import OPTIONS_FILE, TrialOptions, read_options
+from mlpf.tuning.options import TrialOptions, read_options
 from mlpf.tuning.state import RUNS_FOLDER
 
 LOCK_FILE = ".lock"
@@ -28,8 +28,16 @@ def require_empty(directory: Path) -> None:
         raise OutputExists(f"{directory}: is not empty; choose another directory or continue with --resume")
 
 
-def require_same(config: Config, directory: Path, limits: TrialOptions) -> TrialOptions:
-    """Refuse to go on with another search; return the limits of the events of before.
+def require_same(
+    config: Config, directory: Path, given: dict[str, int | None], gpus_per_trial: int | None
+) -> TrialOptions:
+    """Refuse to go on with another search; return the options of before.
+
+    Args:
+        config: the whole configuration.
+        directory: of the search.
+        given: ``ntrain`` and ``ntest`` of now; None = as before.
+        gpus_per_trial: of now; None = as before.
 
     Raises:
         CheckpointError: there is no search in ``directory``.
@@ -38,12 +46,14 @@ def require_same(config: Config, directory: Path, limits: TrialOptions) -> Trial
     path = directory / RESOLVED_FILE
     if not path.is_file():
         raise CheckpointError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it; leave out --resume")
+    recorded = read_options(directory)
     changed = differences(load_config(path), config)
-    recorded = read_options(directory) if (directory / OPTIONS_FILE).exists() else limits
-    for option in ("ntrain", "ntest"):
-        before, now = getattr(recorded, option), getattr(limits, option)
-        if now is not None and now != before:
-            changed.append(f"--{option}: {before} -> {now}")
+    for option, value in given.items():
+        before = getattr(recorded, option)
+        if value is not None and value != before:
+            changed.append(f"--{option}: {'all' if before is None else before} -> {value}")
+    if gpus_per_trial is not None and max(gpus_per_trial, 1) != recorded.devices:
+        changed.append(f"--gpus-per-trial: {recorded.devices} -> {gpus_per_trial}")
     if changed:
         raise ConfigError(
             "\n".join(
@@ -57,9 +67,9 @@ def require_same(config: Config, directory: Path, limits: TrialOptions) -> Trial
     return recorded
 
 
-def lay_out(config: Config, directory: Path, limits: TrialOptions) -> None:
+def lay_out(config: Config, directory: Path, options: TrialOptions) -> None:
     """Write what the processes read. Of runs that exist, only where their datasets are may change."""
-    limits.write(directory)
+    options.write(directory)
     write_resolved(config, directory / RESOLVED_FILE)
     for path in sorted((directory / RUNS_FOLDER).glob("*.yaml")):
         of_run = load_config(path)

@@ -23,7 +23,8 @@ from mlpf.tuning.run_progress import (
     spent_seconds,
     trained_epochs,
 )
-from mlpf.tuning.state import ORACLE_FILE, RUNS_FOLDER, SearchState, TrialRecord, ranked, read_search
+from mlpf.tuning.state import ORACLE_FILE, SearchState, TrialRecord, ranked, read_search
+from mlpf.tuning.trial_files import TrialFiles
 
 Stamp = tuple[int, int]
 
@@ -87,7 +88,7 @@ class LiveTable:
 
     def _history(self, run: str) -> History:
         """Return the history of a run, read again only if its file has changed."""
-        stamp = _stamp(self._directory / RUNS_FOLDER / run / HISTORY_FILE)
+        stamp = _stamp(TrialFiles(self._directory, run).run_dir / HISTORY_FILE)
         known, history = self._histories.get(run, (None, []))
         if stamp != known:
             try:

@@ -12,20 +12,22 @@ OPTIONS_FILE = "options.json"
 
 @dataclass(frozen=True)
 class TrialOptions:
-    """Limits of the events.
+    """Limits of the events, and devices, which a batch is as many times larger for.
 
     Attributes:
         ntrain: most training events per dataset, None = all.
         ntest: most validation events, None = as configured.
+        devices: GPUs of a trial; 1 is one GPU or the CPU.
     """
 
     ntrain: int | None = None
     ntest: int | None = None
+    devices: int = 1
 
     def arguments(self) -> list[str]:
-        """Return them as options of ``mlpf hypertune trial``."""
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        return [text for name, value in given.items() for text in (f"--{name}", str(value))]
+        """Return the limits as options of ``mlpf hypertune trial``; its devices are those that it sees."""
+        given = {"--ntrain": self.ntrain, "--ntest": self.ntest}
+        return [text for name, value in given.items() if value is not None for text in (name, str(value))]
 
     def write(self, directory: Path) -> None:
         """Write them into the directory of a search. Atomic."""
@@ -42,12 +44,13 @@ def read_options(directory: Path) -> TrialOptions:
     file = directory / OPTIONS_FILE
     try:
         data = json.loads(file.read_text())
-        options = TrialOptions(ntrain=data["ntrain"], ntest=data["ntest"])
+        options = TrialOptions(ntrain=data["ntrain"], ntest=data["ntest"], devices=data["devices"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{file}: missing or damaged ({error}); write the limits of the events by hand, "
-            'such as {"ntrain": null, "ntest": null}'
+            f"{file}: missing or damaged ({error}); write by hand what the search was started with, "
+            'such as {"ntrain": null, "ntest": null, "devices": 1}'
         ) from None
-    if all(value is None or type(value) is int for value in asdict(options).values()):
+    limits = (options.ntrain, options.ntest)
+    if type(options.devices) is int and all(value is None or type(value) is int for value in limits):
         return options
-    raise CheckpointError(f"{file}: ntrain and ntest must be whole numbers or null")
+    raise CheckpointError(f"{file}: ntrain and ntest must be whole numbers or null, devices a whole number")

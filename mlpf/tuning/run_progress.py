@@ -9,12 +9,11 @@ from mlpf.config.hypertune_schema import HypertuneConfig
 from mlpf.errors import DataError
 from mlpf.run_files import HISTORY_FILE
 from mlpf.tuning.objective import objective_value
-from mlpf.tuning.state import RUNS_FOLDER, TrialRecord
+from mlpf.tuning.state import TrialRecord
+from mlpf.tuning.trial_files import TrialFiles, read_json
 
 History = list[dict[str, float]]
 
-# The worker's file: trial id -> seconds of all attempts so far.
-COST_FILE = "cost.json"
 # What a trial measures of its network before it is trained.
 NETWORK_METRICS = ("num_parameters", "inference_ms")
 _SECONDS_PER_HOUR = 3600.0
@@ -30,7 +29,7 @@ def read_history(directory: Path, run: str) -> History:
     Raises:
         DataError: the file is damaged.
     """
-    path = directory / RUNS_FOLDER / run / HISTORY_FILE
+    path = TrialFiles(directory, run).run_dir / HISTORY_FILE
     try:
         history = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -61,11 +60,8 @@ def spent_seconds(directory: Path, record: TrialRecord) -> float:
     """Return the wall time in s of all attempts at a trial; of an open one what its worker noted last."""
     if record.status in ("completed", "failed"):
         return record.seconds
-    try:
-        noted = json.loads((directory / RUNS_FOLDER / record.run / COST_FILE).read_text())
-        return max(record.seconds, float(noted.get(record.trial_id, 0.0)))
-    except (OSError, ValueError, TypeError, AttributeError):
-        return record.seconds
+    noted = read_json(TrialFiles(directory, record.run).cost, dict).get(record.trial_id)
+    return max(record.seconds, noted) if isinstance(noted, int | float) else record.seconds
 
 
 def device_hours(record: TrialRecord, seconds: float) -> float:

@@ -1,6 +1,5 @@
 """The loop of a worker: keras-tuner's, with a training in a process of its own as trial."""
 
-import json
 import signal
 import subprocess
 import threading
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlpf.atomic import atomic_write
 from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.config.search_space import trial_config
@@ -20,13 +18,10 @@ from mlpf.run_files import HISTORY_FILE
 from mlpf.tuning.client import RemoteOracle
 from mlpf.tuning.objective import objective_value
 from mlpf.tuning.oracle import OBJECTIVE, keras_tuner
-from mlpf.tuning.run_progress import COST_FILE
-from mlpf.tuning.state import LOGS_FOLDER, RUNS_FOLDER, TrialRecord
+from mlpf.tuning.state import LOGS_FOLDER, TrialRecord
+from mlpf.tuning.trial_files import COMPLETED, FAILED, STOPPED, TrialFiles, read_json, write_json
 
 FatalError, FailedTrialError = keras_tuner.errors.FatalError, keras_tuner.errors.FailedTrialError
-
-COMPLETED, FAILED, STOPPED = 0, 3, 75  # exit codes of `mlpf hypertune trial`
-OUTCOME_FILE = "outcome.json"
 
 _POLL_S = 0.1
 # A training that was asked to stop saves first.
@@ -135,11 +130,10 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
             TrialTaken: another worker has it now.
         """
         record = self.oracle.record
-        run_dir = self._search_directory / RUNS_FOLDER / record.run
+        files = TrialFiles(self._search_directory, record.run)
         self._orders.pause = self._orders.taken = False
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._describe(record)
-        self._cost = Cost(run_dir / COST_FILE, trial.trial_id)
+        self._describe(files, record)
+        self._cost = Cost(files.cost, trial.trial_id)
         try:
             code = self._train(record)
         finally:
@@ -151,7 +145,7 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
             }
             self._cost = None
         self.num_trials += 1
-        outcome = _read(run_dir / OUTCOME_FILE, dict)
+        outcome = read_json(files.outcome, dict)
         if code == FAILED:
             self.oracle.result |= {"failure": outcome.get("reason", ""), "kind": outcome.get("kind", "error")}
             raise FailedTrialError(outcome.get("reason", ""))
@@ -159,13 +153,13 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
             reason = self._crash(record, code)
             self.oracle.result |= {"failure": reason, "kind": "crash"}
             raise RuntimeError(reason)
-        return self._metrics(run_dir, record, outcome)
+        return self._metrics(files, record, outcome)
 
-    def _describe(self, record: TrialRecord) -> None:
+    def _describe(self, files: TrialFiles, record: TrialRecord) -> None:
         """Write the configuration of a run, once."""
-        path = self._search_directory / RUNS_FOLDER / f"{record.run}.yaml"
-        if not path.is_file():
-            write_resolved(trial_config(self._config, record.values, record.seed), path)
+        if not files.config.is_file():
+            files.config.parent.mkdir(exist_ok=True)
+            write_resolved(trial_config(self._config, record.values, record.seed), files.config)
 
     def _train(self, record: TrialRecord) -> int:
         """Train in a process of its own; return its exit code."""
@@ -208,12 +202,14 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
                     process.kill()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_S)
+            if asked is not None and process.returncode == -signal.SIGTERM:
+                return STOPPED  # asked before it could listen: nothing is lost
             return process.returncode
 
-    def _metrics(self, run_dir: Path, record: TrialRecord, outcome: dict[str, Any]) -> dict[str, float]:
+    def _metrics(self, files: TrialFiles, record: TrialRecord, outcome: dict[str, Any]) -> dict[str, float]:
         """Return the objective and what is recorded beside it."""
         own = {n: outcome[n] for n in ("num_parameters", "inference_ms") if outcome.get(n) is not None}
-        history = [r | own for r in _read(run_dir / HISTORY_FILE, list)[: record.epochs]]
+        history = [r | own for r in read_json(files.run_dir / HISTORY_FILE, list)[: record.epochs]]
         try:
             value, epoch = objective_value(self._config.hypertune, history)
         except ValueError as error:
@@ -243,7 +239,7 @@ class Cost:
     def __init__(self, path: Path, trial_id: str):
         self._path = path
         self._trial_id = trial_id
-        self._all: dict[str, float] = _read(path, dict)
+        self._all: dict[str, float] = read_json(path, dict)
         self._before = self._all.get(trial_id, 0.0)
         self._started = time.monotonic()
         self._lock = threading.Lock()
@@ -254,14 +250,5 @@ class Cost:
 
     def save(self) -> None:
         """Write it; the heartbeat does, too."""
-        with self._lock, atomic_write(self._path) as part:
-            part.write_text(json.dumps(self._all | {self._trial_id: self.total()}))
-
-
-def _read(path: Path, kind: type) -> Any:
-    """Return what a JSON file holds; empty if it is missing or not of this kind."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return kind()
-    return content if isinstance(content, kind) else kind()
+        with self._lock:
+            write_json(self._path, self._all | {self._trial_id: self.total()})

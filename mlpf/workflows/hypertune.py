@@ -1,6 +1,5 @@
 """Search for hyperparameters: check, lay out the directory, run chief and workers, report."""
 
-import contextlib
 import ipaddress
 import json
 import os
@@ -24,7 +23,7 @@ from mlpf.locking import locked
 from mlpf.training.guard import StopRequest, TrainingStopped
 from mlpf.tuning.directory import LOCK_FILE, claim_name, lay_out, require_empty, require_same
 from mlpf.tuning.launcher import ChiefPlace, Launcher, SearchFailed, read_chief
-from mlpf.tuning.options import TrialOptions
+from mlpf.tuning.options import TrialOptions, read_options
 from mlpf.tuning.processes import Patience
 from mlpf.tuning.resources import DeviceGroup, device_groups
 from mlpf.tuning.state import SearchState, read_search
@@ -41,7 +40,7 @@ class Node:
 
     Attributes:
         workers: worker processes; None = one per group of GPUs, one without GPUs.
-        gpus_per_trial: GPUs of each; None = one where there are GPUs.
+        gpus_per_trial: GPUs of each; None = as before, in a new search one where there are GPUs.
         cpus_per_trial: cores of each; None = an equal share.
         name: first part of the ids of the workers; None = that of the machine.
         time_limit: seconds after which to stop; None = no limit.
@@ -59,8 +58,11 @@ class Node:
     program: Sequence[str] | None = None
     patience: Patience = field(default_factory=Patience)
 
-    def groups(self) -> list[DeviceGroup]:
+    def groups(self, before: TrialOptions | None = None) -> list[DeviceGroup]:
         """Return what each worker may use.
+
+        Args:
+            before: options of the search that is resumed or joined.
 
         Raises:
             ConfigError: more than there is, or a name that cannot be one.
@@ -69,7 +71,10 @@ class Node:
             raise ConfigError(
                 f"--name {self.name}: expected letters, digits, '.', '_' and '-', without the word chief"
             )
-        return device_groups(self.workers, self.gpus_per_trial, self.cpus_per_trial)
+        gpus = self.gpus_per_trial
+        if gpus is None and before is not None and before.devices > 1:
+            gpus = before.devices
+        return device_groups(self.workers, gpus, self.cpus_per_trial)
 
 
 def run(
@@ -103,31 +108,37 @@ def run(
         TrainingStopped: the time limit is over or a signal came; all is saved.
     """
     console = Console()
+    say = _say(console)
     _check(config)
-    groups = node.groups()
-    limits = TrialOptions(ntrain, ntest)
     stop = StopRequest(node.time_limit, node.started)
     if resume:
-        limits = require_same(config, directory, limits)
+        limits: dict[str, int | None] = {"ntrain": ntrain, "ntest": ntest}
+        options = require_same(config, directory, limits, node.gpus_per_trial)
+        groups = node.groups(options)
     else:
         require_empty(directory)
+        groups = node.groups()
+        options = TrialOptions(ntrain, ntest, max(groups[0].num_gpus, 1))
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(locked(directory / LOCK_FILE, f"{directory}: search"))
         name = claim_name(node.name, directory, stack)
         if resume and _is_over(read_search(directory)):
-            console.print(f"{directory}: the search is finished", soft_wrap=True, highlight=False)
+            say(f"{directory}: the search is finished; mlpf hypertune report writes its results again")
+            _require_success(read_search(directory))
             return
-        lay_out(config, directory, limits)
-        _say(console)(_warning(place.address))
+        lay_out(config, directory, options)
+        say(_warning(place.address))
         try:
             with stop.signals(), recorded_status(directory):
                 launcher = _launcher(directory, name, groups, node, console, place=place)
                 _run(launcher, directory, stop, console)
                 _require_success(read_search(directory))
         except MLPFError as error:
-            with contextlib.suppress(MLPFError):
+            try:
                 _report(directory, plots=not isinstance(error, TrainingStopped))
+            except Exception as problem:  # noqa: BLE001 - exit code and message are those of the search
+                say(f"no report: {problem}")
             raise
         _report(directory, plots=True)
 
@@ -147,13 +158,16 @@ def join(directory: Path, node: Node, chief_at: str | None = None) -> None:
         TrainingStopped: the time limit is over, a signal came, or the search was stopped.
     """
     console = Console()
-    groups = node.groups()
     stop = StopRequest(node.time_limit, node.started)
     since = time.time()
     with ExitStack() as stack:
         stack.enter_context(stop.signals())
         _wait_for_chief(directory, stop, node.patience.listen, console)
+        if _is_over(read_search(directory)):
+            _say(console)(f"{directory}: the search is finished")
+            return
         _require_reachable(directory, chief_at)
+        groups = _groups_of_joined(directory, node)
         name = claim_name(node.name, directory, stack)
         launcher = _launcher(
             directory,
@@ -170,6 +184,18 @@ def join(directory: Path, node: Node, chief_at: str | None = None) -> None:
         raise TrainingStopped(f"the search was stopped: {reason}")
     if state == "failed":
         raise SearchFailed(f"the search failed: {reason}")
+
+
+def _groups_of_joined(directory: Path, node: Node) -> list[DeviceGroup]:
+    """Return what each worker may use; trials have as many devices as those on the other nodes."""
+    options = read_options(directory)
+    groups = node.groups(options)
+    if max(groups[0].num_gpus, 1) != options.devices:
+        raise ConfigError(
+            f"--gpus-per-trial {groups[0].num_gpus}: the trials of {directory} have {options.devices} GPUs "
+            "each, and a batch grows with them; leave it out"
+        )
+    return groups
 
 
 def _check(config: Config) -> None:
@@ -326,7 +352,7 @@ class _Elsewhere:
         if time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + _LOOK_SECONDS
-        return _status(self._directory, self._since)[0] in ("stopped", "failed")
+        return _status(self._directory, self._since)[0] in ("stopped", "failed", "finished")
 
 
 def _status(directory: Path, since: float) -> tuple[str, str]:

@@ -48,9 +48,13 @@ def check_callbacks(config: Config) -> None:
 
         check_comet(config.callbacks.comet)
     monitor = config.callbacks.checkpoint.monitor
-    problem = metric_problem(config, monitor)
-    if problem:
-        raise ConfigError(f"callbacks.checkpoint.monitor: {problem}")
+    watched = {"callbacks.checkpoint.monitor": monitor}
+    early = config.callbacks.early_stopping
+    if early is not None and early.monitor is not None:
+        watched["callbacks.early_stopping.monitor"] = early.monitor
+    for key, metric in watched.items():
+        if problem := metric_problem(config, metric):
+            raise ConfigError(f"{key}: {problem}")
 
 
 @contextmanager
@@ -62,6 +66,7 @@ def training_hooks(
     console: Console,
     save: EpochHook,
     writes: bool = True,
+    last_epoch: int | None = None,
 ) -> Iterator[TrainingHooks]:
     """Yield the hooks of a training, and close at its end what has to be closed.
 
@@ -73,6 +78,7 @@ def training_hooks(
         console: where to say what there is to beat.
         save: writes the checkpoint of an epoch; all processes take part.
         writes: this process reports and writes; the others only save.
+        last_epoch: where this training ends; None = ``setup.num_epochs``.
 
     Raises:
         DataError: the validation split cannot be read.
@@ -84,7 +90,9 @@ def training_hooks(
     hooks = TrainingHooks([record_gpu_memory])
     callbacks = config.callbacks
     if callbacks.physics.every:
-        physics = physics_validation.build_physics_validation(config, run_dir, trainer.model, valid)
+        physics = physics_validation.build_physics_validation(
+            config, run_dir, trainer.model, valid, last_epoch or config.setup.num_epochs
+        )
         console.print(physics.target_line(), highlight=False, soft_wrap=True)
 
         def judge(history: list[Record]) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -26,18 +27,19 @@ class Search:
         self.directory, self._repo_root = directory / "search", repo_root
         self._config = directory / "config.yaml"
         write_resolved(search_config(**section), self._config)
-        (directory / "search").mkdir()
         self._environment = os.environ | {"PYTHONPATH": str(repo_root), "TF_CPP_MIN_LOG_LEVEL": "3"}
         if pretend:
             self._environment["MLPF_TEST_TRIALS"] = "pretend"
         self.launcher = None
 
     def start(self, *options):
-        resume = (
-            ["--resume"] if (self.directory / "config.resolved.yaml").exists() else ["-c", str(self._config)]
-        )
-        self._output = (self.directory.parent / "output.txt").open("ab")
-        self.launcher = subprocess.Popen(
+        with (self.directory.parent / "output.txt").open("ab") as output:
+            self.launcher = self._popen(options, output)
+
+    def _popen(self, options, output):
+        begun = (self.directory / "config.resolved.yaml").exists()
+        resume = ["--resume"] if begun else ["-c", str(self._config)]
+        return subprocess.Popen(
             [
                 sys.executable,
                 "-m",
@@ -51,7 +53,7 @@ class Search:
             cwd=self._repo_root,
             env=self._environment,
             start_new_session=True,
-            stdout=self._output,
+            stdout=output,
             stderr=subprocess.STDOUT,
         )
 
@@ -68,7 +70,10 @@ class Search:
 
     def kill(self, target, generator):
         """Send SIGKILL; return whether the launcher is gone."""
-        alive = self.processes()
+        deadline = time.monotonic() + 60
+        while target not in (*(alive := self.processes()).values(), "group", "everything"):
+            assert time.monotonic() < deadline, f"no {target} among {alive}\n{self.said()[-3000:]}"
+            time.sleep(0.02)
         if target == "group":
             os.killpg(self.launcher.pid, signal.SIGKILL)
             return True
@@ -76,10 +81,8 @@ class Search:
         if target != "everything":
             chosen = generator.sample(chosen, min(1, len(chosen)))
         for pid in chosen:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         return target == "everything"
 
     def wait_until_gone(self):
@@ -135,7 +138,7 @@ def test_pretended_trainings(repo_root, tmp_path):
         max_losses=100,
         max_retries=100,
     )
-    (search.directory / "fake.json").write_text(json.dumps({"*": {"seconds": 0.25}}))
+    (tmp_path / "fake.json").write_text(json.dumps({"*": {"seconds": 0.25}}))
     killed = survive(search, random.Random(1), 10, 0.2, 3.0)
     records = check(search.directory, 9)
     assert {r.status for r in records.values()} == {"completed"}

@@ -1,4 +1,4 @@
-"""Stands in for ``mlpf hypertune trial``: its way to end is read from ``DIR/fake.json``, by run.
+"""Stands in for ``mlpf hypertune trial``: its way to end is read from ``fake.json`` beside DIR, by run.
 
 ``python -m tests.support.fake_trial hypertune trial DIR RUN --epochs N --num-cpus K``
 """
@@ -17,7 +17,8 @@ from mlpf.config.loading import load_config
 def main(directory, run, epochs, num_cpus):
     directory, epochs = Path(directory), int(epochs)
     run_dir = directory / "runs" / run
-    plans = json.loads((directory / "fake.json").read_text())
+    run_dir.mkdir(exist_ok=True)
+    plans = json.loads((directory.parent / "fake.json").read_text())
     plan = plans.get(run, plans.get("*", {}))
     with (directory / "starts.txt").open("a") as starts:
         starts.write(f"{run} {epochs} {num_cpus} {os.environ.get('KERAS_BACKEND')} {os.getpid()}\n")
@@ -46,7 +47,7 @@ def main(directory, run, epochs, num_cpus):
 
 
 def leave(run_dir, state, code, **more):
-    with atomic_write(run_dir / "outcome.json") as part:
+    with atomic_write(run_dir.with_name(f"{run_dir.name}.outcome.json")) as part:
         part.write_text(json.dumps({"state": state, **more}))
     os._exit(code)
 

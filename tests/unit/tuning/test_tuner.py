@@ -29,24 +29,26 @@ class DirectClient:
 @pytest.fixture
 def search(tmp_path, repo_root):
     """Make a tuner for a search with the given section; trials end as ``plans`` say."""
+    directory = tmp_path / "search"
+    directory.mkdir()
 
     def make(plans=None, worker="w0", chief=None, **section):
         config = search_config(**{"algorithm": "random", "num_trials": 2, "num_epochs": 3, **section})
-        write_resolved(config, tmp_path / RESOLVED_FILE)
+        write_resolved(config, directory / RESOLVED_FILE)
         (tmp_path / "fake.json").write_text(json.dumps(plans or {}))
-        chief = chief or Chief(build_oracle(tmp_path, config), 60.0)
+        chief = chief or Chief(build_oracle(directory, config), 60.0)
         resources = Resources(
             [sys.executable, "-m", "tests.support.fake_trial"],
-            os.environ | {"PYTHONPATH": str(repo_root), "KERAS_BACKEND": "tensorflow"},
+            environment=os.environ | {"PYTHONPATH": str(repo_root), "KERAS_BACKEND": "tensorflow"},
             num_cpus=2,
             devices=2,
         )
         oracle = RemoteOracle(DirectClient(chief, worker), lambda _: time.sleep(0.01))
-        tuner = SearchTuner(oracle, tmp_path, config, worker, resources, Orders())
-        tuner.chief = chief
+        tuner = SearchTuner(oracle, directory, config, worker, resources, Orders())
+        tuner.chief, tuner.directory_of_search = chief, directory
         return tuner
 
-    make.directory = tmp_path
+    make.directory = directory
     return make
 
 
@@ -124,18 +126,29 @@ def test_a_metric_that_no_epoch_has_fails_the_trial(search):
     assert "val_jet_response_iqr" in records["0000"].failure
 
 
+def once_training(tuner, then):
+    """Call ``then`` when the first epoch of the first trial is done, in a thread."""
+
+    def wait():
+        while not (tuner.directory_of_search / "runs" / "0000" / "history.json").exists():
+            time.sleep(0.01)
+        then()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def test_a_worker_that_is_asked_to_stop_stops_its_trial_in_order(search):
-    tuner = search({"*": {"seconds": 0.5}})
-    threading.Timer(0.7, lambda: setattr(tuner._orders, "stop", True)).start()
+    tuner = search({"*": {"seconds": 0.3}})
+    once_training(tuner, lambda: setattr(tuner._orders, "stop", True))
     with pytest.raises(WorkerAsked):
         tuner.search()
     assert state_of(search.directory)["0000"].status == "running"
-    outcome = json.loads((search.directory / "runs" / "0000" / "outcome.json").read_text())
+    outcome = json.loads((search.directory / "runs" / "0000.outcome.json").read_text())
     assert outcome["state"] == "stopped"
 
 
 def test_a_trial_taken_by_the_chief_is_ended_at_once(search):
-    tuner = search({"*": {"seconds": 1.0}}, num_trials=1)
+    tuner = search({"*": {"seconds": 0.3}}, num_trials=1)
     chief = tuner.chief
 
     def take():
@@ -143,23 +156,31 @@ def test_a_trial_taken_by_the_chief_is_ended_at_once(search):
             chief._oracle.lose("w0")
             chief._oracle.create_trial("w1", holder="w1")
         tuner._orders.taken = True
+        time.sleep(0.5)
+        with chief.lock:
+            chief._oracle.finish_trial("w1", "0000", "FAILED", failure="x", kind="nan")
 
-    threading.Timer(0.5, take).start()
-    threading.Timer(
-        1.5, lambda: chief._oracle.finish_trial("w1", "0000", "FAILED", failure="x", kind="nan")
-    ).start()
+    once_training(tuner, take)
     tuner.search()
     record = state_of(search.directory)["0000"]
     assert (record.status, record.worker, record.losses) == ("failed", "w1", 1)
+    assert not (search.directory / "runs" / "0000.outcome.json").exists()  # killed, not stopped
 
 
 def test_a_pause_waits_for_the_chief_and_goes_on(search):
-    tuner = search({"*": {"seconds": 0.2}}, num_trials=1)
-    threading.Timer(0.5, lambda: setattr(tuner._orders, "pause", True)).start()
-    threading.Timer(1.5, lambda: setattr(tuner._orders, "pause", False)).start()
+    tuner = search({"*": {"seconds": 0.3}}, num_trials=1)
+
+    def pause():
+        tuner._orders.pause = True
+        while not (search.directory / "runs" / "0000.outcome.json").exists():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        tuner._orders.pause = False
+
+    once_training(tuner, pause)
     tuner.search()
     assert state_of(search.directory)["0000"].status == "completed"
-    assert len(starts(search.directory)) in (1, 2)
+    assert len(starts(search.directory)) == 2
 
 
 def test_cost_adds_up_over_attempts(tmp_path, monkeypatch):
