@@ -15,8 +15,9 @@ from mlpf.config.hypertune_schema import HypertuneConfig
 from mlpf.config.loading import resolved_text
 from mlpf.config.schema import Config
 from mlpf.config.search_space import trial_config
-from mlpf.errors import ConfigError, DataError
+from mlpf.errors import CheckpointError, ConfigError, DataError
 from mlpf.tuning.gain import Cost, Gain, cost, gains
+from mlpf.tuning.options import read_options
 from mlpf.tuning.run_progress import (
     NETWORK_METRICS,
     History,
@@ -246,6 +247,10 @@ def write_best(results: Results) -> Path | None:
 def _best_head(best: TrialRecord, state: SearchState, path: Path) -> str:
     """Return comment lines: where the configuration comes from, and how to train it."""
     full = state.config.setup.num_epochs
+    try:
+        limits = " ".join(read_options(state.directory).arguments())
+    except CheckpointError:
+        limits = ""
     objective = objective_name(search_section(state.config))
     lines = [
         f"Best configuration of the search in {state.directory}",
@@ -256,6 +261,7 @@ def _best_head(best: TrialRecord, state: SearchState, path: Path) -> str:
         *(f"  {key}: {json.dumps(value)}" for key, value in best.values.items()),
         "Train it:",
         f"  mlpf train -c {path} -o RUN_DIR",
+        *([f"The search has trained with {limits}."] if limits else []),
     ]
     # A directory may have any name: no part of it may end the comment.
     return "".join(f"# {''.join(c if c.isprintable() else '?' for c in line)}\n" for line in lines) + "\n"

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlpf.config.loading import load_config
+from mlpf.tuning.options import TrialOptions
 from mlpf.tuning.results import (
     BEST_FILE,
     FIXED_COLUMNS,
@@ -159,6 +160,13 @@ def test_best_configuration_is_complete_and_has_the_values(tmp_path):
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any("trial 0000" in line and "9 of 9 epochs" in line for line in head)
     assert any(f"mlpf train -c {path}" in line for line in head)
+
+
+def test_best_configuration_says_which_events_the_search_had(tmp_path):
+    results = written(tmp_path, completed("0000", 0.5, values=VALUES))
+    assert "has trained with" not in write_best(results).read_text()
+    TrialOptions(ntrain=500).write(tmp_path / "search")
+    assert "# The search has trained with --ntrain 500.\n" in write_best(results).read_text()
 
 
 def test_no_name_of_a_directory_ends_the_comment(tmp_path):
