@@ -61,6 +61,7 @@ class ParameterSpace(Section):
         None, description="distance between values of int or float; with log, the factor between them"
     )
     log: bool = Field(False, description="int and float: equal shares for equal factors")
+    also: list[str] = Field([], description="further keys, by dotted path, that get the same value")
     when: dict[str, Any] = Field(
         {},
         description="searched only where other searched keys have these values (one value, or a list)",
@@ -220,13 +221,17 @@ def _check_condition(key: str, other: str, wanted: list[Any], space: Mapping[str
             raise ValueError(f"{key}: when wants {value!r:.60} of {other}, which is none of its values")
 
 
-def _check_conditions(space: dict[str, ParameterSpace]) -> dict[str, ParameterSpace]:
+def _check_together(space: dict[str, ParameterSpace]) -> dict[str, ParameterSpace]:
     full_conditions(space)
+    paths = [path for key, keys in space.items() for path in (key, *keys.also)]
+    twice = next((path for path in paths if paths.count(path) > 1), "")
+    if twice:
+        raise ValueError(f"{twice}: searched twice, or searched and also set by another key; remove one")
     return space
 
 
 # Dotted path of a key -> its values.
-SearchedKeys = Annotated[dict[str, ParameterSpace], Field(min_length=1), AfterValidator(_check_conditions)]
+SearchedKeys = Annotated[dict[str, ParameterSpace], Field(min_length=1), AfterValidator(_check_together)]
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 Space = Annotated[Annotated[str, Tag("(name)")] | Annotated[SearchedKeys, Tag("(mapping)")], _FORM]
 Objective = Annotated[Annotated[str, Tag("(name)")] | Annotated[dict[str, Weight], Tag("(mapping)")], _FORM]
@@ -296,7 +301,7 @@ class HypertuneConfig(Section):
     @model_validator(mode="after")
     def _some_weight(self) -> "HypertuneConfig":
         if not self.objective or not any(self.objective_terms.values()):
-            raise ValueError("hypertune.objective: no metric with a weight; give one, such as val_loss")
+            raise ValueError("objective: no metric with a weight; give one, such as val_loss")
         return self
 
     @property

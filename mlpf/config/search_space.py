@@ -16,9 +16,10 @@ from mlpf.config.hypertune_schema import (
     full_conditions,
     same_value,
 )
+from mlpf.config.model_schema import VARIANTS
 from mlpf.config.recorded_metrics import PHYSICS_METRICS, metric_problem
 from mlpf.config.schema import Config
-from mlpf.config.trial_values import base_data, refusal, shown, validated, value_at
+from mlpf.config.trial_values import all_values, base_data, refusal, shown, validated, value_at
 from mlpf.errors import ConfigError
 
 _READY_SUFFIX = "_space.yaml"
@@ -90,7 +91,8 @@ def trial_config(config: Config, values: Mapping[str, Any], seed: int | None = N
     """
     if seed is not None:
         values = {**values, "setup.seed": seed}
-    found = validated(base_data(config), values)
+    space = load_space(config.hypertune) if config.hypertune else {}
+    found = validated(base_data(config), all_values(values, space))
     if isinstance(found, Config):
         return found
     raise ConfigError("\n".join(refusal(problem, f"{shown(values)}: refused:") for problem in found))
@@ -109,7 +111,10 @@ def check_search(config: Config) -> None:
     if hypertune is None:
         return
     space = load_space(hypertune)
-    problems = [*_algorithm_problems(config, hypertune), *_objective_problems(config, hypertune, space)]
+    problems = [
+        *_algorithm_problems(config, hypertune, len(space)),
+        *_objective_problems(config, hypertune, space),
+    ]
     wrong_keys = [*_key_problems(config, space)]
     # A combination with a wrong value is refused, too: that would only say it once more.
     problems += wrong_keys or _combination_problems(config, hypertune, space)
@@ -117,7 +122,7 @@ def check_search(config: Config) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def _algorithm_problems(config: Config, hypertune: HypertuneConfig) -> Iterator[str]:
+def _algorithm_problems(config: Config, hypertune: HypertuneConfig, num_keys: int) -> Iterator[str]:
     for key, algorithms in _ONLY_FOR.items():
         default = HypertuneConfig.model_fields[key].default
         if hypertune.algorithm not in algorithms and getattr(hypertune, key) != default:
@@ -130,6 +135,13 @@ def _algorithm_problems(config: Config, hypertune: HypertuneConfig) -> Iterator[
             f"hypertune.min_epochs: {hypertune.min_epochs} is more than setup.num_epochs "
             f"{config.setup.num_epochs}; give less, so that there is something to be promoted to"
         )
+    random_trials = hypertune.initial_points or 3 * num_keys
+    if hypertune.algorithm == "bayesian" and random_trials >= hypertune.num_trials:
+        yield (
+            f"hypertune.initial_points: the first {random_trials} trials are drawn (three per searched key "
+            f"unless given), hypertune.num_trials is {hypertune.num_trials}: none would be guessed; "
+            "change one of them"
+        )
 
 
 def _objective_problems(
@@ -140,7 +152,7 @@ def _objective_problems(
         problem = metric_problem(config, name, weight)
         if problem:
             yield f"hypertune.objective: {problem}"
-        for key in space:
+        for key in (path for searched in space for path in (searched, *space[searched].also)):
             if _redefines(key, name):
                 yield (
                     f"hypertune.space  {key}: changes what {name} means, so its trials cannot be compared; "
@@ -175,60 +187,64 @@ def _redefines(key: str, metric: str) -> bool:
 def _key_problems(config: Config, space: Mapping[str, ParameterSpace]) -> Iterator[str]:
     """Yield what is wrong with single keys: forbidden, unknown, nested, or a value that is none of theirs."""
     data, conditions = base_data(config), full_conditions(space)
-    for key in space:
-        why = next((why for fixed, why in _FIXED.items() if f"{key}.".startswith(f"{fixed}.")), "")
-        outer = next((other for other in space if key.startswith(f"{other}.")), "")
-        if key.startswith("train_test_datasets.") and key.endswith(".datasets"):
+    paths = {path: key for key in space for path in (key, *space[key].also)}
+    for path, key in paths.items():
+        why = next((why for fixed, why in _FIXED.items() if f"{path}.".startswith(f"{fixed}.")), "")
+        outer = next((other for other in paths if path.startswith(f"{other}.")), "")
+        if path.startswith("train_test_datasets.") and path.endswith(".datasets"):
             why = _OTHER_EVENTS
         if why:
-            yield f"hypertune.space  {key}: cannot be searched, {why}"
+            yield f"hypertune.space  {path}: cannot be searched, {why}"
         elif outer:
-            yield f"hypertune.space  {key}: lies within {outer}, which is searched, too; remove one"
+            yield f"hypertune.space  {path}: lies within {outer}, which is searched, too; remove one"
         else:
-            yield from _value_problems(key, space, conditions, data)
+            values = some_values(space[key])
+            # Both ends first: they say more than a value in between.
+            tried = [with_key(key, value, conditions) for value in (*values[:1], *values[:0:-1])]
+            yield from _value_problems(path, [(v[key], all_values(v, space)) for v in tried], data)
 
 
-def _value_problems(
-    key: str, space: Mapping[str, ParameterSpace], conditions: Mapping[str, Any], data: dict[str, Any]
-) -> Iterator[str]:
-    """Yield the first problem of each kind that the values of one key have."""
-    group = key.split(".")[1:2]
-    if key.startswith("train_test_datasets.") and group[0] not in data["train_test_datasets"]:
+def _value_problems(path: str, tried: list[tuple[Any, Values]], data: dict[str, Any]) -> Iterator[str]:
+    """Yield the first problem of each kind that a path has with values: (its value, all that are set)."""
+    group = path.split(".")[1:2]
+    if path.startswith("train_test_datasets.") and group[0] not in data["train_test_datasets"]:
         known = ", ".join(data["train_test_datasets"])
-        yield f"hypertune.space  {key}: no group of datasets {group[0]!r}; there are {known}"
+        yield f"hypertune.space  {path}: no group of datasets {group[0]!r}; there are {known}"
         return
     seen = set()
-    for value in some_values(space[key]):
+    for value, values in tried:
         try:
-            found = validated(data, with_key(key, value, conditions))
+            found = validated(data, values)
         except ConfigError as error:
             yield f"hypertune.space  {error}"
             return
         if isinstance(found, Config):
-            read = value_at(found.model_dump(by_alias=True), key)
+            read = value_at(found.model_dump(by_alias=True), path)
             if not isinstance(value, dict | list) and not same_value(value, read) and "read" not in seen:
                 seen.add("read")
-                yield f"hypertune.space  {key}: {value!r} would be read as {read!r}; give {read!r} itself"
+                yield f"hypertune.space  {path}: {value!r} would be read as {read!r}; give {read!r} itself"
             continue
         for problem in found:
             text = refusal(problem, "hypertune.space")
             place = text.split("  ", 1)[-1].split(": ", 1)[0]
-            unknown = problem["type"] == "extra_forbidden" and f"{key}.".startswith(f"{place}.")
-            if unknown:
-                yield f"hypertune.space  {key}: {_unknown(key, text, data)}"
+            if problem["type"] == "extra_forbidden" and f"{path}.".startswith(f"{place}."):
+                yield f"hypertune.space  {path}: {_unknown(path, text, data)}"
                 return
-            if f"{place}.".startswith(f"{key}.") and problem["type"] not in seen:
+            if f"{place}.".startswith(f"{path}.") and problem["type"] not in seen:
                 seen.add(problem["type"])
                 yield text
 
 
-def _unknown(key: str, text: str, data: dict[str, Any]) -> str:
+def _unknown(path: str, text: str, data: dict[str, Any]) -> str:
     """Say that there is no such key, with the likely one."""
+    chosen = data["parameters"]["model"]
+    for model, section in VARIANTS["parameters"].items():
+        if path in _paths({"parameters": section().model_dump(by_alias=True)}, "") and model != chosen:
+            return f"a key of the model {model}, but parameters.model is {chosen}; do not search it"
     known = [*_paths(data, "")]
-    close = [path for path in known if path.endswith(f".{key}")] or difflib.get_close_matches(key, known, n=1)
-    if close:
-        return f"unknown key (did you mean {close[0]!r}?)"
-    return text.split(": ", 1)[-1]
+    close = [other for other in known if other.endswith(f".{path}")]
+    close = close or difflib.get_close_matches(path, known, n=1, cutoff=0.85)
+    return f"unknown key (did you mean {close[0]!r}?)" if close else text.split(": ", 1)[-1]
 
 
 def _paths(data: Mapping[str, Any], prefix: str) -> Iterator[str]:
@@ -247,7 +263,7 @@ def _combination_problems(
     refused: list[tuple[Values, str]] = []
     problems: dict[str, None] = {}
     for values in tried:
-        found = validated(data, values)
+        found = validated(data, all_values(values, space))
         if not isinstance(found, Config):
             refused.append((values, found[0]["msg"].removeprefix("Value error, ")))
             continue
@@ -257,9 +273,13 @@ def _combination_problems(
                 problems[f"hypertune.objective: with values of the space, {problem}"] = None
     if not refused:
         return [*problems]
+
+    def refuses(values: Values) -> bool:
+        return not isinstance(validated(data, all_values(values, space)), Config)
+
     groups: dict[tuple[str, ...], str] = {}
     for values, message in refused[:_MAX_EXAMINED]:
-        guilty = involved(values, space, lambda v: not isinstance(validated(data, v), Config))
+        guilty = involved(values, space, refuses)
         if guilty and len(groups) < _MAX_LINES:
             groups.setdefault(tuple(guilty), f"hypertune.space  {shown(guilty)}: {message}")
     number = "all" if len(refused) == len(tried) else f"{len(refused)} of {len(tried)}"

@@ -6,10 +6,17 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from mlpf.config.hypertune_schema import ParameterSpace
 from mlpf.config.loading import Document, describe_error
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS, Section
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError
+
+
+def all_values(values: Mapping[str, Any], space: Mapping[str, ParameterSpace]) -> dict[str, Any]:
+    """Return values with those of the keys that a searched key also sets (``also``)."""
+    tied = {path: value for key, value in values.items() if key in space for path in space[key].also}
+    return {**values, **tied}
 
 
 def base_data(config: Config) -> dict[str, Any]:

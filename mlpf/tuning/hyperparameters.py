@@ -2,11 +2,9 @@
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
-
-import numpy as np
 
 from mlpf.config.hypertune_schema import ParameterSpace, full_conditions, same_value
 from mlpf.errors import MissingDependency
@@ -31,10 +29,9 @@ def import_keras_tuner() -> ModuleType:
 def build_hyperparameters(space: Mapping[str, ParameterSpace]) -> Any:
     """Return the space as ``keras_tuner.HyperParameters``, each key after those on which it depends.
 
-    Whole numbers and booleans are what they are. Everything else that is counted, numbers with a point
-    included, is a choice among JSON texts: a choice of keras-tuner holds one scalar type, its messages
-    between processes round to float32, and a rounded number is none of the choices any more. A float with
-    step is such a choice too, because keras-tuner misses the last of 0.1, 0.2, 0.3.
+    Numbers and booleans are what they are. A choice among anything but whole numbers, or numbers with a
+    point, is one among JSON texts: a choice of keras-tuner holds one scalar type. A float with step is a
+    choice among its values, because keras-tuner misses the last of 0.1, 0.2, 0.3.
 
     Raises:
         MissingDependency: keras-tuner is not installed.
@@ -62,8 +59,8 @@ def _hyperparameter(key: str, space: ParameterSpace, conditions: list[dict[str, 
     if space.kind == "boolean":
         return _entry("Boolean", name=key, conditions=conditions)
     if space.values is not None and space.kind != "int":
-        values = [_encode(space, value) for value in space.values]
-        return _entry("Choice", name=key, values=values, ordered=False, conditions=conditions)
+        values = [*map(_coding(space), space.values)]
+        return _entry("Choice", name=key, values=values, conditions=conditions)
     low, high = space.bounds or (0, 0)
     return _entry(
         space.kind.capitalize(),
@@ -76,25 +73,28 @@ def _hyperparameter(key: str, space: ParameterSpace, conditions: list[dict[str, 
     )
 
 
-def _whole(space: ParameterSpace) -> bool:
-    """Tell whether every value is a whole number: those keras-tuner can hold as they are."""
-    return all(isinstance(v, int) and not isinstance(v, bool) for v in space.choice or [None])
+def _coding(space: ParameterSpace) -> Callable[[Any], Any]:
+    """Return what turns a single value of the space into what keras-tuner holds.
+
+    Whole numbers, numbers with a point and booleans stay as they are where there is nothing else.
+    """
+    types = {type(value) for value in space.choice or ()}
+    return json.dumps if space.choice and types not in ({int}, {float}) else _unchanged
+
+
+def _unchanged(value: Any) -> Any:
+    return value
 
 
 def _encode(space: ParameterSpace, value: Any) -> Any:
-    """Return what keras-tuner holds for a value of a counted space."""
-    same = next(v for v in space.values or [] if same_value(v, value))
-    if space.kind in ("boolean", "int") or _whole(space):
-        return same
-    return json.dumps(same)
+    """Return what keras-tuner holds for a value of a space that has single values."""
+    return _coding(space)(next(v for v in space.values or () if same_value(v, value)))
 
 
 def decode(space: Mapping[str, ParameterSpace], kt_values: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted path -> value for the values of a trial of keras-tuner.
 
-    Keys that are not searched under these values, and keras-tuner's own, are left out. A float without step
-    becomes the shortest decimal that is the same float32, which is what keras-tuner's messages preserve: so
-    every process decodes a trial to the same number.
+    Keys that are not searched under these values, and keras-tuner's own, are left out.
 
     Raises:
         ValueError: a value that the space does not have, or a searched key without value.
@@ -116,8 +116,11 @@ def _decode(key: str, space: ParameterSpace, coded: Any) -> Any:
     known = space.values
     if known is None:
         low, high = space.bounds or (0.0, 0.0)
-        return min(max(float(str(np.float32(coded))), low), high)
-    for value in known if not isinstance(known, range) else [int(coded)] if coded in known else []:
-        if same_value(_encode(space, value), coded):
+        return min(max(float(coded), low), high)  # rounding can lead out of a range with log
+    if space.kind == "int" and coded in known:
+        return int(coded)
+    coding = _coding(space)
+    for value in known if space.kind != "int" else ():
+        if same_value(coding(value), coded):
             return value
     raise ValueError(f"{key}: {coded!r:.60} is none of its values; was the search begun with another space?")

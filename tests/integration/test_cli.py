@@ -86,6 +86,17 @@ def test_config_check_reports_each_file(tmp_path):
     assert "x: unknown key" in done.stderr
 
 
+def test_config_check_looks_at_the_space_of_a_search(tmp_path):
+    space = "hypertune: {space: {setup.lrr: {float: [0.1, 0.2]}, setup.ema: {float: [0.5, 1.5]}}}\n"
+    path = write_config(tmp_path, space)
+    done = run_cli("config", "check", path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"error: {path}  hypertune.space  setup.lrr: unknown key (did you mean 'setup.lr'?)",
+        f"error: {path}  hypertune.space  setup.ema: input should be less than 1 (given 1.5)",
+    ]
+
+
 def test_script_runs_from_another_directory_despite_a_decoy(repo_root, tmp_path):
     (tmp_path / "click.py").write_text("raise RuntimeError('decoy imported')\n")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
