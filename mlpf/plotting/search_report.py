@@ -54,7 +54,7 @@ def build_search_report(
         ]
     parts += ["<h2>Cost</h2>", table(_COST_HEADER, cost_rows(results["cost"]))]
     if best_rows:
-        parts += ["<h2>Best trials</h2>", table(*trial_rows(best_rows))]
+        parts += ["<h2>Best configurations</h2>", table(*trial_rows(best_rows))]
     failed = [row for row in results["trials"] if row["status"] == "failed"]
     if failed:
         parts += ["<h2>Failed trials</h2>", table(*failed_rows(failed))]

@@ -24,7 +24,8 @@ from mlpf.tuning.run_progress import (
     spent_seconds,
     trained_epochs,
 )
-from mlpf.tuning.state import ORACLE_FILE, RUNS_FOLDER, SearchState, TrialRecord, ranked, read_search
+from mlpf.tuning.state import ORACLE_FILE, SearchState, TrialRecord, ranked, read_search
+from mlpf.tuning.trial_files import TrialFiles
 
 Stamp = tuple[int, int]
 
@@ -88,7 +89,7 @@ class LiveTable:
 
     def _history(self, run: str) -> History:
         """Return the history of a run, read again only if its file has changed."""
-        stamp = _stamp(self._directory / RUNS_FOLDER / run / HISTORY_FILE)
+        stamp = _stamp(TrialFiles(self._directory, run).run_dir / HISTORY_FILE)
         known, history = self._histories.get(run, (None, []))
         if stamp != known:
             try:
@@ -122,7 +123,10 @@ class LiveTable:
             done = sum(t.status == "completed" for t in confirm)
             facts.append(("confirmed", _of(done, _planned_confirmations(state))))
         best = next(iter(ranked(trials)), None)
-        text = "none yet" if best is None else f"{best.objective:.5g} (run {best.run}, {best.epochs} epochs)"
+        text = "none yet"
+        if best is not None:
+            plural = "" if best.epochs == 1 else "s"
+            text = f"{best.objective:.5g} (run {best.run}, {best.epochs} epoch{plural})"
         facts.append(("best", text))
         epochs = 0
         hours = {"GPU-hours": 0.0, "core-hours": 0.0}

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from mlpf.atomic import atomic_write
 from mlpf.config.loading import resolved_text
 from mlpf.config.search_space import search_section, trial_config
-from mlpf.errors import DataError
+from mlpf.errors import CheckpointError, DataError
 from mlpf.tuning.gain import Cost, Gain, cost, gains
+from mlpf.tuning.options import read_options
 from mlpf.tuning.run_progress import (
     NETWORK_METRICS,
     History,
@@ -106,6 +107,15 @@ def best_trial(state: SearchState) -> TrialRecord | None:
     Results of lower rungs do not compete. A trial that stopped early counts with the rung it was given.
     """
     return next(iter(ranked(state.trials)), None)
+
+
+def furthest_trials(state: SearchState) -> list[TrialRecord]:
+    """Return the last completed trial of each configuration: most epochs first, then smallest objective."""
+    last: dict[str, TrialRecord] = {}
+    for trial in state.trials:
+        if trial.purpose == "search" and trial.status == "completed":
+            last[trial.run] = max(trial, last.get(trial.run, trial), key=lambda t: t.epochs)
+    return sorted(last.values(), key=lambda t: (-t.epochs, t.objective, t.trial_id))
 
 
 def _row(trial: TrialRecord, seconds: float, epochs: int) -> dict[str, Any]:
@@ -224,6 +234,10 @@ def write_best(results: Results) -> Path | None:
 def _best_head(best: TrialRecord, state: SearchState, path: Path) -> str:
     """Return comment lines: where the configuration comes from, and how to train it."""
     full = state.config.setup.num_epochs
+    try:
+        limits = " ".join(read_options(state.directory).arguments())
+    except CheckpointError:
+        limits = ""
     objective = objective_name(search_section(state.config))
     lines = [
         f"Best configuration of the search in {state.directory}",
@@ -234,6 +248,7 @@ def _best_head(best: TrialRecord, state: SearchState, path: Path) -> str:
         *(f"  {key}: {json.dumps(value)}" for key, value in best.values.items()),
         "Train it:",
         f"  mlpf train -c {path} -o RUN_DIR",
+        *([f"The search has trained with {limits}."] if limits else []),
     ]
     # A directory may have any name: no part of it may end the comment.
     return "".join(f"# {''.join(c if c.isprintable() else '?' for c in line)}\n" for line in lines) + "\n"

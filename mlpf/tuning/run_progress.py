@@ -9,7 +9,7 @@ from mlpf.config.hypertune_schema import NETWORK_METRICS, HypertuneConfig
 from mlpf.errors import DataError
 from mlpf.run_files import HISTORY_FILE
 from mlpf.tuning.objective import objective_value
-from mlpf.tuning.state import RUNS_FOLDER, TrialRecord
+from mlpf.tuning.state import TrialRecord
 from mlpf.tuning.trial_files import TrialFiles, read_json
 
 History = list[dict[str, float]]
@@ -27,7 +27,7 @@ def read_history(directory: Path, run: str) -> History:
     Raises:
         DataError: the file is damaged.
     """
-    path = directory / RUNS_FOLDER / run / HISTORY_FILE
+    path = TrialFiles(directory, run).run_dir / HISTORY_FILE
     try:
         history = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):

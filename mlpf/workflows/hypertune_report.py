@@ -22,11 +22,12 @@ from mlpf.tuning.results import (
     Results,
     as_json,
     collect,
+    furthest_trials,
     write_best,
     write_trials,
 )
 from mlpf.tuning.run_progress import network_constants, objective_curve, objective_name
-from mlpf.tuning.state import ranked, read_search
+from mlpf.tuning.state import read_search
 
 PLOTS_FOLDER, REPORT_FILE = "plots", "report.html"
 
@@ -55,22 +56,22 @@ def run(directory: Path, plots: bool = True) -> None:
         except (DataError, MissingDependency) as error:
             importances = None
             notes.append(str(error))
+    content = as_json(results)
+    rows = {row["trial_id"]: row for row in content["trials"]}
     paths = []
     if plots:
         with style(), console.status("drawing figures"):
             paths = [
                 save(figure, directory / PLOTS_FOLDER, stem)
-                for stem, figure in _figures(results, importances)
+                for stem, figure in _figures(results, rows, importances)
             ]
-    content = as_json(results)
-    rows = {row["trial_id"]: row for row in content["trials"]}
     best = rows[results.best.trial_id] if results.best else None
     summary = summary_rows(content, best, objective_name(section))
     text = build_search_report(
         f"MLPF search: {directory.resolve().name}",
         summary,
         content,
-        [rows[trial.trial_id] for trial in ranked(results.state.trials)[:NUM_BEST]],
+        [rows[trial.trial_id] for trial in furthest_trials(results.state)[:NUM_BEST]],
         [asdict(key) for key in importances.keys] if importances else [],
         notes,
         paths,
@@ -92,9 +93,11 @@ def _notes(results: Results) -> list[str]:
     return notes
 
 
-def _figures(results: Results, importances: Importance | None) -> Iterator[tuple[str, Figure]]:
+def _figures(
+    results: Results, by_id: dict[str, Any], importances: Importance | None
+) -> Iterator[tuple[str, Figure]]:
     """Yield file stem and figure for all that there is something to draw of."""
-    state, rows = results.state, as_json(results)["trials"]
+    state, rows = results.state, list(by_id.values())
     section = search_section(state.config)
     space, name = load_space(section), objective_name(section)
     title = state.directory.resolve().name.replace("$", r"\$")
@@ -114,7 +117,6 @@ def _figures(results: Results, importances: Importance | None) -> Iterator[tuple
         yield "learning_curves", figures.learning_curves(curves, given, best, name, title)
     chosen = comparable_trials(state.trials)
     if chosen:
-        by_id: dict[str, Any] = {row["trial_id"]: row for row in rows}
         text = f"{title}: {len(chosen)} trials after {figures.num_epochs(chosen[0].epochs)}"
         best_row = by_id[results.best.trial_id] if results.best else None
         compared = [by_id[trial.trial_id] for trial in chosen]

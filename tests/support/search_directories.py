@@ -8,7 +8,8 @@ import numpy as np
 from mlpf.config.loading import RESOLVED_FILE, write_resolved
 from mlpf.config.schema import Config
 from mlpf.run_files import HISTORY_FILE
-from mlpf.tuning.state import ORACLE_FILE, RUNS_FOLDER, TrialRecord
+from mlpf.tuning.state import ORACLE_FILE, TrialRecord
+from mlpf.tuning.trial_files import TrialFiles
 from tests.support.configs import SMALL
 
 SPACE = {
@@ -49,7 +50,7 @@ def write_search(folder, trials, histories=None, *, config=None, finished=True, 
 
 def write_history(folder, run, history):
     """Write the history of a run; text is written as it is."""
-    path = folder / RUNS_FOLDER / run / HISTORY_FILE
+    path = TrialFiles(folder, run).run_dir / HISTORY_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(history if isinstance(history, str) else json.dumps(history))
 

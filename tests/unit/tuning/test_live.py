@@ -8,7 +8,8 @@ from rich.console import Console
 
 from mlpf.tuning import live
 from mlpf.tuning.live import LiveTable
-from mlpf.tuning.state import ORACLE_FILE, RUNS_FOLDER, TrialRecord
+from mlpf.tuning.state import ORACLE_FILE, TrialRecord
+from mlpf.tuning.trial_files import TrialFiles
 from tests.support.search_directories import (
     START,
     completed,
@@ -71,8 +72,7 @@ def test_lines_come_when_something_changed(tmp_path):
 def test_terminals_show_who_trains_what_and_how_far_it_is(tmp_path):
     trials = [running(rung=1), running("0002", worker="node2-0", on_gpu=True, devices=2)]
     write_search(tmp_path, trials, {"0001": [epoch_record(e, 0.5 / e) for e in (1, 2)]}, finished=False)
-    (tmp_path / RUNS_FOLDER / "0002").mkdir()
-    (tmp_path / RUNS_FOLDER / "0002.cost.json").write_text(json.dumps({"0002": 3600.0}))
+    TrialFiles(tmp_path, "0002").cost.write_text(json.dumps({"0002": 3600.0}))
     table, output, clock = watch(tmp_path, terminal=True)
     clock.now += 65
     table.update()

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlpf.config.loading import load_config
+from mlpf.tuning.options import TrialOptions
 from mlpf.tuning.results import (
     BEST_FILE,
     FIXED_COLUMNS,
@@ -13,6 +14,7 @@ from mlpf.tuning.results import (
     TRIALS_TABLE,
     best_trial,
     collect,
+    furthest_trials,
     trial_table,
     write_best,
     write_trials,
@@ -56,6 +58,18 @@ def test_best_is_the_smallest_objective_of_the_highest_rung():
     assert best_trial(state(*trials)).trial_id == "0002"
     assert best_trial(state(*trials[:1], *trials[4:])).trial_id == "0000"
     assert best_trial(state(*trials[4:])) is None
+
+
+def test_configurations_are_ordered_by_epochs_then_objective():
+    trials = [
+        completed("0000", 0.4, epochs=1),
+        completed("0001", 0.3, epochs=1),
+        completed("0002", 0.9, epochs=3, run="0000"),
+        completed("0003", 0.2, epochs=1),
+        TrialRecord("0004", "0001", status="failed", epochs=3),
+        completed("0005", 0.8, epochs=3, purpose="confirm", run="c"),
+    ]
+    assert [t.trial_id for t in furthest_trials(state(*trials))] == ["0002", "0003", "0001"]
 
 
 def test_table_has_a_typed_row_for_every_trial(search):
@@ -146,6 +160,13 @@ def test_best_configuration_is_complete_and_has_the_values(tmp_path):
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any("trial 0000" in line and "9 of 9 epochs" in line for line in head)
     assert any(f"mlpf train -c {path}" in line for line in head)
+
+
+def test_best_configuration_says_which_events_the_search_had(tmp_path):
+    results = written(tmp_path, completed("0000", 0.5, values=VALUES))
+    assert "has trained with" not in write_best(results).read_text()
+    TrialOptions(ntrain=500).write(tmp_path / "search")
+    assert "# The search has trained with --ntrain 500.\n" in write_best(results).read_text()
 
 
 def test_no_name_of_a_directory_ends_the_comment(tmp_path):

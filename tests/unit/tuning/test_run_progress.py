@@ -13,7 +13,8 @@ from mlpf.tuning.run_progress import (
     spent_seconds,
     trained_epochs,
 )
-from mlpf.tuning.state import RUNS_FOLDER, TrialRecord
+from mlpf.tuning.state import TrialRecord
+from mlpf.tuning.trial_files import TrialFiles
 from tests.support.search_directories import completed, epoch_record, search_config, write_history
 
 HISTORY = [epoch_record(epoch, 1 / epoch) for epoch in range(1, 6)]
@@ -49,13 +50,15 @@ def test_epochs_of_a_trial_are_its_own(trial, epochs):
 
 
 def test_seconds_of_an_open_trial_are_those_its_worker_noted(tmp_path):
-    path = tmp_path / RUNS_FOLDER / "0000.cost.json"
+    path = TrialFiles(tmp_path, "0000").cost
     trial = TrialRecord("0007", "0000", status="running", seconds=10.0)
     assert spent_seconds(tmp_path, trial) == 10
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"0000": 99.0, "0007": 12.5}))
     assert spent_seconds(tmp_path, trial) == 12.5
     path.write_text("[half")
+    assert spent_seconds(tmp_path, trial) == 10
+    path.write_text(json.dumps({"0007": "x"}))
     assert spent_seconds(tmp_path, trial) == 10
     path.write_text(json.dumps({"0007": 99.0}))
     trial.status = "completed"

@@ -28,13 +28,20 @@ def figures(folder, suffix="png"):
 
 
 def test_all_is_rebuilt_from_the_files(tmp_path, capsys):
-    folder = FakeSearch().confirm().write(tmp_path / "search")
+    folder = FakeSearch().confirm().write(tmp_path / "a $x$ <b>_c")
     hypertune_report.run(folder)
     printed = capsys.readouterr().out
 
     assert figures(folder) == figures(folder, "pdf") == FIGURES
     page = (folder / "report.html").read_text()
-    for heading in ("Gain over the default", "Cost", "Best trials", "Failed trials", "Importance", "Figures"):
+    for heading in (
+        "Gain over the default",
+        "Cost",
+        "Best configurations",
+        "Failed trials",
+        "Importance",
+        "Figures",
+    ):
         assert f"<h2>{heading}" in page
     assert page.count("<img ") == len(FIGURES)
     assert "&lt;b&gt;there" in page
