@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from mlpf import __version__
-from mlpf.cli import configuration, data, results, training
+from mlpf.cli import configuration, data, results, training, tuning
 from mlpf.errors import MLPFError
+from mlpf.lifeline import end_with_parent
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -30,6 +31,7 @@ for command in (
     training.train,
     training.find_lr,
     training.import_weights,
+    tuning.hypertune,
     results.evaluate,
     results.plots,
     results.export,
@@ -44,6 +46,7 @@ def main(run: Callable[..., Any] = cli.main) -> None:
 
     A training that was asked to stop exits with code 75: it wants to be continued.
     """
+    end_with_parent()
     # Before TensorFlow is imported: our progress and tables are what a user wants to see.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -16,17 +16,23 @@ def config() -> None:
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @set_option
 def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
-    """Validate configuration FILES."""
+    """Validate configuration FILES, searches for hyperparameters included."""
     from mlpf.config.loading import load_config
+    from mlpf.config.search_space import check_search
     from mlpf.errors import ConfigError
 
     problems = []
     for path in files:
         try:
-            load_config(path, overrides)
-            click.echo(f"{path}: ok")
+            config = load_config(path, overrides)
         except ConfigError as error:
             problems.append(str(error))
+            continue
+        try:
+            check_search(config)
+            click.echo(f"{path}: ok")
+        except ConfigError as error:
+            problems += [f"{path}  {line}" for line in str(error).splitlines()]
     if problems:
         raise ConfigError("\n".join(problems))
 

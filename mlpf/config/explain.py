@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from mlpf.config.hypertune_schema import FORMS
 from mlpf.config.loading import section_of
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS, Section
 from mlpf.config.schema import Config
@@ -50,11 +51,15 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
             yield from _variants(key, variants)
             continue
         if section is None:
-            yield KeyInfo(key, _type_text(info), _default_text(info), info.description or "")
+            kind = "name, or weights by name" if name in FORMS else _type_text(info)
+            yield KeyInfo(key, kind, _default_text(info), info.description or "")
             continue
-        free = get_origin(info.annotation) is dict
+        form = (info.alias or name) in FORMS
+        free = form or get_origin(info.annotation) is dict
         kind = (
-            "sections by name"
+            "name, or sections by dotted path"
+            if form
+            else "sections by name"
             if free
             else "section"
             if info.is_required() or info.default

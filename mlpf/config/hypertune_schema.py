@@ -1,16 +1,49 @@
 """Section ``hypertune``: which keys of the configuration are searched, how, and for what."""
 
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from mlpf.config.model_schema import Section
 
 # Short names of recorded metrics.
 METRIC_ALIASES = {"val_jet_iqr": "val_jet_response_iqr", "val_met_iqr": "val_met_response_iqr"}
 
+# Keys that are given as a name or as a mapping -> what pydantic calls the two in the place of an error.
+FORMS = dict.fromkeys(("objective", "space"), ("(name)", "(mapping)"))
+_FORM = Discriminator(lambda data: "(name)" if isinstance(data, str) else "(mapping)")
+
+# Most values of a range with a step.
+MAX_VALUES = 10_000
+
+# YAML 1.1 takes a number without a point, such as 1e-4, for text.
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
 Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
 WholeBounds = Annotated[list[int], Field(min_length=2, max_length=2)]
+
+# Rounding of logarithms.
+_SLACK = 1e-9
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Tell whether two values of a key are the same: 1 and 1.0 are, 1 and true are not."""
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
 
 
 class ParameterSpace(Section):
@@ -28,10 +61,180 @@ class ParameterSpace(Section):
         None, description="distance between values of int or float; with log, the factor between them"
     )
     log: bool = Field(False, description="int and float: equal shares for equal factors")
+    also: list[str] = Field([], description="further keys, by dotted path, that get the same value")
     when: dict[str, Any] = Field(
         {},
         description="searched only where other searched keys have these values (one value, or a list)",
     )
+
+    @field_validator("choice", mode="before")
+    @classmethod
+    def _read_exponents(cls, given: Any) -> Any:
+        if not isinstance(given, list):
+            return given
+        return [float(v) if isinstance(v, str) and _EXPONENT.fullmatch(v) else v for v in given]
+
+    @field_validator("choice")
+    @classmethod
+    def _values_differ(cls, given: list[Any] | None) -> list[Any] | None:
+        for i, value in enumerate(given or []):
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"{value!r:.60} cannot be a choice; give numbers, text, booleans, null, lists or mappings"
+                ) from None
+            if any(same_value(value, other) for other in (given or [])[:i]):
+                raise ValueError(f"{value!r:.60} is given twice; remove one")
+        return given
+
+    @model_validator(mode="after")
+    def _kind_and_bounds(self) -> "ParameterSpace":
+        given = [name for name, value in self._kinds.items() if value is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"expected exactly one of choice, int, float and boolean, found {found}")
+        bounds = self.bounds
+        if bounds is None:
+            extra = [key for key, wanted in (("step", self.step is not None), ("log", self.log)) if wanted]
+            if extra:
+                raise ValueError(
+                    f"{' and '.join(extra)}: only with int and float, not with {given[0]}; leave out"
+                )
+            return self
+        low, high = bounds
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(
+                f"{self.kind} needs two finite bounds, the smaller one first, not {list(bounds)}"
+            )
+        if self.log and low <= 0:
+            raise ValueError(f"log needs bounds above 0, not {list(bounds)}; change them or leave out log")
+        if self.step is not None:
+            self._check_step(low, high, self.step)
+        return self
+
+    def _check_step(self, low: float, high: float, step: float) -> None:
+        if not math.isfinite(step) or (self.int_ is not None and step != int(step)):
+            raise ValueError(
+                f"step={step:g} of {self.kind} is not a {'whole' if self.int_ else 'finite'} number"
+            )
+        if self.log and step <= 1:
+            raise ValueError(f"step={step:g} with log is the factor between values; give one above 1")
+        span = math.log(high / low, step) if self.log else (high - low) / step
+        if span < 1 - _SLACK:
+            raise ValueError(f"step={step:g} leads from {low:g} beyond {high:g}; give a smaller one")
+        if self.int_ is None and span > MAX_VALUES:
+            raise ValueError(f"step={step:g} makes more than {MAX_VALUES} values; give a larger one or none")
+
+    @property
+    def _kinds(self) -> dict[str, Any]:
+        return {"choice": self.choice, "int": self.int_, "float": self.float_, "boolean": self.boolean}
+
+    @property
+    def kind(self) -> str:
+        """``choice``, ``int``, ``float`` or ``boolean``."""
+        return next(name for name, value in self._kinds.items() if value is not None)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Smallest and largest value of int and float."""
+        both = self.int_ if self.int_ is not None else self.float_
+        return None if both is None else (both[0], both[1])
+
+    @property
+    def values(self) -> Sequence[Any] | None:
+        """All values in order; None for float without step, which has no end of them.
+
+        Values of a float with step are exact decimals: 0.1, 0.2, 0.3.
+        """
+        if self.choice is not None:
+            return self.choice
+        if self.boolean is not None:
+            return [False, True]
+        if self.int_ is not None:
+            low, high = self.int_
+            if not self.log or self.step is None:
+                return range(low, high + 1, int(self.step or 1))
+            factor = int(self.step)
+            return [low * factor**i for i in range(math.floor(math.log(high / low, factor) + _SLACK) + 1)]
+        if self.float_ is None or self.step is None:
+            return None
+        low_, high_, step = (Decimal(repr(v)) for v in (*self.float_, self.step))
+        if not self.log:
+            return [float(low_ + i * step) for i in range(int((high_ - low_) / step) + 1)]
+        number = math.floor(math.log(self.float_[1] / self.float_[0], self.step) + _SLACK) + 1
+        return [min(float(low_ * step**i), self.float_[1]) for i in range(number)]
+
+    @property
+    def conditions(self) -> dict[str, list[Any]]:
+        """``when`` with a list of values for each key."""
+        return {key: given if isinstance(given, list) else [given] for key, given in self.when.items()}
+
+
+def full_conditions(space: Mapping[str, ParameterSpace]) -> dict[str, dict[str, list[Any]]]:
+    """Return searched key -> other key -> values of it with which the first is searched.
+
+    The conditions of a key's conditions are among them. Keys come in an order in which each follows all that
+    it depends on, otherwise in that of ``space``.
+
+    Raises:
+        ValueError: a condition names a key or value that is not searched, goes in a circle, or never holds.
+    """
+    done: dict[str, dict[str, list[Any]]] = {}
+
+    def add(key: str, behind: tuple[str, ...]) -> None:
+        if key in done:
+            return
+        if key in behind:
+            circle = " -> ".join((*behind[behind.index(key) :], key))
+            raise ValueError(f"{key}: when goes in a circle, {circle}; remove one of them")
+        needed: dict[str, list[Any]] = {}
+        for other, wanted in space[key].conditions.items():
+            _check_condition(key, other, wanted, space)
+            add(other, (*behind, key))
+            for name, values in (*done[other].items(), (other, wanted)):
+                both = [
+                    v for v in values if name not in needed or any(same_value(v, w) for w in needed[name])
+                ]
+                if not both:
+                    raise ValueError(f"{key}: when never holds, it needs two values of {name}; change it")
+                needed[name] = both
+        done[key] = needed
+
+    for key in space:
+        add(key, ())
+    return done
+
+
+def _check_condition(key: str, other: str, wanted: list[Any], space: Mapping[str, ParameterSpace]) -> None:
+    """Refuse a condition on something that does not take these values."""
+    if other not in space or other == key:
+        known = ", ".join(name for name in space if name != key) or "none"
+        raise ValueError(f"{key}: when names {other}, which is no other searched key; they are {known}")
+    if not wanted:
+        raise ValueError(f"{key}: when gives no value of {other}; give one or several")
+    values = space[other].values
+    if values is None:
+        raise ValueError(f"{key}: when names {other}, a range without step; conditions need single values")
+    for value in wanted:
+        if not any(same_value(value, v) for v in values):
+            raise ValueError(f"{key}: when wants {value!r:.60} of {other}, which is none of its values")
+
+
+def _check_together(space: dict[str, ParameterSpace]) -> dict[str, ParameterSpace]:
+    full_conditions(space)
+    paths = [path for key, keys in space.items() for path in (key, *keys.also)]
+    twice = next((path for path in paths if paths.count(path) > 1), "")
+    if twice:
+        raise ValueError(f"{twice}: searched twice, or searched and also set by another key; remove one")
+    return space
+
+
+# Dotted path of a key -> its values.
+SearchedKeys = Annotated[dict[str, ParameterSpace], Field(min_length=1), AfterValidator(_check_together)]
+Weight = Annotated[float, Field(allow_inf_nan=False)]
+Space = Annotated[Annotated[str, Tag("(name)")] | Annotated[SearchedKeys, Tag("(mapping)")], _FORM]
+Objective = Annotated[Annotated[str, Tag("(name)")] | Annotated[dict[str, Weight], Tag("(mapping)")], _FORM]
 
 
 class ConfirmConfig(Section):
@@ -47,7 +250,7 @@ class HypertuneConfig(Section):
     algorithm: Literal["random", "bayesian", "hyperband", "asha"] = Field(
         "asha", description="how configurations are chosen, and how long each is trained"
     )
-    objective: str | dict[str, float] = Field(
+    objective: Objective = Field(
         "val_loss",
         description="recorded metric to make small, or a weighted sum of several as metric: weight; "
         "val_jet_iqr and val_met_iqr are short for val_jet_response_iqr and val_met_response_iqr",
@@ -91,14 +294,14 @@ class HypertuneConfig(Section):
         60.0, description="silence of a worker in s after which its trial is given to another"
     )
     confirm: ConfirmConfig = Field(ConfirmConfig(), description="error of the gain")
-    space: str | dict[str, ParameterSpace] = Field(
+    space: Space = Field(
         description="keys to search, by dotted path; or the name of a ready space, gnn_dense or transformer"
     )
 
     @model_validator(mode="after")
     def _some_weight(self) -> "HypertuneConfig":
         if not self.objective or not any(self.objective_terms.values()):
-            raise ValueError("hypertune.objective: no metric with a weight; give one, such as val_loss")
+            raise ValueError("objective: no metric with a weight; give one, such as val_loss")
         return self
 
     @property

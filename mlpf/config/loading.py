@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mlpf.atomic import atomic_write
+from mlpf.config.hypertune_schema import FORMS
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError
@@ -20,16 +21,19 @@ Path_ = tuple[str, ...]
 # The whole configuration of a run, in its directory and in each of its checkpoints.
 RESOLVED_FILE = "config.resolved.yaml"
 
+# Key of a file that is not complete.
+EXTENDS = "extends"
+
 # Far above any configuration; aliases of aliases ask for billions in a few lines.
 MAX_VALUES = 10_000
 
 
 @dataclass
 class Document:
-    """A parsed YAML file: plain data, and the line on which each key stands."""
+    """A parsed YAML file: plain data, and the file and line where each key stands."""
 
     data: dict[str, Any] = field(default_factory=dict)
-    lines: dict[Path_, int] = field(default_factory=dict)
+    places: dict[Path_, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
@@ -39,7 +43,7 @@ def load_config(
     """Read a YAML configuration, apply overrides and validate it.
 
     Args:
-        path: YAML file.
+        path: YAML file; its key ``extends`` names a file, relative to it, on top of which it is put.
         overrides: ``"a.b=value"`` strings; the value is parsed as YAML.
         extra: dotted key -> value, e.g. from command line options; applied last.
 
@@ -49,7 +53,7 @@ def load_config(
     Raises:
         ConfigError: every problem, one per line, each with file, line and key.
     """
-    document = _read(Path(path))
+    document = _read_extended(Path(path))
     problems = document.problems
     sources: dict[Path_, str] = {}
     for text in overrides:
@@ -63,7 +67,7 @@ def load_config(
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
-        problems = [*problems, *(_describe(e, path, document, sources) for e in error.errors())]
+        problems = [*problems, *(describe_error(e, path, document, sources) for e in error.errors())]
     if problems:
         raise ConfigError("\n".join(problems))
     return config
@@ -117,6 +121,52 @@ def _read(path: Path) -> Document:
     return document
 
 
+def _read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
+    """Parse a YAML file, put on top of the one that it extends; ``on_top`` are the files that extend it."""
+    document = _read(path)
+    if EXTENDS not in document.data:
+        return document
+    given, where = document.data.pop(EXTENDS), document.places[(EXTENDS,)]
+    if not isinstance(given, str) or not given:
+        raise ConfigError(
+            f"{where}  {EXTENDS}: expected the path of a file, relative to this one (given {given!r:.60})"
+        )
+    base_path, files = path.parent / given, (*on_top, path.resolve())
+    if base_path.resolve() in files:
+        raise ConfigError(f"{where}  {EXTENDS}: {given} is or extends this file itself; name another one")
+    if not base_path.is_file():
+        raise ConfigError(f"{where}  {EXTENDS}: {base_path}: no such file; the path is relative to {path}")
+    base = _read_extended(base_path, files)
+    base.data = _merged(base, document.data, ())
+    base.places |= document.places
+    base.problems += document.problems
+    return base
+
+
+def _merged(base: Document, top: dict[str, Any], at: Path_) -> dict[str, Any]:
+    """Return the section of ``base`` at ``at`` with ``top`` on top: sections join, all else is replaced."""
+    below: Any = base.data
+    for part in at:
+        below = below[part]
+    result = dict(below)
+    for key, value in top.items():
+        old, here = below.get(key), (*at, key)
+        if isinstance(old, dict) and isinstance(value, dict) and not _stands_alone(here, old, value):
+            result[key] = _merged(base, value, here)
+            continue
+        result[key] = value
+        base.places = {place: line for place, line in base.places.items() if place[: len(here)] != here}
+    return result
+
+
+def _stands_alone(at: Path_, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Tell whether a section takes nothing from that below: another variant, or values to search."""
+    choice = VARIANT_KEYS.get(at[-1], "type")
+    variants = [*VARIANTS.get(at[-1], ())]
+    other = bool(variants) and choice in new and new[choice] != old.get(choice, variants[0])
+    return other or at[:-1] == ("hypertune", "space")
+
+
 def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
     """Count the values below a node with every alias expanded; an alias of itself counts as too many."""
     if id(node) not in known:
@@ -131,23 +181,23 @@ def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def _walk(node: yaml.Node, at: Path_, path: Path, document: Document, loader: yaml.SafeLoader) -> Any:
-    """Turn a YAML node into plain data, filling ``document.lines``."""
+    """Turn a YAML node into plain data, filling ``document.places``."""
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(loader.construct_object(key_node))
             line = key_node.start_mark.line + 1
             if key in mapping:
-                first = document.lines[(*at, key)]
+                first = document.places[(*at, key)].rpartition(":")[2]
                 document.problems.append(
                     f"{path}:{line}  {'.'.join((*at, key))}: key given twice, first on line {first}"
                 )
-            document.lines[(*at, key)] = line
+            document.places[(*at, key)] = f"{path}:{line}"
             mapping[key] = _walk(value_node, (*at, key), path, document, loader)
         return mapping
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            document.lines[(*at, str(i))] = item.start_mark.line + 1
+            document.places[(*at, str(i))] = f"{path}:{item.start_mark.line + 1}"
         return [_walk(item, (*at, str(i)), path, document, loader) for i, item in enumerate(node.value)]
     return loader.construct_object(node)
 
@@ -190,7 +240,9 @@ def _set(
     sources[key] = source
 
 
-def _describe(error: ErrorDetails, path: str | Path, document: Document, sources: dict[Path_, str]) -> str:
+def describe_error(
+    error: ErrorDetails, path: str | Path, document: Document, sources: dict[Path_, str]
+) -> str:
     """One readable line for one pydantic error."""
     full = tuple(str(part) for part in error["loc"])
     at = _without_variant_names(full)
@@ -199,8 +251,8 @@ def _describe(error: ErrorDetails, path: str | Path, document: Document, sources
         if at[:end] in sources:
             where = sources[at[:end]]
             break
-        if at[:end] in document.lines:
-            where = f"{path}:{document.lines[at[:end]]}"
+        if at[:end] in document.places:
+            where = document.places[at[:end]]
             break
     key = ".".join(at)
     if error["type"] == "extra_forbidden":
@@ -235,13 +287,15 @@ def _without_variant_names(at: Path_) -> Path_:
 
 
 def _is_variant(key: str, part: str) -> bool:
-    return part in VARIANTS.get(key, ())
+    return part in VARIANTS.get(key, ()) or part in FORMS.get(key, ())
 
 
 def _known_keys(at: Path_) -> list[str]:
     """Return the keys that the section at ``at`` accepts; ``at`` names the variant behind its key."""
     model: Any = Config
     for before, part in zip(("", *at), at, strict=False):
+        if part in FORMS.get(before, ()):
+            continue
         if _is_variant(before, part):
             model = VARIANTS[before][part]
             continue

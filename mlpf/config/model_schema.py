@@ -145,6 +145,12 @@ class CombinedGraphLayerConfig(Section):
                 f"position_scales multiply a kernel that falls with distance, which {kernel} is not; "
                 "leave them out or set kernel.type=NodePairGaussianKernel"
             )
+        if self.position_scales and self.node_message.output_dim % len(self.position_scales):
+            raise ValueError(
+                f"position_scales has {len(self.position_scales)} scales, which do not divide "
+                f"node_message.output_dim={self.node_message.output_dim} into equal slices; "
+                "change one of them"
+            )
         return self
 
 
@@ -212,6 +218,20 @@ class GNNConfig(Section):
         description="compute the graph layers again in the backward pass instead of keeping their "
         "activations: less memory, more time, the same results",
     )
+
+    @model_validator(mode="after")
+    def _layers_can_be_combined(self) -> "GNNConfig":
+        if self.node_update_mode == "additive" and not self.do_node_encoding:
+            raise ValueError(
+                "node_update_mode: additive adds layers to encoded elements of the same width; "
+                "set do_node_encoding: true or node_update_mode: concat"
+            )
+        if self.node_update_mode == "additive" and self.skip_connection:
+            raise ValueError(
+                "skip_connection: true has no effect with node_update_mode: additive; "
+                "set it to false or node_update_mode to concat"
+            )
+        return self
 
     @property
     def bucket_size(self) -> int:

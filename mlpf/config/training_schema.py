@@ -158,6 +158,18 @@ class CheckpointConfig(Section):
     )
 
 
+class EarlyStoppingConfig(Section):
+    """When a training ends before its last epoch."""
+
+    patience: PositiveInt = Field(20, description="epochs without a new smallest value after which to end")
+    monitor: str | None = Field(
+        None, description="recorded metric, smaller is better; null = callbacks.checkpoint.monitor"
+    )
+    min_delta: NonNegativeFloat = Field(
+        0.0, description="a value counts as new smallest only if it is smaller by more than this"
+    )
+
+
 class PhysicsConfig(Section):
     """Jets and missing momentum of validation events, while the training runs."""
 
@@ -180,6 +192,9 @@ class CallbacksConfig(Section):
     """What happens after each epoch."""
 
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="checkpoints")
+    early_stopping: EarlyStoppingConfig | None = Field(
+        None, description="end a training that does not improve; null = never"
+    )
     tensorboard: bool = Field(True, description="write TensorBoard logs")
     physics: PhysicsConfig = Field(
         PhysicsConfig(), description="jet and missing momentum response after an epoch"

@@ -175,6 +175,22 @@ def _with_jets(name: str, array: npt.NDArray) -> npt.NDArray:
     return array
 
 
+def require_built(name: str, source: DatasetSourceConfig) -> Path:
+    """Return the folder of a prepared dataset; looks for its description, not at its events.
+
+    Args:
+        name: ``<recipe>/<config>``, or the folder name of a published dataset.
+        source: version and directory.
+
+    Raises:
+        DataError: the dataset is not built.
+    """
+    path = Path(source.data_dir) / name / source.version
+    if not (path / "dataset_info.json").is_file():
+        raise DataError(_not_built(name, source, path))
+    return path
+
+
 def open_split(
     name: str, source: DatasetSourceConfig, split: str, schema: EventSchema = SCHEMAS["clic"]
 ) -> PreparedSplit:
@@ -193,9 +209,7 @@ def open_split(
         DataError: the dataset is not built, is not array_record, or has no such split.
         SchemaMismatch: names the first column that differs.
     """
-    path = Path(source.data_dir) / name / source.version
-    if not (path / "dataset_info.json").is_file():
-        raise DataError(_not_built(name, source, path))
+    path = require_built(name, source)
     import tensorflow_datasets as tfds
 
     _require_known_classes(path)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from mlpf.config.recorded_metrics import SUMMARY_NAMES
 from mlpf.evaluation.particles import Array, Elements, IntArray
 from mlpf.evaluation.predictions import BASELINE, GEN, NETWORK, Predictions
 from mlpf.evaluation.statistics import (
@@ -38,15 +39,6 @@ MIN_GEN_MET = 10.0
 # GeV, edges of bins in the pt of the generated jet and in the energy of a particle.
 JET_PT_EDGES = (5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0)
 ENERGY_EDGES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
-# Names of ``response_summary``, and those of them of which a smaller value is better.
-SUMMARY_NAMES = (
-    "jet_response_median",
-    "jet_response_iqr",
-    "jet_matched_fraction",
-    "met_response_median",
-    "met_response_iqr",
-)
-SUMMARY_WIDTHS = ("jet_response_iqr", "met_response_iqr")
 
 
 def jet_response(predictions: Predictions, method: str) -> tuple[Array, Array, IntArray]:

@@ -6,7 +6,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from mlpf.errors import ConfigError
 from mlpf.layers.binning import Bins, LearnableBinning, gather_rows
 from mlpf.layers.feedforward import FFN
 from mlpf.layers.learnable_message import NodeMessageLearnable
@@ -103,7 +102,6 @@ class CombinedGraphLayer(keras.layers.Layer):
         self.binning = LearnableBinning(bin_size, max_num_bins, embedding_dim, bin_order, name="binning")
         self.position_kernel = None
         if position_scales:
-            _check_heads(position_scales, node_message["output_dim"])
             self.position_kernel = PositionKernel(position_scales, name="position_kernel")
         self.pair_kernel = KERNELS[kernel["type"]](**_without_type(kernel), dtype=policy, name="kernel")
         self._add_messages(num_node_messages, node_message, dropout)
@@ -188,11 +186,3 @@ class CombinedGraphLayer(keras.layers.Layer):
 
 def _without_type(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key != "type"}
-
-
-def _check_heads(position_scales: Sequence[float], output_dim: int) -> None:
-    if output_dim % len(position_scales):
-        raise ConfigError(
-            f"combined_graph_layer.position_scales has {len(position_scales)} scales, which do not divide "
-            f"node_message.output_dim={output_dim} into equal slices; change one of them"
-        )

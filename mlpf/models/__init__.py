@@ -32,9 +32,6 @@ def build_model(
 
     Returns:
         A model of X [B, N, F] float32; see ``mlpf.models.outputs`` for what it returns.
-
-    Raises:
-        ConfigError: options that do not go together.
     """
     config = config or GNNConfig()
     arguments = config.model_dump(exclude={"model", "bucket_size"})  # the latter is for batches only

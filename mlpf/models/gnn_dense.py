@@ -6,7 +6,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from mlpf.errors import ConfigError
 from mlpf.layers.combined_graph_layer import CombinedGraphLayer
 from mlpf.layers.feedforward import FFN
 from mlpf.layers.helix_encoding import face_points
@@ -43,9 +42,6 @@ class PFNetDense(keras.Model):
             activations: less memory, more time, the same results.
         helix_columns: places of the columns from which positions are computed, None = those of CLIC clusters.
         **kwargs: keyword arguments of ``keras.Model``.
-
-    Raises:
-        ConfigError: additive updates without node encoding, or a skip connection in additive mode.
     """
 
     graph_layer = CombinedGraphLayer
@@ -71,7 +67,6 @@ class PFNetDense(keras.Model):
         helix_columns: Mapping[str, int] | None = None,
         **kwargs: Any,
     ):
-        _check_combination(node_update_mode, do_node_encoding, skip_connection)
         # No cast on entry: the encoding and the heads need X at full precision.
         super().__init__(autocast=False, **kwargs)
         self._config = {
@@ -195,16 +190,3 @@ class PFNetDense(keras.Model):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments."""
         return {**super().get_config(), **self._config}
-
-
-def _check_combination(node_update_mode: str, do_node_encoding: bool, skip_connection: bool) -> None:
-    if node_update_mode == "additive" and not do_node_encoding:
-        raise ConfigError(
-            "parameters.node_update_mode: additive adds layers to encoded elements of the same width; "
-            "set parameters.do_node_encoding: true or parameters.node_update_mode: concat"
-        )
-    if node_update_mode == "additive" and skip_connection:
-        raise ConfigError(
-            "parameters.skip_connection: true has no effect with node_update_mode: additive; "
-            "set it to false or parameters.node_update_mode to concat"
-        )

@@ -1,12 +1,11 @@
-"""The report of a run: one HTML page with tables and figures inside it, nothing to load from elsewhere."""
+"""The report of a run: one HTML page with its tables and figures."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
+from mlpf.plotting.page import figure, page, table
 from mlpf.plotting.tables import BASELINE, caption, class_rows, number, response_rows, scale_sentence
 
 ONNX_HEADER = ("file", "output", "largest difference from Keras", "99 % of the elements")
@@ -17,30 +16,6 @@ VALIDATION_TEXTS = {
     "jet_matched_fraction": "jets matched",
     "met_response_iqr": "missing momentum response IQR/median",
 }
-_PAGE = Template(
-    """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>$title</title>
-<style>
-body { font-family: sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: 0.5rem 0 1rem; font-size: 0.9rem; }
-th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-figure { display: inline-block; margin: 0.5rem; vertical-align: top; }
-figure img { max-width: 100%; }
-figcaption, .note { color: #666; font-size: 0.85rem; }
-.scale { font-weight: bold; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-$body
-</body>
-</html>
-"""
-)
 
 
 def build_report(
@@ -74,21 +49,21 @@ def build_report(
         parts += [
             f"<h2>{escape(name)}</h2>",
             f'<p class="scale">{escape(scale_sentence(numbers))}.</p>',
-            _table(*response_rows(numbers)),
+            table(*response_rows(numbers)),
             f'<p class="note">{escape(caption(numbers))}</p>',
             "<h3>Elements against their targets</h3>",
-            _table(*class_rows(numbers)),
-            *(_figure(path) for path in figures.get(name, ())),
+            table(*class_rows(numbers)),
+            *(figure(path) for path in figures.get(name, ())),
         ]
     for reason in metrics["skipped"].values():
         parts.append(f'<p class="note">skipped {escape(reason)}</p>')
-    parts += ["<h2>Training</h2>", _table(["quantity", "value"], training_rows(history, metrics, reference))]
-    parts += [_figure(path) for path in figures.get("training", ())]
+    parts += ["<h2>Training</h2>", table(["quantity", "value"], training_rows(history, metrics, reference))]
+    parts += [figure(path) for path in figures.get("training", ())]
     if model_card is not None:
-        parts += ["<h2>ONNX</h2>", _table(ONNX_HEADER, onnx_rows(model_card))]
-    parts += ["<h2>Configuration</h2>", _table(["key", "value"], _as_rows(settings))]
-    parts += ["<h2>Environment</h2>", _table(["", "value"], _as_rows(environment))]
-    return _PAGE.substitute(title=escape(title), body="\n".join(parts))
+        parts += ["<h2>ONNX</h2>", table(ONNX_HEADER, onnx_rows(model_card))]
+    parts += ["<h2>Configuration</h2>", table(["key", "value"], _as_rows(settings))]
+    parts += ["<h2>Environment</h2>", table(["", "value"], _as_rows(environment))]
+    return page(title, parts)
 
 
 def training_rows(
@@ -154,16 +129,3 @@ def _as_rows(values: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
         else:
             rows.append([name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)])
     return rows
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-
-
-def _figure(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    name = escape(path.stem.replace("_", " "))
-    image = f'<img alt="{name}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{name}</figcaption></figure>"

@@ -1,5 +1,6 @@
 """Numbers of metrics.json as text: rows of tables and sentences, for the terminal and the report."""
 
+import math
 from typing import Any
 
 NETWORK, BASELINE = "pred", "cand"
@@ -18,6 +19,18 @@ def number(value: float | None, uncertainty: float | None = None, digits: int = 
         return "-"
     text = f"{value:.{digits}f}"
     return text if uncertainty is None else f"{text} ± {uncertainty:.{digits}f}"
+
+
+def measured(value: float | None, error: float | None) -> str:
+    """Format a value with as many digits as its error has with two; without one, four digits."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if error is None or not math.isfinite(error):
+        return f"{value:.4g}"
+    if error == 0:
+        return f"{value:.4g} ± 0"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def response_rows(numbers: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -14,10 +14,9 @@ import numpy.typing as npt
 from mlpf.atomic import atomic_write
 from mlpf.config.training_schema import CheckpointConfig
 from mlpf.errors import CheckpointError
+from mlpf.run_files import CHECKPOINTS_FOLDER
 from mlpf.training.checkpoints import save_checkpoint
 from mlpf.training.run_state import Record, RunState
-
-FOLDER = "checkpoints"
 
 _EPOCH = re.compile(r"epoch_(\d+)")
 
@@ -45,7 +44,7 @@ class CheckpointStore:
         config_text: str = "",
         writes: bool = True,
     ):
-        self._folder = run_dir / FOLDER
+        self._folder = run_dir / CHECKPOINTS_FOLDER
         self._config = config
         self._model = model
         self._optimizer = optimizer
@@ -111,7 +110,7 @@ def find_checkpoint(run_dir: Path, which: str = "best") -> Path:
         if not Path(which).exists():
             raise CheckpointError(f"{which}: no such checkpoint; give best, latest, or a path")
         return Path(which)
-    pointer = run_dir / FOLDER / f"{which}.json"
+    pointer = run_dir / CHECKPOINTS_FOLDER / f"{which}.json"
     try:
         folder = pointer.parent / json.loads(pointer.read_text())["folder"]
     except (OSError, ValueError, KeyError, TypeError):

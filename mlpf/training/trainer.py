@@ -83,6 +83,8 @@ class Trainer:
         on_step: Sequence[StepHook] = (),
         guard: Guard | None = None,
         progress: Progress | None = None,
+        stop_after: int | None = None,
+        ended: Callable[[list[Record]], bool] = lambda _: False,
     ) -> list[Record]:
         """Train until ``num_epochs`` epochs are recorded.
 
@@ -97,6 +99,8 @@ class Trainer:
                 of the run so far, and ``epoch``, ``learning_rate`` and ``loss`` (mean since the last call).
             guard: asked after steps whether to save or to stop.
             progress: shows how an epoch advances.
+            stop_after: end after this epoch already; None = ``num_epochs``.
+            ended: asked with the history before each epoch; True ends the training.
 
         Returns:
             One record per epoch.
@@ -107,7 +111,9 @@ class Trainer:
         """
         state = state or RunState()
         state.fingerprint = train.fingerprint()
-        while len(state.history) < num_epochs:
+        last = num_epochs if stop_after is None else min(stop_after, num_epochs)
+        # Only the first process has the metrics of physics: what it says counts for all.
+        while len(state.history) < last and not self._distribution.largest(int(ended(state.history))):
             self._obey(guard, state, 0)
             record: Record = {"epoch": state.epoch}
             record |= self._train_epoch(train, state, num_epochs, on_step, guard, progress)

@@ -1,7 +1,7 @@
 """What a search directory holds, read without keras-tuner: its files, and what became of each trial."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -127,3 +127,14 @@ def read_search(directory: Path) -> SearchState:
         return SearchState(directory, config, [], finished=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file}: damaged ({error}); a search that is to go on needs it") from None
+
+
+def ranked(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the completed trials of the search that went furthest, the smallest objective first.
+
+    An objective after few epochs does not compare with one after many: only the highest rung that has a
+    result counts.
+    """
+    done = [t for t in trials if t.purpose == "search" and t.status == "completed"]
+    furthest = max((t.epochs for t in done), default=0)
+    return sorted((t for t in done if t.epochs == furthest), key=lambda t: (t.objective, t.trial_id))

@@ -11,6 +11,7 @@ from mlpf.config.loading import RESOLVED_FILE, write_resolved
 from mlpf.config.schema import Config
 from mlpf.errors import OutputExists
 from mlpf.models.published_weights import load_published_weights
+from mlpf.run_files import CHECKPOINTS_FOLDER
 from mlpf.training.checkpoints import WEIGHTS_FILE
 from mlpf.workflows.trained import build_network
 
@@ -38,7 +39,7 @@ def run(config: Config, weights: Path, run_dir: Path) -> Path:
     number = load_published_weights(weights, model)
     part = run_dir.with_name(f".{run_dir.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    folder = part / "checkpoints" / CHECKPOINT
+    folder = part / CHECKPOINTS_FOLDER / CHECKPOINT
     try:
         folder.mkdir(parents=True)
         write_resolved(config, part / RESOLVED_FILE)
@@ -56,4 +57,4 @@ def run(config: Config, weights: Path, run_dir: Path) -> Path:
     table.add_row("run directory", str(run_dir))
     table.add_row("next", f"mlpf evaluate -t {run_dir}, or mlpf export -t {run_dir}")
     Console().print(table)
-    return run_dir / "checkpoints" / CHECKPOINT
+    return run_dir / CHECKPOINTS_FOLDER / CHECKPOINT

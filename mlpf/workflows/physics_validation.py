@@ -14,7 +14,7 @@ from mlpf.atomic import atomic_write
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import EventPool
 from mlpf.evaluation.inference import Forward, predict
-from mlpf.evaluation.metrics import SUMMARY_NAMES, SUMMARY_WIDTHS, response_summary
+from mlpf.evaluation.metrics import response_summary
 from mlpf.evaluation.predictions import (
     BASELINE,
     EVENT_FIELDS,
@@ -28,9 +28,6 @@ from mlpf.training.run_state import Record
 from mlpf.workflows.trained import REFERENCE_FILE
 from mlpf.workflows.training_data import VALIDATION_SPLIT, open_validation
 
-# Names in the record of an epoch, and those of them that may rank checkpoints: smaller is better.
-METRICS = tuple(f"val_{name}" for name in SUMMARY_NAMES)
-RANKING_METRICS = tuple(f"val_{name}" for name in SUMMARY_WIDTHS)
 # Events whose targets are in memory at a time while the reference is made.
 _READ_CHUNK = 100
 # With fewer jets matched, relative to the baseline, their width says nothing: that of one jet is 0.
@@ -38,21 +35,25 @@ _MIN_MATCHED = 0.5
 
 
 class PhysicsValidation:
-    """Epoch hook that adds ``METRICS`` and ``val_physics_seconds`` to the record of the epoch.
+    """Epoch hook that adds ``PHYSICS_METRICS`` and ``val_physics_seconds`` to the record of the epoch.
 
     Args:
         config: the whole configuration; ``callbacks.physics.every`` is above 0.
         model: the network, with the weights that are to be judged when the hook is called.
         pool: validation events.
         reference: of its first events, without a network.
+        last_epoch: epoch that is judged in any case.
 
     Attributes:
         reference: what baseline, targets and limits reach on the same events; the contents of
             ``REFERENCE_FILE``.
     """
 
-    def __init__(self, config: Config, model: keras.Model, pool: EventPool, reference: Predictions):
+    def __init__(
+        self, config: Config, model: keras.Model, pool: EventPool, reference: Predictions, last_epoch: int
+    ):
         self._config = config
+        self._last_epoch = last_epoch
         self._pool = pool
         self._forward = graph_forward(model, config.dataset.num_input_features)
         self._predictions = reference
@@ -69,7 +70,7 @@ class PhysicsValidation:
         """Judge the network after every n-th epoch and the last one."""
         record = history[-1]
         epoch = int(record["epoch"])
-        if epoch % self._config.callbacks.physics.every and epoch != self._config.setup.num_epochs:
+        if epoch % self._config.callbacks.physics.every and epoch != self._last_epoch:
             return
         started = time.perf_counter()
         record |= {f"val_{name}": value for name, value in self.measure().items()}
@@ -117,7 +118,7 @@ class PhysicsValidation:
 
 
 def build_physics_validation(
-    config: Config, run_dir: Path, model: keras.Model, pool: EventPool
+    config: Config, run_dir: Path, model: keras.Model, pool: EventPool, last_epoch: int
 ) -> PhysicsValidation:
     """Read the truth and the baseline of validation events, judge the baseline, write ``REFERENCE_FILE``.
 
@@ -126,6 +127,7 @@ def build_physics_validation(
         run_dir: run directory, there already.
         model: the network.
         pool: validation events, the first ones of the validation split.
+        last_epoch: epoch that is judged in any case.
 
     Raises:
         DataError: the split cannot be read.
@@ -140,7 +142,7 @@ def build_physics_validation(
             events.append(event | {"X": event["X"][:, :1].copy()})
     schema = config.dataset.event_schema
     reference = make_reference(config.validation_dataset, events, config.evaluation_jet_algo, schema)
-    hook = PhysicsValidation(config, model, pool, reference)
+    hook = PhysicsValidation(config, model, pool, reference, last_epoch)
     with atomic_write(run_dir / REFERENCE_FILE) as part:
         part.write_text(json.dumps(hook.reference, indent=1, allow_nan=False))
     return hook

@@ -12,7 +12,8 @@ from rich.table import Table
 from mlpf.config.loading import RESOLVED_FILE
 from mlpf.data.input_pipeline import BatchLoader
 from mlpf.errors import CheckpointError, ConfigError
-from mlpf.training.checkpoint_store import FOLDER, find_checkpoint
+from mlpf.run_files import CHECKPOINTS_FOLDER
+from mlpf.training.checkpoint_store import find_checkpoint
 from mlpf.training.checkpoints import (
     load_optimizer,
     load_random_states,
@@ -32,7 +33,7 @@ def latest_checkpoint(run_dir: Path, console: Console) -> Path | None:
     Raises:
         CheckpointError: ``latest.json`` is damaged, or names a folder that is missing.
     """
-    if (run_dir / FOLDER / "latest.json").is_file():
+    if (run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file():
         return find_checkpoint(run_dir, "latest")
     console.print(f"{run_dir}: no checkpoint yet, training starts at the beginning", soft_wrap=True)
     return None
@@ -95,7 +96,7 @@ def start_from(weights: Path, model: keras.Model, partial: bool, console: Consol
         CheckpointError: missing, damaged, or of another model.
         ConfigError: layers that do not fit would be frozen.
     """
-    path = find_checkpoint(weights) if (weights / FOLDER).is_dir() else weights
+    path = find_checkpoint(weights) if (weights / CHECKPOINTS_FOLDER).is_dir() else weights
     if not partial:
         load_weights(path, model)
         return

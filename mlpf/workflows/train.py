@@ -4,7 +4,7 @@ import json
 import math
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -17,15 +17,18 @@ from mlpf.config.schema import Config
 from mlpf.data.prepared import data_errors
 from mlpf.errors import OutputExists
 from mlpf.locking import locked
+from mlpf.run_files import HISTORY_FILE
 from mlpf.training.checkpoint_store import CheckpointStore, best_epoch
 from mlpf.training.distribution import Distribution, build_distribution, join_processes
+from mlpf.training.early_stopping import why_to_end
 from mlpf.training.guard import Guard, StopRequest, TrainingStopped
+from mlpf.training.history_writer import HistoryWriter
 from mlpf.training.progress import TerminalProgress
 from mlpf.training.run_state import Record, RunState
 from mlpf.training.watching import TrainingDiverged
 from mlpf.workflows.divergence import saved_batch
 from mlpf.workflows.resuming import latest_checkpoint, recorded_limits, restore, start_from
-from mlpf.workflows.run_status import recorded_status
+from mlpf.workflows.run_status import Ending, recorded_status
 from mlpf.workflows.trained import ENVIRONMENT_FILE
 from mlpf.workflows.trainer_setup import build_trainer, prepare_process
 from mlpf.workflows.training_data import build_loaders
@@ -44,6 +47,7 @@ class TrainingSummary:
         best_epoch: epoch, counted from 1, with the smallest monitored metric.
         monitor: that metric.
         seconds: wall time of this call.
+        ended_early: why before the last epoch; empty = it did not.
     """
 
     run_dir: Path
@@ -51,6 +55,7 @@ class TrainingSummary:
     best_epoch: int
     monitor: str
     seconds: float
+    ended_early: str = ""
 
 
 def run(
@@ -66,6 +71,7 @@ def run(
     habana_enabled: bool = False,
     horovod: bool = False,
     time_limit: float | None = None,
+    stop_after: int | None = None,
     started: float | None = None,
 ) -> TrainingSummary:
     """Train as ``config`` describes.
@@ -82,6 +88,8 @@ def run(
         habana_enabled: train on Habana Gaudi.
         horovod: this is one of the processes that ``horovodrun`` started; the first one writes.
         time_limit: seconds after which to save and stop.
+        stop_after: end after this epoch; schedules stretch over ``setup.num_epochs`` all the same, so that a
+            run that is resumed equals one that did not end here.
         started: ``time.monotonic()`` of the beginning of that time; None = now.
 
     Raises:
@@ -105,16 +113,17 @@ def run(
     distribution = build_distribution(config.setup.jit_compile, processes)
     recorded = recorded_limits(run_dir) if resume else {}
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
-    training = _Training(config, run_dir, distribution, console, limits)
+    training = _Training(config, run_dir, distribution, console, limits, stop_after)
     history = training.run(stop, resume, weights, partial)
     monitor = config.callbacks.checkpoint.monitor
     seconds = time.monotonic() - started
-    summary = TrainingSummary(run_dir, history, best_epoch(history, monitor), monitor, seconds)
+    early = training.ending.reason
+    summary = TrainingSummary(run_dir, history, best_epoch(history, monitor), monitor, seconds, early)
     console.print(_summary_table(summary))
     return summary
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Training:
     """A training before there are data and a model.
 
@@ -124,6 +133,8 @@ class _Training:
         distribution: devices.
         console: of this process.
         limits: most events, ``ntrain`` and ``ntest``.
+        stop_after: epoch after which to end; None = the last.
+        ending: why it ended before the last epoch.
     """
 
     config: Config
@@ -131,6 +142,8 @@ class _Training:
     distribution: Distribution
     console: Console
     limits: dict[str, int | None]
+    stop_after: int | None = None
+    ending: Ending = field(default_factory=Ending)
 
     def run(self, stop: StopRequest, resume: bool, weights: Path | None, partial: bool) -> list[Record]:
         """Train until the end or until asked to stop; return the history."""
@@ -164,15 +177,26 @@ class _Training:
             start_from(weights, trainer.model, partial, console)
         if not resume:
             self._claim(stack)
+        if resume and first and state.history:  # it may have been killed between checkpoint and history
+            HistoryWriter(run_dir / HISTORY_FILE)(state.history)
         distribution.broadcast([*trainer.model.weights, *trainer.optimizer.variables])
         model, optimizer, text = trainer.model, trainer.optimizer, resolved_text(config)
         store = CheckpointStore(run_dir, section, model, optimizer, trainer.random_states.read, text, first)
         if first:
             stack.enter_context(saved_batch(config, run_dir, trainer, train))
         hooks = stack.enter_context(
-            training_hooks(config, run_dir, trainer, valid.pool, console, lambda _: store.save(state), first)
+            training_hooks(
+                config,
+                run_dir,
+                trainer,
+                valid.pool,
+                console,
+                lambda _: store.save(state),
+                first,
+                self.stop_after,
+            )
         )
-        return trainer.fit(
+        history = trainer.fit(
             train,
             valid,
             config.setup.num_epochs,
@@ -181,7 +205,21 @@ class _Training:
             on_step=hooks.step,
             guard=Guard(store.save, stop, section.every_minutes, section.every_steps),
             progress=stack.enter_context(closing(TerminalProgress(console))),
+            stop_after=self.stop_after,
+            ended=self._ended,
         )
+        if not self.ending.reason and len(history) < config.setup.num_epochs:
+            self.ending.reason = f"asked to end after epoch {self.stop_after}"
+        return history
+
+    def _ended(self, history: list[Record]) -> bool:
+        """Return whether the training ends because it does not improve."""
+        callbacks = self.config.callbacks
+        if callbacks.early_stopping is None:
+            return False
+        monitor = callbacks.early_stopping.monitor or callbacks.checkpoint.monitor
+        self.ending.reason = why_to_end(history, callbacks.early_stopping, monitor)
+        return bool(self.ending.reason)
 
     def _claim(self, stack: ExitStack) -> None:
         """Make the run directory, keep others out of it, and write what is needed to repeat the run.
@@ -193,7 +231,7 @@ class _Training:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(self.run_dir / LOCK_FILE, f"{self.run_dir}: training"))
             _write_description(self.config, self.run_dir, self.limits)
-        stack.enter_context(recorded_status(self.run_dir, writes=first))
+        self.ending = stack.enter_context(recorded_status(self.run_dir, writes=first))
 
 
 def _require_empty(run_dir: Path) -> None:
@@ -216,7 +254,7 @@ def _summary_table(summary: TrainingSummary) -> Table:
     seconds = sum(record["seconds"] for record in history)
     rows = {
         "run directory": str(summary.run_dir),
-        "epochs": str(len(history)),
+        "epochs": f"{len(history)}{f' ({summary.ended_early})' if summary.ended_early else ''}",
         # A metric of physics is undefined in an epoch without jets.
         "best epoch": f"{summary.best_epoch} ({summary.monitor} {best.get(summary.monitor, math.nan):.5g})",
         "loss, val_loss": f"{last['loss']:.5g}, {last['val_loss']:.5g}",

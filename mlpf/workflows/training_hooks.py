@@ -9,9 +9,11 @@ from rich.console import Console
 
 from mlpf import runtime
 from mlpf.config.loading import resolved_text
+from mlpf.config.recorded_metrics import metric_problem
 from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import EventPool
 from mlpf.errors import ConfigError
+from mlpf.run_files import HISTORY_FILE
 from mlpf.training.averaging import averaged_weights
 from mlpf.training.history_writer import HistoryWriter
 from mlpf.training.run_state import Record
@@ -45,25 +47,14 @@ def check_callbacks(config: Config) -> None:
         from mlpf.training.comet import check_comet
 
         check_comet(config.callbacks.comet)
-    names = ("loss", *(f"{term}_loss" for term in config.loss.term_names))
-    recorded = [*names, *(f"val_{name}" for name in names)]
     monitor = config.callbacks.checkpoint.monitor
-    if config.callbacks.physics.every:
-        recorded += physics_validation.RANKING_METRICS
-    elif monitor in physics_validation.METRICS:
-        raise ConfigError(
-            f"callbacks.checkpoint.monitor: {monitor} is recorded with callbacks.physics.every above 0, "
-            "it is 0; set it to 1"
-        )
-    if monitor in physics_validation.METRICS and monitor not in recorded:
-        raise ConfigError(
-            f"callbacks.checkpoint.monitor: of {monitor} a smaller value is not better; choose one of "
-            f"{', '.join(physics_validation.RANKING_METRICS)}"
-        )
-    if monitor not in recorded:
-        raise ConfigError(
-            f"callbacks.checkpoint.monitor: {monitor!r} is not recorded; choose one of {', '.join(recorded)}"
-        )
+    watched = {"callbacks.checkpoint.monitor": monitor}
+    early = config.callbacks.early_stopping
+    if early is not None and early.monitor is not None:
+        watched["callbacks.early_stopping.monitor"] = early.monitor
+    for key, metric in watched.items():
+        if problem := metric_problem(config, metric):
+            raise ConfigError(f"{key}: {problem}")
 
 
 @contextmanager
@@ -75,6 +66,7 @@ def training_hooks(
     console: Console,
     save: EpochHook,
     writes: bool = True,
+    last_epoch: int | None = None,
 ) -> Iterator[TrainingHooks]:
     """Yield the hooks of a training, and close at its end what has to be closed.
 
@@ -86,6 +78,7 @@ def training_hooks(
         console: where to say what there is to beat.
         save: writes the checkpoint of an epoch; all processes take part.
         writes: this process reports and writes; the others only save.
+        last_epoch: where this training ends; None = ``setup.num_epochs``.
 
     Raises:
         DataError: the validation split cannot be read.
@@ -97,7 +90,9 @@ def training_hooks(
     hooks = TrainingHooks([record_gpu_memory])
     callbacks = config.callbacks
     if callbacks.physics.every:
-        physics = physics_validation.build_physics_validation(config, run_dir, trainer.model, valid)
+        physics = physics_validation.build_physics_validation(
+            config, run_dir, trainer.model, valid, last_epoch or config.setup.num_epochs
+        )
         console.print(physics.target_line(), highlight=False, soft_wrap=True)
 
         def judge(history: list[Record]) -> None:
@@ -105,7 +100,7 @@ def training_hooks(
                 physics(history)
 
         hooks.epoch.append(judge)
-    hooks.epoch += [save, HistoryWriter(run_dir / "history.json")]
+    hooks.epoch += [save, HistoryWriter(run_dir / HISTORY_FILE)]
     with ExitStack() as at_end:
         if callbacks.tensorboard:
             writer = TensorBoardWriter(run_dir / "logs", f"```yaml\n{resolved_text(config)}```")

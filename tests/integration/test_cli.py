@@ -7,6 +7,7 @@ import pytest
 from tests.support.configs import write_config
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "awkward", "uproot", "fastjet", "scipy", "pythia8mc")
+HEAVY += ("keras_tuner", "grpc", "sklearn")
 
 
 def run_cli(*arguments, cwd=None):
@@ -45,6 +46,9 @@ def modules_loaded_by(*arguments):
         ["plots"],
         ["export"],
         ["config"],
+        ["hypertune"],
+        ["hypertune", "report"],
+        ["hypertune", "worker"],
     ],
 )
 def test_help_loads_nothing_heavy(command):
@@ -54,6 +58,14 @@ def test_help_loads_nothing_heavy(command):
 def test_config_error_loads_nothing_heavy(tmp_path):
     path = write_config(tmp_path, "setup: {lrr: 1}\n")
     assert modules_loaded_by("train", "-c", path).isdisjoint(HEAVY)
+
+
+def test_a_search_that_is_refused_loads_nothing_heavy(tmp_path):
+    path = write_config(tmp_path)
+    loaded = modules_loaded_by("hypertune", "-c", path, "-o", tmp_path / "search")
+    assert "mlpf" in loaded
+    assert loaded.isdisjoint(HEAVY)
+    assert "no section hypertune" in run_cli("hypertune", "-c", path, "-o", tmp_path / "search").stderr
 
 
 def test_config_error_is_lines_and_exit_code_2(tmp_path):
@@ -72,6 +84,17 @@ def test_config_check_reports_each_file(tmp_path):
     assert done.returncode == 2
     assert f"{good}: ok" in done.stdout
     assert "x: unknown key" in done.stderr
+
+
+def test_config_check_looks_at_the_space_of_a_search(tmp_path):
+    space = "hypertune: {space: {setup.lrr: {float: [0.1, 0.2]}, setup.ema: {float: [0.5, 1.5]}}}\n"
+    path = write_config(tmp_path, space)
+    done = run_cli("config", "check", path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"error: {path}  hypertune.space  setup.lrr: unknown key (did you mean 'setup.lr'?)",
+        f"error: {path}  hypertune.space  setup.ema: input should be less than 1 (given 1.5)",
+    ]
 
 
 def test_script_runs_from_another_directory_despite_a_decoy(repo_root, tmp_path):

@@ -208,3 +208,78 @@ def test_variants_survive_writing_and_reading(tmp_path):
     assert config.parameters.combined_graph_layer.kernel.node_dim == 5
     write_resolved(config, tmp_path / "resolved.yaml")
     assert load_config(tmp_path / "resolved.yaml") == config
+
+
+def test_a_file_on_top_of_another(tmp_path):
+    write_config(tmp_path, "setup: {lr: 0.1, num_epochs: 3}\n", name="base.yaml")
+    (tmp_path / "below").mkdir()
+    path = tmp_path / "below" / "top.yaml"
+    path.write_text(
+        "extends: ../base.yaml\n"
+        "setup: {lr: 0.2}\n"
+        "train_test_datasets: {gun: {batch_per_gpu: 2, datasets: [clic_edm4hep/ttbar]}}\n"
+    )
+    config = load_config(path, ["setup.seed=5"])
+    assert (config.setup.lr, config.setup.num_epochs, config.setup.seed) == (0.2, 3, 5)
+    assert list(config.train_test_datasets) == ["physical", "gun"]
+    (tmp_path / "last.yaml").write_text("extends: below/top.yaml\nsetup: {num_epochs: 4}\n")
+    assert load_config(tmp_path / "last.yaml").setup.model_dump(include={"lr", "num_epochs"}) == {
+        "lr": 0.2,
+        "num_epochs": 4,
+    }
+
+
+def test_another_variant_and_searched_values_take_nothing_from_below(tmp_path):
+    write_config(
+        tmp_path,
+        "parameters: {num_graph_layers_id: 2}\n"
+        "hypertune: {num_trials: 3, space: {setup.lr: {float: [0.1, 1.0]}, setup.ema: {choice: [0.9]}}}\n",
+        name="base.yaml",
+    )
+    path = tmp_path / "top.yaml"
+    path.write_text(
+        "extends: base.yaml\n"
+        "parameters: {model: transformer}\n"
+        "hypertune: {space: {setup.lr: {choice: [0.1]}}}\n"
+    )
+    config = load_config(path)
+    assert config.parameters.model == "transformer"
+    assert config.hypertune.num_trials == 3
+    assert list(config.hypertune.space) == ["setup.lr", "setup.ema"]
+    assert config.hypertune.space["setup.lr"].choice == [0.1]
+    path.write_text("extends: base.yaml\nparameters: {model: gnn_dense}\n")
+    assert load_config(path).parameters.num_graph_layers_id == 2
+
+
+def test_errors_name_the_file_in_which_the_value_stands(tmp_path):
+    base = write_config(tmp_path, "setup: {lr: -1}\nbatching: {bucket_growth: 0}\n", name="base.yaml")
+    top = tmp_path / "top.yaml"
+    top.write_text("extends: base.yaml\nsetup:\n  ema: 2\nbatching:\n  bucket_growth: 0.5\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(top)
+    assert [line.split("  ")[0] for line in lines_of(error)] == [
+        f"{base}:{MINIMAL.count(chr(10)) + 1}",
+        f"{top}:3",
+        f"{top}:5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "extends: absent.yaml",
+            r"top\.yaml:1  extends: .*absent\.yaml: no such file; the path is relative to",
+        ),
+        ("extends: [a.yaml]", r"top\.yaml:1  extends: expected the path of a file, relative to this one"),
+        ("extends: top.yaml", r"extends: top\.yaml is or extends this file itself"),
+        ("setup: {}\nextends: circle.yaml", r"circle\.yaml:1  extends: top\.yaml is or extends this file"),
+        ("extends: broken.yaml", r"broken\.yaml:\d+  not valid YAML"),
+    ],
+)
+def test_files_that_cannot_be_extended(tmp_path, text, message):
+    (tmp_path / "circle.yaml").write_text("extends: top.yaml\n")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    (tmp_path / "top.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "top.yaml")

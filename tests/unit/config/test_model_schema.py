@@ -202,3 +202,18 @@ def test_a_kernel_needs_its_own_messages(key):
 def test_the_trainable_kernel_has_no_distances_to_multiply():
     with pytest.raises(ValueError, match=r"position_scales .* set kernel\.type=NodePairGaussianKernel"):
         config({**TRAINABLE, f"{GRAPH}position_scales": [20.0]})
+
+
+def test_scales_must_divide_the_width():
+    with pytest.raises(ValueError, match="5 scales, which do not divide"):
+        config({f"{GRAPH}position_scales": [1.0, 2.0, 3.0, 4.0, 5.0]})
+
+
+def test_additive_updates_without_node_encoding_are_refused():
+    with pytest.raises(ValueError, match="do_node_encoding: true"):
+        config({"do_node_encoding": False})
+
+
+def test_skip_connection_without_effect_is_refused():
+    with pytest.raises(ValueError, match="skip_connection"):
+        config({"skip_connection": True})

@@ -1,6 +1,7 @@
 import pytest
 
-from mlpf.evaluation.metrics import SUMMARY_NAMES, evaluate_predictions, response_summary
+from mlpf.config.recorded_metrics import SUMMARY_NAMES
+from mlpf.evaluation.metrics import evaluate_predictions, response_summary
 from mlpf.evaluation.predictions import make_predictions, make_reference
 from tests.support.events import dijet_events, rows_of, scaled
 

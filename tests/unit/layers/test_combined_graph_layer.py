@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpf.errors import ConfigError
 from mlpf.layers.combined_graph_layer import CombinedGraphLayer
 from tests.support.layer_contract import LayerCase, check_layer, check_padding_invariance, set_values
 
@@ -99,11 +98,6 @@ def test_contract_with_positions(rng):
             num_frozen=24,
         )
     )
-
-
-def test_scales_must_divide_the_width():
-    with pytest.raises(ConfigError, match="3 scales, which do not divide"):
-        make(position_scales=[1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize("num_elements", [5, 8, 9, 20])

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpf.errors import ConfigError
 from mlpf.export_samples import clic_like_events
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models import build_model
@@ -188,16 +187,6 @@ def test_more_bins_than_allowed_are_refused():
     model = tiny_model(combined_graph_layer={**TINY_GRAPH, "max_num_bins": 2})
     with pytest.raises(ValueError, match="40 elements make 3 bins of 16, more than max_num_bins=2"):
         model(np.ones((1, 40, 17), np.float32))
-
-
-def test_additive_updates_without_node_encoding_are_refused():
-    with pytest.raises(ConfigError, match="do_node_encoding: true"):
-        tiny_model(do_node_encoding=False)
-
-
-def test_skip_connection_without_effect_is_refused():
-    with pytest.raises(ConfigError, match="skip_connection"):
-        tiny_model(skip_connection=True)
 
 
 @pytest.mark.parametrize("variant", ["helix", "concat", "positions", "l1 distance", "learned pairs"])

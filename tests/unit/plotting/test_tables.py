@@ -1,6 +1,10 @@
+import math
+
+import pytest
+
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import make_predictions
-from mlpf.plotting.tables import caption, class_rows, number, response_rows, scale_sentence
+from mlpf.plotting.tables import caption, class_rows, measured, number, response_rows, scale_sentence
 from tests.support.events import dijet_events, rows_of
 
 
@@ -51,3 +55,20 @@ def test_caption_states_reference_and_jet_definition():
     assert "jets of targets" in caption(numbers(with_limits=False))
     assert "no generated particles, its targets stand for them" in caption(numbers(with_limits=False))
     assert "no generated particles" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0.12345, 0.0123, "0.123 ± 0.012"),
+        (123.4, 12.0, "123 ± 12"),
+        (123.4, 1.26, "123.4 ± 1.3"),
+        (1.0, 0.0, "1 ± 0"),
+        (1.23456, None, "1.235"),
+        (1.0, math.nan, "1"),
+        (None, None, "-"),
+        (math.nan, 1.0, "-"),
+    ],
+)
+def test_a_value_has_the_digits_of_its_error(value, error, text):
+    assert measured(value, error) == text

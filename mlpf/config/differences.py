@@ -1,0 +1,49 @@
+"""What differs between two configurations, as lines for a user."""
+
+import json
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mlpf.config.schema import Config
+
+# Keys that say where, how often or how fast, and change no result. A star stands for any name.
+WITHOUT_EFFECT = (
+    "datasets.*.data_dir",
+    "callbacks.tensorboard",
+    "callbacks.comet",
+    "callbacks.comet.*",
+    "callbacks.checkpoint.every_minutes",
+    "callbacks.checkpoint.every_steps",
+    "hypertune.lease_seconds",
+)
+_ABSENT = "(none)"
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Return ``key: old -> new`` for every key that may change a result, in the order of the keys."""
+    before, after = dict(_flat(old.model_dump(by_alias=True))), dict(_flat(new.model_dump(by_alias=True)))
+    keys = [*before, *(key for key in after if key not in before)]
+    return [
+        f"{key}: {_text(before, key)} -> {_text(after, key)}"
+        for key in keys
+        if _text(before, key) != _text(after, key)
+        and not any(fnmatchcase(key, pattern) for pattern in WITHOUT_EFFECT)
+    ]
+
+
+def _flat(data: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of everything that is no section; an empty section is a value."""
+    for name, value in data.items():
+        key = f"{above}{name}"
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _text(values: dict[str, Any], key: str) -> str:
+    if key not in values:
+        return _ABSENT
+    value = values[key]
+    return value if isinstance(value, str) else json.dumps(value)

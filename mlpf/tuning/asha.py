@@ -1,0 +1,107 @@
+"""Asynchronous successive halving (Li et al., MLSys 2020): promotions without waiting for a rung to fill."""
+
+from typing import Any
+
+from mlpf.tuning.oracle import EPOCHS, INITIAL_EPOCH, PARENT, ROUND, SearchOracle, TrialStatus, keras_tuner
+from mlpf.tuning.state import TrialRecord
+
+_OWN_KEYS = (PARENT, INITIAL_EPOCH, EPOCHS, ROUND)
+
+
+def rung_epochs(min_epochs: int, factor: int, max_epochs: int) -> list[int]:
+    """Return the epochs in total at the end of each rung: each ``factor`` times the one before."""
+    epochs = [min(min_epochs, max_epochs)]
+    while epochs[-1] < max_epochs:
+        epochs.append(min(epochs[-1] * factor, max_epochs))
+    return epochs
+
+
+class AshaOracle(SearchOracle, keras_tuner.Oracle):
+    """Random configurations; the best ``1 / factor`` of those that ended a rung go on to the next.
+
+    A free worker takes the first promotion that is due, from the top rung down, and else a new
+    configuration: it never waits while there is one. A trial is promoted as soon as it belongs to the best of
+    its rung so far, so a few are promoted that later ones overtake.
+    """
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:  # noqa: ARG002 (of keras-tuner)
+        """Return the values of the next trial, as keras-tuner wants them."""
+        rungs = rung_epochs(self.hypertune.min_epochs, self.hypertune.factor, self.max_epochs_of_trial)
+        promoted = self._promoted()
+        for rung in reversed(range(len(rungs) - 1)):
+            done = self._done(rung)
+            for record in done[: len(done) // self.hypertune.factor]:
+                if record.trial_id not in promoted:
+                    return self._promotion(record, rungs)
+        if self._num_configurations() < self.hypertune.num_trials:
+            values = self._random_values()
+            if values is not None:
+                own = {INITIAL_EPOCH: 0, EPOCHS: rungs[0], ROUND: 0}
+                return {"status": TrialStatus.RUNNING, "values": values | own}
+        if self.ongoing_trials:
+            return {"status": TrialStatus.IDLE}
+        return self._last_promotion(rungs)
+
+    def promotable(self) -> set[str]:
+        """Return ids of completed trials that may still be promoted.
+
+        Those before it in its rung can only become more: a trial is out once as many are better as a full
+        rung would promote.
+        """
+        num_rungs = len(
+            rung_epochs(self.hypertune.min_epochs, self.hypertune.factor, self.max_epochs_of_trial)
+        )
+        most, promotable, promoted = self.hypertune.num_trials, set(), self._promoted()
+        for rung in range(num_rungs - 1):
+            done = self._done(rung)
+            # The best of each rung may be needed at the end to fill the top one.
+            places = max(1, most // self.hypertune.factor)
+            waiting = {r.trial_id for r in done[:places]} - promoted
+            promotable |= waiting
+            came = sum(r.trial_id in promoted for r in done)
+            most = min(most, came + len(waiting) + most - len(done))
+        return promotable
+
+    def _done(self, rung: int) -> list[TrialRecord]:
+        """Return the completed trials of a rung, the best first."""
+        done = [
+            r
+            for r in self.records.values()
+            if r.purpose == "search" and r.rung == rung and r.status == "completed"
+        ]
+        return sorted(done, key=lambda r: (r.objective, r.trial_id))
+
+    def _promoted(self) -> set[str]:
+        """Return ids of trials that others continue."""
+        return {
+            t.hyperparameters.values[PARENT]
+            for t in self.trials.values()
+            if PARENT in t.hyperparameters.values
+        }
+
+    def _num_configurations(self) -> int:
+        return sum(r.purpose == "search" and r.rung == 0 for r in self.records.values())
+
+    def _promotion(self, record: TrialRecord, rungs: list[int]) -> dict[str, Any]:
+        values = dict(self.trials[record.trial_id].hyperparameters.values)
+        own = {
+            PARENT: record.trial_id,
+            INITIAL_EPOCH: record.epochs,
+            EPOCHS: rungs[record.rung + 1],
+            ROUND: record.rung + 1,
+        }
+        return {"status": TrialStatus.RUNNING, "values": values | own}
+
+    def _last_promotion(self, rungs: list[int]) -> dict[str, Any]:
+        """Promote the best of the highest rung to the top: a small search, too, ends with a full training."""
+        highest = max((r.rung for r in self.records.values() if r.status == "completed"), default=None)
+        if highest is None or highest == len(rungs) - 1:
+            return {"status": TrialStatus.STOPPED}
+        waiting = [r for r in self._done(highest) if r.trial_id not in self._promoted()]
+        if not waiting:  # its promotion failed, and it has no second
+            return {"status": TrialStatus.STOPPED}
+        return self._promotion(waiting[0], rungs)
+
+    def _compute_values_hash(self, values: dict[str, Any]) -> str:
+        """Two rungs of one configuration are the same configuration."""
+        return super()._compute_values_hash({k: v for k, v in values.items() if k not in _OWN_KEYS})

@@ -1,0 +1,104 @@
+"""The directory of a search: laid out, claimed, and continued with the settings that it began with."""
+
+import re
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+from mlpf.config.differences import differences
+from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
+from mlpf.config.schema import Config
+from mlpf.errors import CheckpointError, ConfigError, OutputExists
+from mlpf.locking import locked
+from mlpf.tuning.options import TrialOptions, read_options
+from mlpf.tuning.state import RUNS_FOLDER
+
+LOCK_FILE = ".lock"
+
+_MOST_NAMES = 100
+
+
+def require_empty(directory: Path) -> None:
+    """Refuse a directory that holds anything but locks.
+
+    Raises:
+        OutputExists: it does.
+    """
+    if directory.exists() and any(not path.name.endswith(LOCK_FILE) for path in directory.iterdir()):
+        raise OutputExists(f"{directory}: is not empty; choose another directory or continue with --resume")
+
+
+def require_same(
+    config: Config, directory: Path, given: dict[str, int | None], gpus_per_trial: int | None
+) -> TrialOptions:
+    """Refuse to go on with another search; return the options of before.
+
+    Args:
+        config: the whole configuration.
+        directory: of the search.
+        given: ``ntrain`` and ``ntest`` of now; None = as before.
+        gpus_per_trial: of now; None = as before.
+
+    Raises:
+        CheckpointError: there is no search in ``directory``.
+        ConfigError: settings differ; one line for each.
+    """
+    path = directory / RESOLVED_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it; leave out --resume")
+    recorded = read_options(directory)
+    changed = differences(load_config(path), config)
+    for option, value in given.items():
+        before = getattr(recorded, option)
+        if value is not None and value != before:
+            changed.append(f"--{option}: {'all' if before is None else before} -> {value}")
+    if gpus_per_trial is not None and max(gpus_per_trial, 1) != recorded.devices:
+        changed.append(f"--gpus-per-trial: {recorded.devices} -> {gpus_per_trial}")
+    if changed:
+        raise ConfigError(
+            "\n".join(
+                [
+                    f"{directory}: a search goes on with the settings that it began with; these differ "
+                    "(before -> now). Take them back, leave out -c, or choose another directory",
+                    *changed,
+                ]
+            )
+        )
+    return recorded
+
+
+def lay_out(config: Config, directory: Path, options: TrialOptions) -> None:
+    """Write what the processes read. Of runs that exist, only where their datasets are may change."""
+    options.write(directory)
+    write_resolved(config, directory / RESOLVED_FILE)
+    for path in sorted((directory / RUNS_FOLDER).glob("*.yaml")):
+        of_run = load_config(path)
+        if of_run.datasets != config.datasets:
+            write_resolved(of_run.model_copy(update={"datasets": config.datasets}), path)
+
+
+def claim_name(name: str | None, directory: Path, stack: ExitStack) -> str:
+    """Keep other launchers from a name of workers while ``stack`` is open; return it.
+
+    Args:
+        name: that is wanted; None = that of the machine, with a number if it is taken.
+        directory: of the search.
+        stack: holds the lock.
+
+    Raises:
+        OutputExists: the name, or all of them, are taken.
+    """
+    own = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().split(".")[0]).strip("-_") or "node"
+    own = re.sub("chief", "c", own, flags=re.IGNORECASE)  # such an id is the chief, for keras-tuner
+    for number in range(1, _MOST_NAMES + 1):
+        candidate = name or (own if number == 1 else f"{own}-{number}")
+        try:
+            stack.enter_context(locked(directory / f".{candidate}{LOCK_FILE}", f"workers {candidate}"))
+        except OutputExists:
+            if name is not None:
+                raise OutputExists(
+                    f"--name {name}: a launcher of that name is at work in {directory}; give another"
+                ) from None
+            continue
+        return candidate
+    raise OutputExists(f"{directory}: {_MOST_NAMES} launchers named {own} are at work there; give --name")

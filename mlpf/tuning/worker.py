@@ -1,0 +1,136 @@
+"""A worker of a search: asks the chief for trials until there are no more, and says that it is alive."""
+
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from mlpf.errors import ConfigError, MLPFError
+from mlpf.tuning.client import ChiefClient, ChiefUnreachable, RemoteOracle
+from mlpf.tuning.options import read_options
+from mlpf.tuning.processes import started_by
+from mlpf.tuning.state import read_search
+from mlpf.tuning.tuner import Orders, Resources, SearchTuner, WorkerAsked
+
+# Heartbeats per lease. Half a lease without an answer is the last moment to stop: the chief may have given
+# the trial to another worker soon after.
+_BEATS_PER_LEASE = 8
+_PAUSE_AFTER = 0.5
+_NAME_PATIENCE = 1.5
+_RELEASE_PATIENCE_S = 5.0
+_NAP_S = 0.1
+
+
+class WorkerStopped(MLPFError):
+    """A worker was asked to stop; its trial is saved and given back."""
+
+    exit_code = 75
+    label = "stopped"
+
+
+def run(
+    directory: Path,
+    worker: str,
+    launcher: str,
+    *,
+    chief: str | None = None,
+    num_cpus: int = 1,
+    gpus: int = 0,
+) -> None:
+    """Run trials until the search is over.
+
+    Args:
+        directory: of the search.
+        worker: id, the same after a restart; must not contain "chief", as keras-tuner wants it.
+        launcher: who starts it; the same after a restart.
+        chief: HOST:PORT; None = as ``chief.json`` says.
+        num_cpus: threads of a trial.
+        gpus: GPUs of a trial, those that the environment shows.
+
+    Raises:
+        CheckpointError: not the directory of a search.
+        ConfigError: the id is not possible, or taken.
+        ChiefUnreachable: nobody answers for long.
+        WorkerStopped: SIGTERM.
+    """
+    if "chief" in worker:
+        raise ConfigError(f"--id {worker}: must not contain 'chief'; choose another name")
+    config = read_search(directory).config
+    orders = Orders()
+    signal.signal(signal.SIGTERM, lambda *_: setattr(orders, "stop", True))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher is asked, and asks us
+
+    def leave_if_asked() -> None:
+        if orders.stop:
+            raise WorkerStopped(f"{worker}: asked to stop")
+
+    def pause(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            leave_if_asked()
+            time.sleep(min(_NAP_S, left))
+
+    process = uuid.uuid4().hex
+    client = ChiefClient(directory, worker, launcher, process, address=chief, stopped=leave_if_asked)
+    lease = _introduce(client, worker, pause)
+    resources = Resources(
+        started_by(),
+        read_options(directory).arguments(),
+        {**os.environ, "KERAS_BACKEND": "tensorflow"},
+        num_cpus,
+        devices=gpus or num_cpus,
+        on_gpu=gpus > 0,
+    )
+    oracle = RemoteOracle(client, pause)
+    tuner = SearchTuner(oracle, directory, config, worker, resources, orders)
+    beat_client = ChiefClient(directory, worker, launcher, process)
+    heart = threading.Thread(target=_beat, args=(beat_client, oracle, tuner, orders, lease), daemon=True)
+    heart.start()
+    try:
+        tuner.search()
+    except (WorkerAsked, WorkerStopped):
+        if oracle.record is not None:
+            with suppress(ChiefUnreachable):
+                orders.stop = False  # or the call would leave at once
+                client.call("release", trial=oracle.record.trial_id, patience=_RELEASE_PATIENCE_S)
+        raise WorkerStopped(f"{worker}: asked to stop; what was trained is saved") from None
+
+
+def _introduce(client: ChiefClient, worker: str, pause: Callable[[float], None]) -> float:
+    """Say hello; return the length of a lease in s. A name may be held a while by one that just died."""
+    started = time.monotonic()
+    while True:
+        answer = client.call("hello")
+        lease = float(answer["lease_seconds"])
+        if answer["accepted"]:
+            return lease
+        if time.monotonic() - started > _NAME_PATIENCE * lease:
+            raise ConfigError(
+                f"--name: a worker {worker} of another launcher is at work; choose another name"
+            )
+        pause(1.0)
+
+
+def _beat(
+    client: ChiefClient, oracle: RemoteOracle, tuner: SearchTuner, orders: Orders, lease: float
+) -> None:
+    """Say every now and then that the worker is alive, and hear whether its trial is still its own."""
+    every = lease / _BEATS_PER_LEASE
+    heard = time.monotonic()
+    while True:
+        time.sleep(every)
+        record = oracle.record
+        trial = "" if record is None else record.trial_id
+        tuner.keep_cost()
+        try:
+            answer = client.call("beat", trial=trial, seconds=tuner.seconds, patience=every)
+        except ChiefUnreachable:
+            orders.pause = orders.pause or time.monotonic() - heard > _PAUSE_AFTER * lease
+            continue
+        heard, orders.pause = time.monotonic(), False
+        if trial and oracle.record is record and not answer["yours"]:
+            orders.taken = True
