@@ -10,6 +10,9 @@ import time
 
 import pytest
 
+from mlpf.config.loading import load_config, write_resolved
+from mlpf.errors import MLPFError
+from tests.support.search import search_config, state_of
 from tests.support.slurm_stand_ins import SCONTROL, SRUN, install
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -91,8 +94,8 @@ def job(repo_root, tmp_path):
             cwd=tmp_path,
         )
 
-    def finish(process):
-        errors = process.communicate(timeout=30)[1]
+    def finish(process, timeout=30):
+        errors = process.communicate(timeout=timeout)[1]
         for pid in pids.read_text().split():
             with pytest.raises(ProcessLookupError):
                 os.kill(int(pid), 0)
@@ -111,7 +114,7 @@ def job(repo_root, tmp_path):
         process.send_signal(number)
         return finish(process)
 
-    run.dir, run.log, run.send = run_dir, log, send
+    run.dir, run.log, run.send, run.start, run.finish = run_dir, log, send, start, finish
     return run
 
 
@@ -251,3 +254,54 @@ def test_sbatch_reads_what_the_job_relies_on(repo_root):
     before_code = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
     for directive in ("--ntasks-per-node=1", "--signal=B:USR1@180", "--requeue", "--no-kill"):
         assert f"#SBATCH {directive}" in before_code
+
+
+REAL_MLPF = f"""\
+#!/usr/bin/env bash
+echo "$SLURM_PROCID: mlpf $*" >> "$LOG"
+echo $$ >> "$PIDS"
+exec {sys.executable} -m tests.support.search_cli "$@"
+"""
+# The two nodes are one machine: its name need not be known to its own network.
+LOOPBACK_IP = "#!/usr/bin/env bash\necho '1: lo    inet 127.0.0.1/8 scope host lo'\n"
+
+
+@pytest.mark.slow
+def test_real(job, repo_root, tmp_path):
+    pytest.importorskip("keras_tuner")
+    install(tmp_path / "bin", {"mlpf": REAL_MLPF, "ip": LOOPBACK_IP})
+    section = {"algorithm": "random", "max_trials": 12, "seed": 3}
+    write_resolved(search_config(**section), tmp_path / "search.yaml")
+    options = ["-c", str(tmp_path / "search.yaml"), "--workers", "1", "--cpus-per-trial", "1"]
+    settings = {
+        "NETWORK_INTERFACE": "lo",
+        "PYTHONPATH": str(repo_root),
+        "MLPF_TEST_TRIALS": "pretend",
+        "RUN_DIR": str(job.dir),
+    }
+
+    process = job.start(*options, **settings)
+    while sum(trial.status == "completed" for trial in trials(job)) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    process.send_signal(signal.SIGUSR1)
+    code, log, errors = job.finish(process, timeout=120)
+    assert (code, log[-1]) == (0, "scontrol requeue 17"), errors
+    assert json.loads((job.dir / "status.json").read_text())["state"] == "stopped"
+    before = {trial.trial_id for trial in trials(job) if trial.status == "completed"}
+
+    code, log, errors = job.finish(job.start(*options, SLURM_RESTART_COUNT="1", **settings), timeout=240)
+    assert code == 0, errors
+    assert log[0].startswith("0: mlpf hypertune --resume")
+    assert json.loads((job.dir / "status.json").read_text())["state"] == "finished"
+    assert before < {trial.trial_id for trial in trials(job)}
+    assert [trial.status for trial in trials(job)] == ["completed"] * 12
+    assert {trial.worker for trial in trials(job)} == {"task0-0", "task1-0"}
+    assert load_config(job.dir / "best.yaml").hypertune is None
+
+
+def trials(job):
+    try:
+        return list(state_of(job.dir).values())
+    except (OSError, MLPFError):
+        return []
