@@ -270,8 +270,9 @@ LOOPBACK_IP = "#!/usr/bin/env bash\necho '1: lo    inet 127.0.0.1/8 scope host l
 def test_real(job, repo_root, tmp_path):
     pytest.importorskip("keras_tuner")
     install(tmp_path / "bin", {"mlpf": REAL_MLPF, "ip": LOOPBACK_IP})
-    section = {"algorithm": "random", "max_trials": 12, "seed": 3}
+    section = {"algorithm": "random", "num_trials": 12, "num_epochs": 3}
     write_resolved(search_config(**section), tmp_path / "search.yaml")
+    (tmp_path / "fake.json").write_text('{"*": {"seconds": 0.2}}')
     options = ["-c", str(tmp_path / "search.yaml"), "--workers", "1", "--cpus-per-trial", "1"]
     settings = {
         "NETWORK_INTERFACE": "lo",
