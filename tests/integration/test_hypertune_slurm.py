@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from mlpf.config.loading import load_config, write_resolved
@@ -299,6 +300,14 @@ def test_real(job, repo_root, tmp_path):
     assert [trial.status for trial in trials(job)] == ["completed"] * 12
     assert {trial.worker for trial in trials(job)} == {"task0-0", "task1-0"}
     assert load_config(job.dir / "best.yaml").hypertune is None
+    assert not [p for p in psutil.process_iter() if str(job.dir) in " ".join(command_line(p))]
+
+
+def command_line(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def trials(job):
