@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
+from mlpf.cli.submit import submit
 from mlpf.runtime import limit_library_threads
 
 _LOOPBACK = "127.0.0.1"
@@ -127,6 +128,9 @@ def _host_and_port(text: str) -> str:
     if not host or not port.isdecimal() or not 0 < int(port[:6]) <= 65535:
         raise click.UsageError(f"--join {text}: expected HOST:PORT, e.g. node1:40123, or auto")
     return text
+
+
+hypertune.add_command(submit)
 
 
 @hypertune.command()

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.support.slurm_stand_ins import SCONTROL, install
+
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("bash", "pgrep", "ps")), reason="needs bash and procps"
 )
@@ -28,12 +30,6 @@ if [[ -n "${STATE:-}" ]]; then echo "{\\"epoch\\": 1, \\"state\\": \\"$STATE\\"}
 if [[ "$CODE" == wait ]]; then touch "$RUN_DIR/ready"; for i in {1..200}; do sleep 0.05; done; exit 9; fi
 exit "$CODE"
 """
-SCONTROL = """\
-#!/usr/bin/env bash
-echo "scontrol $*" >> "$LOG"
-if [[ "$1" == show ]]; then printf 'node1\\nnode2\\nnode3\\n'; fi
-exit "${SCONTROL_CODE:-0}"
-"""
 # Starts the command, and hides its exit code as the real one does.
 HOROVODRUN = """\
 #!/usr/bin/env bash
@@ -46,14 +42,10 @@ sh -c '"$@"; exit $?' sh "$@" || exit 1
 @pytest.fixture
 def job(repo_root, tmp_path):
     """Start the job script; return the process and a function that waits and returns exit code and notes."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for name, text in {"mlpf": MLPF, "scontrol": SCONTROL, "horovodrun": HOROVODRUN}.items():
-        (tools / name).write_text(text)
-        (tools / name).chmod(0o755)
+    tools = install(tmp_path / "bin", {"mlpf": MLPF, "scontrol": SCONTROL, "horovodrun": HOROVODRUN})
     log = tmp_path / "log"
 
-    def start(*arguments, code=0, **settings):
+    def start(*arguments, code=0, script=repo_root / "scripts" / "slurm" / "train.sbatch", **settings):
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
         environment = {
             "PATH": f"{tools}:{os.environ['PATH']}",
@@ -62,7 +54,6 @@ def job(repo_root, tmp_path):
             "RUN_DIR": str(tmp_path / "run"),
             "SLURM_JOB_ID": "17",
         }
-        script = repo_root / "scripts" / "slurm" / "train.sbatch"
         log.write_text("")
         return subprocess.Popen(
             ["bash", script, *(arguments or ("-c", "x.yaml"))],
@@ -241,3 +232,10 @@ def test_sbatch_reads_what_the_job_relies_on(repo_root):
     before_code = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
     for directive in ("--signal=B:USR1@120", "--requeue", "--open-mode=append"):
         assert f"#SBATCH {directive}" in before_code
+
+
+def test_the_copy_that_slurm_runs_finds_what_the_script_shares(job, repo_root, tmp_path):
+    script = repo_root / "scripts" / "slurm" / "train.sbatch"
+    copy = shutil.copy(script, tmp_path / "slurm_script")
+    code, log, _ = job(script=copy, SUBMITTED=str(script))
+    assert (code, log) == (0, ["scontrol show job -o 17", f"mlpf train -c x.yaml -o {job.dir}"])

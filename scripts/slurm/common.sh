@@ -1,0 +1,73 @@
+# shellcheck shell=bash
+# What the jobs of this folder share; they source it. Before `run`, a job sets `command` (what to start), `what`
+# (its name in messages) and defines `targets` (prints the processes that signals go to; `$process` is the command).
+
+job="${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:?this script is for sbatch}}"
+task="${SLURM_ARRAY_TASK_ID:-}"
+run_dir="${RUN_DIR:-experiments/slurm_$job}${task:+/$task}"
+status_file="$run_dir/status.json"
+command=() shown="" what="" process="" signal="" num_signals=0 exit_code=127
+
+say() { echo "$(date '+%F %T') $*" >&2; }
+fail() { say "error: $*"; exit 2; }
+
+# Prints nothing where Slurm is too old to say when the job ends: then only the signal stops it in time.
+time_limit() {
+    if [[ -z "${SLURM_JOB_END_TIME:-}" ]]; then return; fi
+    local minutes=$(((SLURM_JOB_END_TIME - $(date +%s)) / 60 - ${STOP_MARGIN:-5}))
+    echo "$((minutes > 1 ? minutes : 1))m"
+}
+
+forward() {
+    signal="$1" num_signals=$((num_signals + 1))
+    say "signal $signal: $what is to stop"
+    local receivers
+    mapfile -t receivers < <(targets)
+    if ((${#receivers[@]})); then kill -s "$signal" "${receivers[@]}" 2>/dev/null || true; fi
+}
+
+# Run the command to its end and set exit_code.
+run() {
+    local seen code
+    command -v mlpf >/dev/null || fail "mlpf: not found; activate the environment before sbatch"
+    # Beside the run, so that one file server's clock dates both.
+    mkdir -p "$(dirname "$run_dir")"
+    marker="$(mktemp "$(dirname "$run_dir")/.slurm_${job}_XXXXXX")"
+    trap 'rm -f "$marker"' EXIT
+    trap 'forward USR1' USR1
+    trap 'forward TERM' TERM
+    say "start ${SLURM_RESTART_COUNT:-0}: ${shown:-${command[*]}}"
+    "${command[@]}" &
+    process=$!
+    while :; do
+        seen="$num_signals" code=0
+        wait "$process" || code=$?
+        # Older shells forget a code once it was told.
+        if ((code != 127)); then exit_code="$code"; fi
+        # A signal ends the wait, not the command.
+        if ((num_signals == seen)); then break; fi
+    done
+    trap '' USR1 TERM
+}
+
+# True if this start, and no earlier one, wrote the given state.
+has_state() { [[ "$status_file" -nt "$marker" ]] && grep -q "\"state\": *\"$1\"" "$status_file"; }
+
+# A command that dies of the warning had not begun.
+died_of_warning() { [[ "$signal" == USR1 ]] && ((exit_code == 128 + 10)); }
+
+requeue() {
+    local times="${SLURM_RESTART_COUNT:-0}"
+    # After scancel there is nothing to continue, and a preempted job is requeued by Slurm itself.
+    if [[ "$signal" == TERM ]]; then
+        say "stopped by SIGTERM, not requeued; to continue: RUN_DIR=$run_dir sbatch ..."
+        exit 75
+    fi
+    if ((times >= ${MAX_REQUEUES:-100})); then
+        say "stopped, and requeued $times times already: giving up"
+        exit 75
+    fi
+    say "stopped before its end: back into the queue"
+    scontrol requeue "$job${task:+_$task}" || { say "error: scontrol requeue failed"; exit 75; }
+    exit 0
+}
