@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mlpf import __version__
-from mlpf.cli import configuration, data, results, training
+from mlpf.cli import configuration, data, results, training, tuning
 from mlpf.errors import MLPFError
 
 
@@ -30,6 +30,7 @@ for command in (
     training.train,
     training.find_lr,
     training.import_weights,
+    tuning.hypertune,
     results.evaluate,
     results.plots,
     results.export,

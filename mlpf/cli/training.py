@@ -30,6 +30,12 @@ from mlpf.runtime import limit_library_threads
     type=Duration(),
     help="Save and stop, with exit code 75, after e.g. 55m; go on with --resume.",
 )
+@click.option(
+    "--stop-after",
+    type=click.IntRange(1),
+    metavar="EPOCH",
+    help="End in order after this epoch; schedules stretch over setup.num_epochs; go on with --resume.",
+)
 @click.option("-m", "--horovod-enabled", "horovod", is_flag=True, help="One of the processes of horovodrun.")
 @click.option("-g", "--habana-enabled", is_flag=True, help="Train on Habana Gaudi cards.")
 @data_dir_option

@@ -158,6 +158,19 @@ class CheckpointConfig(Section):
     )
 
 
+class EarlyStoppingConfig(Section):
+    """End a training that gains nothing more. Decided after each epoch, from the recorded history alone."""
+
+    monitor: str | None = Field(
+        None, description="recorded metric, smaller is better; null = that of callbacks.checkpoint.monitor"
+    )
+    patience: PositiveInt = Field(
+        description="end after so many epochs without gain; epochs without the metric do not count"
+    )
+    min_delta: NonNegativeFloat = Field(0.0, description="a gain is more than this below the best so far")
+    start_epoch: PositiveInt = Field(1, description="first epoch that counts, from 1")
+
+
 class PhysicsConfig(Section):
     """Jets and missing momentum of validation events, while the training runs."""
 
@@ -180,6 +193,9 @@ class CallbacksConfig(Section):
     """What happens after each epoch."""
 
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="checkpoints")
+    early_stopping: EarlyStoppingConfig | None = Field(
+        None, description="end a training that gains nothing more; null = train all epochs"
+    )
     tensorboard: bool = Field(True, description="write TensorBoard logs")
     physics: PhysicsConfig = Field(
         PhysicsConfig(), description="jet and missing momentum response after an epoch"

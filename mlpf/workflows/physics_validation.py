@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,23 @@ class PhysicsValidation:
         model: the network, with the weights that are to be judged when the hook is called.
         pool: validation events.
         reference: of its first events, without a network.
+        is_last: says from the history whether its epoch is the last.
 
     Attributes:
         reference: what baseline, targets and limits reach on the same events; the contents of
             ``REFERENCE_FILE``.
     """
 
-    def __init__(self, config: Config, model: keras.Model, pool: EventPool, reference: Predictions):
+    def __init__(
+        self,
+        config: Config,
+        model: keras.Model,
+        pool: EventPool,
+        reference: Predictions,
+        is_last: Callable[[list[Record]], bool],
+    ):
         self._config = config
+        self._is_last = is_last
         self._pool = pool
         self._forward = graph_forward(model, config.dataset.num_input_features)
         self._predictions = reference
@@ -68,8 +78,7 @@ class PhysicsValidation:
     def __call__(self, history: list[Record]) -> None:
         """Judge the network after every n-th epoch and the last one."""
         record = history[-1]
-        epoch = int(record["epoch"])
-        if epoch % self._config.callbacks.physics.every and epoch != self._config.setup.num_epochs:
+        if int(record["epoch"]) % self._config.callbacks.physics.every and not self._is_last(history):
             return
         started = time.perf_counter()
         record |= {f"val_{name}": value for name, value in self.measure().items()}
@@ -117,7 +126,11 @@ class PhysicsValidation:
 
 
 def build_physics_validation(
-    config: Config, run_dir: Path, model: keras.Model, pool: EventPool
+    config: Config,
+    run_dir: Path,
+    model: keras.Model,
+    pool: EventPool,
+    is_last: Callable[[list[Record]], bool],
 ) -> PhysicsValidation:
     """Read the truth and the baseline of validation events, judge the baseline, write ``REFERENCE_FILE``.
 
@@ -126,6 +139,7 @@ def build_physics_validation(
         run_dir: run directory, there already.
         model: the network.
         pool: validation events, the first ones of the validation split.
+        is_last: says from the history whether its epoch is the last, which is judged in any case.
 
     Raises:
         DataError: the split cannot be read.
@@ -140,7 +154,7 @@ def build_physics_validation(
             events.append(event | {"X": event["X"][:, :1].copy()})
     schema = config.dataset.event_schema
     reference = make_reference(config.validation_dataset, events, config.evaluation_jet_algo, schema)
-    hook = PhysicsValidation(config, model, pool, reference)
+    hook = PhysicsValidation(config, model, pool, reference, is_last)
     with atomic_write(run_dir / REFERENCE_FILE) as part:
         part.write_text(json.dumps(hook.reference, indent=1, allow_nan=False))
     return hook

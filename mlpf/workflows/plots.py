@@ -21,7 +21,7 @@ from mlpf.plotting import performance
 from mlpf.plotting.report import build_report
 from mlpf.plotting.style import save, style
 from mlpf.workflows.evaluate import METRICS_FILE, predictions_path
-from mlpf.workflows.trained import REFERENCE_FILE, load_run_config
+from mlpf.workflows.trained import HISTORY_FILE, REFERENCE_FILE, load_run_config
 
 COMPARED = (numbers.NETWORK, numbers.BASELINE)
 NUM_RESAMPLES = 100
@@ -47,7 +47,7 @@ def run(run_dir: Path) -> Path:
     metrics = _read_json(run_dir / METRICS_FILE)
     if metrics is None:
         raise DataError(f"{run_dir / METRICS_FILE}: no such file; run mlpf evaluate -t {run_dir} first")
-    history: list[dict[str, float]] = _read_json(run_dir / "history.json") or []
+    history: list[dict[str, float]] = _read_json(run_dir / HISTORY_FILE) or []
     reference: dict[str, Any] = _read_json(run_dir / REFERENCE_FILE) or {}
     figures: dict[str, list[Path]] = {}
     console = Console()

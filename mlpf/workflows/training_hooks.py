@@ -19,6 +19,8 @@ from mlpf.training.tensorboard import TensorBoardWriter
 from mlpf.training.trainer import Trainer
 from mlpf.training.watching import EpochHook, StepHook
 from mlpf.workflows import physics_validation
+from mlpf.workflows.ending import Ending, early_stopping_monitor
+from mlpf.workflows.trained import HISTORY_FILE
 
 
 @dataclass
@@ -38,7 +40,8 @@ def check_callbacks(config: Config) -> None:
     """Refuse what a training could not do, before it reads data or writes anything.
 
     Raises:
-        ConfigError: the metric that ranks checkpoints is not recorded, or Comet lacks its API key.
+        ConfigError: a metric that ranks checkpoints or ends the training is not recorded, or Comet lacks its
+            API key.
         MissingDependency: Comet is asked for and not installed.
     """
     if config.callbacks.comet is not None:
@@ -47,23 +50,26 @@ def check_callbacks(config: Config) -> None:
         check_comet(config.callbacks.comet)
     names = ("loss", *(f"{term}_loss" for term in config.loss.term_names))
     recorded = [*names, *(f"val_{name}" for name in names)]
-    monitor = config.callbacks.checkpoint.monitor
     if config.callbacks.physics.every:
         recorded += physics_validation.RANKING_METRICS
-    elif monitor in physics_validation.METRICS:
+    _check_monitor("callbacks.checkpoint.monitor", config.callbacks.checkpoint.monitor, recorded)
+    _check_monitor("callbacks.early_stopping.monitor", early_stopping_monitor(config), recorded)
+
+
+def _check_monitor(key: str, monitor: str, recorded: list[str]) -> None:
+    """Refuse a metric that is not recorded, or of which a smaller value is not better."""
+    if monitor in recorded:
+        return
+    if monitor in physics_validation.RANKING_METRICS:
         raise ConfigError(
-            f"callbacks.checkpoint.monitor: {monitor} is recorded with callbacks.physics.every above 0, "
-            "it is 0; set it to 1"
+            f"{key}: {monitor} is recorded with callbacks.physics.every above 0, it is 0; set it to 1"
         )
-    if monitor in physics_validation.METRICS and monitor not in recorded:
+    if monitor in physics_validation.METRICS:
         raise ConfigError(
-            f"callbacks.checkpoint.monitor: of {monitor} a smaller value is not better; choose one of "
+            f"{key}: of {monitor} a smaller value is not better; choose one of "
             f"{', '.join(physics_validation.RANKING_METRICS)}"
         )
-    if monitor not in recorded:
-        raise ConfigError(
-            f"callbacks.checkpoint.monitor: {monitor!r} is not recorded; choose one of {', '.join(recorded)}"
-        )
+    raise ConfigError(f"{key}: {monitor!r} is not recorded; choose one of {', '.join(recorded)}")
 
 
 @contextmanager
@@ -74,6 +80,7 @@ def training_hooks(
     valid: EventPool,
     console: Console,
     save: EpochHook,
+    ending: Ending,
     writes: bool = True,
 ) -> Iterator[TrainingHooks]:
     """Yield the hooks of a training, and close at its end what has to be closed.
@@ -85,6 +92,7 @@ def training_hooks(
         valid: validation events.
         console: where to say what there is to beat.
         save: writes the checkpoint of an epoch; all processes take part.
+        ending: when the training is over.
         writes: this process reports and writes; the others only save.
 
     Raises:
@@ -97,7 +105,9 @@ def training_hooks(
     hooks = TrainingHooks([record_gpu_memory])
     callbacks = config.callbacks
     if callbacks.physics.every:
-        physics = physics_validation.build_physics_validation(config, run_dir, trainer.model, valid)
+        physics = physics_validation.build_physics_validation(
+            config, run_dir, trainer.model, valid, ending.is_over
+        )
         console.print(physics.target_line(), highlight=False, soft_wrap=True)
 
         def judge(history: list[Record]) -> None:
@@ -105,7 +115,7 @@ def training_hooks(
                 physics(history)
 
         hooks.epoch.append(judge)
-    hooks.epoch += [save, HistoryWriter(run_dir / "history.json")]
+    hooks.epoch += [save, HistoryWriter(run_dir / HISTORY_FILE)]
     with ExitStack() as at_end:
         if callbacks.tensorboard:
             writer = TensorBoardWriter(run_dir / "logs", f"```yaml\n{resolved_text(config)}```")

@@ -1,0 +1,288 @@
+"""One trial of a search: the ordinary training up to an epoch, and what came of it in a file."""
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from mlpf.atomic import atomic_write
+from mlpf.config.hypertune_schema import HypertuneConfig
+from mlpf.config.loading import RESOLVED_FILE, load_config
+from mlpf.config.schema import Config
+from mlpf.data.prepared import data_errors
+from mlpf.errors import CheckpointError, ConfigError, EventTooLong, MLPFError
+from mlpf.evaluation.latency import measure
+from mlpf.locking import locked
+from mlpf.training.checkpoint_store import FOLDER as CHECKPOINTS
+from mlpf.training.checkpoint_store import find_checkpoint
+from mlpf.training.checkpoints import read_run_state
+from mlpf.training.guard import STOP_SIGNALS, TrainingStopped
+from mlpf.training.history_writer import HistoryWriter
+from mlpf.training.memory import is_out_of_memory
+from mlpf.training.run_state import Record
+from mlpf.training.watching import TrainingDiverged
+from mlpf.tuning.state import RUNS_FOLDER
+from mlpf.workflows import train
+from mlpf.workflows.ending import Ending
+from mlpf.workflows.physics_validation import graph_forward
+from mlpf.workflows.trained import HISTORY_FILE, build_network, count_parameters, require_fit
+from mlpf.workflows.trainer_setup import prepare_process
+from mlpf.workflows.training_data import open_validation
+
+OUTCOME_FILE = "outcome.json"
+NETWORK_FILE = "network.json"
+EXIT_FAILED = 3
+# What a network costs, as terms of ``hypertune.objective`` beside the recorded metrics.
+NUM_PARAMETERS, INFERENCE_MS = "num_parameters", "inference_ms"
+
+# Validation events that are timed, spread over all lengths, and timed passes of each.
+_NUM_EVENTS, _NUM_RUNS = 5, 20
+
+Kind = Literal["", "memory", "nan", "limit", "refused", "error"]
+
+
+class TrialFailed(MLPFError):
+    """A trial cannot be trained, and would not if it were repeated.
+
+    Args:
+        kind: memory, nan, limit or refused.
+        message: why.
+    """
+
+    exit_code = EXIT_FAILED
+    label = "failed"
+
+    def __init__(self, kind: Kind, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass
+class Outcome:
+    """What became of a trial; contents of ``OUTCOME_FILE``.
+
+    Attributes:
+        state: completed; failed; stopped, to be continued.
+        kind: of a failure: memory, nan, limit, refused (by configuration or model), error (anything else,
+            such as a dataset that is missing; the process then ends as crashed).
+        reason: of a failure or stop; of a completed trial, why it has fewer than ``setup.num_epochs`` epochs.
+        epochs: epochs in the history.
+        num_parameters: numbers that are trained; None until the network is built.
+        inference_ms: time of the network for one event, in ms; None if nobody asks for it.
+    """
+
+    state: Literal["completed", "failed", "stopped"] = "failed"
+    kind: Kind = ""
+    reason: str = ""
+    epochs: int = 0
+    num_parameters: int | None = None
+    inference_ms: float | None = None
+
+
+def run(search_dir: Path, run: str, epochs: int, *, num_cpus: int | None = None) -> Outcome:
+    """Train one trial up to an epoch, from where it is, and write its ``OUTCOME_FILE``.
+
+    The configuration is ``runs/<run>.yaml`` of the search, the run directory ``runs/<run>``. What was killed
+    before its first checkpoint starts anew there. Limits of section ``hypertune`` are looked at before the
+    training.
+
+    Args:
+        search_dir: directory of a search.
+        run: name of the run.
+        epochs: last epoch to train, counted from 1; schedules stretch over ``setup.num_epochs``.
+        num_cpus: threads; None = all cores.
+
+    Returns:
+        The outcome of a trial that is completed.
+
+    Raises:
+        TrialFailed: memory, a loss that is not finite, a limit, or a configuration that cannot be trained.
+        TrainingStopped: a signal came; all is saved.
+        CheckpointError: not a search, or no such run in it.
+        DataError: a dataset cannot be read.
+        OutputExists: another process trains this run.
+    """
+    started = time.monotonic()
+    limits = _limits(search_dir)
+    run_dir = search_dir / RUNS_FOLDER / run
+    path = run_dir.with_name(f"{run}.yaml")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; the worker of a search writes it before a trial")
+    _make_ready(run_dir)
+    outcome = Outcome()
+    with _recorded(run_dir, outcome):
+        config = load_config(path)
+        ending = Ending(config, epochs)
+        history = _history(run_dir)
+        with _stopped_at_once():
+            _learn_cost(config, limits, run_dir, outcome, num_cpus)
+        _check_limits(outcome, limits)
+        if ending.is_over(history):  # killed after its last epoch
+            HistoryWriter(run_dir / HISTORY_FILE)(history)
+        else:
+            history = train.run(
+                config, run_dir, resume=True, num_cpus=num_cpus, started=started, stop_after=epochs
+            ).history
+        outcome.state, outcome.reason = "completed", ending.reason(history)
+    return outcome
+
+
+@contextmanager
+def _recorded(run_dir: Path, outcome: Outcome) -> Iterator[None]:
+    """Write what became of the block, however it ends; errors that are the trial's own fail it for good.
+
+    Raises:
+        TrialFailed: in place of those.
+    """
+    try:
+        try:
+            yield
+        except (TrainingStopped, TrialFailed):
+            raise
+        except TrainingDiverged as error:
+            raise TrialFailed("nan", str(error)) from error
+        except (ConfigError, EventTooLong) as error:
+            raise TrialFailed("refused", str(error)) from error
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise TrialFailed("memory", f"out of memory: {_first_line(error)}") from error
+            raise
+    except BaseException as error:
+        stopped = isinstance(error, TrainingStopped)
+        outcome.state = "stopped" if stopped else "failed"
+        outcome.reason = str(error) if isinstance(error, MLPFError) else _first_line(error)
+        outcome.kind = "" if stopped else getattr(error, "kind", "error")
+        raise
+    finally:
+        outcome.epochs = len(_history(run_dir))
+        _write(run_dir / OUTCOME_FILE, asdict(outcome))
+
+
+@contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """Obey a request to stop before there is anything to save."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise TrainingStopped(f"{signal.Signals(number).name}, before the training")
+
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _limits(search_dir: Path) -> HypertuneConfig:
+    """Read section ``hypertune`` of a search."""
+    path = search_dir / RESOLVED_FILE
+    section = load_config(path).hypertune if path.is_file() else None
+    if section is None:
+        raise CheckpointError(f"{search_dir}: not a search directory; give one that mlpf hypertune wrote")
+    return section
+
+
+def _make_ready(run_dir: Path) -> None:
+    """Make the run directory; remove an outcome of before, and what was left before the first checkpoint."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with locked(run_dir / train.LOCK_FILE, f"{run_dir}: training"):
+        (run_dir / OUTCOME_FILE).unlink(missing_ok=True)
+        if (run_dir / CHECKPOINTS / "latest.json").is_file():
+            return
+        for left in run_dir.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name not in (train.LOCK_FILE, NETWORK_FILE):
+                left.unlink()
+
+
+def _history(run_dir: Path) -> list[Record]:
+    """Return the epochs of the latest checkpoint."""
+    if not (run_dir / CHECKPOINTS / "latest.json").is_file():
+        return []
+    return read_run_state(find_checkpoint(run_dir, "latest")).history
+
+
+def _learn_cost(
+    config: Config, limits: HypertuneConfig, run_dir: Path, outcome: Outcome, num_cpus: int | None
+) -> None:
+    """Put number of parameters and inference time into ``outcome``; both are determined once per run."""
+    timed = limits.max_inference_ms is not None or INFERENCE_MS in limits.objective_terms
+    path = run_dir / NETWORK_FILE
+    try:
+        known: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    if NUM_PARAMETERS not in known or (timed and known.get(INFERENCE_MS) is None):
+        train.check_callbacks(config)
+        prepare_process(config, num_cpus)
+        try:
+            model = build_network(config)
+        except (ValueError, TypeError) as error:
+            raise TrialFailed("refused", f"the model cannot be built: {_first_line(error)}") from error
+        outcome.num_parameters = count_parameters(model)
+        _check_limits(outcome, limits)  # a network that is too large may be too slow to be timed
+        known = {NUM_PARAMETERS: outcome.num_parameters, INFERENCE_MS: None}
+        if timed:
+            known[INFERENCE_MS] = inference_time(config, model)
+        _write(path, known)
+        del model
+        keras.backend.clear_session()  # the training is to name and number its layers as if it were alone
+    outcome.num_parameters, outcome.inference_ms = known[NUM_PARAMETERS], known[INFERENCE_MS]
+
+
+def inference_time(config: Config, model: keras.Model) -> float:
+    """Return the time that a network takes for one event, in ms, on the device that it would be trained on.
+
+    Mean over validation events, spread over all lengths and without padding, of the median of repeated passes
+    of one event, after a first one that traces the graph.
+
+    Args:
+        config: the whole configuration.
+        model: the network; how long it takes does not depend on its weights.
+
+    Raises:
+        DataError: the validation split cannot be read.
+        EventTooLong: an event has more elements than the model takes.
+    """
+    with data_errors():
+        split = open_validation(config)
+        order = np.argsort(split.lengths, kind="stable")
+        places = np.linspace(0, split.num_events - 1, _NUM_EVENTS).round().astype(int)
+        events = [event["X"] for event in split.fetch(order[places], ("X",))]
+    require_fit(config.validation_dataset, config.parameters, max(map(len, events)))
+    forward = graph_forward(model, config.dataset.num_input_features)
+    medians = [measure({"graph": forward}, event[np.newaxis], _NUM_RUNS)[0].p50_ms for event in events]
+    return float(np.mean(medians))
+
+
+def _check_limits(outcome: Outcome, limits: HypertuneConfig) -> None:
+    """Refuse a network that is too large or too slow, as far as is known."""
+    number, most = outcome.num_parameters, limits.max_parameters
+    if number is not None and most is not None and number > most:
+        raise TrialFailed("limit", f"{number} parameters, hypertune.max_parameters is {most}")
+    time_ms, most_ms = outcome.inference_ms, limits.max_inference_ms
+    if time_ms is not None and most_ms is not None and time_ms > most_ms:
+        raise TrialFailed(
+            "limit", f"{time_ms:.4g} ms for one event, hypertune.max_inference_ms is {most_ms:g}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    """Return type and first line of an error: those of TensorFlow go on with the whole graph."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(content, indent=1, allow_nan=False))
