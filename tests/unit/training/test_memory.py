@@ -18,7 +18,7 @@ for name, allocate in {"list": lambda: [0] * 10**9, "numpy": lambda: np.ones(10*
     try:
         allocate()
     except Exception as error:
-        found[name] = [MemoryError.__name__ if isinstance(error, MemoryError) else repr(error), is_out_of_memory(error)]
+        found[name] = [isinstance(error, MemoryError), is_out_of_memory(error)]
 print(json.dumps(found))
 """
 
@@ -47,7 +47,7 @@ def test_tensorflow_without_memory_inside_a_graph():
 
 def test_python_without_memory(repo_root):
     found = run_code(repo_root, LIMITED)
-    assert found == {"list": ["MemoryError", True], "numpy": ["MemoryError", True]}
+    assert found == {"list": [True, True], "numpy": [True, True]}
 
 
 @pytest.mark.parametrize(
