@@ -89,8 +89,7 @@ def run(
         horovod: this is one of the processes that ``horovodrun`` started; the first one writes.
         time_limit: seconds after which to save and stop.
         started: ``time.monotonic()`` of the beginning of that time; None = now.
-        stop_after: end in order after this epoch, counted from 1; learning-rate schedules still stretch
-            over ``setup.num_epochs``, and ``resume`` goes on as if there had been no pause.
+        stop_after: end in order after this epoch, from 1; schedules still stretch over ``setup.num_epochs``.
 
     Raises:
         OutputExists: ``run_dir`` is not empty, or another process trains there.
@@ -116,11 +115,17 @@ def run(
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
     training = _Training(config, run_dir, distribution, console, limits, ending)
     history = training.run(stop, resume, weights, partial)
-    monitor = config.callbacks.checkpoint.monitor
-    seconds, best = time.monotonic() - started, best_epoch(history, monitor)
-    summary = TrainingSummary(run_dir, history, best, monitor, seconds, ending.reason(history))
+    summary = _summary(config, run_dir, history, time.monotonic() - started, ending)
     console.print(_summary_table(summary))
     return summary
+
+
+def _summary(
+    config: Config, run_dir: Path, history: list[Record], seconds: float, ending: Ending
+) -> TrainingSummary:
+    monitor = config.callbacks.checkpoint.monitor
+    best = best_epoch(history, monitor)
+    return TrainingSummary(run_dir, history, best, monitor, seconds, ending.reason(history))
 
 
 @dataclass(frozen=True)
