@@ -25,6 +25,10 @@ class SchemaMismatch(DataError):
     """Columns of a file or dataset differ from those that the code expects."""
 
 
+class EventTooLong(DataError):
+    """An event has more elements than the model takes."""
+
+
 class OutputNotWritable(DataError):
     """An output cannot be written: no space, no permission. What was finished before is still good."""
 

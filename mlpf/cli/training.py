@@ -33,7 +33,8 @@ from mlpf.runtime import limit_library_threads
 @click.option(
     "--stop-after",
     type=click.IntRange(1),
-    help="End after this epoch of the schedule, with exit code 0; go on with --resume.",
+    metavar="EPOCH",
+    help="End in order after this epoch; schedules stretch over setup.num_epochs; go on with --resume.",
 )
 @click.option("-m", "--horovod-enabled", "horovod", is_flag=True, help="One of the processes of horovodrun.")
 @click.option("-g", "--habana-enabled", is_flag=True, help="Train on Habana Gaudi cards.")

@@ -159,15 +159,16 @@ class CheckpointConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    """When a training ends before its last epoch."""
+    """End a training that gains nothing more. Decided after each epoch, from the recorded history alone."""
 
-    patience: PositiveInt = Field(20, description="epochs without a new smallest value after which to end")
     monitor: str | None = Field(
-        None, description="recorded metric, smaller is better; null = callbacks.checkpoint.monitor"
+        None, description="recorded metric, smaller is better; null = that of callbacks.checkpoint.monitor"
     )
-    min_delta: NonNegativeFloat = Field(
-        0.0, description="a value counts as new smallest only if it is smaller by more than this"
+    patience: PositiveInt = Field(
+        description="end after so many epochs without gain; epochs without the metric do not count"
     )
+    min_delta: NonNegativeFloat = Field(0.0, description="a gain is more than this below the best so far")
+    start_epoch: PositiveInt = Field(1, description="first epoch that counts, from 1")
 
 
 class PhysicsConfig(Section):
@@ -193,7 +194,7 @@ class CallbacksConfig(Section):
 
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="checkpoints")
     early_stopping: EarlyStoppingConfig | None = Field(
-        None, description="end a training that does not improve; null = never"
+        None, description="end a training that gains nothing more; null = train all epochs"
     )
     tensorboard: bool = Field(True, description="write TensorBoard logs")
     physics: PhysicsConfig = Field(

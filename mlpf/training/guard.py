@@ -14,7 +14,7 @@ from mlpf.training.run_state import RunState
 # sysexits.h: try again later. Job scripts requeue on it.
 EXIT_STOPPED = 75
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class TrainingStopped(MLPFError):
@@ -59,7 +59,7 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield  # signals reach the main thread only: whoever runs us in another one handles them
             return
-        before = {number: signal.signal(number, self._remember) for number in _SIGNALS}
+        before = {number: signal.signal(number, self._remember) for number in STOP_SIGNALS}
         try:
             yield
         finally:

@@ -83,8 +83,7 @@ class Trainer:
         on_step: Sequence[StepHook] = (),
         guard: Guard | None = None,
         progress: Progress | None = None,
-        stop_after: int | None = None,
-        ended: Callable[[list[Record]], bool] = lambda _: False,
+        is_over: Callable[[list[Record]], bool] | None = None,
     ) -> list[Record]:
         """Train until ``num_epochs`` epochs are recorded.
 
@@ -99,8 +98,8 @@ class Trainer:
                 of the run so far, and ``epoch``, ``learning_rate`` and ``loss`` (mean since the last call).
             guard: asked after steps whether to save or to stop.
             progress: shows how an epoch advances.
-            stop_after: end after this epoch already; None = ``num_epochs``.
-            ended: asked with the history before each epoch; True ends the training.
+            is_over: says before each epoch, from the history, whether to end earlier. The first process is
+                asked: only it has the metrics that hooks add.
 
         Returns:
             One record per epoch.
@@ -111,9 +110,7 @@ class Trainer:
         """
         state = state or RunState()
         state.fingerprint = train.fingerprint()
-        last = num_epochs if stop_after is None else min(stop_after, num_epochs)
-        # Only the first process has the metrics of physics: what it says counts for all.
-        while len(state.history) < last and not self._distribution.largest(int(ended(state.history))):
+        while len(state.history) < num_epochs and not self._ended(is_over, state.history):
             self._obey(guard, state, 0)
             record: Record = {"epoch": state.epoch}
             record |= self._train_epoch(train, state, num_epochs, on_step, guard, progress)
@@ -142,6 +139,13 @@ class Trainer:
     def train_step(self, batch: Any) -> Any:
         """Take one step on a distributed batch; return [2, T] sums of values and weights, on the device."""
         return self._train_step(batch)
+
+    def _ended(self, is_over: Callable[[list[Record]], bool] | None, history: list[Record]) -> bool:
+        """Return what the first process says; all must call it."""
+        if is_over is None:
+            return False
+        says = self._distribution.rank == 0 and is_over(history)
+        return bool(self._distribution.largest(int(says)))
 
     def _train_epoch(
         self,

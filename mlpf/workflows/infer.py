@@ -23,7 +23,7 @@ from mlpf.export_samples import sample_events
 from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.latency import latency_figure
 from mlpf.plotting.style import style
-from mlpf.workflows.trained import load_run_config, load_trained_model, require_fit
+from mlpf.workflows.trained import count_parameters, load_run_config, load_trained_model, require_fit
 
 # What is timed unless the caller says otherwise, and the precision of each ONNX engine.
 ENGINES = ("eager", "graph", "xla", "onnx")
@@ -83,7 +83,7 @@ def run(
     facts = {
         "checkpoint": checkpoint.name,
         "events": dataset or "random",
-        "num_parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
+        "num_parameters": count_parameters(model),
         "environment": runtime.environment(),
     }
     return _report(facts, latencies, model.name, output or run_dir, console)

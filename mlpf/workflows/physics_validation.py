@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class PhysicsValidation:
         model: the network, with the weights that are to be judged when the hook is called.
         pool: validation events.
         reference: of its first events, without a network.
-        last_epoch: epoch that is judged in any case.
+        is_last: says from the history whether its epoch is the last.
 
     Attributes:
         reference: what baseline, targets and limits reach on the same events; the contents of
@@ -50,10 +51,15 @@ class PhysicsValidation:
     """
 
     def __init__(
-        self, config: Config, model: keras.Model, pool: EventPool, reference: Predictions, last_epoch: int
+        self,
+        config: Config,
+        model: keras.Model,
+        pool: EventPool,
+        reference: Predictions,
+        is_last: Callable[[list[Record]], bool],
     ):
         self._config = config
-        self._last_epoch = last_epoch
+        self._is_last = is_last
         self._pool = pool
         self._forward = graph_forward(model, config.dataset.num_input_features)
         self._predictions = reference
@@ -69,8 +75,7 @@ class PhysicsValidation:
     def __call__(self, history: list[Record]) -> None:
         """Judge the network after every n-th epoch and the last one."""
         record = history[-1]
-        epoch = int(record["epoch"])
-        if epoch % self._config.callbacks.physics.every and epoch != self._last_epoch:
+        if int(record["epoch"]) % self._config.callbacks.physics.every and not self._is_last(history):
             return
         started = time.perf_counter()
         record |= {f"val_{name}": value for name, value in self.measure().items()}
@@ -118,7 +123,11 @@ class PhysicsValidation:
 
 
 def build_physics_validation(
-    config: Config, run_dir: Path, model: keras.Model, pool: EventPool, last_epoch: int
+    config: Config,
+    run_dir: Path,
+    model: keras.Model,
+    pool: EventPool,
+    is_last: Callable[[list[Record]], bool],
 ) -> PhysicsValidation:
     """Read the truth and the baseline of validation events, judge the baseline, write ``REFERENCE_FILE``.
 
@@ -127,7 +136,7 @@ def build_physics_validation(
         run_dir: run directory, there already.
         model: the network.
         pool: validation events, the first ones of the validation split.
-        last_epoch: epoch that is judged in any case.
+        is_last: says from the history whether its epoch is the last, which is judged in any case.
 
     Raises:
         DataError: the split cannot be read.
@@ -142,7 +151,7 @@ def build_physics_validation(
             events.append(event | {"X": event["X"][:, :1].copy()})
     schema = config.dataset.event_schema
     reference = make_reference(config.validation_dataset, events, config.evaluation_jet_algo, schema)
-    hook = PhysicsValidation(config, model, pool, reference, last_epoch)
+    hook = PhysicsValidation(config, model, pool, reference, is_last)
     with atomic_write(run_dir / REFERENCE_FILE) as part:
         part.write_text(json.dumps(hook.reference, indent=1, allow_nan=False))
     return hook

@@ -2,9 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlpf.atomic import atomic_write
@@ -13,27 +12,19 @@ from mlpf.training.guard import TrainingStopped
 STATUS_FILE = "status.json"
 
 
-@dataclass
-class Ending:
-    """How a run that finished did so.
-
-    Attributes:
-        reason: why before its last epoch; empty = it did not.
-    """
-
-    reason: str = ""
-
-
 @contextmanager
-def recorded_status(run_dir: Path, writes: bool = True) -> Iterator[Ending]:
+def recorded_status(run_dir: Path, writes: bool = True) -> Iterator[Callable[[str], None]]:
     """Keep ``status.json`` while the block runs: ``running``, then ``finished``, ``stopped`` or ``failed``.
+
+    ``stopped`` asks to be continued, and job scripts do so. A run that ended in order before its last epoch
+    is ``finished``, and its reason says so.
 
     Args:
         run_dir: run directory.
         writes: this process writes it.
 
     Yields:
-        What the block tells about a run that finished: its reason goes into the file.
+        A function that takes the reason for the state ``finished``.
     """
 
     def record(state: str, reason: str = "") -> None:
@@ -41,14 +32,14 @@ def recorded_status(run_dir: Path, writes: bool = True) -> Iterator[Ending]:
             with atomic_write(run_dir / STATUS_FILE) as part:
                 part.write_text(json.dumps({"state": state, "reason": reason, "time": time.time()}))
 
+    reasons = [""]
     record("running")
-    ending = Ending()
     try:
-        yield ending
+        yield reasons.append
     except TrainingStopped as error:
         record("stopped", str(error))
         raise
     except BaseException as error:
         record("failed", str(error) or type(error).__name__)
         raise
-    record("finished", ending.reason)
+    record("finished", reasons[-1])

@@ -3,8 +3,9 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -20,15 +21,15 @@ from mlpf.locking import locked
 from mlpf.run_files import HISTORY_FILE
 from mlpf.training.checkpoint_store import CheckpointStore, best_epoch
 from mlpf.training.distribution import Distribution, build_distribution, join_processes
-from mlpf.training.early_stopping import why_to_end
 from mlpf.training.guard import Guard, StopRequest, TrainingStopped
 from mlpf.training.history_writer import HistoryWriter
 from mlpf.training.progress import TerminalProgress
 from mlpf.training.run_state import Record, RunState
 from mlpf.training.watching import TrainingDiverged
 from mlpf.workflows.divergence import saved_batch
+from mlpf.workflows.ending import Ending
 from mlpf.workflows.resuming import latest_checkpoint, recorded_limits, restore, start_from
-from mlpf.workflows.run_status import Ending, recorded_status
+from mlpf.workflows.run_status import recorded_status
 from mlpf.workflows.trained import ENVIRONMENT_FILE
 from mlpf.workflows.trainer_setup import build_trainer, prepare_process
 from mlpf.workflows.training_data import build_loaders
@@ -47,7 +48,7 @@ class TrainingSummary:
         best_epoch: epoch, counted from 1, with the smallest monitored metric.
         monitor: that metric.
         seconds: wall time of this call.
-        ended_early: why before the last epoch; empty = it did not.
+        ending: why there are fewer than ``setup.num_epochs`` epochs, empty if there are not.
     """
 
     run_dir: Path
@@ -55,7 +56,7 @@ class TrainingSummary:
     best_epoch: int
     monitor: str
     seconds: float
-    ended_early: str = ""
+    ending: str = ""
 
 
 def run(
@@ -71,8 +72,8 @@ def run(
     habana_enabled: bool = False,
     horovod: bool = False,
     time_limit: float | None = None,
-    stop_after: int | None = None,
     started: float | None = None,
+    stop_after: int | None = None,
 ) -> TrainingSummary:
     """Train as ``config`` describes.
 
@@ -88,20 +89,22 @@ def run(
         habana_enabled: train on Habana Gaudi.
         horovod: this is one of the processes that ``horovodrun`` started; the first one writes.
         time_limit: seconds after which to save and stop.
-        stop_after: end after this epoch; schedules stretch over ``setup.num_epochs`` all the same.
         started: ``time.monotonic()`` of the beginning of that time; None = now.
+        stop_after: end in order after this epoch, from 1; schedules still stretch over ``setup.num_epochs``.
 
     Raises:
         OutputExists: ``run_dir`` is not empty, or another process trains there.
         CheckpointError: a checkpoint is missing, damaged or of another model.
         DataError: a dataset cannot be read or has no events.
-        ConfigError, MissingDependency: a callback or device is asked for that is not there.
+        ConfigError: a callback asks for what there is not, or ``stop_after`` is beyond the last epoch.
+        MissingDependency: Horovod, Comet or the plug-in of Gaudi is asked for and not there.
         TrainingDiverged: the loss is NaN or infinite.
         TrainingStopped: the time limit is over or a signal came; all is saved.
     """
     started = time.monotonic() if started is None else started
     stop = StopRequest(time_limit, started)
     check_callbacks(config)
+    ending = Ending(config, stop_after)
     processes = join_processes() if horovod else None
     first = processes is None or processes.rank == 0
     if first and not resume:
@@ -111,17 +114,22 @@ def run(
     distribution = build_distribution(config.setup.jit_compile, processes)
     recorded = recorded_limits(run_dir) if resume else {}
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
-    training = _Training(config, run_dir, distribution, console, limits, stop_after)
+    training = _Training(config, run_dir, distribution, console, limits, ending)
     history = training.run(stop, resume, weights, partial)
-    monitor = config.callbacks.checkpoint.monitor
-    seconds = time.monotonic() - started
-    early = training.ending.reason
-    summary = TrainingSummary(run_dir, history, best_epoch(history, monitor), monitor, seconds, early)
+    summary = _summary(config, run_dir, history, time.monotonic() - started, ending)
     console.print(_summary_table(summary))
     return summary
 
 
-@dataclass
+def _summary(
+    config: Config, run_dir: Path, history: list[Record], seconds: float, ending: Ending
+) -> TrainingSummary:
+    monitor = config.callbacks.checkpoint.monitor
+    best = best_epoch(history, monitor)
+    return TrainingSummary(run_dir, history, best, monitor, seconds, ending.reason(history))
+
+
+@dataclass(frozen=True)
 class _Training:
     """A training before there are data and a model.
 
@@ -131,8 +139,7 @@ class _Training:
         distribution: devices.
         console: of this process.
         limits: most events, ``ntrain`` and ``ntest``.
-        stop_after: epoch after which to end; None = the last.
-        ending: why it ended before the last epoch.
+        ending: when it is over.
     """
 
     config: Config
@@ -140,8 +147,7 @@ class _Training:
     distribution: Distribution
     console: Console
     limits: dict[str, int | None]
-    stop_after: int | None = None
-    ending: Ending = field(default_factory=Ending)
+    ending: Ending
 
     def run(self, stop: StopRequest, resume: bool, weights: Path | None, partial: bool) -> list[Record]:
         """Train until the end or until asked to stop; return the history."""
@@ -163,7 +169,7 @@ class _Training:
         config, run_dir, distribution, console = self.config, self.run_dir, self.distribution, self.console
         first, section = distribution.rank == 0, config.callbacks.checkpoint
         if resume:
-            self._claim(stack)
+            finished = self._claim(stack)
         stack.enter_context(data_errors())
         shard = (distribution.rank, distribution.num_processes)
         train, valid = build_loaders(config, distribution.num_replicas, **self.limits, shard=shard)
@@ -174,62 +180,47 @@ class _Training:
         if weights is not None:
             start_from(weights, trainer.model, partial, console)
         if not resume:
-            self._claim(stack)
-        if resume and first and state.history:  # it may have been killed between checkpoint and history
-            HistoryWriter(run_dir / HISTORY_FILE)(state.history)
+            finished = self._claim(stack)
         distribution.broadcast([*trainer.model.weights, *trainer.optimizer.variables])
         model, optimizer, text = trainer.model, trainer.optimizer, resolved_text(config)
         store = CheckpointStore(run_dir, section, model, optimizer, trainer.random_states.read, text, first)
         if first:
+            if state.history:  # killed after the checkpoint, before its record was written
+                HistoryWriter(run_dir / HISTORY_FILE)(state.history)
             stack.enter_context(saved_batch(config, run_dir, trainer, train))
         hooks = stack.enter_context(
             training_hooks(
-                config,
-                run_dir,
-                trainer,
-                valid.pool,
-                console,
-                lambda _: store.save(state),
-                first,
-                self.stop_after,
+                config, run_dir, trainer, valid.pool, console, lambda _: store.save(state), self.ending, first
             )
         )
         history = trainer.fit(
             train,
             valid,
-            config.setup.num_epochs,
+            self.ending.until,
             state=state,
             on_epoch_end=hooks.epoch,
             on_step=hooks.step,
             guard=Guard(store.save, stop, section.every_minutes, section.every_steps),
             progress=stack.enter_context(closing(TerminalProgress(console))),
-            stop_after=self.stop_after,
-            ended=self._ended,
+            is_over=self.ending.is_over,
         )
-        if not self.ending.reason and len(history) < config.setup.num_epochs:
-            self.ending.reason = f"asked to end after epoch {self.stop_after}"
+        finished(self.ending.reason(history))
         return history
 
-    def _ended(self, history: list[Record]) -> bool:
-        """Return whether the training ends because it does not improve."""
-        callbacks = self.config.callbacks
-        if callbacks.early_stopping is None:
-            return False
-        monitor = callbacks.early_stopping.monitor or callbacks.checkpoint.monitor
-        self.ending.reason = why_to_end(history, callbacks.early_stopping, monitor)
-        return bool(self.ending.reason)
-
-    def _claim(self, stack: ExitStack) -> None:
+    def _claim(self, stack: ExitStack) -> Callable[[str], None]:
         """Make the run directory, keep others out of it, and write what is needed to repeat the run.
 
         A new run does so when data and model are there: a training that cannot begin leaves nothing.
+
+        Returns:
+            Function that takes the reason of an ending before the last epoch.
         """
         first = self.distribution.rank == 0
         if first:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(self.run_dir / LOCK_FILE, f"{self.run_dir}: training"))
             _write_description(self.config, self.run_dir, self.limits)
-        self.ending = stack.enter_context(recorded_status(self.run_dir, writes=first))
+        return stack.enter_context(recorded_status(self.run_dir, writes=first))
 
 
 def _require_empty(run_dir: Path) -> None:
@@ -252,12 +243,13 @@ def _summary_table(summary: TrainingSummary) -> Table:
     seconds = sum(record["seconds"] for record in history)
     rows = {
         "run directory": str(summary.run_dir),
-        "epochs": f"{len(history)}{f' ({summary.ended_early})' if summary.ended_early else ''}",
+        "epochs": str(len(history)),
         # A metric of physics is undefined in an epoch without jets.
         "best epoch": f"{summary.best_epoch} ({summary.monitor} {best.get(summary.monitor, math.nan):.5g})",
         "loss, val_loss": f"{last['loss']:.5g}, {last['val_loss']:.5g}",
         "training events/s": f"{sum(r['num_events'] for r in history) / seconds:.0f}, "
         f"last epoch {last['events_per_second']:.0f}",
+        **({"ended": summary.ending} if summary.ending else {}),
         "wall time": f"{summary.seconds:.1f} s",
         "waiting for data": f"{sum(r['wait_share'] * r['seconds'] for r in history) / seconds:.2%}",
         "padding": f"{last['padded_fraction']:.1%}",

@@ -1,12 +1,13 @@
 """What a finished run directory holds: its configuration and its model with trained weights."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from mlpf.config.loading import RESOLVED_FILE, load_config
 from mlpf.config.model_schema import ModelConfig
 from mlpf.config.schema import Config
-from mlpf.errors import CheckpointError, DataError
+from mlpf.errors import CheckpointError, EventTooLong
 
 ENVIRONMENT_FILE = "environment.json"
 REFERENCE_FILE = "validation_reference.json"
@@ -42,6 +43,11 @@ def build_network(config: Config) -> Any:
     )
 
 
+def count_parameters(model: Any) -> int:
+    """Return how many numbers of a model are trained; constants of the normaliser are not among them."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
 def load_trained_model(run_dir: Path, config: Config, weights: str | None = None) -> tuple[Any, Path]:
     """Build the model of a run and load a checkpoint into it.
 
@@ -74,11 +80,11 @@ def require_fit(name: str, parameters: ModelConfig, num_elements: int) -> None:
         num_elements: elements of the longest event.
 
     Raises:
-        DataError: more than ``parameters.max_num_elements``.
+        EventTooLong: more than ``parameters.max_num_elements``.
     """
     most = parameters.max_num_elements
     if most is not None and num_elements > most:
-        raise DataError(
+        raise EventTooLong(
             f"{name}: an event has {num_elements} elements, the model takes {most}; "
             "raise parameters.combined_graph_layer.max_num_bins and train"
         )

@@ -21,6 +21,7 @@ from mlpf.training.tensorboard import TensorBoardWriter
 from mlpf.training.trainer import Trainer
 from mlpf.training.watching import EpochHook, StepHook
 from mlpf.workflows import physics_validation
+from mlpf.workflows.ending import Ending, early_stopping_monitor
 
 
 @dataclass
@@ -40,18 +41,18 @@ def check_callbacks(config: Config) -> None:
     """Refuse what a training could not do, before it reads data or writes anything.
 
     Raises:
-        ConfigError: the metric that ranks checkpoints is not recorded, or Comet lacks its API key.
+        ConfigError: a metric that ranks checkpoints or ends the training is not recorded, or Comet lacks its
+            API key.
         MissingDependency: Comet is asked for and not installed.
     """
     if config.callbacks.comet is not None:
         from mlpf.training.comet import check_comet
 
         check_comet(config.callbacks.comet)
-    monitor = config.callbacks.checkpoint.monitor
-    watched = {"callbacks.checkpoint.monitor": monitor}
-    early = config.callbacks.early_stopping
-    if early is not None and early.monitor is not None:
-        watched["callbacks.early_stopping.monitor"] = early.monitor
+    watched = {
+        "callbacks.checkpoint.monitor": config.callbacks.checkpoint.monitor,
+        "callbacks.early_stopping.monitor": early_stopping_monitor(config),
+    }
     for key, metric in watched.items():
         if problem := metric_problem(config, metric):
             raise ConfigError(f"{key}: {problem}")
@@ -65,8 +66,8 @@ def training_hooks(
     valid: EventPool,
     console: Console,
     save: EpochHook,
+    ending: Ending,
     writes: bool = True,
-    last_epoch: int | None = None,
 ) -> Iterator[TrainingHooks]:
     """Yield the hooks of a training, and close at its end what has to be closed.
 
@@ -77,8 +78,8 @@ def training_hooks(
         valid: validation events.
         console: where to say what there is to beat.
         save: writes the checkpoint of an epoch; all processes take part.
+        ending: when the training is over.
         writes: this process reports and writes; the others only save.
-        last_epoch: where this training ends; None = ``setup.num_epochs``.
 
     Raises:
         DataError: the validation split cannot be read.
@@ -91,7 +92,7 @@ def training_hooks(
     callbacks = config.callbacks
     if callbacks.physics.every:
         physics = physics_validation.build_physics_validation(
-            config, run_dir, trainer.model, valid, last_epoch or config.setup.num_epochs
+            config, run_dir, trainer.model, valid, ending.is_over
         )
         console.print(physics.target_line(), highlight=False, soft_wrap=True)
 

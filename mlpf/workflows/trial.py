@@ -1,184 +1,287 @@
-"""One trial of a search: the ordinary training up to an epoch, within limits, with an outcome in a file."""
+"""One trial of a search: the ordinary training up to an epoch, and what came of it in a file."""
 
 import shutil
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from mlpf.config.hypertune_schema import INFERENCE_MS, NUM_PARAMETERS, HypertuneConfig
-from mlpf.config.loading import load_config
+from mlpf.config.loading import RESOLVED_FILE, load_config
 from mlpf.config.schema import Config
 from mlpf.config.search_space import search_section
-from mlpf.errors import CheckpointError, ConfigError, MLPFError
+from mlpf.data.prepared import data_errors
+from mlpf.errors import CheckpointError, ConfigError, EventTooLong, MLPFError
 from mlpf.evaluation.latency import measure
+from mlpf.locking import locked
 from mlpf.run_files import CHECKPOINTS_FOLDER, HISTORY_FILE
-from mlpf.training.guard import TrainingStopped
+from mlpf.training.checkpoint_store import find_checkpoint
+from mlpf.training.checkpoints import read_run_state
+from mlpf.training.guard import STOP_SIGNALS, TrainingStopped
+from mlpf.training.history_writer import HistoryWriter
+from mlpf.training.memory import is_out_of_memory
+from mlpf.training.run_state import Record
 from mlpf.training.watching import TrainingDiverged
-from mlpf.tuning.state import read_search
 from mlpf.tuning.trial_files import FAILED, TrialFiles, read_json, write_json
 from mlpf.workflows import train
+from mlpf.workflows.ending import Ending
 from mlpf.workflows.physics_validation import graph_forward
-from mlpf.workflows.trained import build_network
+from mlpf.workflows.trained import build_network, count_parameters, require_fit
 from mlpf.workflows.trainer_setup import prepare_process
-from mlpf.workflows.training_data import build_loaders
+from mlpf.workflows.training_data import open_validation
 
-_TIMED_EVENTS = 16
-_TIMED_RUNS = 3
-# What allocators of TensorFlow, XLA, CUDA and HIP say; some of it comes in errors of other classes.
-_MEMORY_WORDS = ("resource_exhausted", "out of memory", "oom when allocating", "failed to allocate memory")
+# Validation events that are timed, spread over all lengths, and timed passes of each.
+_NUM_EVENTS, _NUM_RUNS = 5, 20
+
+Kind = Literal["", "memory", "nan", "limit", "refused", "error"]
 
 
 class TrialFailed(MLPFError):
-    """A trial cannot be trained, and another attempt would end alike."""
+    """A trial cannot be trained, and would not if it were repeated.
+
+    Args:
+        kind: memory, nan, limit or refused.
+        message: why.
+    """
 
     exit_code = FAILED
     label = "failed"
 
+    def __init__(self, kind: Kind, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass
+class Outcome:
+    """What became of a trial; contents of ``TrialFiles.outcome``.
+
+    Attributes:
+        state: completed; failed; stopped, to be continued.
+        kind: of a failure: memory, nan, limit, refused (by configuration or model), error (anything else,
+            such as a dataset that is missing; the process then ends as crashed).
+        reason: of a failure or stop; of a completed trial, why it has fewer than ``setup.num_epochs`` epochs.
+        epochs: epochs in the history.
+        num_parameters: numbers that are trained; None until the network is built.
+        inference_ms: time of the network for one event, in ms; None if nobody asks for it.
+    """
+
+    state: Literal["completed", "failed", "stopped"] = "failed"
+    kind: Kind = ""
+    reason: str = ""
+    epochs: int = 0
+    num_parameters: int | None = None
+    inference_ms: float | None = None
+
 
 def run(
-    directory: Path,
-    name: str,
-    *,
+    search_dir: Path,
+    run: str,
     epochs: int,
+    *,
     num_cpus: int | None = None,
     ntrain: int | None = None,
     ntest: int | None = None,
-) -> None:
-    """Train a run of a search up to an epoch; go on where it was.
+) -> Outcome:
+    """Train one trial up to an epoch, from where it is, and write its outcome.
+
+    The configuration is ``runs/<run>.yaml`` of the search, the run directory ``runs/<run>``. What was killed
+    before its first checkpoint starts anew there. Limits of section ``hypertune`` are looked at before the
+    training.
 
     Args:
-        directory: of the search.
-        name: of the run; its configuration is there.
-        epochs: train up to the end of this epoch of the schedule of ``setup.num_epochs``.
+        search_dir: directory of a search.
+        run: name of the run.
+        epochs: last epoch to train, counted from 1; schedules stretch over ``setup.num_epochs``.
         num_cpus: threads; None = all cores.
         ntrain: most training events per dataset.
         ntest: most validation events.
 
+    Returns:
+        The outcome of a trial that is completed.
+
     Raises:
-        TrialFailed: memory, NaN, a limit, or a configuration that is refused; the outcome says which.
-        TrainingStopped: asked to stop; all is saved.
-        DataError: the data cannot be read; not the fault of the trial.
+        TrialFailed: memory, a loss that is not finite, a limit, or a configuration that cannot be trained.
+        TrainingStopped: a signal came; all is saved.
+        CheckpointError: not a search, or no such run in it.
+        DataError: a dataset cannot be read.
+        OutputExists: another process trains this run.
     """
-    files = TrialFiles(directory, name)
-    limits = search_section(read_search(directory).config)
-    outcome: dict[str, Any] = {"state": "failed", "kind": "", "reason": "", "epochs": 0}
-    options = {"num_cpus": num_cpus, "ntrain": ntrain, "ntest": ntest}
-    try:
+    started = time.monotonic()
+    limits = _limits(search_dir)
+    files = TrialFiles(search_dir, run)
+    if not files.config.is_file():
+        raise CheckpointError(f"{files.config}: no such file; the worker of a search writes it")
+    _make_ready(files)
+    outcome = Outcome()
+    with _recorded(files, outcome):
         config = load_config(files.config)
-        outcome |= _measured(config, limits, files.network, num_cpus, ntest)
-        if reason := _above_limit(outcome, limits):
-            raise _Failure("limit", reason)
-        outcome["epochs"] = _train(config, files, epochs, options)
-        outcome["state"] = "completed"
-    except TrainingStopped as error:
-        outcome |= {"state": "stopped", "reason": str(error)}
-        raise
-    except _Failure as error:
-        outcome |= {"kind": error.kind, "reason": str(error)}
-    except TrainingDiverged as error:
-        outcome |= {"kind": "nan", "reason": str(error)}
-    except ConfigError as error:
-        outcome |= {"kind": "refused", "reason": str(error)}
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        outcome |= {"kind": "memory", "reason": f"out of memory: {_first_line(error)}"}
-    finally:
-        if outcome["state"] != "failed" or outcome["kind"]:
-            write_json(files.outcome, outcome)
-    if outcome["state"] == "failed":
-        raise TrialFailed(f"{name}: {outcome['reason']}")
+        ending = Ending(config, epochs)
+        history = _history(files.run_dir)
+        with _stopped_at_once():
+            _learn_cost(config, limits, files.network, outcome, num_cpus)
+        _check_limits(outcome, limits)
+        if ending.is_over(history):  # killed after its last epoch
+            HistoryWriter(files.run_dir / HISTORY_FILE)(history)
+        else:
+            history = train.run(
+                config,
+                files.run_dir,
+                resume=True,
+                num_cpus=num_cpus,
+                ntrain=ntrain,
+                ntest=ntest,
+                started=started,
+                stop_after=epochs,
+            ).history
+        outcome.state, outcome.reason = "completed", ending.reason(history)
+    return outcome
 
 
-class _Failure(Exception):
-    """A failure of a kind."""
+@contextmanager
+def _recorded(files: TrialFiles, outcome: Outcome) -> Iterator[None]:
+    """Write what became of the block, however it ends; errors that are the trial's own fail it for good.
 
-    def __init__(self, kind: str, reason: str):
-        super().__init__(reason)
-        self.kind = kind
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory, of the machine or of a GPU, was short."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return True
-    text = str(error).lower()
-    return any(words in text for words in _MEMORY_WORDS)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def _train(config: Config, files: TrialFiles, epochs: int, options: dict[str, Any]) -> int:
-    """Train what is missing; return the number of epochs in the history."""
-    run_dir = files.run_dir
-    resume = (run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file()
-    if not resume:
-        history = read_json(run_dir / HISTORY_FILE, list)
-        if history:
-            raise CheckpointError(
-                f"{run_dir}: {len(history)} epochs, but no checkpoint to go on from; was it removed by hand?"
-            )
-        shutil.rmtree(run_dir, ignore_errors=True)  # killed before its first checkpoint
-    summary = train.run(
-        config, run_dir, resume=resume, stop_after=epochs, started=time.monotonic(), **options
-    )
-    return len(summary.history)
-
-
-def _measured(
-    config: Config, limits: HypertuneConfig, path: Path, num_cpus: int | None, ntest: int | None
-) -> dict[str, float]:
-    """Return size and, if somebody wants it, speed of the network; measured once per run."""
-    known = read_json(path, dict)
-    timed = limits.max_inference_ms is not None or INFERENCE_MS in limits.objective_terms
-    if NUM_PARAMETERS in known and (INFERENCE_MS in known or not timed):
-        return known
-    prepare_process(config, num_cpus)
-    model = _built(config)
-    found = {NUM_PARAMETERS: float(model.count_params())}
-    if timed:
-        found[INFERENCE_MS] = inference_ms(config, model, ntest)
-    keras.utils.clear_session()  # the layers of the training get the names that they have without us
-    write_json(path, found)
-    return found
-
-
-def _built(config: Config) -> keras.Model:
+    Raises:
+        TrialFailed: in place of those.
+    """
     try:
-        return build_network(config)
-    except (ValueError, TypeError) as error:
-        raise _Failure("refused", f"the model cannot be built: {_first_line(error)}") from None
+        try:
+            yield
+        except (TrainingStopped, TrialFailed):
+            raise
+        except TrainingDiverged as error:
+            raise TrialFailed("nan", str(error)) from error
+        except (ConfigError, EventTooLong) as error:
+            raise TrialFailed("refused", str(error)) from error
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise TrialFailed("memory", f"out of memory: {_first_line(error)}") from error
+            raise
+    except BaseException as error:
+        stopped = isinstance(error, TrainingStopped)
+        outcome.state = "stopped" if stopped else "failed"
+        outcome.reason = str(error) if isinstance(error, MLPFError) else _first_line(error)
+        outcome.kind = "" if stopped else getattr(error, "kind", "error")
+        raise
+    finally:
+        outcome.epochs = len(_history(files.run_dir))
+        write_json(files.outcome, asdict(outcome))
 
 
-def inference_ms(config: Config, model: keras.Model, ntest: int | None = None) -> float:
-    """Return the time of one forward pass of one event in ms, the median over validation events.
+@contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """Obey a request to stop before there is anything to save."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise TrainingStopped(f"{signal.Signals(number).name}, before the training")
+
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _limits(search_dir: Path) -> HypertuneConfig:
+    """Read section ``hypertune`` of a search."""
+    path = search_dir / RESOLVED_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{search_dir}: not a search directory; give one that mlpf hypertune wrote")
+    return search_section(load_config(path))
+
+
+def _make_ready(files: TrialFiles) -> None:
+    """Make the run directory; remove an outcome of before, and what was left before the first checkpoint."""
+    files.run_dir.mkdir(parents=True, exist_ok=True)
+    with locked(files.run_dir / train.LOCK_FILE, f"{files.run_dir}: training"):
+        files.outcome.unlink(missing_ok=True)
+        if (files.run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file():
+            return
+        for left in files.run_dir.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name != train.LOCK_FILE:
+                left.unlink()
+
+
+def _history(run_dir: Path) -> list[Record]:
+    """Return the epochs of the latest checkpoint."""
+    if not (run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file():
+        return []
+    return read_run_state(find_checkpoint(run_dir, "latest")).history
+
+
+def _learn_cost(
+    config: Config, limits: HypertuneConfig, path: Path, outcome: Outcome, num_cpus: int | None
+) -> None:
+    """Put number of parameters and inference time into ``outcome``; both are determined once per run."""
+    timed = limits.max_inference_ms is not None or INFERENCE_MS in limits.objective_terms
+    known: dict[str, Any] = read_json(path, dict)
+    if NUM_PARAMETERS not in known or (timed and known.get(INFERENCE_MS) is None):
+        train.check_callbacks(config)
+        prepare_process(config, num_cpus)
+        try:
+            model = build_network(config)
+        except (ValueError, TypeError) as error:
+            raise TrialFailed("refused", f"the model cannot be built: {_first_line(error)}") from error
+        outcome.num_parameters = count_parameters(model)
+        _check_limits(outcome, limits)  # a network that is too large may be too slow to be timed
+        known = {NUM_PARAMETERS: outcome.num_parameters, INFERENCE_MS: None}
+        if timed:
+            known[INFERENCE_MS] = inference_time(config, model)
+        write_json(path, known)
+        del model
+        keras.backend.clear_session()  # the training is to name and number its layers as if it were alone
+    outcome.num_parameters, outcome.inference_ms = known[NUM_PARAMETERS], known[INFERENCE_MS]
+
+
+def inference_time(config: Config, model: keras.Model) -> float:
+    """Return the time that a network takes for one event, in ms, on the device that it would be trained on.
+
+    Mean over validation events, spread over all lengths and without padding, of the median of repeated passes
+    of one event, after a first one that traces the graph.
 
     Args:
         config: the whole configuration.
-        model: the network.
-        ntest: most validation events.
+        model: the network; how long it takes does not depend on its weights.
+
+    Raises:
+        DataError: the validation split cannot be read.
+        EventTooLong: an event has more elements than the model takes.
     """
-    _, valid = build_loaders(config, 1, ntrain=1, ntest=ntest)
+    with data_errors():
+        split = open_validation(config)
+        order = np.argsort(split.lengths, kind="stable")
+        places = np.linspace(0, split.num_events - 1, _NUM_EVENTS).round().astype(int)
+        events = [event["X"] for event in split.fetch(order[places], ("X",))]
+    require_fit(config.validation_dataset, config.parameters, max(map(len, events)))
     forward = graph_forward(model, config.dataset.num_input_features)
-    size = config.parameters.bucket_size
-    times = []
-    for number in range(min(_TIMED_EVENTS, valid.pool.num_events)):
-        length = -(-int(valid.pool.lengths[number]) // size) * size
-        X = valid.pool.fetch_padded(np.array([number]), length)["X"]
-        times.append(measure({"network": forward}, X, _TIMED_RUNS)[0].p50_ms)
-    return float(np.median(times))
+    medians = [measure({"graph": forward}, event[np.newaxis], _NUM_RUNS)[0].p50_ms for event in events]
+    return float(np.mean(medians))
 
 
-def _above_limit(found: dict[str, Any], limits: HypertuneConfig) -> str:
-    """Say which limit a network is above, nothing if none."""
-    number, milliseconds = found[NUM_PARAMETERS], found.get(INFERENCE_MS, 0.0)
-    if limits.max_parameters is not None and number > limits.max_parameters:
-        return f"{number:.0f} parameters, hypertune.max_parameters is {limits.max_parameters}"
-    if limits.max_inference_ms is not None and milliseconds > limits.max_inference_ms:
-        return f"{milliseconds:.3g} ms per event, hypertune.max_inference_ms is {limits.max_inference_ms:g}"
-    return ""
+def _check_limits(outcome: Outcome, limits: HypertuneConfig) -> None:
+    """Refuse a network that is too large or too slow, as far as is known."""
+    number, most = outcome.num_parameters, limits.max_parameters
+    if number is not None and most is not None and number > most:
+        raise TrialFailed("limit", f"{number} parameters, hypertune.max_parameters is {most}")
+    time_ms, most_ms = outcome.inference_ms, limits.max_inference_ms
+    if time_ms is not None and most_ms is not None and time_ms > most_ms:
+        raise TrialFailed(
+            "limit", f"{time_ms:.4g} ms for one event, hypertune.max_inference_ms is {most_ms:g}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    """Return type and first line of an error: those of TensorFlow go on with the whole graph."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

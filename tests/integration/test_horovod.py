@@ -79,3 +79,14 @@ def test_they_stop_together_at_the_time_limit_and_go_on(repo_root, tmp_path, sin
 
     wait(start(repo_root, run_dir, launcher=LAUNCHER, config=SHARED, horovod=True, resume=True))
     assert_same(run_dir, single)
+
+
+def test_early_stopping_by_what_only_the_first_process_measures(repo_root, tmp_path):
+    early = {"patience": 1, "min_delta": 100.0, "monitor": "val_met_response_iqr"}
+    config = SHARED | {"callbacks.early_stopping": early}
+    output = wait(start(repo_root, tmp_path / "run", launcher=LAUNCHER, config=config, horovod=True))
+    assert len(history_of(tmp_path / "run")) == 2
+    assert "early stopping after epoch 2" in " ".join(output.split())
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
+    wait(start(repo_root, tmp_path / "run", launcher=LAUNCHER, config=config, horovod=True, resume=True))
+    assert len(history_of(tmp_path / "run")) == 2

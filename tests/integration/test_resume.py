@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.fake_training import start, tiny_config
-from tests.support.saved_weights import saved_weights
+from tests.support.run_results import assert_same, result
 
 # Dropout draws random numbers, the optimizer has a state, the schedule follows the step.
 CONFIG = {
@@ -21,33 +21,12 @@ CONFIG = {
     "parameters.output_decoding.dropout": 0.2,
 }
 STEPS = 3
-TIMES = ("seconds", "per_second", "wait_share", "num_traces")
 
 
 def wait(process, code):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == code, output[-3000:]
     return output
-
-
-def result(run_dir):
-    """Weights, optimizer, history without times of the last checkpoint."""
-    pointer = json.loads((run_dir / "checkpoints" / "latest.json").read_text())
-    folder = run_dir / "checkpoints" / pointer["folder"]
-    arrays = saved_weights(folder)
-    with np.load(folder / "optimizer.npz") as saved:
-        arrays |= {f"optimizer/{name}": saved[name] for name in saved.files}
-    history = json.loads((run_dir / "history.json").read_text())
-    numbers = [{k: v for k, v in r.items() if not any(t in k for t in TIMES)} for r in history]
-    return arrays, numbers
-
-
-def assert_same(a, b):
-    (arrays, history), (others, other_history) = a, b
-    assert arrays.keys() == others.keys()
-    for name, values in arrays.items():
-        np.testing.assert_array_equal(values, others[name], err_msg=name)
-    assert history == other_history
 
 
 @pytest.fixture(scope="module")

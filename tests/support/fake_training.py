@@ -1,6 +1,8 @@
 """A short training on events in memory, through the workflow; also as a process of its own.
 
 ``python -m tests.support.fake_training RUN_DIR '{"config": {...}, "options": {...}, "pause": 0.0}'``
+
+With ``"trial": {"run": ..., "epochs": ...}`` in the order, RUN_DIR is a search, and a trial of it is trained.
 """
 
 import json
@@ -40,9 +42,9 @@ def open_fake(name, source, split, schema):
     return FakeSplit(12, seed=_SEEDS[name, split], max_elements=20)
 
 
-def start(repo_root, run_dir, *, launcher=(), pause=0.0, config=None, **options):
+def start(repo_root, run_dir, *, launcher=(), pause=0.0, config=None, trial=None, **options):
     """Start a training in its own process, or in those of a launcher."""
-    order = json.dumps({"config": config or {}, "options": options, "pause": pause})
+    order = json.dumps({"config": config or {}, "options": options, "pause": pause, "trial": trial})
     return subprocess.Popen(
         [*launcher, sys.executable, "-m", "tests.support.fake_training", str(run_dir), order],
         cwd=repo_root,
@@ -57,7 +59,7 @@ def main(run_dir, order):
     """Train as the order says."""
     from mlpf.cli import main as command_line
     from mlpf.training.trainer import Trainer
-    from mlpf.workflows import train, training_data
+    from mlpf.workflows import train, training_data, trial
 
     training_data.open_split = open_fake
     order = json.loads(order)
@@ -77,6 +79,9 @@ def main(run_dir, order):
         Trainer.__init__ = slowly
 
     def run(standalone_mode):
+        if order["trial"]:
+            trial.run(Path(run_dir), **order["trial"])
+            return
         train.run(tiny_config(**order["config"]), Path(run_dir), started=time.monotonic(), **order["options"])
 
     command_line(run)

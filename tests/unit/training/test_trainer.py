@@ -53,6 +53,32 @@ def test_training_lowers_the_loss_with_one_graph_per_kind_of_step():
     assert built.num_traces == 2
 
 
+def test_an_end_before_the_last_epoch():
+    train, valid = loaders()
+    asked = []
+
+    def is_over(history):
+        asked.append(len(history))
+        return len(history) == 2
+
+    assert len(trainer().fit(train, valid, 4, is_over=is_over)) == 2
+    assert asked == [0, 1, 2]
+
+
+def test_the_first_process_decides_about_the_end():
+    class Second(SingleDevice):
+        rank = 1
+
+        def largest(self, number):
+            assert number == 0
+            return 1  # what the first says
+
+    built = trainer()
+    built._distribution = Second()
+    train, valid = loaders()
+    assert built.fit(train, valid, 4, is_over=lambda _: pytest.fail("is not asked")) == []
+
+
 def test_a_step_of_training_draws_directions_and_an_epoch_of_validation_does_not():
     section = LossConfig.model_validate({"event_loss": {"sliced_wasserstein": {"coef": 1.0}}})
     model = tiny_model(seed=0)

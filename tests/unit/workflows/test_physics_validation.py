@@ -64,9 +64,14 @@ class Copies:
         }
 
 
+def is_last(history):
+    return len(history) == 5
+
+
 def hook(model, tmp_path, split, **overrides):
     pool = EventPool([(split, None)])
-    return physics_validation.build_physics_validation(some_config(**overrides), tmp_path, model, pool)
+    config = some_config(**overrides)
+    return physics_validation.build_physics_validation(config, tmp_path, model, pool, is_last)
 
 
 def test_a_network_that_copies_the_targets_has_response_one(tmp_path, split):
@@ -129,7 +134,7 @@ def test_the_reference_holds_what_there_is_to_beat(tmp_path, split):
 
 def test_no_more_events_than_the_training_validates_on(tmp_path, split):
     pool = EventPool([(split, 4)])
-    built = physics_validation.build_physics_validation(some_config(), tmp_path, Copies(), pool)
+    built = physics_validation.build_physics_validation(some_config(), tmp_path, Copies(), pool, is_last)
     assert built.reference["num_events"] == 4
 
 

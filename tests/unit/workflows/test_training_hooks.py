@@ -10,6 +10,7 @@ from mlpf.config.schema import Config
 from mlpf.data.input_pipeline import EventPool
 from mlpf.errors import ConfigError, MissingDependency
 from mlpf.workflows import training_data, training_hooks
+from mlpf.workflows.ending import Ending
 from tests.support.configs import SMALL
 from tests.support.fake_comet import FakeComet
 from tests.support.fake_split import FakeSplit
@@ -31,7 +32,7 @@ def names(config, run_dir, monkeypatch):
     trainer = SimpleNamespace(model=tiny_network(), optimizer=None)
     console = Console(quiet=True)
     with training_hooks.training_hooks(
-        config, run_dir, trainer, EventPool([(split, None)]), console, save
+        config, run_dir, trainer, EventPool([(split, None)]), console, save, Ending(config)
     ) as hooks:
         return [getattr(hook, "__name__", type(hook).__name__) for hook in hooks.epoch]
 
@@ -96,6 +97,19 @@ def test_a_monitor_that_should_not_be_small_is_refused():
         training_hooks.check_callbacks(config)
 
 
+@pytest.mark.parametrize(
+    ("monitor", "said"),
+    [
+        ("val_los", "'val_los' is not recorded; choose one of loss"),
+        ("val_jet_response_median", "a smaller value is not better"),
+    ],
+)
+def test_the_metric_of_early_stopping_is_checked_too(monitor, said):
+    config = some_config(**{"callbacks.early_stopping": {"patience": 2, "monitor": monitor}})
+    with pytest.raises(ConfigError, match=rf"callbacks\.early_stopping\.monitor: .*{said}"):
+        training_hooks.check_callbacks(config)
+
+
 @pytest.mark.parametrize(("peak", "found"), [(None, {}), (3_000_000, {"gpu_memory_peak_mb": 3.0})])
 def test_gpu_memory_is_recorded_where_there_is_a_gpu(monkeypatch, peak, found):
     monkeypatch.setattr(training_hooks.runtime, "gpu_memory_peak", lambda: peak)
@@ -106,7 +120,7 @@ def test_gpu_memory_is_recorded_where_there_is_a_gpu(monkeypatch, peak, found):
 
 def test_a_process_that_does_not_write_only_saves(tmp_path):
     with training_hooks.training_hooks(
-        some_config(), tmp_path, None, None, Console(quiet=True), save, writes=False
+        some_config(), tmp_path, None, None, Console(quiet=True), save, Ending(some_config()), writes=False
     ) as hooks:
         assert (hooks.epoch, hooks.step) == ([save], [])
     assert list(tmp_path.iterdir()) == []
