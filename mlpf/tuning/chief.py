@@ -87,10 +87,12 @@ class Chief:
         self._hear(worker, launcher, process)
         return {"accepted": True, "lease_seconds": self._lease}
 
-    def create(self, worker: str, launcher: str, process: str) -> dict[str, Any]:
-        """Give a worker its next trial."""
+    def create(
+        self, worker: str, launcher: str, process: str, devices: int = 1, on_gpu: bool = False
+    ) -> dict[str, Any]:
+        """Give a worker its next trial, which it will run on so many GPUs or cores."""
         self._hear(worker, launcher, process)
-        trial = self._oracle.create_trial(worker, holder=process)
+        trial = self._oracle.create_trial(worker, process, devices, on_gpu)
         if trial.status == TrialStatus.STOPPED:
             self._workers[worker].told = True
         record = self._oracle.records.get(trial.trial_id)

@@ -114,25 +114,34 @@ class RemoteOracle(keras_tuner.Oracle):
     Args:
         client: calls the chief.
         pause: waits some seconds, less if the worker is to stop.
+        devices: GPUs, or cores, that the worker has for a trial.
+        on_gpu: they are GPUs.
 
     Attributes:
         record: of the trial that the worker has.
         result: what ``end_trial`` reports beside the status; the tuner fills it.
     """
 
-    def __init__(self, client: ChiefClient, pause: Callable[[float], None] = time.sleep):
+    def __init__(
+        self,
+        client: ChiefClient,
+        pause: Callable[[float], None] = time.sleep,
+        devices: int = 1,
+        on_gpu: bool = False,
+    ):
         super().__init__(objective=keras_tuner.Objective(OBJECTIVE, "min"))
         self.record: TrialRecord | None = None
         self.result: dict[str, Any] = {}
         self._client = client
         self._pause = pause
+        self._has = {"devices": devices, "on_gpu": on_gpu}
         self._metrics: dict[str, float] = {}
 
     def create_trial(self, tuner_id: str) -> Any:  # noqa: ARG002 (keras-tuner's)
         """Return the next trial, or one with status STOPPED; waits while there is none."""
         seconds = _FIRST_PAUSE_S
         while True:
-            answer = self._client.call("create")
+            answer = self._client.call("create", **self._has)
             trial = Trial.from_state(answer["trial"])
             if trial.status != TrialStatus.IDLE:
                 break

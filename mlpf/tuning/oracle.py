@@ -84,12 +84,14 @@ class SearchOracle(keras_tuner.Oracle):
 
     # What the chief calls.
 
-    def create_trial(self, tuner_id: str, holder: str = "") -> Any:
+    def create_trial(self, tuner_id: str, holder: str = "", devices: int = 1, on_gpu: bool = False) -> Any:
         """Return the next trial for a worker; the one it has, if it did not end it.
 
         Args:
             tuner_id: the worker's id; the same after a restart.
             holder: the worker's process; another one than before has lost what the trial did since it saved.
+            devices: GPUs, or cores, that the worker has for a trial.
+            on_gpu: they are GPUs.
 
         Returns:
             A trial of keras-tuner: RUNNING; IDLE = ask again later; STOPPED = the search is over.
@@ -100,7 +102,7 @@ class SearchOracle(keras_tuner.Oracle):
                 return held
             if self.lose(tuner_id):
                 # Next in the queue: the worker whose trial it was gets it again.
-                return self.create_trial(tuner_id, holder)
+                return self.create_trial(tuner_id, holder, devices, on_gpu)
         trial = self._next(tuner_id)
         if trial is None:
             idle = bool(self.ongoing_trials or self._retry_queue)
@@ -110,6 +112,7 @@ class SearchOracle(keras_tuner.Oracle):
         record = self.records[trial.trial_id]
         trial.status = TrialStatus.RUNNING
         record.status, record.worker = "running", tuner_id
+        record.devices, record.on_gpu = devices, on_gpu
         record.started = record.started or self._clock()
         self.ongoing_trials[tuner_id] = trial
         self._holders[tuner_id] = holder
@@ -127,8 +130,6 @@ class SearchOracle(keras_tuner.Oracle):
         failure: str = "",
         kind: str = "",
         seconds: float | None = None,
-        devices: int = 1,
-        on_gpu: bool = False,
     ) -> bool:
         """End a trial that a worker has run.
 
@@ -141,8 +142,6 @@ class SearchOracle(keras_tuner.Oracle):
             failure: why it failed.
             kind: kind of failure.
             seconds: wall time of all attempts.
-            devices: GPUs, or cores, that it ran on.
-            on_gpu: they are GPUs.
 
         Returns:
             False if the worker does not have the trial (any more): its result does not count.
@@ -150,7 +149,6 @@ class SearchOracle(keras_tuner.Oracle):
         if not self.holds(tuner_id, trial_id):
             return False
         record = self.records[trial_id]
-        record.devices, record.on_gpu = devices, on_gpu
         record.seconds = record.seconds if seconds is None else seconds
         if status == TrialStatus.COMPLETED:
             record.metrics = {n: v for n, v in (metrics or {}).items() if n != OBJECTIVE}

@@ -62,16 +62,12 @@ class Resources:
         arguments: that every trial gets.
         environment: of the process of a trial.
         num_cpus: threads.
-        devices: GPUs, or cores, it runs on.
-        on_gpu: they are GPUs.
     """
 
     command: Sequence[str]
     arguments: Sequence[str] = ()
     environment: dict[str, str] = field(default_factory=dict)
     num_cpus: int = 1
-    devices: int = 1
-    on_gpu: bool = False
 
 
 class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
@@ -139,11 +135,7 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
             code = self._train(record)
         finally:
             self.keep_cost()
-            self.oracle.result = {
-                "seconds": self.seconds,
-                "devices": self._resources.devices,
-                "on_gpu": self._resources.on_gpu,
-            }
+            self.oracle.result = {"seconds": self.seconds}
             self._cost = None
         self.num_trials += 1
         outcome = read_json(files.outcome, dict)

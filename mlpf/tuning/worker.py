@@ -68,8 +68,8 @@ def run(
     client = ChiefClient(directory, worker, launcher, process, address=chief, stopped=patience.leave_if_asked)
     lease = _introduce(client, worker, patience.pause)
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-    resources = Resources(started_by(), arguments, environment, num_cpus, gpus or num_cpus, gpus > 0)
-    oracle = RemoteOracle(client, patience.pause)
+    resources = Resources(started_by(), arguments, environment, num_cpus)
+    oracle = RemoteOracle(client, patience.pause, gpus or num_cpus, gpus > 0)
     tuner = SearchTuner(oracle, directory, config, worker, resources, orders)
     beat_client = ChiefClient(directory, worker, launcher, process)
     heart = threading.Thread(target=_beat, args=(beat_client, oracle, tuner, orders, lease), daemon=True)

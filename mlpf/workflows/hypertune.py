@@ -26,7 +26,7 @@ from mlpf.tuning.launcher import ChiefPlace, Launcher, SearchFailed, read_chief
 from mlpf.tuning.options import TrialOptions, read_options
 from mlpf.tuning.processes import Patience
 from mlpf.tuning.resources import DeviceGroup, device_groups
-from mlpf.tuning.state import SearchState, read_search
+from mlpf.tuning.state import CHIEF_FILE, SearchState, read_search
 from mlpf.workflows.run_status import STATUS_FILE, recorded_status
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -125,6 +125,7 @@ def run(
             _require_success(read_search(directory))
             return
         lay_out(config, directory, options)
+        (directory / CHIEF_FILE).unlink(missing_ok=True)  # of a chief that is gone: those who join must wait
         say(_warning(place.address))
         try:
             with stop.signals(), recorded_status(directory):
@@ -160,7 +161,7 @@ def join(directory: Path, node: Node, chief_at: str | None = None) -> None:
     with ExitStack() as stack:
         stack.enter_context(stop.signals())
         _wait_for_chief(directory, stop, node.patience.listen, console)
-        if _is_over(read_search(directory)):
+        if _ended(directory):
             _say(console)(f"{directory}: the search is finished")
             return
         _require_reachable(directory, chief_at)
@@ -273,6 +274,10 @@ def _require_success(state: SearchState) -> None:
         )
 
 
+def _ended(directory: Path) -> bool:
+    return _is_over(read_search(directory))
+
+
 def _report(directory: Path, plots: bool) -> None:
     from mlpf.workflows import hypertune_report
 
@@ -308,7 +313,7 @@ def _warning(address: str) -> str:
 def _wait_for_chief(directory: Path, stop: StopRequest, seconds: float, console: Console) -> None:
     """Wait for whoever starts the search: the jobs of an allocation begin in any order."""
     deadline, told = time.monotonic() + seconds, False
-    while not ((directory / RESOLVED_FILE).is_file() and read_chief(directory)):
+    while not ((directory / RESOLVED_FILE).is_file() and (read_chief(directory) or _ended(directory))):
         if stop.reason is not None:
             raise TrainingStopped(f"{stop.reason}, before a search began in {directory}")
         if time.monotonic() > deadline:

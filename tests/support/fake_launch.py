@@ -7,6 +7,7 @@ are those of ``fake_search``.
 import sys
 import types
 
+from mlpf.config.search_space import search_section
 from tests.support import fake_search
 
 # Starts this module.
@@ -34,7 +35,10 @@ def report(_directory, plots=True):
 def modules(check_search=lambda _: None):
     """Return name -> stand-in of each module that draws, or loads what a search space needs."""
     stand_ins = {
-        "mlpf.config.search_space": {"check_search": check_search},
+        "mlpf.config.search_space": {
+            "check_search": check_search,
+            "search_section": search_section,
+        },
         "mlpf.tuning.live": {"LiveTable": FakeTable},
         "mlpf.workflows.hypertune_report": {"run": report},
     }

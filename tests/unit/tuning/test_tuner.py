@@ -41,9 +41,8 @@ def search(tmp_path, repo_root):
             [sys.executable, "-m", "tests.support.fake_trial"],
             environment=os.environ | {"PYTHONPATH": str(repo_root), "KERAS_BACKEND": "tensorflow"},
             num_cpus=2,
-            devices=2,
         )
-        oracle = RemoteOracle(DirectClient(chief, worker), lambda _: time.sleep(0.01))
+        oracle = RemoteOracle(DirectClient(chief, worker), lambda _: time.sleep(0.01), devices=2)
         tuner = SearchTuner(oracle, directory, config, worker, resources, Orders())
         tuner.chief, tuner.directory_of_search = chief, directory
         return tuner
