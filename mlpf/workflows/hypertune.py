@@ -127,18 +127,23 @@ def run(
         lay_out(config, directory, options)
         (directory / CHIEF_FILE).unlink(missing_ok=True)  # of a chief that is gone: those who join must wait
         say(_warning(place.address))
+        launcher = _launcher(directory, name, groups, node, console, place=place)
+        _search(launcher, directory, stop, console)
+
+
+def _search(launcher: Launcher, directory: Path, stop: StopRequest, console: Console) -> None:
+    """Search, and report whatever came of it."""
+    try:
+        with stop.signals(), recorded_status(directory):
+            _run(launcher, directory, stop, console)
+            _require_success(read_search(directory))
+    except MLPFError as error:
         try:
-            with stop.signals(), recorded_status(directory):
-                launcher = _launcher(directory, name, groups, node, console, place=place)
-                _run(launcher, directory, stop, console)
-                _require_success(read_search(directory))
-        except MLPFError as error:
-            try:
-                _report(directory, plots=not isinstance(error, TrainingStopped))
-            except Exception as problem:  # noqa: BLE001 - exit code and message are those of the search
-                say(f"no report: {problem}")
-            raise
-        _report(directory, plots=True)
+            _report(directory, plots=not isinstance(error, TrainingStopped))
+        except Exception as problem:  # noqa: BLE001 - exit code and message are those of the search
+            _say(console)(f"no report: {problem}")
+        raise
+    _report(directory, plots=True)
 
 
 def join(directory: Path, node: Node, chief_at: str | None = None) -> None:

@@ -87,8 +87,7 @@ def run(
     epochs: int,
     *,
     num_cpus: int | None = None,
-    ntrain: int | None = None,
-    ntest: int | None = None,
+    **limits_of_events: int | None,
 ) -> Outcome:
     """Train one trial up to an epoch, from where it is, and write its outcome.
 
@@ -101,8 +100,7 @@ def run(
         run: name of the run.
         epochs: last epoch to train, counted from 1; schedules stretch over ``setup.num_epochs``.
         num_cpus: threads; None = all cores.
-        ntrain: most training events per dataset.
-        ntest: most validation events.
+        limits_of_events: ``ntrain`` and ``ntest`` of the training.
 
     Returns:
         The outcome of a trial that is completed.
@@ -136,10 +134,9 @@ def run(
                 files.run_dir,
                 resume=True,
                 num_cpus=num_cpus,
-                ntrain=ntrain,
-                ntest=ntest,
                 started=started,
                 stop_after=epochs,
+                **limits_of_events,
             ).history
         outcome.state, outcome.reason = "completed", ending.reason(history)
     return outcome
