@@ -87,7 +87,7 @@ def run(
     epochs: int,
     *,
     num_cpus: int | None = None,
-    **limits_of_events: int | None,
+    **limits_of_events: Any,
 ) -> Outcome:
     """Train one trial up to an epoch, from where it is, and write its outcome.
 
