@@ -169,6 +169,7 @@ class _HeldChief:
 
 def bench_asha(config: Config, folder: Path, options: list[str], seeds: tuple[int, ...] = (1, 2, 3)) -> Table:
     """Compare the best of sixteen full random trials with the best of ASHA at half their epochs."""
+    config = config.with_overrides({"callbacks.physics.every": 0, "callbacks.tensorboard": False})
     section = config.model_dump(by_alias=True)["hypertune"] | {"confirm": {"top": 0}}
     table = Table("seed", "random: best", "epochs", "ASHA: best", "epochs", "share", "configurations")
     for seed in seeds:
