@@ -284,9 +284,9 @@ def _ended(directory: Path) -> bool:
 
 
 def _report(directory: Path, plots: bool) -> None:
-    from mlpf.workflows import hypertune_report
+    from mlpf.workflows.hypertune_report import run as report
 
-    hypertune_report.run(directory, plots=plots)
+    report(directory, plots=plots)
 
 
 def _say(console: Console) -> Callable[[str], None]:

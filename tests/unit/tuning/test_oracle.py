@@ -175,7 +175,7 @@ def test_nothing_completed_nothing_to_confirm(tmp_path):
 def test_a_search_reloaded_after_each_call_is_the_same_search(tmp_path, algorithm):
     section = {
         "algorithm": algorithm,
-        "num_trials": 7,
+        "num_trials": 5,
         "initial_points": 3,
         "confirm": {"top": 1, "seeds": 2},
     }
