@@ -167,7 +167,7 @@ class _HeldChief:
         self._client.call("create")
 
 
-def bench_asha(config: Config, folder: Path, options: list[str], seeds: tuple[int, ...] = (1, 2, 3)) -> Table:
+def bench_asha(config: Config, folder: Path, options: list[str], seeds: tuple[int, ...]) -> Table:
     """Compare the best of sixteen full random trials with the best of ASHA at half their epochs."""
     config = config.with_overrides({"callbacks.physics.every": 0, "callbacks.tensorboard": False})
     section = config.model_dump(by_alias=True)["hypertune"] | {"confirm": {"top": 0}}
@@ -210,6 +210,9 @@ def _epochs(state: SearchState) -> int:
 @click.option("--data-dir", type=click.Path(path_type=Path), help="For workers and asha.")
 @click.option("--only", type=click.Choice(["workers", "idle", "chief", "asha"]), multiple=True)
 @click.option("--ntrain", default=500, show_default=True, help="Training events per dataset.")
+@click.option(
+    "--seed", "seeds", type=int, multiple=True, default=(1, 2, 3), show_default=True, help="Of asha."
+)
 @click.option("--workers", "num_workers", default=2, show_default=True, help="Workers of asha.")
 @click.option("-o", "--outdir", type=click.Path(path_type=Path), help="Keep the searches here.")
 def main(
@@ -217,6 +220,7 @@ def main(
     data_dir: Path | None,
     only: tuple[str, ...],
     ntrain: int,
+    seeds: tuple[int, ...],
     num_workers: int,
     outdir: Path | None,
 ) -> None:
@@ -239,7 +243,7 @@ def main(
             console.print(bench_chief(config, folder))
         if "asha" in wanted:
             asha_options = [*options, "--workers", str(num_workers), "--cpus-per-trial", "1"]
-            console.print(bench_asha(config, folder, asha_options))
+            console.print(bench_asha(config, folder, asha_options, seeds))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ def search(tmp_path, repo_root, monkeypatch):
 
     class Search:
         directory = tmp_path / "search"
-        workers = []
+
+        def __init__(self):
+            self.workers = []
 
         def begin(self, plans=None, **section):
             self.directory.mkdir()
