@@ -275,7 +275,7 @@ class HypertuneConfig(Section):
     )
     max_total_epochs: PositiveInt | None = Field(
         None,
-        description="no new configuration once all trials have been given so many epochs; null = no limit",
+        description="no new trial or promotion once so many epochs were given out; null = no limit",
     )
     factor: Annotated[int, Field(ge=2)] = Field(
         3, description="hyperband and asha: of so many trials one is promoted, to so many times the epochs"
