@@ -9,11 +9,12 @@ _OWN_KEYS = (PARENT, INITIAL_EPOCH, EPOCHS, ROUND)
 
 
 def rung_epochs(min_epochs: int, factor: int, max_epochs: int) -> list[int]:
-    """Return the epochs in total at the end of each rung: each ``factor`` times the one before."""
-    epochs = [min(min_epochs, max_epochs)]
-    while epochs[-1] < max_epochs:
-        epochs.append(min(epochs[-1] * factor, max_epochs))
-    return epochs
+    """Return the epochs in total at the end of each rung: ``factor`` times the one before, the last more."""
+    epochs, rung = [], min_epochs
+    while rung * factor <= max_epochs:
+        epochs.append(rung)
+        rung *= factor
+    return [*epochs, max_epochs]
 
 
 class AshaOracle(SearchOracle, keras_tuner.Oracle):
