@@ -18,6 +18,7 @@ from rich.table import Table
 
 from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
+from mlpf.tuning.options import TrialOptions
 from mlpf.tuning.state import SearchState, ranked, read_search
 
 REPO = Path(__file__).resolve().parent.parent
@@ -90,6 +91,8 @@ def bench_idle(config: Config, folder: Path, seconds: float = 30.0) -> Table:
         table.add_row(name, f"{(sum(process.cpu_times()[:2]) - before[name]) / seconds:.2%}")
     held.end()
     codes = [worker.wait(60) for worker in workers]
+    if any(codes):
+        raise SystemExit(f"workers ended with {codes}, see {held.directory / 'chief.log'}")
     table.caption = f"exit codes afterwards: workers {codes}, chief {held.chief.wait(60)}"
     return table
 
@@ -148,6 +151,7 @@ class _HeldChief:
         directory.mkdir(parents=True)
         self.directory = directory
         write_resolved(config.with_overrides({"hypertune": one}), directory / RESOLVED_FILE)
+        TrialOptions().write(directory)
         self._log = (directory / "chief.log").open("wb")
         self.chief = self._start("chief", str(directory), "--address", "127.0.0.1")
         self._client = ChiefClient(directory, "holder", "bench", "holder")
