@@ -110,12 +110,14 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
     @property
     def seconds(self) -> float:
         """Wall time of all attempts at the trial that runs."""
-        return 0.0 if self._cost is None else self._cost.total()
+        cost = self._cost  # the heartbeat reads it while a trial ends
+        return 0.0 if cost is None else cost.total()
 
     def keep_cost(self) -> None:
         """Write what the trial that runs has cost so far: a worker that dies has spent it too."""
-        if self._cost is not None:
-            self._cost.save()
+        cost = self._cost
+        if cost is not None:
+            cost.save()
 
     def run_trial(self, trial: Any, *_arguments: Any, **_options: Any) -> dict[str, float]:
         """Train up to the trial's rung; return its metrics.

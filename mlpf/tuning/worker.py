@@ -1,5 +1,6 @@
 """A worker of a search: asks the chief for trials until there are no more, and says that it is alive."""
 
+import logging
 import os
 import signal
 import threading
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlpf.errors import ConfigError, MLPFError
+from mlpf.tuning.chief import EXIT_BROKEN
 from mlpf.tuning.client import ChiefClient, ChiefUnreachable, RemoteOracle
 from mlpf.tuning.options import read_options
 from mlpf.tuning.processes import started_by
@@ -72,7 +74,7 @@ def run(
     oracle = RemoteOracle(client, patience.pause, gpus or num_cpus, gpus > 0)
     tuner = SearchTuner(oracle, directory, config, worker, resources, orders)
     beat_client = ChiefClient(directory, worker, launcher, process)
-    heart = threading.Thread(target=_beat, args=(beat_client, oracle, tuner, orders, lease), daemon=True)
+    heart = threading.Thread(target=_live, args=(beat_client, oracle, tuner, orders, lease), daemon=True)
     heart.start()
     try:
         tuner.search()
@@ -118,6 +120,17 @@ def _introduce(client: ChiefClient, worker: str, pause: Callable[[float], None])
         pause(1.0)
 
 
+def _live(
+    client: ChiefClient, oracle: RemoteOracle, tuner: SearchTuner, orders: Orders, lease: float
+) -> None:
+    """Beat as long as the worker lives; a worker without heartbeat would train what others have."""
+    try:
+        _beat(client, oracle, tuner, orders, lease)
+    except BaseException:
+        logging.getLogger(__name__).exception("the heartbeat failed; the worker starts again")
+        os._exit(EXIT_BROKEN)
+
+
 def _beat(
     client: ChiefClient, oracle: RemoteOracle, tuner: SearchTuner, orders: Orders, lease: float
 ) -> None:
@@ -128,7 +141,8 @@ def _beat(
         time.sleep(every)
         record = oracle.record
         trial = "" if record is None else record.trial_id
-        tuner.keep_cost()
+        with suppress(OSError):  # a full disk now is no reason to die
+            tuner.keep_cost()
         try:
             answer = client.call("beat", trial=trial, seconds=tuner.seconds, patience=every)
         except ChiefUnreachable:
