@@ -152,7 +152,7 @@ def test_pretended_trainings(repo_root, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 def test_trainings(repo_root, tmp_path, seed):
-    """Twenty kills of real trainings; the results are those of a search that nobody killed."""
+    """Twenty kills of real trainings."""
     section = {
         "algorithm": "asha",
         "num_trials": 9,
