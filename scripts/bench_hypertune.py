@@ -4,11 +4,13 @@
 on a dataset prepared as in the demo, the others need none. Numbers are ratios within one run.
 """
 
+import json
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -18,8 +20,11 @@ from rich.table import Table
 
 from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
+from mlpf.config.search_space import search_section
+from mlpf.tuning.objective import objective_value
 from mlpf.tuning.options import TrialOptions
-from mlpf.tuning.state import SearchState, ranked, read_search
+from mlpf.tuning.run_progress import read_history
+from mlpf.tuning.state import SearchState, TrialRecord, ranked, read_search
 
 REPO = Path(__file__).resolve().parent.parent
 CONFIG = REPO / "parameters/clic-demo-hypertune.yaml"
@@ -173,38 +178,55 @@ class _HeldChief:
         self._client.call("create")
 
 
-def bench_asha(config: Config, folder: Path, options: list[str], seeds: tuple[int, ...]) -> Table:
+def bench_asha(
+    config: Config, folder: Path, options: list[str], seeds: tuple[int, ...], replayed: bool
+) -> Table:
     """Compare the best of sixteen full trials with what ASHA finds among the same configurations."""
     config = config.with_overrides({"callbacks.physics.every": 0, "callbacks.tensorboard": False})
     section = config.model_dump(by_alias=True)["hypertune"] | {"confirm": {"top": 0}}
-    table = Table("seed", "random: best", "epochs", "ASHA: best", "epochs", "share", "the same trial")
+    table = Table(
+        "seed", "factor", "random: best", "epochs", "ASHA: best", "epochs", "share", "the same trial"
+    )
     for seed in seeds:
         full = section | {"algorithm": "random", "num_trials": 16, "seed": seed}
-        random_state, _ = search(
-            config.with_overrides({"hypertune": full}), folder / f"random_{seed}", *options
-        )
-        total = _epochs(random_state)
-        # The same sixteen configurations: the same seed draws them in the same order.
-        halving = full | {"algorithm": "asha", "factor": 2, "min_epochs": 1}
-        asha_state, _ = search(
-            config.with_overrides({"hypertune": halving}), folder / f"asha_{seed}", *options
-        )
-        tops = [ranked(s.trials)[0] for s in (random_state, asha_state)]
-        best = [top.objective or 0.0 for top in tops]
-        table.add_row(
-            str(seed),
-            f"{best[0]:.5g}",
-            str(total),
-            f"{best[1]:.5g}",
-            str(_epochs(asha_state)),
-            f"{_epochs(asha_state) / total:.0%}",
-            "yes" if tops[0].values == tops[1].values else "no",
-        )
+        random_folder = folder / f"random_{seed}"
+        random_state, _ = search(config.with_overrides({"hypertune": full}), random_folder, *options)
+        best, total = ranked(random_state.trials)[0], _epochs(random_state.trials)
+        for factor in (2, 3):
+            # The same sixteen configurations: the same seed draws them in the same order.
+            asha = config.with_overrides(
+                {"hypertune": full | {"algorithm": "asha", "factor": factor, "min_epochs": 1}}
+            )
+            name = folder / f"asha_{seed}_factor_{factor}"
+            found = replay(asha, random_state) if replayed else search(asha, name, *options)[0].trials
+            top, epochs = ranked(found)[0], _epochs(found)
+            row = (f"{best.objective:.5g}", str(total), f"{top.objective:.5g}", str(epochs))
+            same = "yes" if top.values == best.values else "no"
+            table.add_row(str(seed), str(factor), *row, f"{epochs / total:.0%}", same)
     return table
 
 
-def _epochs(state: SearchState) -> int:
-    return sum(t.epochs - t.initial_epoch for t in state.trials if t.purpose == "search")
+def replay(config: Config, full: SearchState) -> list[TrialRecord]:
+    """Let ASHA choose among the trainings of a random search: a rung is the beginning of one of them."""
+    from mlpf.tuning.algorithms import build_oracle
+
+    histories = {
+        json.dumps(trial.values, sort_keys=True): read_history(full.directory, trial.run)
+        for trial in full.trials
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        oracle = build_oracle(Path(folder), config)
+        while (trial := oracle.create_trial("replay")).status != "STOPPED":
+            record = oracle.records[trial.trial_id]
+            history = histories[json.dumps(record.values, sort_keys=True)][: record.epochs]
+            value, epoch = objective_value(search_section(config), history)
+            metrics = {"objective": value}
+            oracle.finish_trial("replay", trial.trial_id, "COMPLETED", metrics=metrics, best_epoch=epoch)
+    return list(oracle.records.values())
+
+
+def _epochs(trials: Iterable[TrialRecord]) -> int:
+    return sum(t.epochs - t.initial_epoch for t in trials if t.purpose == "search")
 
 
 @click.command()
@@ -215,6 +237,9 @@ def _epochs(state: SearchState) -> int:
 @click.option(
     "--seed", "seeds", type=int, multiple=True, default=(1, 2, 3), show_default=True, help="Of asha."
 )
+@click.option(
+    "--replay", "replayed", is_flag=True, help="asha: do not train what the random trials have trained."
+)
 @click.option("--workers", "num_workers", default=2, show_default=True, help="Workers of asha.")
 @click.option("-o", "--outdir", type=click.Path(path_type=Path), help="Keep the searches here.")
 def main(
@@ -223,6 +248,7 @@ def main(
     only: tuple[str, ...],
     ntrain: int,
     seeds: tuple[int, ...],
+    replayed: bool,
     num_workers: int,
     outdir: Path | None,
 ) -> None:
@@ -245,7 +271,7 @@ def main(
             console.print(bench_chief(config, folder))
         if "asha" in wanted:
             asha_options = [*options, "--workers", str(num_workers), "--cpus-per-trial", "1"]
-            console.print(bench_asha(config, folder, asha_options, seeds))
+            console.print(bench_asha(config, folder, asha_options, seeds, replayed))
 
 
 if __name__ == "__main__":
