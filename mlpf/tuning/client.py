@@ -51,7 +51,7 @@ class ChiefClient:
     ):
         self._file = directory / CHIEF_FILE
         self._who = {"worker": worker, "launcher": launcher, "process": process}
-        self._first_address = address
+        self._given = address
         self._patience = patience
         self._stopped = stopped
         self._channel: grpc.Channel | None = None
@@ -95,9 +95,9 @@ class ChiefClient:
         if self._channel is None:
             chief = json.loads(self._file.read_text())
             host = f"[{chief['address']}]" if ":" in chief["address"] else chief["address"]
-            address = self._first_address or f"{host}:{chief['port']}"
-            # Whoever gave the first address may not know that the chief moved.
-            self._first_address = None
+            said = f"{host}:{chief['port']}"
+            # Whoever gave an address may not know that the chief moved: try both in turn.
+            address = said if self._given is None or self._given == self._connected[0] else self._given
             self._connected = (address, chief["token"])
             self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
         return self._channel, self._connected[1]

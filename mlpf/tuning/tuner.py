@@ -14,6 +14,7 @@ from mlpf.config.hypertune_schema import NETWORK_METRICS
 from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.config.search_space import search_section, trial_config
+from mlpf.errors import ConfigError
 from mlpf.lifeline import Lifeline
 from mlpf.run_files import HISTORY_FILE
 from mlpf.tuning.client import RemoteOracle
@@ -131,7 +132,11 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
         record = self.oracle.record
         files = TrialFiles(self._search_directory, record.run)
         self._orders.pause = self._orders.taken = False
-        self._describe(files, record)
+        try:
+            self._describe(files, record)
+        except ConfigError as error:
+            self.oracle.result = {"failure": str(error), "kind": "refused"}
+            raise FailedTrialError(str(error)) from None
         self._cost = Cost(files.cost, trial.trial_id)
         try:
             code = self._train(record)

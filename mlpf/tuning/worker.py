@@ -73,7 +73,7 @@ def run(
     resources = Resources(started_by(), arguments, environment, num_cpus)
     oracle = RemoteOracle(client, patience.pause, gpus or num_cpus, gpus > 0)
     tuner = SearchTuner(oracle, directory, config, worker, resources, orders)
-    beat_client = ChiefClient(directory, worker, launcher, process)
+    beat_client = ChiefClient(directory, worker, launcher, process, address=chief)
     heart = threading.Thread(target=_live, args=(beat_client, oracle, tuner, orders, lease), daemon=True)
     heart.start()
     try:
