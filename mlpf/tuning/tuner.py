@@ -94,7 +94,6 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
     ):
         super().__init__(oracle, directory=str(directory), project_name=".", overwrite=False)
         self.tuner_id = worker
-        self.num_trials = 0
         self._search_directory = directory
         self._config = config
         self._resources = resources
@@ -144,7 +143,6 @@ class SearchTuner(keras_tuner.engine.base_tuner.BaseTuner):
             self.keep_cost()
             self.oracle.result = {"seconds": self.seconds}
             self._cost = None
-        self.num_trials += 1
         outcome = read_json(files.outcome, dict)
         if code == FAILED:
             self.oracle.result |= {"failure": outcome.get("reason", ""), "kind": outcome.get("kind", "error")}
