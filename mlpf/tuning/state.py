@@ -102,11 +102,11 @@ class SearchState:
     problem: str = ""
 
 
-def read_search(directory: Path) -> SearchState:
-    """Read the state of a search, while it runs or after.
+def read_search_config(directory: Path) -> Config:
+    """Read the configuration of a search.
 
     Raises:
-        CheckpointError: not a search directory, or its state is damaged.
+        CheckpointError: not a search directory.
         ConfigError: its configuration is not valid.
     """
     path = directory / RESOLVED_FILE
@@ -118,6 +118,17 @@ def read_search(directory: Path) -> SearchState:
     config = load_config(path)
     if config.hypertune is None:
         raise CheckpointError(f"{directory}: a training, not a search; give a directory of mlpf hypertune")
+    return config
+
+
+def read_search(directory: Path) -> SearchState:
+    """Read the state of a search, while it runs or after.
+
+    Raises:
+        CheckpointError: not a search directory, or its state is damaged.
+        ConfigError: its configuration is not valid.
+    """
+    config = read_search_config(directory)
     file = directory / ORACLE_FILE
     try:
         data = json.loads(file.read_text())

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from mlpf.config.hypertune_schema import INFERENCE_MS, NUM_PARAMETERS, HypertuneConfig
-from mlpf.config.loading import RESOLVED_FILE, load_config
+from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.config.search_space import search_section
 from mlpf.data.prepared import data_errors
@@ -29,6 +29,7 @@ from mlpf.training.history_writer import HistoryWriter
 from mlpf.training.memory import is_out_of_memory
 from mlpf.training.run_state import Record
 from mlpf.training.watching import TrainingDiverged
+from mlpf.tuning.state import read_search_config
 from mlpf.tuning.trial_files import FAILED, TrialFiles, read_json, write_json
 from mlpf.workflows import train
 from mlpf.workflows.ending import Ending
@@ -113,7 +114,7 @@ def run(
         OutputExists: another process trains this run.
     """
     started = time.monotonic()
-    limits = _limits(search_dir)
+    limits = search_section(read_search_config(search_dir))
     files = TrialFiles(search_dir, run)
     if not files.config.is_file():
         raise CheckpointError(f"{files.config}: no such file; the worker of a search writes it")
@@ -186,14 +187,6 @@ def _stopped_at_once() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _limits(search_dir: Path) -> HypertuneConfig:
-    """Read section ``hypertune`` of a search."""
-    path = search_dir / RESOLVED_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{search_dir}: not a search directory; give one that mlpf hypertune wrote")
-    return search_section(load_config(path))
 
 
 def _make_ready(files: TrialFiles) -> None:
