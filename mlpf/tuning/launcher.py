@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mlpf.engine.device_groups import NO_GPUS, DeviceGroup
 from mlpf.errors import MLPFError
 from mlpf.lifeline import Lifeline
 from mlpf.tuning.processes import KeptProcess, Patience, last_lines, started_by
-from mlpf.tuning.resources import NO_GPUS, DeviceGroup
 from mlpf.tuning.state import CHIEF_FILE, LOGS_FOLDER, read_search
 
 _POLL_SECONDS = 0.1

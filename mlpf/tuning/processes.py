@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlpf
+from mlpf.engine.device_groups import bind
 from mlpf.lifeline import Lifeline
-from mlpf.tuning.resources import bind
 
 _TAIL_BYTES = 4096
 _TAIL_LINES = 5

@@ -18,6 +18,7 @@ from rich.console import Console
 from mlpf.config.loading import RESOLVED_FILE
 from mlpf.config.schema import Config
 from mlpf.data.prepared import require_built
+from mlpf.engine.device_groups import DeviceGroup, device_groups
 from mlpf.errors import CheckpointError, ConfigError, MissingDependency, MLPFError
 from mlpf.locking import locked
 from mlpf.training.guard import StopRequest, TrainingStopped
@@ -25,7 +26,6 @@ from mlpf.tuning.directory import LOCK_FILE, claim_name, lay_out, require_empty,
 from mlpf.tuning.launcher import ChiefPlace, Launcher, SearchFailed, read_chief
 from mlpf.tuning.options import TrialOptions, read_options
 from mlpf.tuning.processes import Patience
-from mlpf.tuning.resources import DeviceGroup, device_groups
 from mlpf.tuning.state import CHIEF_FILE, SearchState, read_search
 from mlpf.workflows.run_status import STATUS_FILE, recorded_status
 

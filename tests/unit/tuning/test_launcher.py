@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from mlpf.engine.device_groups import DeviceGroup
 from mlpf.tuning import launcher as module
 from mlpf.tuning.launcher import ChiefPlace, Launcher, SearchFailed
 from mlpf.tuning.processes import Patience
-from mlpf.tuning.resources import DeviceGroup
 from tests.support.configs import write_config
 from tests.support.fake_launch import PROGRAM
 from tests.support.fake_search import ORDERS

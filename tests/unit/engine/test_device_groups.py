@@ -3,9 +3,9 @@ import stat
 
 import pytest
 
+from mlpf.engine import device_groups as resources
+from mlpf.engine.device_groups import NO_GPUS, device_groups, parse_nvidia_smi, usable_cores, visible_gpus
 from mlpf.errors import ConfigError
-from mlpf.tuning import resources
-from mlpf.tuning.resources import NO_GPUS, device_groups, parse_nvidia_smi, usable_cores, visible_gpus
 
 LISTED = """\
 GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa)

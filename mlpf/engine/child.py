@@ -1,0 +1,165 @@
+"""A task that is a program: its output in a log, asked to save in time, ended with its worker."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mlpf.atomic import atomic_write
+from mlpf.engine.base import BLOCK_END_VARIABLE
+from mlpf.lifeline import Lifeline
+
+DRIVER_FILE = "driver.json"
+# A program that was asked to stop saves first.
+SAVE_SECONDS = 120.0
+
+_POLL_SECONDS = 0.1
+_LOOK_SECONDS = 1.0
+_TAIL_BYTES, _TAIL_LINES = 4096, 3
+
+# Why a program was asked to stop: by the driver (or because another driver took over), because its pilot
+# job ends, or because it ran for too long.
+Reason = Literal["", "driver", "block", "time"]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """When a program must stop.
+
+    Attributes:
+        directory: holds ``driver.json``; the program goes on as long as that names ``driver``.
+        driver: id of the driver process that gave the task.
+        max_seconds: longest time of this start, None = no limit.
+    """
+
+    directory: Path
+    driver: str
+    max_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ChildEnd:
+    """How a program ended.
+
+    Attributes:
+        code: exit code; negative = the signal that killed it.
+        reason: why it was asked to stop, empty if it was not.
+        seconds: wall time.
+        said: last lines of its log.
+    """
+
+    code: int
+    reason: Reason
+    seconds: float
+    said: str
+
+    @property
+    def how(self) -> str:
+        """Exit code or signal in words."""
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        memory = " (by the system, if its memory was short)" if self.code == -signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-self.code).name}{memory}"
+
+
+def announce_driver(directory: Path, driver: str) -> None:
+    """Write which driver is in charge: programs of an earlier one save and stop. Atomic."""
+    with atomic_write(directory / DRIVER_FILE) as part:
+        part.write_text(json.dumps({"driver": driver}))
+
+
+def dismiss(directory: Path) -> None:
+    """Ask all programs of this directory to save and stop."""
+    announce_driver(directory, "")
+
+
+def is_in_charge(directory: Path, driver: str) -> bool:
+    """Tell whether a driver is still in charge; a file that cannot be read now changes nothing."""
+    try:
+        return bool(json.loads((directory / DRIVER_FILE).read_text())["driver"] == driver)
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
+def seconds_of_block() -> float | None:
+    """Return how long the pilot job of this worker lasts, None if it does not end."""
+    text = os.environ.get(BLOCK_END_VARIABLE, "")
+    try:
+        return float(text) - time.time()
+    except ValueError:
+        return None
+
+
+def run_child(
+    command: Sequence[str],
+    log: Path,
+    watch: Watch,
+    *,
+    environment: Mapping[str, str] | None = None,
+    note: Callable[[float], None] = lambda _: None,
+) -> ChildEnd:
+    """Run a program to its end, or to the moment when it must stop.
+
+    It gets SIGTERM when the driver asks for it, when its pilot job ends within ``SAVE_SECONDS``, or when its
+    time is over. After ``SAVE_SECONDS`` more it is killed. It ends with this process, however that ends.
+
+    Args:
+        command: program and arguments.
+        log: file that its output is appended to; its folder exists.
+        watch: when it must stop.
+        environment: variables beside those of this process.
+        note: gets the wall time in s about once per second.
+    """
+    started = time.monotonic()
+    with log.open("ab") as output, Lifeline() as lifeline:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {}), **lifeline.environment},
+            pass_fds=lifeline.pass_fds,
+        )
+        reason: Reason = ""
+        asked = looked = started
+        while process.poll() is None:
+            now = time.monotonic()
+            if now - looked >= _LOOK_SECONDS:
+                looked = now
+                note(now - started)
+                if not reason and (reason := _why(watch, now - started)):
+                    process.send_signal(signal.SIGTERM)
+                    asked = now
+            if reason and now - asked > SAVE_SECONDS:
+                process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_SECONDS)
+    return ChildEnd(process.returncode, reason, time.monotonic() - started, _last_lines(log))
+
+
+def _why(watch: Watch, seconds: float) -> Reason:
+    """Return why a program must stop now, empty if it may go on."""
+    if not is_in_charge(watch.directory, watch.driver):
+        return "driver"
+    left = seconds_of_block()
+    if left is not None and left < SAVE_SECONDS:
+        return "block"
+    if watch.max_seconds is not None and seconds > watch.max_seconds:
+        return "time"
+    return ""
+
+
+def _last_lines(log: Path) -> str:
+    """Return the end of a log, a few lines that are not empty, in one line."""
+    with log.open("rb") as stream:
+        stream.seek(max(log.stat().st_size - _TAIL_BYTES, 0))
+        text = stream.read().decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " | ".join(lines[-_TAIL_LINES:])

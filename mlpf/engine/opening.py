@@ -1,0 +1,58 @@
+"""Where tasks run: in this process, in processes of this machine, or on a cluster."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlpf.engine.base import Engine, Slot
+from mlpf.engine.device_groups import DeviceGroup
+from mlpf.engine.local import HereEngine, LocalEngine
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a user chose.
+
+    Attributes:
+        workers: processes of this machine, if no site is given.
+        site: name or file of a site; None = this machine.
+        nodes: nodes of the site.
+        inside: the nodes are those of the job that this process runs in, instead of new pilot jobs.
+    """
+
+    workers: int = 1
+    site: str | None = None
+    nodes: int = 1
+    inside: bool = False
+
+
+def open_engine(placement: Placement, run_dir: Path, *, slot: Slot | None = None, retries: int = 1) -> Engine:
+    """Return the engine for tasks that need no GPU.
+
+    Args:
+        placement: where.
+        run_dir: folder for the files of the engine of a cluster; all nodes see it.
+        slot: what each task may use; None = one core.
+        retries: times that a lost task is tried again.
+
+    Raises:
+        ConfigError: no such site, or one that does not give what is asked for.
+        MissingDependency: the engine of clusters is not installed.
+        EngineFailed: it cannot start.
+    """
+    slot = slot or Slot()
+    if placement.site is not None:
+        return open_cluster(placement, run_dir, slot, retries)
+    if placement.workers <= 1:
+        return HereEngine()
+    return LocalEngine([DeviceGroup(num_cpus=slot.num_cpus)] * placement.workers, retries)
+
+
+def open_cluster(placement: Placement, run_dir: Path, slot: Slot, retries: int) -> Engine:
+    """Return the engine of a site; raises as ``open_engine``."""
+    from mlpf.engine.parsl_engine import ParslEngine
+    from mlpf.engine.sites import load_site
+
+    site = load_site(placement.site or "")
+    return ParslEngine(
+        site, placement.nodes, run_dir=run_dir, slot=slot, retries=retries, inside_allocation=placement.inside
+    )
