@@ -11,9 +11,6 @@ from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
 from mlpf.cli.submit import submit
 from mlpf.runtime import limit_library_threads
 
-_LOOPBACK = "127.0.0.1"
-_port = click.IntRange(0, 65535)
-
 
 @click.group(invoke_without_command=True)
 @click.option("-c", "--config", "config_path", type=PATH, help="YAML file with a section hypertune.")
@@ -27,13 +24,9 @@ _port = click.IntRange(0, 65535)
     help="GPUs of each, all through a search; default 1 where there are GPUs.",
 )
 @click.option("--cpus-per-trial", type=click.IntRange(1), help="Cores of each; default an equal share.")
-@click.option(
-    "--address",
-    default=_LOOPBACK,
-    help="Where the chief listens, not encrypted; loopback = this machine only.",
-)
-@click.option("--port", type=_port, default=0, help="Its port; 0 = one that is free.")
-@click.option("--name", help="First part of the ids of the workers; default that of the machine.")
+@click.option("--site", metavar="NAME|FILE", help="Run trials on a cluster; see mlpf site list.")
+@click.option("--nodes", type=click.IntRange(1), help="Nodes of the site.")
+@click.option("--inside", is_flag=True, help="The nodes are those of the job that this command runs in.")
 @click.option(
     "--time-limit",
     type=Duration(),
@@ -41,10 +34,9 @@ _port = click.IntRange(0, 65535)
 )
 @click.option("--resume", is_flag=True, help="Continue the search in the directory; without -c, as it was.")
 @click.option(
-    "--join",
-    "join_at",
-    metavar="HOST:PORT|auto",
-    help="Add workers to a search that another node has started.",
+    "--total-time",
+    type=Duration(),
+    help="Begin nothing new after so much time, all starts together; sets hypertune.max_total_hours.",
 )
 @click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset, for all trials.")
 @click.option("--ntest", type=click.IntRange(1), help="Most validation events, for all trials.")
@@ -67,7 +59,7 @@ def hypertune(context: click.Context, **options: Any) -> None:
         return
     started = time.monotonic()
     if options["directory"] is None:
-        if not any(options[name] for name in ("config_path", "resume", "join_at")):
+        if not (options["config_path"] or options["resume"]):
             click.echo(context.get_help())
             return
         raise click.UsageError("give -o DIR, the directory of the search")
@@ -78,56 +70,52 @@ def _search(
     started: float,
     config_path: Path | None,
     directory: Path,
-    address: str,
-    port: int,
     resume: bool,
-    join_at: str | None,
     data_dir: Path | None,
     overrides: tuple[str, ...],
     ntrain: int | None,
     ntest: int | None,
-    **of_node: Any,
+    total_time: float | None,
+    workers: int | None,
+    site: str | None,
+    nodes: int | None,
+    inside: bool,
+    **of_trials: Any,
 ) -> None:
-    """Start a search, continue one, or join one."""
-    if join_at is not None:
-        chosen = config_path or resume or data_dir or overrides or ntrain or ntest or port
-        if chosen or address != _LOOPBACK:
-            raise click.UsageError("--join adds workers to a search as it is: only -o and options of workers")
-        from mlpf.workflows import hypertune as workflow
-
-        chief_at = None if join_at == "auto" else _host_and_port(join_at)
-        workflow.join(directory, workflow.Node(**of_node, started=started), chief_at)
-        return
+    """Start a search, or continue one."""
+    if site is None and (nodes or inside):
+        raise click.UsageError(
+            "--nodes and --inside belong to --site; give it, or --workers for this machine"
+        )
+    if site is not None and workers:
+        raise click.UsageError("--workers are those of this machine; with --site give --nodes")
     from mlpf.config.loading import RESOLVED_FILE, load_config
 
     if config_path is None:
         if not resume:
-            raise click.UsageError("give -c CONFIG for a new search, --resume, or --join")
+            raise click.UsageError("give -c CONFIG for a new search, or --resume")
         config_path = directory / RESOLVED_FILE
         if not config_path.is_file():
             raise click.UsageError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it")
+    if total_time is not None:
+        overrides = (*overrides, f"hypertune.max_total_hours={total_time / 3600!r}")
     config = load_config(config_path, overrides)
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
-    from mlpf.tuning.launcher import ChiefPlace
+    # This process computes nothing: Keras on NumPy starts faster. Trials choose their own back end.
+    os.environ["KERAS_BACKEND"] = "numpy"
+    from mlpf.engine.opening import Placement
     from mlpf.workflows import hypertune as workflow
 
+    placement = Placement(workers or 0, site, nodes or 1, inside)
     workflow.run(
         config,
         directory,
-        workflow.Node(**of_node, started=started),
-        place=ChiefPlace(address, port),
+        workflow.Resources(placement, **of_trials, started=started),
         resume=resume,
         ntrain=ntrain,
         ntest=ntest,
     )
-
-
-def _host_and_port(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port[:6]) <= 65535:
-        raise click.UsageError(f"--join {text}: expected HOST:PORT, e.g. node1:40123, or auto")
-    return text
 
 
 hypertune.add_command(submit)
@@ -142,42 +130,6 @@ def report(directory: Path) -> None:
     workflow.run(directory)
 
 
-def _keep_tensorflow_out() -> None:
-    """Put Keras of this process on NumPy: chief and workers compute nothing and start faster so."""
-    os.environ["KERAS_BACKEND"] = "numpy"
-
-
-@hypertune.command(hidden=True)
-@click.argument("directory", type=PATH)
-@click.option("--address", default=_LOOPBACK, help="Where to listen.")
-@click.option("--port", type=_port, default=0, help="Port; 0 = one that is free.")
-def chief(directory: Path, address: str, port: int) -> None:
-    """Hand out the trials of the search in DIRECTORY; started by mlpf hypertune."""
-    _keep_tensorflow_out()
-    from mlpf.tuning import chief as process
-
-    process.run(directory, address, port)
-
-
-@hypertune.command(hidden=True)
-@click.argument("directory", type=PATH)
-@click.option("--id", "worker_id", required=True, help="Name, the same after a restart.")
-@click.option("--launcher", required=True, help="Who started it.")
-@click.option(
-    "--chief", "chief_at", metavar="HOST:PORT", help="Where the chief is; default as its file says."
-)
-@click.option("--num-cpus", type=click.IntRange(1), default=1, help="Threads of a trial.")
-@click.option("--gpus", type=click.IntRange(0), default=0, help="GPUs of a trial, those that it sees.")
-def worker(
-    directory: Path, worker_id: str, launcher: str, chief_at: str | None, num_cpus: int, gpus: int
-) -> None:
-    """Run trials of the search in DIRECTORY; started by mlpf hypertune."""
-    _keep_tensorflow_out()
-    from mlpf.tuning import worker as process
-
-    process.run(directory, worker_id, launcher, chief=chief_at, num_cpus=num_cpus, gpus=gpus)
-
-
 @hypertune.command(hidden=True)
 @click.argument("directory", type=PATH)
 @click.argument("run")
@@ -186,7 +138,7 @@ def worker(
 @click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
 @click.option("--ntest", type=click.IntRange(1), help="Most validation events.")
 def trial(directory: Path, run: str, epochs: int, num_cpus: int | None, **limits: int | None) -> None:
-    """Train RUN of the search in DIRECTORY; started by its workers."""
+    """Train RUN of the search in DIRECTORY; started by workers."""
     limit_library_threads(num_cpus)
     from mlpf.workflows import trial as workflow
 

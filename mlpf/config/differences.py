@@ -7,7 +7,7 @@ from typing import Any
 
 from mlpf.config.schema import Config
 
-# Keys that say where, how often or how fast, and change no result. A star stands for any name.
+# Keys that say where, how often or how long, and change no result of a training. A star stands for any name.
 WITHOUT_EFFECT = (
     "datasets.*.data_dir",
     "callbacks.tensorboard",
@@ -15,7 +15,11 @@ WITHOUT_EFFECT = (
     "callbacks.comet.*",
     "callbacks.checkpoint.every_minutes",
     "callbacks.checkpoint.every_steps",
-    "hypertune.lease_seconds",
+    "hypertune.max_total_epochs",
+    "hypertune.max_total_hours",
+    "hypertune.max_device_hours",
+    "hypertune.max_trial_hours",
+    "hypertune.confirm.keep_checkpoints",
 )
 _ABSENT = "(none)"
 

@@ -245,6 +245,9 @@ class ConfirmConfig(Section):
 
     top: NonNegativeInt = Field(1, description="so many of the best configurations; 0 = none")
     seeds: Annotated[int, Field(ge=2)] = Field(3, description="seeds of each, the same for all")
+    keep_checkpoints: bool = Field(
+        False, description="keep the weights of these trainings, for mlpf evaluate; else only histories stay"
+    )
 
 
 class HypertuneConfig(Section):
@@ -275,7 +278,21 @@ class HypertuneConfig(Section):
     )
     max_total_epochs: PositiveInt | None = Field(
         None,
-        description="no new trial or promotion once so many epochs were given out; null = no limit",
+        description="no new trial or promotion once so many epochs were given out, confirmation apart; "
+        "null = no limit",
+    )
+    max_total_hours: PositiveFloat | None = Field(
+        None,
+        description="nothing new begins once the search has run for so many hours, all starts together: no "
+        "trial, promotion or confirmation; null = no limit",
+    )
+    max_device_hours: PositiveFloat | None = Field(
+        None,
+        description="the same for GPU-hours of all trials, or core-hours where they have no GPU; "
+        "null = no limit",
+    )
+    max_trial_hours: PositiveFloat | None = Field(
+        None, description="a trial that takes longer for its epochs fails; null = no limit"
     )
     factor: Annotated[int, Field(ge=2)] = Field(
         3, description="hyperband and asha: of so many trials one is promoted, to so many times the epochs"
@@ -292,9 +309,6 @@ class HypertuneConfig(Section):
     max_consecutive_failures: PositiveInt = Field(
         5,
         description="trials in a row whose crash ends the search; memory, NaN and limits do not count",
-    )
-    lease_seconds: PositiveFloat = Field(
-        60.0, description="silence of a worker in s after which its trial is given to another"
     )
     confirm: ConfirmConfig = Field(ConfirmConfig(), description="error of the gain")
     space: Space = Field(

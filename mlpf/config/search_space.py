@@ -143,10 +143,12 @@ def _algorithm_problems(config: Config, hypertune: HypertuneConfig, num_keys: in
                 f"hypertune.{key}: belongs to {', '.join(algorithms)}, not to {hypertune.algorithm}; "
                 "leave it out"
             )
-    if hypertune.algorithm in _ONLY_FOR["min_epochs"] and hypertune.min_epochs > config.setup.num_epochs:
+    second = hypertune.min_epochs * hypertune.factor
+    if hypertune.algorithm in _ONLY_FOR["min_epochs"] and second > config.setup.num_epochs:
         yield (
-            f"hypertune.min_epochs: {hypertune.min_epochs} is more than setup.num_epochs "
-            f"{config.setup.num_epochs}; give less, so that there is something to be promoted to"
+            f"hypertune.min_epochs: {hypertune.min_epochs} x factor {hypertune.factor} is more than "
+            f"setup.num_epochs {config.setup.num_epochs}, so no trial could be promoted; give fewer "
+            "min_epochs, a smaller factor, more epochs, or algorithm: random"
         )
     random_trials = hypertune.initial_points or 3 * num_keys
     if hypertune.algorithm == "bayesian" and random_trials >= hypertune.num_trials:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import mlpf
 from mlpf.atomic import atomic_write
 from mlpf.engine.base import BLOCK_END_VARIABLE
 from mlpf.lifeline import Lifeline
@@ -66,6 +68,14 @@ class ChildEnd:
             return f"exit code {self.code}"
         memory = " (by the system, if its memory was short)" if self.code == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-self.code).name}{memory}"
+
+
+def program_before(command: str) -> list[str]:
+    """Return how this program was started, up to a command: its child processes are started alike."""
+    words = sys.orig_argv
+    if command in words:
+        return words[: words.index(command)]
+    return [sys.executable, str(Path(mlpf.__file__).with_name("pipeline.py"))]
 
 
 def announce_driver(directory: Path, driver: str) -> None:

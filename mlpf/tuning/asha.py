@@ -2,10 +2,18 @@
 
 from typing import Any
 
-from mlpf.tuning.oracle import EPOCHS, INITIAL_EPOCH, PARENT, ROUND, SearchOracle, TrialStatus, keras_tuner
+from mlpf.tuning.keras_tuner_adapter import (
+    EPOCHS,
+    IDLE,
+    INITIAL_EPOCH,
+    PARENT,
+    ROUND,
+    STOPPED,
+    keras_tuner,
+    proposal,
+)
+from mlpf.tuning.oracle import SearchOracle
 from mlpf.tuning.state import TrialRecord
-
-_OWN_KEYS = (PARENT, INITIAL_EPOCH, EPOCHS, ROUND)
 
 
 def rung_epochs(min_epochs: int, factor: int, max_epochs: int) -> list[int]:
@@ -21,8 +29,8 @@ class AshaOracle(SearchOracle, keras_tuner.Oracle):
     """Random configurations; the best ``1 / factor`` of those that ended a rung go on to the next.
 
     A free worker takes the first promotion that is due, from the top rung down, and else a new
-    configuration: it never waits while there is one. A trial is promoted as soon as it belongs to the best of
-    its rung so far, so a few are promoted that later ones overtake.
+    configuration. A trial is promoted as soon as it belongs to the best of its rung so far. A few are
+    promoted that later ones overtake.
     """
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:  # noqa: ARG002 (of keras-tuner)
@@ -35,13 +43,10 @@ class AshaOracle(SearchOracle, keras_tuner.Oracle):
                 if record.trial_id not in promoted:
                     return self._promotion(record, rungs)
         if self._num_configurations() < self.hypertune.num_trials:
-            values = self._random_values()
+            values = self.random_values()
             if values is not None:
-                own = {INITIAL_EPOCH: 0, EPOCHS: rungs[0], ROUND: 0}
-                return {"status": TrialStatus.RUNNING, "values": values | own}
-        if self.ongoing_trials:
-            return {"status": TrialStatus.IDLE}
-        return self._last_promotion(rungs)
+                return proposal(values | {INITIAL_EPOCH: 0, EPOCHS: rungs[0], ROUND: 0})
+        return IDLE if self._open() else self._last_promotion(rungs)
 
     def promotable(self) -> set[str]:
         """Return ids of completed trials that may still be promoted.
@@ -74,35 +79,27 @@ class AshaOracle(SearchOracle, keras_tuner.Oracle):
 
     def _promoted(self) -> set[str]:
         """Return ids of trials that others continue."""
-        return {
-            t.hyperparameters.values[PARENT]
-            for t in self.trials.values()
-            if PARENT in t.hyperparameters.values
-        }
+        searched = [r.trial_id for r in self.records.values() if r.purpose == "search" and r.rung]
+        return {self.own_values(trial_id)[PARENT] for trial_id in searched}
 
     def _num_configurations(self) -> int:
         return sum(r.purpose == "search" and r.rung == 0 for r in self.records.values())
 
     def _promotion(self, record: TrialRecord, rungs: list[int]) -> dict[str, Any]:
-        values = dict(self.trials[record.trial_id].hyperparameters.values)
         own = {
             PARENT: record.trial_id,
             INITIAL_EPOCH: record.epochs,
             EPOCHS: rungs[record.rung + 1],
             ROUND: record.rung + 1,
         }
-        return {"status": TrialStatus.RUNNING, "values": values | own}
+        return proposal(self.own_values(record.trial_id) | own)
 
     def _last_promotion(self, rungs: list[int]) -> dict[str, Any]:
         """Promote the best of the highest rung to the top: a small search, too, ends with a full training."""
         highest = max((r.rung for r in self.records.values() if r.status == "completed"), default=None)
         if highest is None or highest == len(rungs) - 1:
-            return {"status": TrialStatus.STOPPED}
+            return STOPPED
         waiting = [r for r in self._done(highest) if r.trial_id not in self._promoted()]
         if not waiting:  # its promotion failed, and it has no second
-            return {"status": TrialStatus.STOPPED}
+            return STOPPED
         return self._promotion(waiting[0], rungs)
-
-    def _compute_values_hash(self, values: dict[str, Any]) -> str:
-        """Two rungs of one configuration are the same configuration."""
-        return super()._compute_values_hash({k: v for k, v in values.items() if k not in _OWN_KEYS})

@@ -1,21 +1,15 @@
-"""The directory of a search: laid out, claimed, and continued with the settings that it began with."""
+"""The directory of a search: laid out, and continued with the settings that it began with."""
 
-import re
-import socket
-from contextlib import ExitStack
 from pathlib import Path
 
 from mlpf.config.differences import differences
 from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, ConfigError, OutputExists
-from mlpf.locking import locked
 from mlpf.tuning.options import TrialOptions, read_options
 from mlpf.tuning.state import RUNS_FOLDER
 
 LOCK_FILE = ".lock"
-
-_MOST_NAMES = 100
 
 
 def require_empty(directory: Path) -> None:
@@ -75,30 +69,3 @@ def lay_out(config: Config, directory: Path, options: TrialOptions) -> None:
         of_run = load_config(path)
         if of_run.datasets != config.datasets:
             write_resolved(of_run.model_copy(update={"datasets": config.datasets}), path)
-
-
-def claim_name(name: str | None, directory: Path, stack: ExitStack) -> str:
-    """Keep other launchers from a name of workers while ``stack`` is open; return it.
-
-    Args:
-        name: that is wanted; None = that of the machine, with a number if it is taken.
-        directory: of the search.
-        stack: holds the lock.
-
-    Raises:
-        OutputExists: the name, or all of them, are taken.
-    """
-    own = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().split(".")[0]).strip("-_") or "node"
-    own = re.sub("chief", "c", own, flags=re.IGNORECASE)  # such an id is the chief, for keras-tuner
-    for number in range(1, _MOST_NAMES + 1):
-        candidate = name or (own if number == 1 else f"{own}-{number}")
-        try:
-            stack.enter_context(locked(directory / f".{candidate}{LOCK_FILE}", f"workers {candidate}"))
-        except OutputExists:
-            if name is not None:
-                raise OutputExists(
-                    f"--name {name}: a launcher of that name is at work in {directory}; give another"
-                ) from None
-            continue
-        return candidate
-    raise OutputExists(f"{directory}: {_MOST_NAMES} launchers named {own} are at work there; give --name")

@@ -25,7 +25,7 @@ from mlpf.tuning.run_progress import (
     trained_epochs,
 )
 from mlpf.tuning.state import ORACLE_FILE, SearchState, TrialRecord, ranked, read_search
-from mlpf.tuning.trial_files import TrialFiles
+from mlpf.tuning.trial_files import TrialFiles, read_json
 
 Stamp = tuple[int, int]
 
@@ -136,6 +136,8 @@ class LiveTable:
             hours["GPU-hours" if trial.on_gpu else "core-hours"] += device_hours(trial, seconds)
         facts += [(unit, f"{number:.2f}") for unit, number in hours.items() if number or unit == "core-hours"]
         facts += [("epochs", str(epochs)), ("elapsed", _duration(self._clock() - self._begin))]
+        if state.limit:
+            facts.append(("limit reached", state.limit))
         if state.problem:
             facts.append(("gives up", state.problem))
         return facts
@@ -145,7 +147,7 @@ class LiveTable:
         summary = Table("search", "", show_header=False)
         for name, text in self._facts(state):
             summary.add_row(name, escape(text))
-        at_work = sorted((t for t in state.trials if t.status == "running"), key=lambda t: t.worker)
+        at_work = [t for t in state.trials if t.status == "running"]
         if not at_work:
             return Group(summary)
         section = search_section(state.config)
@@ -154,16 +156,25 @@ class LiveTable:
         for trial in at_work:
             history = self._history(trial.run)
             curve = objective_curve(section, history[-1:], constants[trial.run])
+            worker, since = _place(state.directory, trial)
             running.add_row(
-                escape(trial.worker),
+                escape(worker),
                 trial.trial_id,
                 escape(trial.run),
                 str(trial.rung),
                 f"{min(len(history), trial.epochs)}/{trial.epochs}",
                 f"{curve[-1][1]:.5g}" if curve else "-",
-                _duration(self._clock() - (trial.started or self._clock())),
+                "-" if since is None else _duration(self._clock() - since),
             )
         return Group(summary, running)
+
+
+def _place(directory: Path, trial: TrialRecord) -> tuple[str, float | None]:
+    """Return which worker has a trial and since when (Unix time), as the worker wrote it."""
+    place = read_json(TrialFiles(directory, trial.run).place, dict)
+    if place.get("trial_id") != trial.trial_id:
+        return "waits for a worker", None
+    return str(place.get("worker", "")), place.get("since")
 
 
 def _stamp(path: Path) -> Stamp | None:

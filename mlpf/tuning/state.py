@@ -11,7 +11,6 @@ from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError
 
 ORACLE_FILE = "oracle.json"
-CHIEF_FILE = "chief.json"
 RUNS_FOLDER = "runs"
 LOGS_FOLDER = "logs"
 DEFAULT_RUN = "default"
@@ -33,17 +32,17 @@ class TrialRecord:
         initial_epoch: epochs that were trained before this rung.
         epochs: epochs in total at its end, fewer if it stops early.
         values: dotted path -> value, what the search chose.
-        status: running (with a worker), waiting (for one), completed or failed.
+        status: running (given to the engine), waiting (to be given), completed or failed.
         objective: to be made small; None until completed.
         best_epoch: epoch, from 1, that the objective belongs to.
         metrics: record of that epoch, and ``num_parameters``, ``inference_ms``, ``trained_epochs``.
         failure: why it failed.
-        failure_kind: memory, nan, limit, refused, crash or lost; empty unless failed.
-        worker: who has or had it.
+        failure_kind: memory, nan, limit, refused, time, crash or lost; empty unless failed.
+        worker: slot of its last attempt that has ended.
         started: Unix time of the first start.
         ended: Unix time of the end, None before.
         seconds: wall time of all attempts, those lost with their worker included.
-        devices: GPUs of the worker, or its cores if it has none.
+        devices: GPUs of its slot, or cores if that has none.
         on_gpu: ``devices`` counts GPUs.
         losses: times that it was lost with its worker.
         crashes: times that its process crashed.
@@ -93,6 +92,7 @@ class SearchState:
         trials: in the order of their start.
         finished: nothing is left to do.
         problem: why the search gave up, empty if it did not.
+        limit: limit of the whole search that was reached, empty if none.
     """
 
     directory: Path
@@ -100,6 +100,7 @@ class SearchState:
     trials: list[TrialRecord]
     finished: bool
     problem: str = ""
+    limit: str = ""
 
 
 def read_search_config(directory: Path) -> Config:
@@ -133,7 +134,14 @@ def read_search(directory: Path) -> SearchState:
     try:
         data = json.loads(file.read_text())
         trials = [TrialRecord.from_json(record) for record in data["records"].values()]
-        return SearchState(directory, config, trials, bool(data["finished"]), str(data["problem"]))
+        return SearchState(
+            directory,
+            config,
+            trials,
+            finished=bool(data["finished"]),
+            problem=str(data["problem"]),
+            limit=str(data.get("limit", "")),
+        )
     except FileNotFoundError:
         return SearchState(directory, config, [], finished=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

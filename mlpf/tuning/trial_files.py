@@ -1,4 +1,4 @@
-"""What a worker and the process of its trial tell each other, in files beside the run directory."""
+"""What driver, worker and process of a trial tell each other, in files beside the run directory."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from mlpf.atomic import atomic_write
 from mlpf.tuning.state import RUNS_FOLDER
 
 # Exit codes of `mlpf hypertune trial`; any other is a crash.
-COMPLETED, FAILED, STOPPED = 0, 3, 75
+COMPLETED, BAD_INPUT, FAILED, BUSY, STOPPED = 0, 2, 3, 4, 75
 
 
 class TrialFiles:
@@ -24,6 +24,7 @@ class TrialFiles:
         outcome: how its last process ended.
         network: what was measured of its network before it was trained.
         cost: wall time of each of its trials.
+        place: which worker has it, and since when.
     """
 
     def __init__(self, directory: Path, run: str):
@@ -33,6 +34,7 @@ class TrialFiles:
         self.outcome = folder / f"{run}.outcome.json"
         self.network = folder / f"{run}.network.json"
         self.cost = folder / f"{run}.cost.json"
+        self.place = folder / f"{run}.place.json"
 
 
 def read_json(path: Path, kind: type) -> Any:

@@ -18,7 +18,7 @@ from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.config.search_space import search_section
 from mlpf.data.prepared import data_errors
-from mlpf.errors import CheckpointError, ConfigError, EventTooLong, MLPFError
+from mlpf.errors import CheckpointError, ConfigError, EventTooLong, MLPFError, OutputExists
 from mlpf.evaluation.latency import measure
 from mlpf.locking import locked
 from mlpf.run_files import CHECKPOINTS_FOLDER, HISTORY_FILE
@@ -30,7 +30,7 @@ from mlpf.training.memory import is_out_of_memory
 from mlpf.training.run_state import Record
 from mlpf.training.watching import TrainingDiverged
 from mlpf.tuning.state import read_search_config
-from mlpf.tuning.trial_files import FAILED, TrialFiles, read_json, write_json
+from mlpf.tuning.trial_files import BUSY, FAILED, TrialFiles, read_json, write_json
 from mlpf.workflows import train
 from mlpf.workflows.ending import Ending
 from mlpf.workflows.physics_validation import graph_forward
@@ -58,6 +58,12 @@ class TrialFailed(MLPFError):
     def __init__(self, kind: Kind, message: str):
         super().__init__(message)
         self.kind = kind
+
+
+class TrialBusy(OutputExists):
+    """Another process still trains this run, or saves it."""
+
+    exit_code = BUSY
 
 
 @dataclass
@@ -111,14 +117,17 @@ def run(
         TrainingStopped: a signal came; all is saved.
         CheckpointError: not a search, or no such run in it.
         DataError: a dataset cannot be read.
-        OutputExists: another process trains this run.
+        TrialBusy: another process trains this run.
     """
     started = time.monotonic()
     limits = search_section(read_search_config(search_dir))
     files = TrialFiles(search_dir, run)
     if not files.config.is_file():
-        raise CheckpointError(f"{files.config}: no such file; the worker of a search writes it")
-    _make_ready(files)
+        raise CheckpointError(f"{files.config}: no such file; the driver of a search writes it")
+    try:
+        _make_ready(files)
+    except OutputExists as error:
+        raise TrialBusy(str(error)) from None
     outcome = Outcome()
     with _recorded(files, outcome):
         config = load_config(files.config)

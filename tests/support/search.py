@@ -1,4 +1,4 @@
-"""Searches without trainings: configurations, an objective in closed form, and workers that may die."""
+"""Searches without trainings: configurations, and an objective in closed form."""
 
 import math
 import random
@@ -29,36 +29,29 @@ def quality(record):
     return (1 + distance) / record.epochs**0.3 + 0.01 * layers
 
 
-def complete(oracle, worker, trial, objective=quality):
+def complete(oracle, record, objective=quality):
     """End a trial with its objective."""
-    record = oracle.records[trial.trial_id]
-    return oracle.finish_trial(
-        worker,
-        trial.trial_id,
-        "COMPLETED",
-        metrics={"objective": objective(record)},
-        best_epoch=record.epochs,
-    )
+    oracle.complete(record.trial_id, objective(record), record.epochs, {}, 1.0)
 
 
-def drive(oracle, *, num_workers=1, seed=0, objective=quality, on_step=None, max_steps=10_000):
-    """Let workers run trials in random order until the search is over; return what each got, in order."""
+def drive(oracle, *, num_slots=1, seed=0, objective=quality, on_step=None, fails=lambda _: False):
+    """Let trials end in random order until the search is over; return their ids in the order of their start."""
     generator = random.Random(seed)
-    running, order = {}, []
-    for _ in range(max_steps):
-        worker = f"w{generator.randrange(num_workers)}"
-        if worker in running:
-            complete(oracle, worker, running.pop(worker), objective)
+    running, order = [], []
+    while True:
+        while len(running) < num_slots and (record := oracle.next_trial()) is not None:
+            running.append(record)
+            order.append(record.trial_id)
+        if not running:
+            assert oracle.finished
+            return order
+        record = running.pop(generator.randrange(len(running)))
+        if fails(record):
+            oracle.fail(record.trial_id, "it cannot be trained", "nan", 1.0)
         else:
-            trial = oracle.create_trial(worker, holder=worker)
-            if trial.status == "STOPPED":
-                break
-            if trial.status == "RUNNING":
-                running[worker] = trial
-                order.append(trial.trial_id)
+            complete(oracle, record, objective)
         if on_step:
             on_step(oracle)
-    return order
 
 
 def state_of(directory):

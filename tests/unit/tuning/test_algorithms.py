@@ -28,7 +28,7 @@ def make(directory, **section):
 )
 def test_hyperband_has_the_brackets_of_its_settings(tmp_path, settings, wanted):
     oracle = make(tmp_path, algorithm="hyperband", **settings)
-    drive(oracle, num_workers=3)
+    drive(oracle, num_slots=3)
     assert Counter((r.rung, r.epochs) for r in oracle.records.values()) == wanted
 
 
@@ -50,8 +50,37 @@ def test_hyperband_keeps_the_checkpoints_it_needs(tmp_path, seed):
         assert not {r.run for r in oracle.records.values() if r.status == "running"} & removed
         removed.update({r.run for r in oracle.records.values()} - oracle.runs_to_keep())
 
-    drive(make(tmp_path, algorithm="hyperband"), num_workers=1 + seed % 3, seed=seed, on_step=look)
+    drive(make(tmp_path, algorithm="hyperband"), num_slots=1 + seed % 3, seed=seed, on_step=look)
     assert removed
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hyperband_promotes_as_many_when_trials_fail(tmp_path, seed):
+    """Of nine, two fail: the best three of the other seven go on all the same."""
+    oracle = make(tmp_path, algorithm="hyperband")
+    drive(oracle, num_slots=1 + seed % 3, seed=seed, fails=lambda r: r.trial_id in ("0001", "0004"))
+    records = oracle.records.values()
+    assert sum(r.status == "failed" for r in records) == 2
+    wanted = {(0, 1): 9, (1, 3): 3, (2, 9): 1, (0, 3): 5, (1, 9): 2, (0, 9): 3}
+    assert Counter((r.rung, r.epochs) for r in records) == wanted
+
+
+def test_hyperband_goes_on_when_all_of_a_round_fail(tmp_path):
+    oracle = make(tmp_path, algorithm="hyperband")
+    drive(oracle, fails=lambda r: r.epochs == 1)
+    assert Counter((r.rung, r.epochs) for r in oracle.records.values()) == {
+        (0, 1): 9,
+        (0, 3): 5,
+        (1, 9): 2,
+        (0, 9): 3,
+    }
+
+
+def test_hyperband_promotes_in_a_space_smaller_than_its_first_round(tmp_path):
+    space = {"setup.optimizer": {"choice": ["adam", "adamw", "sgd"]}}
+    oracle = make(tmp_path, algorithm="hyperband", space=space)
+    drive(oracle)
+    assert Counter((r.rung, r.epochs) for r in oracle.records.values()) == {(0, 1): 3, (1, 3): 3, (2, 9): 1}
 
 
 def test_bayesian_guesses_are_better_than_its_random_trials(tmp_path):

@@ -71,20 +71,20 @@ def test_a_small_search_ends_with_a_full_training(tmp_path):
 def test_a_failed_promotion_gives_its_place_to_the_next(tmp_path):
     oracle = make(tmp_path, num_trials=2)
     for _ in range(2):
-        complete(oracle, "w", oracle.create_trial("w"))
-    first = oracle.create_trial("w")
-    oracle.finish_trial("w", first.trial_id, "FAILED", failure="x", kind="nan")
-    second = oracle.create_trial("w")
-    assert oracle.records[second.trial_id].run != oracle.records[first.trial_id].run
-    assert oracle.records[second.trial_id].rung == 1
+        complete(oracle, oracle.next_trial())
+    first = oracle.next_trial()
+    oracle.fail(first.trial_id, "x", "nan", 1.0)
+    second = oracle.next_trial()
+    assert second.run != first.run
+    assert second.rung == 1
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 7])
+@pytest.mark.parametrize("num_slots", [1, 2, 7])
 @pytest.mark.parametrize("seed", range(5))
-def test_fewer_epochs_than_random_and_the_best_reaches_the_top(tmp_path, num_workers, seed):
+def test_fewer_epochs_than_random_and_the_best_reaches_the_top(tmp_path, num_slots, seed):
     """Objectives whose order is the same after any number of epochs: the best of all must win."""
     oracle = make(tmp_path, num_trials=27)
-    drive(oracle, num_workers=num_workers, seed=seed)
+    drive(oracle, num_slots=num_slots, seed=seed)
     configurations = {r.run: r for r in oracle.records.values() if r.rung == 0}
     best = min(configurations.values(), key=lambda r: r.objective)
     top = [r for r in oracle.records.values() if r.epochs == 9]
@@ -103,12 +103,12 @@ def test_no_checkpoint_is_removed_that_is_needed_later(tmp_path, seed):
         removed.update({r.run for r in oracle.records.values()} - oracle.runs_to_keep())
 
     oracle = make(tmp_path, num_trials=20, factor=2 + seed % 3)
-    drive(oracle, num_workers=1 + seed % 4, seed=seed, on_step=look)
+    drive(oracle, num_slots=1 + seed % 4, seed=seed, on_step=look)
     assert removed
 
 
 def test_a_space_of_few_configurations_ends(tmp_path):
     oracle = make(tmp_path, num_trials=50, space={"setup.optimizer": {"choice": ["adam", "adamw", "sgd"]}})
-    drive(oracle, num_workers=2)
+    drive(oracle, num_slots=2)
     assert sum(r.rung == 0 for r in oracle.records.values()) == 3
     assert oracle.finished

@@ -1,0 +1,226 @@
+"""The driver of a search: gives trials to an engine, hears what came of them, and keeps the state."""
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+from typing import Protocol
+
+from mlpf.config.loading import write_resolved
+from mlpf.config.schema import Config
+from mlpf.config.search_space import trial_config
+from mlpf.engine.base import Engine, EngineFailed, TaskLost
+from mlpf.engine.child import SAVE_SECONDS, announce_driver, dismiss
+from mlpf.errors import ConfigError, MLPFError
+from mlpf.run_files import CHECKPOINTS_FOLDER
+from mlpf.tuning.oracle import SearchOracle
+from mlpf.tuning.run_progress import spent_seconds
+from mlpf.tuning.state import RUNS_FOLDER, TrialRecord
+from mlpf.tuning.trial_files import TrialFiles
+from mlpf.tuning.trial_task import TrialEnd, TrialOrder, train_trial
+
+_TICK_SECONDS = 0.5
+# After the request to stop: what trials need to save, and a worker to say so.
+_LEAVE_SECONDS = SAVE_SECONDS + 30.0
+# Pilot jobs in a row that ended before a trial had a checkpoint.
+_MAX_IDLE_BLOCKS = 3
+_SECONDS_PER_HOUR = 3600.0
+
+
+class SearchFailed(MLPFError):
+    """A search gave up, or ended without a completed trial."""
+
+    exit_code = 1
+
+
+class NodeRefused(MLPFError):
+    """A worker cannot run the trials of this search: it sees other files or programs than the driver."""
+
+
+class Stop(Protocol):
+    """A request to stop."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why to stop, None = go on."""
+
+
+class View(Protocol):
+    """Something that shows a search to the user."""
+
+    def update(self) -> None:
+        """Show how it stands; called about twice per second."""
+
+    def close(self) -> None:
+        """Show how it ended."""
+
+
+class Driver:
+    """Runs a search until it is over or asked to stop.
+
+    Args:
+        oracle: the state of the search.
+        engine: runs trials.
+        directory: of the search; all workers see it.
+        config: configuration of the search.
+        program: words that start mlpf.
+        arguments: options of every trial.
+        stop: is asked all the time.
+        view: is kept up to date.
+        say: prints a line for the user.
+    """
+
+    def __init__(
+        self,
+        oracle: SearchOracle,
+        engine: Engine,
+        directory: Path,
+        config: Config,
+        *,
+        program: Sequence[str],
+        arguments: Sequence[str],
+        stop: Stop,
+        view: View,
+        say: Callable[[str], None],
+    ):
+        self._oracle, self._engine = oracle, engine
+        self._directory, self._config = directory.absolute(), config
+        self._program, self._arguments = tuple(program), tuple(arguments)
+        self._stop, self._view, self._say = stop, view, say
+        self._id = uuid.uuid4().hex
+        self._running: dict[Future[TrialEnd], str] = {}
+        self._idle_blocks: dict[str, int] = {}
+        self._removed: set[str] = set()
+        self._begin, self._wall_before = time.monotonic(), oracle.wall_seconds
+
+    def run(self) -> str | None:
+        """Search.
+
+        Returns:
+            None if the search is over, else why it was stopped.
+
+        Raises:
+            NodeRefused: a worker cannot run trials of this search; all others have saved.
+            SearchFailed: pilot jobs are too short for any trial.
+            EngineFailed: the engine has ended.
+            KeyboardInterrupt: the user insists; trials that run are lost.
+        """
+        # Programs of an earlier driver that still run save and stop.
+        announce_driver(self._directory, self._id)
+        try:
+            while self._stop.reason is None:
+                self._fill()
+                if not self._running:
+                    return None
+                self._collect(_TICK_SECONDS)
+            self._leave()
+            return self._stop.reason
+        except (NodeRefused, SearchFailed):
+            self._leave()
+            raise
+        finally:
+            self._view.close()
+
+    def _fill(self) -> None:
+        """Give out trials as long as slots are free."""
+        slot = self._engine.slot
+        devices = slot.num_gpus or slot.num_cpus
+        while len(self._running) < self._engine.num_slots:
+            record = self._oracle.next_trial(devices, on_gpu=slot.num_gpus > 0)
+            if record is None:
+                return
+            try:
+                self._describe(record)
+            except ConfigError as error:
+                self._oracle.fail(record.trial_id, str(error), "refused", 0.0)
+                continue
+            hours = self._oracle.hypertune.max_trial_hours
+            order = TrialOrder(
+                self._directory,
+                record.trial_id,
+                record.run,
+                record.epochs,
+                self._program,
+                self._arguments,
+                slot.num_cpus,
+                self._id,
+                None if hours is None else hours * _SECONDS_PER_HOUR,
+            )
+            self._running[self._engine.submit(train_trial, order)] = record.trial_id
+
+    def _describe(self, record: TrialRecord) -> None:
+        """Write the configuration of a run, once."""
+        file = TrialFiles(self._directory, record.run).config
+        if not file.is_file():
+            file.parent.mkdir(exist_ok=True)
+            write_resolved(trial_config(self._config, record.values, record.seed), file)
+
+    def _collect(self, seconds: float) -> None:
+        """Wait some time for trials that end, and take up what came of them."""
+        done, _ = wait(self._running, timeout=seconds, return_when=FIRST_COMPLETED)
+        self._oracle.wall_seconds = self._wall_before + time.monotonic() - self._begin
+        for future in done:
+            trial_id = self._running.pop(future)
+            try:
+                self._take_up(trial_id, future.result())
+            except TaskLost as error:
+                record = self._oracle.records[trial_id]
+                self._say(f"trial {trial_id} is lost and goes on elsewhere: {error}")
+                self._oracle.lose(trial_id, spent_seconds(self._directory, record))
+            except EngineFailed:
+                self._oracle.give_back(trial_id)
+                raise
+        if done:
+            self._remove_checkpoints()
+        self._view.update()
+
+    def _take_up(self, trial_id: str, end: TrialEnd) -> None:
+        """Note what came of an attempt."""
+        oracle = self._oracle
+        oracle.records[trial_id].worker = end.worker
+        if end.state == "completed":
+            oracle.complete(trial_id, end.objective, end.best_epoch, dict(end.metrics), end.seconds)
+        elif end.state == "failed":
+            oracle.fail(trial_id, end.reason, end.kind, end.seconds)
+        elif end.state == "crashed":
+            oracle.crash(trial_id, end.reason, end.seconds)
+        else:
+            oracle.give_back(trial_id, end.seconds)
+        if end.state == "refused":
+            raise NodeRefused(end.reason)
+        if end.state != "stopped" or end.progressed:
+            self._idle_blocks.pop(trial_id, None)
+        elif end.reason == "block":
+            self._idle_blocks[trial_id] = self._idle_blocks.get(trial_id, 0) + 1
+            if self._idle_blocks[trial_id] >= _MAX_IDLE_BLOCKS:
+                raise SearchFailed(
+                    f"trial {trial_id}: {_MAX_IDLE_BLOCKS} pilot jobs in a row ended before it had a "
+                    "checkpoint; give the site a longer walltime"
+                )
+
+    def _leave(self) -> None:
+        """Let trials that run save, and give them back."""
+        dismiss(self._directory)
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while self._running and time.monotonic() < deadline:
+            try:
+                self._collect(_TICK_SECONDS)
+            except (NodeRefused, SearchFailed) as error:
+                self._say(str(error))
+        for future, trial_id in self._running.items():
+            if not future.cancel():
+                self._say(f"trial {trial_id}: has not saved within {_LEAVE_SECONDS:g} s")
+            self._oracle.give_back(trial_id, spent_seconds(self._directory, self._oracle.records[trial_id]))
+        self._running.clear()
+        self._oracle.save()
+
+    def _remove_checkpoints(self) -> None:
+        """Remove the checkpoints of runs that nothing needs any more; histories and logs stay."""
+        known = {record.run for record in self._oracle.records.values()}
+        needless = known - self._oracle.runs_to_keep() - self._removed
+        for run in needless:
+            folder = self._directory / RUNS_FOLDER / run / CHECKPOINTS_FOLDER
+            shutil.rmtree(folder, ignore_errors=True)
+        self._removed |= needless

@@ -1,0 +1,213 @@
+"""A trial as a task of an engine: its worker trains it in a process of its own."""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mlpf.config.hypertune_schema import NETWORK_METRICS
+from mlpf.config.search_space import search_section
+from mlpf.engine.base import SLOT_VARIABLE
+from mlpf.engine.child import DRIVER_FILE, ChildEnd, Watch, is_in_charge, run_child
+from mlpf.run_files import CHECKPOINTS_FOLDER, HISTORY_FILE
+from mlpf.tuning.objective import objective_value
+from mlpf.tuning.state import LOGS_FOLDER, read_search_config
+from mlpf.tuning.trial_files import (
+    BAD_INPUT,
+    BUSY,
+    COMPLETED,
+    FAILED,
+    STOPPED,
+    TrialFiles,
+    read_json,
+    write_json,
+)
+
+_NOTE_SECONDS = 10.0
+# A file that the driver has written reaches the other nodes of a shared file system after some seconds.
+_SHARED_SECONDS = 60.0
+# The process of a driver that is gone saves before it leaves its run.
+_BUSY_SECONDS = 300.0
+_NAP_SECONDS = 1.0
+
+# Completed or failed: ended for good. Crashed: may be repeated. Stopped: goes on later. Refused: this worker
+# cannot run any trial of the search.
+State = Literal["completed", "failed", "crashed", "stopped", "refused"]
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """What a worker is to train.
+
+    Attributes:
+        directory: of the search, absolute.
+        trial_id: the trial.
+        run: name of the run; its configuration has been written.
+        epochs: last epoch, from 1.
+        program: words that start mlpf.
+        arguments: options of every trial.
+        num_cpus: threads.
+        driver: id of the driver.
+        max_seconds: longest wall time of all attempts together, None = no limit.
+    """
+
+    directory: Path
+    trial_id: str
+    run: str
+    epochs: int
+    program: tuple[str, ...]
+    arguments: tuple[str, ...]
+    num_cpus: int
+    driver: str
+    max_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """What came of an attempt.
+
+    Attributes:
+        state: see ``State``.
+        worker: the slot that it ran in.
+        seconds: wall time of all attempts.
+        reason: why it failed, crashed, stopped or was refused.
+        kind: of a failure.
+        progressed: it has a newer checkpoint than before.
+        objective: of a completed trial.
+        best_epoch: epoch that the objective belongs to.
+        metrics: record of that epoch, and what was measured of the network.
+    """
+
+    state: State
+    worker: str
+    seconds: float
+    reason: str = ""
+    kind: str = ""
+    progressed: bool = True
+    objective: float = 0.0
+    best_epoch: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def train_trial(order: TrialOrder) -> TrialEnd:
+    """Train one trial up to its rung; returns early, with all saved, when it must stop.
+
+    Raises:
+        CheckpointError: the directory of the search is damaged.
+        OSError: it cannot be written.
+    """
+    worker = os.environ.get(SLOT_VARIABLE, "")
+    if not _sees(order.directory):
+        reason = (
+            f"{order.directory}: worker {worker} does not see the directory of the search; all nodes need "
+            "it: choose -o on a file system that they share"
+        )
+        return TrialEnd("refused", worker, 0.0, reason)
+    if not is_in_charge(order.directory, order.driver):
+        return TrialEnd("stopped", worker, 0.0, "another driver took over")
+    files = TrialFiles(order.directory, order.run)
+    write_json(files.place, {"trial_id": order.trial_id, "worker": worker, "since": time.time()})
+    before = _latest(files)
+    cost = _Cost(files.cost, order.trial_id)
+    end = _train(order, cost)
+    return _judge(order, files, end, worker, cost.total, _latest(files) != before)
+
+
+def _sees(directory: Path) -> bool:
+    """Wait until this node sees what the driver has written."""
+    deadline = time.monotonic() + _SHARED_SECONDS
+    while not (directory / DRIVER_FILE).is_file():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_NAP_SECONDS)
+    return True
+
+
+def _latest(files: TrialFiles) -> Any:
+    return read_json(files.run_dir / CHECKPOINTS_FOLDER / "latest.json", dict)
+
+
+def _train(order: TrialOrder, cost: "_Cost") -> ChildEnd:
+    """Run the training; wait for an earlier process of this run that still saves."""
+    command = [*order.program, "hypertune", "trial", str(order.directory), order.run]
+    command += ["--epochs", str(order.epochs), "--num-cpus", str(order.num_cpus), *order.arguments]
+    log = order.directory / LOGS_FOLDER / f"{order.run}.log"
+    log.parent.mkdir(exist_ok=True)
+    left = None if order.max_seconds is None else max(0.0, order.max_seconds - cost.before)
+    watch = Watch(order.directory, order.driver, left)
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        end = run_child(command, log, watch, environment={"KERAS_BACKEND": "tensorflow"}, note=cost.note)
+        if end.code != BUSY or time.monotonic() > deadline:
+            cost.add(end.seconds)
+            return end
+        time.sleep(_NAP_SECONDS)
+
+
+def _judge(
+    order: TrialOrder, files: TrialFiles, end: ChildEnd, worker: str, seconds: float, progressed: bool
+) -> TrialEnd:
+    """Say what an exit code means."""
+    outcome = read_json(files.outcome, dict)
+    if end.code == COMPLETED:
+        return _completed(order, files, outcome, worker, seconds)
+    if end.code == FAILED:
+        kind = outcome.get("kind") or "error"
+        return TrialEnd("failed", worker, seconds, outcome.get("reason", ""), kind)
+    asked = end.code in (STOPPED, -signal.SIGTERM) or (end.reason != "" and end.code == -signal.SIGKILL)
+    if asked and end.reason == "time":
+        hours = (order.max_seconds or 0.0) / 3600
+        return TrialEnd(
+            "failed", worker, seconds, f"longer than hypertune.max_trial_hours, {hours:g} h", "time"
+        )
+    if asked:
+        return TrialEnd("stopped", worker, seconds, end.reason or "signal", progressed=progressed)
+    if end.code == BAD_INPUT:
+        return TrialEnd("refused", worker, seconds, f"worker {worker}, run {order.run}: {end.said}")
+    return TrialEnd("crashed", worker, seconds, f"{end.how}: {end.said}", "crash")
+
+
+def _completed(
+    order: TrialOrder, files: TrialFiles, outcome: Mapping[str, Any], worker: str, seconds: float
+) -> TrialEnd:
+    """Return the objective and what is recorded beside it."""
+    own = {name: outcome[name] for name in NETWORK_METRICS if outcome.get(name) is not None}
+    history = [r | own for r in read_json(files.run_dir / HISTORY_FILE, list)[: order.epochs]]
+    try:
+        value, epoch = objective_value(search_section(read_search_config(order.directory)), history)
+    except ValueError as error:
+        return TrialEnd("failed", worker, seconds, str(error), "nan")
+    metrics = history[epoch - 1] | {"trained_epochs": len(history)}
+    return TrialEnd("completed", worker, seconds, objective=value, best_epoch=epoch, metrics=metrics)
+
+
+class _Cost:
+    """Wall time of all attempts at a trial, in a file that outlives the worker.
+
+    Args:
+        path: file, one per run; trial id -> s.
+        trial_id: the trial.
+    """
+
+    def __init__(self, path: Path, trial_id: str):
+        self._path, self._trial_id = path, trial_id
+        self._all: dict[str, float] = read_json(path, dict)
+        self.before = self.total = self._all.get(trial_id, 0.0)
+        self._noted = 0.0
+
+    def note(self, seconds: float) -> None:
+        """Write now and then what the present attempt has cost so far: a worker may die in it."""
+        if seconds - self._noted >= _NOTE_SECONDS:
+            self._noted = seconds
+            self._write(self.before + seconds)
+
+    def add(self, seconds: float) -> None:
+        """Write what an attempt has cost that is over."""
+        self.total = self.before + seconds
+        self._write(self.total)
+
+    def _write(self, total: float) -> None:
+        write_json(self._path, self._all | {self._trial_id: total})
