@@ -29,6 +29,8 @@ _ONLY_FOR: dict[str, tuple[Provider, ...]] = {
     "srun_options": ("slurm",),
     "nodes_per_job": ("slurm",),
     "scheduler_lines": ("slurm", "htcondor"),
+    "container": ("slurm", "htcondor", "kubernetes"),
+    "container_options": ("slurm", "htcondor"),
     "requirements": ("htcondor",),
     "namespace": ("kubernetes",),
     "volumes": ("kubernetes",),
@@ -44,7 +46,10 @@ class Site(BaseModel):
     description: str = Field(description="Name of the machine, for people.")
     provider: Provider = Field(description="What starts workers: local, slurm, htcondor or kubernetes.")
     cores_per_node: int | None = Field(
-        None, ge=1, le=4096, description="Cores of a node that a job may use; null = all, provider local only."
+        None,
+        ge=1,
+        le=4096,
+        description="Cores of a node that a job may use; null = all, provider local only.",
     )
     gpus_per_node: int = Field(0, ge=0, le=64, description="GPUs of a node, as the scheduler counts them.")
     gpu_request: Literal["gpus-per-node", "gres", "none"] = Field(
@@ -84,6 +89,7 @@ class Site(BaseModel):
     container: str | None = Field(
         None, description="Image that workers run in: a file for Apptainer, a name on Kubernetes."
     )
+    container_options: str = Field("", description="More options of apptainer exec, such as --nv.")
     namespace: str = Field("default", pattern=_WORD, description="Namespace of Kubernetes.")
     volumes: dict[str, str] = Field({}, description="Kubernetes: volume claim -> folder where it is mounted.")
 
