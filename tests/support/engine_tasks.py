@@ -1,6 +1,6 @@
 """Tasks for tests of engines, and a driver that can be killed.
 
-As a program: ``python -m tests.support.engine_tasks SITE.yaml NODES RUN_DIR SIGNS``, or ``local`` for the pool.
+As a program: ``python -m tests.support.engine_tasks SITE.yaml NODES RUN_DIR LOG``, or ``local`` for the pool.
 """
 
 import os
