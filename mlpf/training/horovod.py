@@ -58,7 +58,7 @@ class Horovod(SingleDevice):
         pin_gpu(int(self._hvd.local_rank()), int(self._hvd.local_size()))
 
     def places(self) -> str:
-        """Return in words which nodes the processes run on, such as ``4 on node1, 4 on node2``; all must call it."""
+        """Return in words where the processes run, such as ``4 on node1, 4 on node2``; all must call it."""
         names = self._hvd.allgather_object(os.environ.get("SLURMD_NODENAME") or platform.node())
         return ", ".join(f"{count} on {name}" for name, count in Counter(names).items())
 

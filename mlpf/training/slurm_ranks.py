@@ -1,8 +1,8 @@
-"""Ranks of Horovod as tasks of ``srun``: the nodes of a job need no ssh between them, as ``horovodrun`` does.
+"""Ranks of Horovod as tasks of ``srun``: unlike ``horovodrun``, nodes need no ssh.
 
-A job script starts ``python -m mlpf.training.slurm_ranks`` on its first node. That serves the addresses of the
-ranks (Horovod's rendezvous over Gloo) until its standard input is closed, and prints the variables under which
-the script then starts ``srun mlpf train -m ...``. Each task takes its rank from the variables of Slurm.
+A job script starts ``python -m mlpf.training.slurm_ranks`` on its first node. That serves the addresses of
+the ranks (Horovod's rendezvous over Gloo) until its standard input is closed, and prints the variables under
+which the script starts ``srun mlpf train -m ...``. Each task takes its rank from the variables of Slurm.
 """
 
 import os
@@ -53,8 +53,8 @@ def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
     slot = slots(environment["SLURM_STEP_TASKS_PER_NODE"])[rank]
     if slot.hostname != f"node{node}" or slot.local_rank != int(environment["SLURM_LOCALID"]):
         raise ConfigError(
-            f"task {rank} of srun is number {environment['SLURM_LOCALID']} on node {node}, but Horovod counts "
-            f"it as number {slot.local_rank} on {slot.hostname}; start srun with --distribution=block"
+            f"task {rank} of srun runs on node {node} of the job, where Horovod does not count it; "
+            "start srun with --distribution=block"
         )
     # The address of the node where srun runs, as this node reaches it.
     address = environment.get(ADDRESS) or environment["SLURM_LAUNCH_NODE_IPADDR"]
