@@ -36,7 +36,9 @@ from mlpf.runtime import limit_library_threads
     metavar="EPOCH",
     help="End in order after this epoch; schedules stretch over setup.num_epochs; go on with --resume.",
 )
-@click.option("-m", "--horovod-enabled", "horovod", is_flag=True, help="One of the processes of horovodrun.")
+@click.option(
+    "-m", "--horovod-enabled", "horovod", is_flag=True, help="One of the processes of horovodrun or srun."
+)
 @click.option("-g", "--habana-enabled", is_flag=True, help="Train on Habana Gaudi cards.")
 @data_dir_option
 @set_option

@@ -6,7 +6,7 @@ normalisation or a gradient needs them, so the result does not depend on the num
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 import numpy as np
@@ -14,6 +14,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from mlpf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlpf.training.horovod import Horovod
 
 Batch = dict[str, Any]
 
@@ -167,12 +170,14 @@ class Mirrored(OneProcess):
         optimizer.apply([gradient / self.num_replicas for gradient in gradients])
 
 
-def join_processes() -> Distribution:
-    """Join the other processes of ``horovodrun`` and take the GPU of this one; before TensorFlow starts.
+def join_processes() -> "Horovod":
+    """Join the other processes of ``horovodrun`` or ``srun`` and take the GPU of this one.
+
+    Call before TensorFlow starts.
 
     Raises:
         MissingDependency: Horovod is not installed.
-        ConfigError: more processes than GPUs on this machine.
+        ConfigError: more processes than GPUs on this machine, or they cannot join each other.
     """
     from mlpf.training.horovod import Horovod
 

@@ -4,6 +4,9 @@ Every process takes its rows of each batch. Normalisations and gradients are sum
 graph of a step, so all have the same weights; losses are summed when they are read, by all at the same step.
 """
 
+import os
+import platform
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +17,14 @@ import tensorflow as tf
 from mlpf.devices import pin_gpu
 from mlpf.errors import MissingDependency
 from mlpf.training.distribution import SingleDevice
+from mlpf.training.slurm_ranks import rank_variables
 
 
 def load_horovod() -> Any:
-    """Import Horovod and join the other processes.
+    """Import Horovod and join the other processes: those of ``horovodrun``, or the tasks of ``srun``.
 
     Raises:
+        ConfigError: tasks of ``srun`` cannot join each other as they were started.
         MissingDependency: it is not installed, or was built without TensorFlow.
     """
     try:
@@ -29,12 +34,13 @@ def load_horovod() -> Any:
         raise MissingDependency(
             f"-m/--horovod-enabled: Horovod for TensorFlow is missing ({reason[:120]}); run make horovod"
         ) from None
+    os.environ.update(rank_variables(os.environ))
     hvd.init()
     return hvd
 
 
 class Horovod(SingleDevice):
-    """One of the processes that ``horovodrun`` started; each holds one device.
+    """One of the processes that ``horovodrun`` or ``srun`` started; each holds one device.
 
     Batches hold the rows of this process already, and results of steps are those of this process, see
     ``total``. All have the same gradients, so all update their variables alike.
@@ -50,6 +56,11 @@ class Horovod(SingleDevice):
         self.num_processes = self.num_replicas = int(self._hvd.size())
         self.rank = int(self._hvd.rank())
         pin_gpu(int(self._hvd.local_rank()), int(self._hvd.local_size()))
+
+    def places(self) -> str:
+        """Return in words where the processes run, such as ``4 on node1, 4 on node2``; all must call it."""
+        names = self._hvd.allgather_object(os.environ.get("SLURMD_NODENAME") or platform.node())
+        return ", ".join(f"{count} on {name}" for name, count in Counter(names).items())
 
     def all_reduce(self, tensors: Any) -> Any:
         """Sum tensors over processes, a list of them in one message.

@@ -87,7 +87,7 @@ def run(
         resume: continue after the latest checkpoint of ``run_dir``.
         num_cpus: threads; None = all cores.
         habana_enabled: train on Habana Gaudi.
-        horovod: this is one of the processes that ``horovodrun`` started; the first one writes.
+        horovod: this is one of the processes that ``horovodrun`` or ``srun`` started; the first one writes.
         time_limit: seconds after which to save and stop.
         started: ``time.monotonic()`` of the beginning of that time; None = now.
         stop_after: end in order after this epoch, from 1; schedules still stretch over ``setup.num_epochs``.
@@ -111,6 +111,8 @@ def run(
         _require_empty(run_dir)
     console = Console(quiet=not first)
     prepare_process(config, num_cpus, habana_enabled, console)
+    if processes is not None:
+        console.print(f"processes: {processes.places()}", highlight=False, soft_wrap=True)
     distribution = build_distribution(config.setup.jit_compile, processes)
     recorded = recorded_limits(run_dir) if resume else {}
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
@@ -156,7 +158,7 @@ class _Training:
                 stack.enter_context(stop.signals())
                 return self._train(stack, stop, resume, weights, partial)
         except (TrainingStopped, TrainingDiverged) as error:
-            # Wait until the first has written everything: an error of one makes horovodrun end the others.
+            # Wait until the first has written everything: an error of one makes the launcher end the others.
             self.distribution.largest(0)
             if self.distribution.rank:
                 error.args = ("",)  # all processes say the same: one of them does it aloud

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the jobs of this folder share; they source it. Before `run`, a job sets `command` (what to start), `what`
-# (its name in messages) and defines `targets` (prints the processes that signals go to; `$process` is the command).
+# What the jobs of this folder share; they source it. Before `run`, a job sets `command` (what to start) and `what`
+# (its name in messages).
 
 job="${SLURM_ARRAY_JOB_ID:-${SLURM_JOB_ID:?this script is for sbatch}}"
 task="${SLURM_ARRAY_TASK_ID:-}"
@@ -11,19 +11,33 @@ command=() shown="" what="" process="" signal="" num_signals=0 exit_code=127
 say() { echo "$(date '+%F %T') $*" >&2; }
 fail() { say "error: $*"; exit 2; }
 
-# Prints nothing where Slurm is too old to say when the job ends: then only the signal stops it in time.
+# Unix time at which Slurm ends the job; Slurm before 23.02 has no variable for it. Empty if the job has no limit.
+end_time() {
+    if [[ -n "${SLURM_JOB_END_TIME:-}" ]]; then
+        echo "$SLURM_JOB_END_TIME"
+    else
+        date -d "$(SLURM_TIME_FORMAT=standard squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s 2>/dev/null || true
+    fi
+}
+
+# Prints nothing if the job has no limit, or Slurm does not say it: then only the signal stops it in time.
 time_limit() {
-    if [[ -z "${SLURM_JOB_END_TIME:-}" ]]; then return; fi
-    local minutes=$(((SLURM_JOB_END_TIME - $(date +%s)) / 60 - ${STOP_MARGIN:-5}))
+    local end
+    end="$(end_time)"
+    if [[ -z "$end" ]]; then return; fi
+    local minutes=$(((end - $(date +%s)) / 60 - ${STOP_MARGIN:-5}))
     echo "$((minutes > 1 ? minutes : 1))m"
 }
 
 forward() {
     signal="$1" num_signals=$((num_signals + 1))
     say "signal $signal: $what is to stop"
-    local receivers
-    mapfile -t receivers < <(targets)
-    if ((${#receivers[@]})); then kill -s "$signal" "${receivers[@]}" 2>/dev/null || true; fi
+    if [[ "$signal" == TERM && "${command[0]}" == srun ]]; then
+        # srun would not hand it on to its tasks but kill them. After scancel they have it from Slurm itself.
+        scancel --signal=TERM "$SLURM_JOB_ID" 2>/dev/null || true
+    else
+        kill -s "$signal" "$process" 2>/dev/null || true
+    fi
 }
 
 # Run the command to its end and set exit_code.
