@@ -9,21 +9,20 @@ from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
 
 
 @click.command()
-@click.option(
-    "--site", required=True, metavar="NAME|FILE.yaml", help="Cluster; an unknown name lists those there are."
-)
+@click.option("--site", required=True, metavar="NAME|FILE", help="Cluster; see mlpf site list.")
 @click.option("--nodes", type=click.IntRange(1), required=True, help="Nodes of the job.")
 @click.option("--time", "seconds", type=Duration(), help="Length of a job; default the longest of the site.")
 @click.option("--account", help="Account that pays.")
 @click.option("--partition", help="Partition; default that of the site.")
 @click.option("--constraint", help="Features that nodes must have; default those of the site.")
+@click.option(
+    "--max-requeues", type=click.IntRange(0), default=100, help="Times the job goes back into the queue."
+)
 @click.option("--setup", multiple=True, metavar="LINE", help="Line of shell before the search; repeatable.")
 @click.option("-c", "--config", type=PATH, required=True, help="YAML file with a section hypertune.")
 @click.option("-o", "--outdir", "directory", type=PATH, required=True, help="Directory of the search.")
-@click.option("--workers", type=click.IntRange(1), help="Trials at a time on each node.")
-@click.option("--gpus-per-trial", type=click.IntRange(0), help="GPUs of each.")
-@click.option("--cpus-per-trial", type=click.IntRange(1), help="Cores of each.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port of the chief; default one that is free.")
+@click.option("--gpus-per-trial", type=click.IntRange(0), help="GPUs of each trial.")
+@click.option("--cpus-per-trial", type=click.IntRange(1), help="Cores of each trial.")
 @click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset, for all trials.")
 @click.option("--ntest", type=click.IntRange(1), help="Most validation events, for all trials.")
 @data_dir_option
@@ -32,26 +31,30 @@ from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
 def submit(
     site: str,
     only_print: bool,
+    gpus_per_trial: int | None,
     cpus_per_trial: int | None,
-    port: int | None,
     ntrain: int | None,
     ntest: int | None,
     data_dir: Path | None,
     **request: Any,
 ) -> None:
-    """Submit a search to Slurm, on several nodes; it goes back into the queue until it is over."""
+    """Submit a search as one job of Slurm: driver and workers run in it, on several nodes.
+
+    The job saves and goes back into the queue before its end, until the search is over.
+    """
+    from mlpf.engine.sites import load_site
     from mlpf.tuning import submission
 
     passed_on = {
+        "--gpus-per-trial": gpus_per_trial,
         "--cpus-per-trial": cpus_per_trial,
-        "--port": port,
         "--ntrain": ntrain,
         "--ntest": ntest,
-        "--data-dir": data_dir,
+        "--data-dir": None if data_dir is None else data_dir.absolute(),
     }
     options = [word for name, value in passed_on.items() if value is not None for word in (name, str(value))]
-    wanted = submission.Request(**request, options=options)
-    cluster = submission.load_site(site)
+    wanted = submission.Request(**request, site=site, options=options)
+    cluster = load_site(site)
     script = submission.job_script(cluster, wanted)
     submission.check(wanted)
     scratch = submission.outside_scratch(cluster, wanted.directory)

@@ -10,15 +10,17 @@ from mlpf.tuning.options import TrialOptions, read_options
 from mlpf.tuning.state import RUNS_FOLDER
 
 LOCK_FILE = ".lock"
+ENGINE_FOLDER = ".engine"
 
 
 def require_empty(directory: Path) -> None:
-    """Refuse a directory that holds anything but locks.
+    """Refuse a directory that holds anything but the lock and the files of an engine that could not start.
 
     Raises:
         OutputExists: it does.
     """
-    if directory.exists() and any(not path.name.endswith(LOCK_FILE) for path in directory.iterdir()):
+    ours = {LOCK_FILE, ENGINE_FOLDER}
+    if directory.exists() and any(path.name not in ours for path in directory.iterdir()):
         raise OutputExists(f"{directory}: is not empty; choose another directory or continue with --resume")
 
 

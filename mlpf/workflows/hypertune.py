@@ -19,7 +19,7 @@ from mlpf.engine.opening import Placement, open_cluster
 from mlpf.errors import MissingDependency, MLPFError
 from mlpf.locking import locked
 from mlpf.training.guard import StopRequest, TrainingStopped
-from mlpf.tuning.directory import LOCK_FILE, lay_out, require_empty, require_same
+from mlpf.tuning.directory import ENGINE_FOLDER, LOCK_FILE, lay_out, require_empty, require_same
 from mlpf.tuning.driver import Driver, SearchFailed, View
 from mlpf.tuning.options import TrialOptions
 from mlpf.tuning.state import LOGS_FOLDER, ORACLE_FILE, SearchState, read_search
@@ -27,8 +27,6 @@ from mlpf.workflows.run_status import recorded_status
 
 if TYPE_CHECKING:
     from mlpf.tuning.oracle import SearchOracle
-
-ENGINE_FOLDER = "engine"
 
 
 @dataclass(frozen=True)
@@ -50,30 +48,46 @@ class Resources:
     time_limit: float | None = None
     started: float = field(default_factory=time.monotonic)
 
-    def open(self, directory: Path, before: TrialOptions | None = None) -> Engine:
-        """Return the engine. A trial that is lost is given again by the search, not by the engine.
+    def slot(self, before: TrialOptions | None = None) -> Slot:
+        """Return what each trial may use.
 
         Args:
-            directory: of the search.
             before: options of the search that is resumed.
 
         Raises:
             ConfigError: more than there is, or no such site.
-            MissingDependency: a site, and the engine of clusters is not installed.
-            EngineFailed: it cannot start.
         """
         gpus = self.gpus_per_trial
         if gpus is None and before is not None and before.devices > 1:
             gpus = before.devices
         if self.placement.site is None:
-            return LocalEngine(device_groups(self.placement.workers or None, gpus, self.cpus_per_trial))
-        from mlpf.engine.sites import load_site
+            group = device_groups(self.placement.workers or None, gpus, self.cpus_per_trial)[0]
+            return Slot(group.num_cpus, group.num_gpus)
+        from mlpf.engine.sites import load_site, slots_per_node
 
         site = load_site(self.placement.site)
         if gpus is None:
             gpus = min(1, site.gpus_per_node)
-        cpus = self.cpus_per_trial or max(1, site.num_cores // max(1, site.gpus_per_node // max(gpus, 1)))
-        return open_cluster(self.placement, directory / ENGINE_FOLDER, Slot(cpus, gpus), retries=0)
+        share = site.num_cores // max(1, site.gpus_per_node // max(gpus, 1))
+        slot = Slot(self.cpus_per_trial or max(1, share), gpus)
+        slots_per_node(site, slot)
+        return slot
+
+    def open(self, directory: Path, slot: Slot) -> Engine:
+        """Start the engine. A trial that is lost is given again by the search, not by the engine.
+
+        Args:
+            directory: of the search.
+            slot: what each trial may use.
+
+        Raises:
+            MissingDependency: a site, and the engine of clusters is not installed.
+            EngineFailed: it cannot start.
+        """
+        if self.placement.site is None:
+            groups = device_groups(self.placement.workers or None, slot.num_gpus, self.cpus_per_trial)
+            return LocalEngine(groups)
+        return open_cluster(self.placement, directory / ENGINE_FOLDER, slot, retries=0)
 
 
 def run(
@@ -113,12 +127,10 @@ def run(
         before = require_same(config, directory, {"ntrain": ntrain, "ntest": ntest}, resources.gpus_per_trial)
     else:
         require_empty(directory)
-    engine = resources.open(directory, before)
-    options = before or TrialOptions(ntrain, ntest, max(engine.slot.num_gpus, 1))
+    slot = resources.slot(before)
+    options = before or TrialOptions(ntrain, ntest, max(slot.num_gpus, 1))
     directory.mkdir(parents=True, exist_ok=True)
     with stop.signals(), locked(directory / LOCK_FILE, f"{directory}: search"):
-        lay_out(config, directory, options)
-        (directory / LOGS_FOLDER).mkdir(exist_ok=True)
         oracle = _oracle(config, directory)
         if oracle.finished:
             _say(console)(
@@ -126,6 +138,9 @@ def run(
             )
             _require_success(read_search(directory))
             return
+        engine = resources.open(directory, slot)
+        lay_out(config, directory, options)
+        (directory / LOGS_FOLDER).mkdir(exist_ok=True)
         driver = Driver(
             oracle,
             engine,
