@@ -23,9 +23,11 @@ def main():
     prepared.require_built = lambda *_: None  # the datasets are in memory
     if is_trial:
         from mlpf.workflows import training_data
-        from tests.support.fake_training import open_fake
+        from tests.support.fake_training import open_fake, slow_down
 
         training_data.open_split = open_fake
+        if pause := float(os.environ.get("MLPF_TEST_PAUSE", "0")):
+            slow_down(pause)
     command_line()
 
 
