@@ -113,7 +113,8 @@ def run_child(
 ) -> ChildEnd:
     """Run a program to its end, or to the moment when it must stop.
 
-    It gets SIGTERM when the driver asks for it, when its pilot job ends soon, or when its time is over. After ``SAVE_SECONDS`` more it is killed. It ends with this process, however that ends.
+    It gets SIGTERM when the driver asks for it, when its pilot job ends soon, or when its time is over. After
+    ``SAVE_SECONDS`` more it is killed. It ends with this process, however that ends.
 
     Args:
         command: program and arguments.
