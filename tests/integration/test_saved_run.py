@@ -1,7 +1,7 @@
-"""A run that an earlier version has saved: its network still gives the same numbers, and its training goes on.
+"""A run that an earlier version saved: its network still gives the same numbers, and its training goes on.
 
-``tests/data/saved_run`` was written by ``write`` below in November 2026, before the rooms of the package moved. It
-stays as it is: what it proves is that later code reads it.
+``tests/data/saved_run`` was written by ``write`` below in November 2026, before the rooms of the package
+moved. It stays as it is: what it proves is that later code reads it.
 """
 
 import shutil
@@ -26,7 +26,7 @@ def inputs():
 
 def network(run_dir, weights):
     """Load the network of a run."""
-    from mlpf.workflows.trained import load_trained_model, load_run_config
+    from mlpf.workflows.trained import load_run_config, load_trained_model
 
     return load_trained_model(run_dir, load_run_config(run_dir), weights)[0]
 
