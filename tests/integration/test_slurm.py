@@ -16,7 +16,11 @@ for word in "$@"; do
     previous="$word"
 done
 echo "mlpf $*" >> "$run_dir.log"
-stop() { echo "got $1" >> "$run_dir.log"; exit 75; }
+stop() {
+    echo "got $1" >> "$run_dir.log"
+    echo '{"state": "stopped"}' > "$run_dir/status.json"
+    exit 75
+}
 trap 'stop USR1' USR1
 trap 'stop TERM' TERM
 mkdir -p "$run_dir/checkpoints"
