@@ -20,7 +20,7 @@ from mlpf.errors import OutputExists
 from mlpf.locking import locked
 from mlpf.run_files import HISTORY_FILE
 from mlpf.training.checkpoint_store import CheckpointStore, best_epoch
-from mlpf.training.distribution import Distribution, build_distribution, join_processes
+from mlpf.training.distribution import Distribution, build_distribution, join_processes, lost_processes
 from mlpf.training.guard import Guard, StopRequest, TrainingStopped
 from mlpf.training.history_writer import HistoryWriter
 from mlpf.training.progress import TerminalProgress
@@ -100,6 +100,7 @@ def run(
         MissingDependency: Horovod, Comet or the plug-in of Gaudi is asked for and not there.
         TrainingDiverged: the loss is NaN or infinite.
         TrainingStopped: the time limit is over or a signal came; all is saved.
+        ProcessLost: another of the processes ended.
     """
     started = time.monotonic() if started is None else started
     stop = StopRequest(time_limit, started)
@@ -117,7 +118,8 @@ def run(
     recorded = recorded_limits(run_dir) if resume else {}
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
     training = _Training(config, run_dir, distribution, console, limits, ending)
-    history = training.run(stop, resume, weights, partial)
+    with lost_processes():
+        history = training.run(stop, resume, weights, partial)
     summary = _summary(config, run_dir, history, time.monotonic() - started, ending)
     console.print(_summary_table(summary))
     return summary
