@@ -149,7 +149,7 @@ def job_text(site: Site, nodes: int, *, slot: Slot, inside_allocation: bool = Fa
         executor.initialize_scaling()
         command = block_command(executor, site, "0", 0, inside_allocation)
         text = _submitted(executor.provider, command, run_dir / "jobs")
-    return f"{configuration}\n\n{text.strip()}\n".replace(folder, "RUN_DIR")
+    return f"{configuration}\n\n{text.strip()}\n".replace(folder, "RUN_DIR").replace("_Printed", "")
 
 
 def _submitted(provider: Any, command: str, folder: Path) -> str:
@@ -182,8 +182,12 @@ def _setup(site: Site, end: float | None) -> str:
     if not site.container:
         lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
         # The package that runs here, installed or not, and what else this process was told to look at.
-        folders = [str(Path(mlpf.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-        lines.append(f"export PYTHONPATH={shlex.quote(os.pathsep.join(filter(None, folders)))}")
+        own = Path(mlpf.__file__).resolve().parents[1]
+        folders = [str(own)] if own.name != "site-packages" else []
+        folders += os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        text = os.pathsep.join(dict.fromkeys(filter(None, folders)))
+        if text:
+            lines.append(f"export PYTHONPATH={shlex.quote(text)}")
     return "\n".join(lines) + "\n"
 
 
