@@ -1,6 +1,7 @@
 """Tasks for tests of engines, and a driver that can be killed.
 
-As a program: ``python -m tests.support.engine_tasks SITE.yaml NODES RUN_DIR LOG``, or ``local`` for the pool.
+As a program: ``python -m tests.support.engine_tasks SITE.yaml NODES RUN_DIR LOG [inside]``;
+``local`` in place of a site takes the pool of this machine.
 """
 
 import os
@@ -84,7 +85,7 @@ def stay(log, seconds):
     time.sleep(seconds)
 
 
-def main(where, nodes, run_dir, log):
+def main(where, nodes, run_dir, log, place="outside"):
     from mlpf.engine.base import Slot
     from mlpf.engine.device_groups import DeviceGroup
     from mlpf.engine.local import LocalEngine
@@ -95,7 +96,14 @@ def main(where, nodes, run_dir, log):
     if where == "local":
         engine = LocalEngine([DeviceGroup()] * 2)
     else:
-        engine = ParslEngine(load_site(where), int(nodes), run_dir=Path(run_dir), slot=Slot(), retries=1)
+        inside = place == "inside"
+        engine = ParslEngine(
+            *(load_site(where), int(nodes)),
+            run_dir=Path(run_dir),
+            slot=Slot(),
+            retries=1,
+            inside_allocation=inside,
+        )
     with engine:
         for future in [engine.submit(stay, log, 600.0) for _ in range(3)]:
             future.result()
