@@ -1,6 +1,6 @@
 """The engine of clusters: start, empty tasks, load of idle processes.
 
-``python scripts/bench_engine.py``: two slots of this machine, and two virtual nodes of a real Slurm where it is
+``python scripts/bench_engine.py``: two slots of this machine, and two virtual nodes of a real Slurm if it is
 installed and the user is root. ``--site NAME|FILE.yaml --nodes N`` measures a cluster instead.
 """
 
@@ -59,7 +59,8 @@ def busy_seconds(all_processes: dict[psutil.Process, str]) -> dict[psutil.Proces
 def measure(site: Site, nodes: int, folder: Path) -> list[tuple[str, str]]:
     """Return (what, number) of one engine."""
     mark = os.environ[MARK] = uuid.uuid4().hex
-    os.environ["SPT_NOENV"] = "1"  # the interchange changes its title, and would overwrite its variables with it
+    # The interchange changes its title, and would overwrite its variables with it.
+    os.environ["SPT_NOENV"] = "1"
     rows = []
     started = time.monotonic()
     with ParslEngine(site, nodes, run_dir=folder, slot=Slot(), retries=1) as engine:

@@ -209,7 +209,7 @@ def test_killed_interchange_ends_the_engine(cluster_kind, request, tmp_path, log
     with surroundings(cluster_kind, request) as mark, open_engine(cluster_kind, tmp_path) as engine:
         futures = [engine.submit(tasks.stay, log, 600.0) for _ in range(3)]
         wait_for(Path(log).exists, "a task")
-        (interchange,) = [p for p in marked(mark) if "interchange" in " ".join(p.cmdline())]
+        (interchange,) = [p for p in marked(mark) if "HTEX interchange" in " ".join(p.cmdline())]
         interchange.kill()
         for future in futures:
             with pytest.raises(EngineFailed, match=r"interchange has ended \(killed by SIGKILL\)"):
@@ -241,13 +241,13 @@ def test_ended_driver_leaves_no_process_and_no_job(kind, number, request, tmp_pa
     where = "local" if kind == "local" else str(site_file(kind, tmp_path))
     with surroundings(kind, request) as mark:
         driver = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.engine_tasks", where, "2", str(tmp_path / "run"), log],
+            [sys.executable, "-m", "tests.support.engine_driver", where, "2", str(tmp_path / "run"), log],
             cwd=repo_root,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        wait_for(lambda: Path(log).exists() and tasks.times(log) == 2, "two tasks")
+        wait_for(lambda: driver.poll() or (Path(log).exists() and tasks.times(log) == 2), "two tasks")
         # A terminal sends Ctrl-C to the whole group.
         os.kill(driver.pid, number) if number != signal.SIGINT else os.killpg(driver.pid, number)
         said = driver.communicate(timeout=PATIENCE)[1]
@@ -262,7 +262,7 @@ def inside(cluster, tmp_path, log, repo_root, nodes=2):
     script = (
         "#!/bin/bash\n"
         f"export PYTHONPATH={repo_root} {tasks.MARK}={os.environ[tasks.MARK]}\n"
-        f"exec {sys.executable} -m tests.support.engine_tasks {site} {nodes} {tmp_path}/run {log} inside\n"
+        f"exec {sys.executable} -m tests.support.engine_driver {site} {nodes} {tmp_path}/run {log} inside\n"
     )
     return cluster.sbatch(script, "--nodes=2", f"--output={tmp_path}/job.out", "--time=10", cwd=repo_root)
 

@@ -65,7 +65,7 @@ def test_every_problem_is_told_at_once(tmp_path):
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.yaml"])
 def test_unknown_site_lists_those_there_are(name):
-    with pytest.raises(ConfigError, match="nowhere.*no such.*this-machine"):
+    with pytest.raises(ConfigError, match=r"nowhere.*no such.*this-machine"):
         load_site(name)
 
 
