@@ -282,6 +282,14 @@ class TestSlurm:
             assert len(str(caught.value).splitlines()) == 1
             no_process_left(mark, "slurm", request)
 
+    def test_printed_job_is_one_that_slurm_takes(self, slurm, tmp_path):
+        from mlpf.engine.parsl_config import job_text
+
+        text = job_text(load_site(site_file("slurm", tmp_path)), 2, slot=Slot())
+        script = text[text.index("#!/bin/bash") :].replace("RUN_DIR", str(tmp_path))
+        done = slurm.command("sbatch", "--test-only", input=script)
+        assert "to start at" in done.stderr
+
     def test_jobs_that_never_come_up_end_the_engine(self, request, tmp_path):
         with surroundings("slurm", request):
             engine = open_engine("slurm", tmp_path, more="setup: ['echo no such module >&2; exit 1']\n")
