@@ -46,7 +46,7 @@ class LocalGroups(LocalProvider):
 
     @staticmethod
     def _is_alive(job_dict: dict[str, Any]) -> bool:
-        """Tell whether a pilot lives; in some containers a process that was killed keeps its number for ever."""
+        """Tell whether a pilot lives; in some containers killed processes keep their number."""
         with suppress(psutil.NoSuchProcess):
             return bool(psutil.Process(job_dict["remote_pid"]).status() != psutil.STATUS_ZOMBIE)
         return False

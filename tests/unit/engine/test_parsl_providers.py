@@ -7,6 +7,7 @@ import psutil
 import pytest
 from parsl.launchers import SingleNodeLauncher
 
+from mlpf.engine import parsl_providers
 from mlpf.engine.parsl_providers import LocalGroups, Slurm
 
 
@@ -80,7 +81,8 @@ class TestLocalGroups:
         return int(path.read_text())
 
     @pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
-    def test_cancel_ends_all_processes(self, start, tmp_path, trap):
+    def test_cancel_ends_all_processes(self, start, tmp_path, trap, monkeypatch):
+        monkeypatch.setattr(parsl_providers, "_END_SECONDS", 0.5)
         ours = tmp_path / "pid"
         provider, job = start(f'bash -c "{trap} echo \\$\\$ > {ours}; while :; do sleep 1; done"')
         process = self.wait_for(ours)
