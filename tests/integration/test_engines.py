@@ -290,6 +290,7 @@ class TestSlurm:
         done = slurm.command("sbatch", "--test-only", input=script)
         assert "to start at" in done.stderr
 
+    @pytest.mark.slow
     def test_jobs_that_never_come_up_end_the_engine(self, request, tmp_path):
         with surroundings("slurm", request):
             engine = open_engine("slurm", tmp_path, more="setup: ['echo no such module >&2; exit 1']\n")
