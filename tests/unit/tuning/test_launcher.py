@@ -15,7 +15,7 @@ from mlpf.tuning.processes import Patience
 from tests.support.configs import write_config
 from tests.support.fake_launch import PROGRAM
 from tests.support.fake_search import ORDERS
-from tests.unit.test_workers import alive
+from tests.support.processes import alive
 
 HURRY = Patience(first_pause=0.01, longest_pause=0.05, leave=20, save=20, end=5, listen=60)
 # Where workers of the test leave only when they are asked.
