@@ -147,6 +147,7 @@ class _Lane:
         self._lock = threading.Lock()
         self._closed = False
         self._pool: ProcessPoolExecutor | None = None
+        self._broken: ProcessPoolExecutor | None = None
         self._hold: Connection | None = None
 
     def start(self, task: _Task) -> Future[Any]:
@@ -202,9 +203,13 @@ class _Lane:
         )
 
     def _forget(self) -> None:
-        """Let a broken pool end by itself; it may hold, in this thread, the lock that its shutdown takes."""
+        """Let a broken pool end by itself.
+
+        While a pool says that it is broken, in this thread, it holds the lock that its shutdown takes, and
+        that its removal from memory takes too: it is kept until another one breaks.
+        """
         self._let_go()
-        self._pool = None
+        self._broken, self._pool = self._pool, None
 
     def _let_go(self) -> None:
         if self._hold is not None:

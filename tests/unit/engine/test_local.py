@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from concurrent.futures import CancelledError, wait
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from mlpf.engine.base import SLOT_VARIABLE, TaskLost
 from mlpf.engine.device_groups import DeviceGroup
 from mlpf.engine.local import THREAD_VARIABLES, HereEngine, LocalEngine
 from mlpf.errors import DataError
-from tests.support import engine_tasks
+from tests.support import pool_tasks
 from tests.support.processes import alive, needs_proc, wait_until_gone
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -34,7 +35,7 @@ def engine(request):
 
 
 def test_results_are_those_of_the_function(engine):
-    futures = [engine.submit(engine_tasks.square, i) for i in range(5)]
+    futures = [engine.submit(pool_tasks.square, i) for i in range(5)]
     assert [f.result(PATIENCE_SECONDS)[1] for f in futures] == [0, 1, 4, 9, 16]
     processes = {f.result()[0] for f in futures}
     assert len(processes) <= engine.num_slots
@@ -42,59 +43,59 @@ def test_results_are_those_of_the_function(engine):
 
 
 def test_an_error_arrives_with_its_place_and_is_final(engine, tmp_path):
-    error = engine.submit(engine_tasks.fail, 3).exception(PATIENCE_SECONDS)
+    error = engine.submit(pool_tasks.fail, 3).exception(PATIENCE_SECONDS)
     assert type(error) is DataError
     assert str(error) == "no 3"
     said = "".join(traceback.format_exception(error))
     assert 'raise DataError(f"no {x}")' in said
-    assert "engine_tasks.py" in said
+    assert "pool_tasks.py" in said
     with pytest.raises(DataError, match="the first time"):
-        engine.submit(engine_tasks.fail_once, tmp_path).result(PATIENCE_SECONDS)
-    assert engine_tasks.attempts(tmp_path, "fail") == 1
+        engine.submit(pool_tasks.fail_once, tmp_path).result(PATIENCE_SECONDS)
+    assert pool_tasks.attempts(tmp_path, "fail") == 1
 
 
 def test_a_lost_task_is_tried_again(tmp_path):
     with local(retries=2) as engine:
-        lost = engine.submit(engine_tasks.killed, tmp_path, "a", 2)
-        others = [engine.submit(engine_tasks.square, i) for i in range(4)]
+        lost = engine.submit(pool_tasks.killed, tmp_path, "a", 2)
+        others = [engine.submit(pool_tasks.square, i) for i in range(4)]
         assert lost.result(PATIENCE_SECONDS) == 3
         assert [f.result(PATIENCE_SECONDS)[1] for f in others] == [0, 1, 4, 9]
 
 
 def test_a_task_that_is_lost_too_often_is_named_and_others_go_on(tmp_path):
     with local(retries=1) as engine:
-        lost = engine.submit(engine_tasks.killed, tmp_path, "a", 9)
-        with pytest.raises(TaskLost, match=r"engine_tasks\.killed: its worker .* tried 2 time\(s\)"):
+        lost = engine.submit(pool_tasks.killed, tmp_path, "a", 9)
+        with pytest.raises(TaskLost, match=r"pool_tasks\.killed: its worker .* tried 2 time\(s\)"):
             lost.result(PATIENCE_SECONDS)
-        assert engine_tasks.attempts(tmp_path, "a") == 2
-        assert engine.submit(engine_tasks.square, 3).result(PATIENCE_SECONDS)[1] == 9
+        assert pool_tasks.attempts(tmp_path, "a") == 2
+        assert engine.submit(pool_tasks.square, 3).result(PATIENCE_SECONDS)[1] == 9
 
 
 def test_workers_have_the_threads_of_their_group_and_the_parent_keeps_its_own(monkeypatch):
     monkeypatch.setenv(THREAD_VARIABLES[0], "7")
     monkeypatch.delenv(THREAD_VARIABLES[1], raising=False)
     with local(1, num_cpus=3) as engine:
-        found = engine.submit(engine_tasks.threads).result(PATIENCE_SECONDS)
+        found = engine.submit(pool_tasks.threads).result(PATIENCE_SECONDS)
     assert found == ["3"] * len(THREAD_VARIABLES)
-    assert engine_tasks.threads()[:2] == ["7", None]
+    assert pool_tasks.threads()[:2] == ["7", None]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity")
 def test_workers_are_bound_to_the_cores_of_their_group():
     core = max(os.sched_getaffinity(0))
     with local(1, cpus=frozenset({core})) as engine:
-        assert engine.submit(engine_tasks.cores).result(PATIENCE_SECONDS) == {core}
+        assert engine.submit(pool_tasks.cores).result(PATIENCE_SECONDS) == {core}
 
 
 def test_each_worker_has_a_name_and_its_devices(tmp_path):
     groups = [DeviceGroup({"CUDA_VISIBLE_DEVICES": str(i)}, num_gpus=1) for i in range(2)]
     with LocalEngine(groups) as engine:
         assert (engine.num_slots, engine.slot.num_gpus) == (2, 1)
-        running = [engine.submit(engine_tasks.wait_for_a_word, tmp_path, name) for name in "ab"]
-        engine_tasks.processes(tmp_path, "a", "b")  # each worker has one task
+        running = [engine.submit(pool_tasks.wait_for_a_word, tmp_path, name) for name in "ab"]
+        pool_tasks.processes(tmp_path, "a", "b")  # each worker has one task
         (tmp_path / "go").touch()
         wait(running)
-        asked = (engine_tasks.environment, SLOT_VARIABLE, "CUDA_VISIBLE_DEVICES")
+        asked = (pool_tasks.environment, SLOT_VARIABLE, "CUDA_VISIBLE_DEVICES")
         seen = {tuple(engine.submit(*asked).result(PATIENCE_SECONDS)) for _ in range(4)}
     assert seen == {(f"{socket.gethostname()}-{i}", str(i)) for i in range(2)}
     assert SLOT_VARIABLE not in os.environ
@@ -103,10 +104,10 @@ def test_each_worker_has_a_name_and_its_devices(tmp_path):
 @needs_proc
 def test_an_idle_worker_that_dies_costs_nothing(tmp_path):
     with local(1) as engine:
-        process, _ = engine.submit(engine_tasks.square, 1).result(PATIENCE_SECONDS)
+        process, _ = engine.submit(pool_tasks.square, 1).result(PATIENCE_SECONDS)
         os.kill(process, signal.SIGKILL)
         wait_until_gone([process])
-        other, value = engine.submit(engine_tasks.square, 2).result(PATIENCE_SECONDS)
+        other, value = engine.submit(pool_tasks.square, 2).result(PATIENCE_SECONDS)
     assert value == 4
     assert other != process
 
@@ -114,29 +115,29 @@ def test_an_idle_worker_that_dies_costs_nothing(tmp_path):
 def test_a_function_that_cannot_be_pickled_is_its_own_error():
     with local(1) as engine:
         assert engine.submit(lambda: 1).exception(PATIENCE_SECONDS) is not None
-        assert engine.submit(engine_tasks.square, 2).result(PATIENCE_SECONDS)[1] == 4
+        assert engine.submit(pool_tasks.square, 2).result(PATIENCE_SECONDS)[1] == 4
 
 
 @needs_proc
 def test_an_orderly_end_waits_for_what_runs(tmp_path):
     with local(1) as engine:
-        running = engine.submit(engine_tasks.wait_for_a_word, tmp_path, "a")
-        waiting = engine.submit(engine_tasks.square, 1)
-        (process,) = engine_tasks.processes(tmp_path, "a")
+        running = engine.submit(pool_tasks.wait_for_a_word, tmp_path, "a")
+        waiting = engine.submit(pool_tasks.square, 1)
+        (process,) = pool_tasks.processes(tmp_path, "a")
         (tmp_path / "go").touch()
     assert running.result(0) == "a"
     assert waiting.cancelled() or waiting.result(0)[1] == 1
     assert not alive(process)
     with pytest.raises(RuntimeError, match="shut down"):
-        engine.submit(engine_tasks.square, 1)
+        engine.submit(pool_tasks.square, 1)
 
 
 @needs_proc
 def test_an_end_after_an_error_leaves_no_process(tmp_path):
     def break_off():
         with local(2, retries=5) as engine:
-            futures.extend(engine.submit(engine_tasks.wait_for_ever, tmp_path, name) for name in "abc")
-            pids.extend(engine_tasks.processes(tmp_path, "a", "b"))
+            futures.extend(engine.submit(pool_tasks.wait_for_ever, tmp_path, name) for name in "abc")
+            pids.extend(pool_tasks.processes(tmp_path, "a", "b"))
             raise KeyboardInterrupt
 
     futures, pids = [], []
@@ -147,7 +148,7 @@ def test_an_end_after_an_error_leaves_no_process(tmp_path):
         assert isinstance(future.exception(PATIENCE_SECONDS), TaskLost)
     with pytest.raises(CancelledError):
         futures[2].result(0)
-    assert engine_tasks.attempts(tmp_path, "a") == engine_tasks.attempts(tmp_path, "b") == 1
+    assert pool_tasks.attempts(tmp_path, "a") == pool_tasks.attempts(tmp_path, "b") == 1
 
 
 # Whether a process ignores SIGINT it inherits from the shell: one that runs in the background does.
@@ -156,13 +157,13 @@ import signal, sys
 from mlpf.engine.device_groups import DeviceGroup
 from mlpf.engine.jobs import run_jobs
 from mlpf.engine.local import LocalEngine
-from tests.support import engine_tasks
+from tests.support import pool_tasks
 folder, function, ignores = sys.argv[1:]
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN if ignores == "ignores" else signal.default_int_handler)
     jobs = [(folder, name) for name in "ab"]
     with LocalEngine([DeviceGroup()] * 2, 1) as engine:
-        print(sorted(run_jobs(engine, getattr(engine_tasks, function), jobs, "ab")))
+        print(sorted(run_jobs(engine, getattr(pool_tasks, function), jobs, "ab")))
 """
 
 
@@ -177,7 +178,7 @@ def run_parent(folder, repo_root, function="wait_for_ever", sigint="heeds", **op
 
 def start_parent(folder, *arguments, **options):
     """Start ``PARENT``; return it and its children once all of them work."""
-    return run_parent(folder, *arguments, **options), engine_tasks.processes(folder, "a", "b")
+    return run_parent(folder, *arguments, **options), pool_tasks.processes(folder, "a", "b")
 
 
 @needs_proc
@@ -212,17 +213,17 @@ def test_workers_that_begin_are_silent_on_interrupt_too(tmp_path, repo_root):
 
 
 def workers_of(pid):
-    """Return the child processes that are to become workers."""
-    children = (p for p in Path("/proc").glob("[0-9]*/stat") if parent_of(p) == pid)
-    return [c for c in children if b"spawn_main" in (c.parent / "cmdline").read_bytes()]
-
-
-def parent_of(stat):
-    """Return the parent of a process, None if that is gone."""
-    try:
-        return int(stat.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
-    except OSError:
-        return None
+    """Return the child processes that are to become workers, and whose Python has seen to SIGINT."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            text = (folder / "status").read_text(encoding="utf-8")
+            status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+            handled = int(status["SigCgt"], 16) | int(status["SigIgn"], 16)
+            ours = int(status["PPid"]) == pid and b"spawn_main" in (folder / "cmdline").read_bytes()
+            if ours and handled & 1 << (signal.SIGINT - 1):
+                found.append(int(folder.name))
+    return found
 
 
 def test_workers_of_a_parent_that_ignores_the_interrupt_go_on(tmp_path, repo_root):

@@ -1,4 +1,4 @@
-"""Functions that tests give to engines: workers import them by name."""
+"""Functions that tests give to the engines of one machine: workers import them by name."""
 
 import os
 import signal
