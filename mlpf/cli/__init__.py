@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mlpf import __version__
-from mlpf.cli import configuration, data, results, training, tuning
+from mlpf.cli import configuration, data, results, site, training, tuning
 from mlpf.errors import MLPFError
 from mlpf.lifeline import end_with_parent
 
@@ -37,6 +37,7 @@ for command in (
     results.export,
     results.infer,
     configuration.config,
+    site.site,
 ):
     cli.add_command(command)
 

@@ -88,13 +88,21 @@ def resolved_text(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False)
 
 
-def _read(path: Path) -> Document:
-    """Parse a YAML file into plain data with line numbers; reports duplicate keys."""
+def read_document(path: Path, ready_made: str = "ready-made ones are in parameters/") -> Document:
+    """Parse a YAML file into plain data with line numbers; duplicate keys are among its problems.
+
+    Args:
+        path: YAML file with a mapping.
+        ready_made: says where files of this kind are, for the error about a missing one.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no mapping.
+    """
     try:
         text = path.read_text()
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; ready-made ones are in parameters/") from None
+        raise ConfigError(f"{path}: no such file; {ready_made}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error})") from None
     except yaml.YAMLError as error:
@@ -123,7 +131,7 @@ def _read(path: Path) -> Document:
 
 def _read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
     """Parse a YAML file, put on top of the one that it extends; ``on_top`` are the files that extend it."""
-    document = _read(path)
+    document = read_document(path)
     if EXTENDS not in document.data:
         return document
     given, where = document.data.pop(EXTENDS), document.places[(EXTENDS,)]
@@ -241,9 +249,13 @@ def _set(
 
 
 def describe_error(
-    error: ErrorDetails, path: str | Path, document: Document, sources: dict[Path_, str]
+    error: ErrorDetails,
+    path: str | Path,
+    document: Document,
+    sources: dict[Path_, str],
+    model: type[BaseModel] = Config,
 ) -> str:
-    """One readable line for one pydantic error."""
+    """One readable line for one pydantic error; ``model`` is that of the whole file."""
     full = tuple(str(part) for part in error["loc"])
     at = _without_variant_names(full)
     where = str(path)
@@ -256,7 +268,7 @@ def describe_error(
             break
     key = ".".join(at)
     if error["type"] == "extra_forbidden":
-        known = _known_keys(full[:-1])
+        known = _known_keys(full[:-1], model)
         close = difflib.get_close_matches(at[-1], known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else f"; known here: {', '.join(known)}"
         return f"{where}  {key}: unknown key{hint}"
@@ -290,9 +302,8 @@ def _is_variant(key: str, part: str) -> bool:
     return part in VARIANTS.get(key, ()) or part in FORMS.get(key, ())
 
 
-def _known_keys(at: Path_) -> list[str]:
+def _known_keys(at: Path_, model: Any = Config) -> list[str]:
     """Return the keys that the section at ``at`` accepts; ``at`` names the variant behind its key."""
-    model: Any = Config
     for before, part in zip(("", *at), at, strict=False):
         if part in FORMS.get(before, ()):
             continue

@@ -106,10 +106,12 @@ def open_engine(placement: Placement, run_dir: Path, *, slot: Slot | None = None
 
 def open_cluster(placement: Placement, run_dir: Path, slot: Slot, retries: int) -> Engine:
     """Return the engine of a site; raises as ``open_engine``."""
-    from mlpf.engine.parsl_engine import ParslEngine
-    from mlpf.engine.sites import load_site
+    from mlpf.engine.sites import load_site, require_parsl
 
     site = load_site(placement.site or "")
+    require_parsl()
+    from mlpf.engine.parsl_engine import ParslEngine
+
     return ParslEngine(
         site, placement.nodes, run_dir=run_dir, slot=slot, retries=retries, inside_allocation=placement.inside
     )

@@ -1,0 +1,247 @@
+"""What holds for every engine: the pool of this machine, Parsl on this machine, Parsl on a real Slurm."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import uuid
+from concurrent.futures import wait
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlpf.engine.base import EngineFailed, Slot, TaskLost
+from mlpf.engine.device_groups import DeviceGroup
+from mlpf.engine.local import LocalEngine
+from mlpf.engine.sites import load_site
+from tests.support import engine_tasks as tasks
+
+ENGINES = ["local", "parsl", "slurm"]
+CLUSTERS = ["parsl", "slurm"]
+PATIENCE = 180.0
+RETRIES = 1
+
+SLURM_SITE = (
+    "description: two nodes\nprovider: slurm\ncores_per_node: 1\nmax_minutes: {minutes}\nstop_margin: 0\n"
+)
+LOCAL_SITE = "description: one core of this machine\nprovider: local\ncores_per_node: 1\n"
+
+
+def site_file(kind, folder, minutes=30, more=""):
+    path = folder / f"{kind}.yaml"
+    path.write_text((SLURM_SITE if kind == "slurm" else LOCAL_SITE).format(minutes=minutes) + more)
+    return path
+
+
+def open_engine(kind, folder, **options):
+    if kind == "local":
+        return LocalEngine([DeviceGroup()] * 2, RETRIES)
+    from mlpf.engine.parsl_engine import ParslEngine
+
+    return ParslEngine(
+        load_site(site_file(kind, folder, **options)), 2, run_dir=folder, slot=Slot(), retries=RETRIES
+    )
+
+
+@contextlib.contextmanager
+def surroundings(kind, request):
+    """Mark all processes that begin inside; let them find the Slurm of the tests."""
+    mark = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(tasks.MARK, mark)
+        if kind == "slurm":
+            cluster = request.getfixturevalue("slurm_daemons")
+            patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        yield mark
+
+
+def marked(mark):
+    """Return the processes, but for this one, that began under a mark."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            ours = process.pid != os.getpid() and process.environ().get(tasks.MARK) == mark
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def wait_for(condition, what, seconds=PATIENCE):
+    limit = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < limit, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.1)
+    return result
+
+
+def no_process_left(mark, kind, request):
+    wait_for(lambda: not marked(mark), f"the end of {marked(mark)}")
+    if kind == "slurm":
+        cluster = request.getfixturevalue("slurm_daemons")
+        wait_for(lambda: not cluster.squeue(), "an empty queue")
+
+
+@pytest.fixture(params=ENGINES)
+def kind(request):
+    if request.param == "slurm":
+        request.getfixturevalue("slurm")
+    return request.param
+
+
+@pytest.fixture(params=CLUSTERS)
+def cluster_kind(request):
+    if request.param == "slurm":
+        request.getfixturevalue("slurm")
+    return request.param
+
+
+@pytest.fixture(params=ENGINES, scope="class")
+def shared(request, tmp_path_factory):
+    """An engine for the tests that leave it as it was."""
+    with (
+        surroundings(request.param, request),
+        open_engine(request.param, tmp_path_factory.mktemp("e")) as one,
+    ):
+        yield one
+
+
+@pytest.fixture
+def log(tmp_path):
+    return str(tmp_path / "log")
+
+
+class TestTask:
+    def test_results_come_back_from_two_slots(self, shared):
+        assert shared.num_slots == 2
+        futures = [shared.submit(tasks.add, i, 1) for i in range(40)]
+        assert [future.result(PATIENCE) for future in futures] == list(range(1, 41))
+        both = [shared.submit(tasks.surroundings, 1.0) for _ in range(2)]
+        assert len({future.result(PATIENCE)["MLPF_SLOT"] for future in both}) == 2
+
+    def test_takes_what_its_slot_has(self, shared):
+        found = shared.submit(tasks.surroundings).result(PATIENCE)
+        assert found["OMP_NUM_THREADS"] == "1"
+        assert found["MLPF_SLOT"]
+        assert found["pid"] != os.getpid()
+        if found["SLURMD_NODENAME"]:
+            assert found["MLPF_SLOT"].startswith(found["SLURMD_NODENAME"])
+            assert 0 < float(found["MLPF_BLOCK_END"]) - time.time() <= 30 * 60
+        else:
+            assert found["MLPF_BLOCK_END"] is None
+
+    def test_error_arrives_with_the_traceback_of_the_worker(self, shared, log):
+        future = shared.submit(tasks.complain, "not here", log)
+        with pytest.raises(LookupError, match="not here") as caught:
+            future.result(PATIENCE)
+        text = "".join(traceback.format_exception(caught.value))
+        assert "engine_tasks.py" in text
+        assert "in complain" in text
+        assert tasks.times(log) == 1
+
+    def test_end_of_the_program_is_an_error_too(self, shared):
+        with pytest.raises(SystemExit):
+            shared.submit(tasks.leave).result(PATIENCE)
+
+    def test_killed_with_its_worker_runs_again(self, shared, log):
+        assert shared.submit(tasks.die_at_first, log).result(PATIENCE) == 2
+
+    def test_lost_too_often_is_given_up(self, shared, log):
+        with pytest.raises(TaskLost, match=r"die_always.*tried 2 time"):
+            shared.submit(tasks.die_always, log).result(PATIENCE)
+        assert tasks.times(log) == 1 + RETRIES
+        assert shared.submit(tasks.add, 1, 2).result(PATIENCE) == 3
+
+    def test_that_has_not_begun_can_be_cancelled(self, shared, log):
+        first = [shared.submit(tasks.surroundings, 0.5) for _ in range(2)]
+        later = shared.submit(tasks.note, log, "ran")
+        assert later.cancel()
+        wait(first, PATIENCE)
+        assert shared.submit(tasks.add, 1, 2).result(PATIENCE) == 3
+        assert not Path(log).exists()
+
+
+def test_error_that_cannot_travel_arrives_as_its_text(request, tmp_path):
+    with surroundings("parsl", request), open_engine("parsl", tmp_path) as engine:
+        with pytest.raises(RuntimeError, match="Awkward: one"):
+            engine.submit(tasks.complain_awkwardly).result(PATIENCE)
+        assert engine.submit(tasks.add, 1, 2).result(PATIENCE) == 3
+
+
+def test_orderly_end_leaves_no_process(kind, request, tmp_path, log, monkeypatch):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with surroundings(kind, request) as mark:
+        with open_engine(kind, tmp_path) as engine:
+            assert engine.submit(tasks.add, 1, 2).result(PATIENCE) == 3
+            assert marked(mark)
+        no_process_left(mark, kind, request)
+    assert not list(folder.iterdir())
+
+
+def test_end_in_an_error_stops_what_runs(kind, request, tmp_path, log):
+    with surroundings(kind, request) as mark:
+        engine = open_engine(kind, tmp_path)
+        with contextlib.suppress(KeyboardInterrupt), engine:
+            futures = [engine.submit(tasks.stay, log, 600.0) for _ in range(3)]
+            wait_for(lambda: Path(log).exists() and tasks.times(log) == 2, "two tasks")
+            raise KeyboardInterrupt
+        no_process_left(mark, kind, request)
+    assert all(future.done() for future in futures)
+    assert futures[2].cancelled()
+    assert isinstance(futures[0].exception(), TaskLost)
+
+
+def test_killed_interchange_ends_the_engine(cluster_kind, request, tmp_path, log):
+    with surroundings(cluster_kind, request) as mark, open_engine(cluster_kind, tmp_path) as engine:
+        futures = [engine.submit(tasks.stay, log, 600.0) for _ in range(3)]
+        wait_for(Path(log).exists, "a task")
+        (interchange,) = [p for p in marked(mark) if "interchange.py" in " ".join(p.cmdline())]
+        interchange.kill()
+        for future in futures:
+            with pytest.raises(EngineFailed, match=r"interchange has ended \(killed by SIGKILL\)"):
+                future.result(PATIENCE)
+        with pytest.raises(EngineFailed):
+            engine.submit(tasks.add, 1, 2)
+        engine.shutdown(now=True)
+        no_process_left(mark, cluster_kind, request)
+
+
+@pytest.mark.slow
+def test_killed_manager_is_replaced(cluster_kind, request, tmp_path, log):
+    with surroundings(cluster_kind, request) as mark:
+        with open_engine(cluster_kind, tmp_path) as engine:
+            future = engine.submit(tasks.stay_at_first, log, 600.0)
+            wait_for(Path(log).exists, "the task")
+            worker, manager, _ = Path(log).read_text().split()
+            os.kill(int(manager), signal.SIGKILL)
+            assert future.result(PATIENCE) == 2
+            assert not psutil.pid_exists(int(worker))
+            both = [engine.submit(tasks.surroundings, 3.0) for _ in range(2)]
+            assert len({future.result(PATIENCE)["MLPF_SLOT"] for future in both}) == 2
+        no_process_left(mark, cluster_kind, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_ended_driver_leaves_no_process_and_no_job(kind, number, request, tmp_path, log, repo_root):
+    where = "local" if kind == "local" else str(site_file(kind, tmp_path))
+    with surroundings(kind, request) as mark:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.engine_tasks", where, "2", str(tmp_path / "run"), log],
+            cwd=repo_root,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        wait_for(lambda: Path(log).exists() and tasks.times(log) == 2, "two tasks")
+        # A terminal sends Ctrl-C to the whole group.
+        os.kill(driver.pid, number) if number != signal.SIGINT else os.killpg(driver.pid, number)
+        said = driver.communicate(timeout=PATIENCE)[1]
+        no_process_left(mark, kind, request)
+    assert "parsl" not in said.replace("parsl_engine.py", "")
+    assert driver.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: -2}[number]
