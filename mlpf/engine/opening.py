@@ -4,13 +4,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from mlpf.engine.base import Engine, Slot
 from mlpf.engine.device_groups import DeviceGroup
 from mlpf.engine.local import HereEngine, LocalEngine
-from mlpf.errors import MissingDependency
 
 # Folder in an output for the files of the engine of a cluster.
 ENGINE_FOLDER = ".engine"
@@ -49,19 +47,15 @@ def check_placement(placement: Placement, slot: Slot | None = None) -> None:
     """
     if placement.site is None:
         return
-    from mlpf.engine.sites import load_site, slots_per_node
+    from mlpf.engine.sites import load_site, require_parsl, slots_per_node
 
     slots_per_node(load_site(placement.site), slot or Slot())
-    if find_spec("parsl") is None:
-        raise MissingDependency(
-            f"--site {placement.site}: parsl is not installed; pip install 'mlpf[cluster]', or take -j N on "
-            "this machine"
-        )
+    require_parsl()
 
 
 @contextmanager
 def engine_for(placement: Placement, run_dir: Path, num_tasks: int) -> Iterator[Engine]:
-    """Open an engine no larger than its tasks: for none, nothing starts.
+    """Open an engine for some tasks: no more workers here than tasks, and for none nothing starts.
 
     Args:
         placement: where.
@@ -73,10 +67,7 @@ def engine_for(placement: Placement, run_dir: Path, num_tasks: int) -> Iterator[
     """
     if num_tasks == 0:
         placement = HERE
-    fewer = replace(
-        placement, workers=min(placement.workers, num_tasks), nodes=min(placement.nodes, num_tasks)
-    )
-    with open_engine(fewer, run_dir) as engine:
+    with open_engine(replace(placement, workers=min(placement.workers, num_tasks)), run_dir) as engine:
         yield engine
     if placement.site is not None:
         shutil.rmtree(run_dir, ignore_errors=True)
