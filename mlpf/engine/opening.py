@@ -1,11 +1,17 @@
 """Where tasks run: in this process, in processes of this machine, or on a cluster."""
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlpf.engine.base import Engine, Slot
 from mlpf.engine.device_groups import DeviceGroup
 from mlpf.engine.local import HereEngine, LocalEngine
+
+# Folder in an output for the files of the engine of a cluster.
+ENGINE_FOLDER = ".engine"
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,48 @@ class Placement:
     site: str | None = None
     nodes: int = 1
     inside: bool = False
+
+
+HERE = Placement()
+
+
+def check_placement(placement: Placement, slot: Slot | None = None) -> None:
+    """Find out before any work whether the site can be used; nothing starts.
+
+    Args:
+        placement: where.
+        slot: what each task will use; None = one core.
+
+    Raises:
+        ConfigError: no such site, or one whose nodes are too small for a task.
+        MissingDependency: the engine of clusters is not installed.
+    """
+    if placement.site is None:
+        return
+    from mlpf.engine.sites import load_site, require_parsl, slots_per_node
+
+    slots_per_node(load_site(placement.site), slot or Slot())
+    require_parsl()
+
+
+@contextmanager
+def engine_for(placement: Placement, run_dir: Path, num_tasks: int) -> Iterator[Engine]:
+    """Open an engine for some tasks: no more workers here than tasks, and for none nothing starts.
+
+    Args:
+        placement: where.
+        run_dir: as in ``open_engine``; removed when the tasks ended well, else its logs stay.
+        num_tasks: how many tasks there will be, one core each.
+
+    Raises:
+        As ``open_engine``.
+    """
+    if num_tasks == 0:
+        placement = HERE
+    with open_engine(replace(placement, workers=min(placement.workers, num_tasks)), run_dir) as engine:
+        yield engine
+    if placement.site is not None:
+        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def open_engine(placement: Placement, run_dir: Path, *, slot: Slot | None = None, retries: int = 1) -> Engine:

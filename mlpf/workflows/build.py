@@ -28,9 +28,10 @@ from mlpf.data.shards import (
     write_description,
 )
 from mlpf.data.sources import expand_inputs
+from mlpf.engine.jobs import run_jobs
+from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import DataError, OutputExists, OutputNotWritable
 from mlpf.locking import Shard, locked, remove_stale_parts
-from mlpf.workers import run_jobs
 
 RECIPES = Path(__file__).resolve().parents[2] / "datasets"
 
@@ -138,6 +139,7 @@ class _Work:
         dataset: name of the recipe.
         data: the folder that becomes the final one.
         final: its name then.
+        engine: for the files of the engine of a cluster.
     """
 
     def __init__(self, final: Path, plan: BuildPlan, dataset: str) -> None:
@@ -146,6 +148,7 @@ class _Work:
         self._path = final.with_name(f"incomplete.{final.name}.{plan.digest}")
         self.dataset = dataset
         self.data = self._path / "data"
+        self.engine = self._path / ENGINE_FOLDER
         self._reports = self._path / "blocks"
         self._jobs = self._path / "jobs"
 
@@ -237,13 +240,13 @@ def run(
     overwrite: bool = False,
     split_seed: int = 0,
     split_fractions: Sequence[float] = DEFAULT_FRACTIONS,
-    workers: int = 1,
+    placement: Placement = HERE,
     shard: Shard | None = None,
     merge: bool = False,
 ) -> BuildSummary:
     """Build one dataset, or a shard of it, or find that it was built from the same inputs before.
 
-    What an interrupted run finished is used by the next. Neither ``workers`` nor shards change the result.
+    What an interrupted run finished is used by the next. Neither ``placement`` nor shards change the result.
 
     Args:
         dataset: recipe and config, e.g. ``clic_edm4hep/ttbar``.
@@ -252,7 +255,7 @@ def run(
         overwrite: replace a version made from other inputs, or whatever has its name.
         split_seed: seed of the split by file name and of the order of events.
         split_fractions: share of train, valid, test; a split with fraction 0 is left out.
-        workers: processes.
+        placement: where the blocks are written.
         shard: write the blocks of this job only; all jobs get the same other arguments.
         merge: put together what the shards wrote.
 
@@ -260,7 +263,7 @@ def run(
         DataError: unknown dataset, unusable inputs, a split without events, missing shards, or no space.
         OutputExists: a finished version was made from something else, what has its name is no finished
             dataset, or another process is at work.
-        MLPFError: a worker process was killed.
+        MLPFError: worker processes were killed, or the site cannot be used.
     """
     start = time.perf_counter()
     console = Console()
@@ -275,7 +278,7 @@ def run(
             finished = None if overwrite else _finished_before(final, plan)
             new_events = 0
             if finished is None:
-                new_events = 0 if merge else _write_blocks(work, shard, workers, console)
+                new_events = 0 if merge else _write_blocks(work, shard, placement, console)
             if shard is None:
                 if finished is None:
                     _finish(work, builder_class, config)
@@ -315,15 +318,19 @@ def _finished_before(final: Path, plan: BuildPlan) -> dict[str, int] | None:
     return finished[1]
 
 
-def _write_blocks(work: _Work, shard: Shard | None, workers: int, console: Console) -> int:
+def _write_blocks(work: _Work, shard: Shard | None, placement: Placement, console: Console) -> int:
     """Write the blocks of a job that are not there yet; return the number of events written."""
     work.prepare(shard)
     blocks = [block for block in work.blocks(shard) if work.report(block) is None]
     blocks.sort(key=lambda block: -block.num_events)  # a large one at the end would keep others waiting
     names = [block.file_name(work.dataset) for block in blocks]
-    jobs = run_jobs(write_block, [work.job(block) for block in blocks], names, workers)
+    jobs = [work.job(block) for block in blocks]
     try:
-        return sum(track(jobs, "build", total=len(blocks), console=console, disable=not console.is_terminal))
+        with engine_for(placement, work.engine, len(jobs)) as engine:
+            done = run_jobs(engine, write_block, jobs, names)
+            return sum(
+                track(done, "build", total=len(jobs), console=console, disable=not console.is_terminal)
+            )
     except DataError as error:
         # A wrong input, made again, belongs to another plan: this work is of no further use.
         if shard is None and not isinstance(error, OutputNotWritable):

@@ -11,6 +11,7 @@ from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.data import preparation, shards
 from mlpf.data.event import EventsWriter, read_events, read_metadata
 from mlpf.data.prepared import open_split
+from mlpf.engine.opening import Placement
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
 from mlpf.locking import Shard
 from mlpf.physics.features import (
@@ -321,7 +322,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
     for i in range(2):
         write_edm4hep(tmp_path / f"f{i}.root", [simple_event(10.0 + i)])
     postprocess.run([tmp_path], tmp_path / "one")
-    postprocess.run([tmp_path], tmp_path / "two", workers=2)
+    postprocess.run([tmp_path], tmp_path / "two", placement=Placement(2))
     written = sorted((tmp_path / "one").glob("*.parquet"))
     assert len(written) == 2
     for path in written:

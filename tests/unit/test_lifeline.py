@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlpf.lifeline import EXIT_ORPHANED, VARIABLE, Lifeline, end_with_parent
-from tests.unit.test_workers import wait_until_gone
+from tests.support.processes import wait_until_gone
 
 # A parent, its child and its grandchild; each writes its process id, the two below hang on a lifeline each.
 FAMILY = """

@@ -22,7 +22,7 @@ from mlpf.workflows import hypertune as workflow
 from tests.support.configs import write_config
 from tests.support.fake_launch import PROGRAM, modules
 from tests.support.fake_search import ORDERS
-from tests.unit.test_workers import wait_until_gone
+from tests.support.processes import wait_until_gone
 
 SPACE = "hypertune: {space: {setup.lr: {float: [1.0e-4, 1.0e-2]}}, algorithm: asha}\n"
 FINISH = {"expected": 1, "w-0": ["finish"]}
