@@ -93,9 +93,11 @@ def _one_thread_per_child() -> Iterator[None]:
 def _die_with_parent() -> None:
     """End this worker when its parent is gone: after kill -9 it would wait for work for ever.
 
-    On Ctrl-C it ends at once and in silence; the parent says what there is to say.
+    On Ctrl-C it ends at once and in silence; the parent says what there is to say. A parent that ignores
+    Ctrl-C, such as one that a script started in the background, has workers that ignore it too.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # inherited
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
