@@ -236,7 +236,7 @@ def _plain_name(device_type: str) -> str:
     if device_type != "CPU":
         return device_type
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

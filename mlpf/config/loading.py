@@ -80,7 +80,7 @@ def write_resolved(config: Config, path: Path) -> None:
         OSError: the directory cannot be written.
     """
     with atomic_write(path) as part:
-        part.write_text(resolved_text(config))
+        part.write_text(resolved_text(config), encoding="utf-8")
 
 
 def resolved_text(config: Config) -> str:
@@ -91,7 +91,7 @@ def resolved_text(config: Config) -> str:
 def _read(path: Path) -> Document:
     """Parse a YAML file into plain data with line numbers; reports duplicate keys."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; ready-made ones are in parameters/") from None

@@ -163,7 +163,7 @@ def _report(
     result = {**facts, "latencies": [x.as_dict() for x in latencies], "scaling_exponents": fitted}
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / "infer.json") as part:
-        part.write_text(json.dumps(result, indent=2) + "\n")
+        part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     with style(), atomic_write(output / "infer.png") as part:
         figure = latency_figure(result["latencies"], f"{name}, {facts['events']} events")
         figure.savefig(part, format="png", dpi=150)

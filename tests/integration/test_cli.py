@@ -98,7 +98,7 @@ def test_config_check_looks_at_the_space_of_a_search(tmp_path):
 
 
 def test_script_runs_from_another_directory_despite_a_decoy(repo_root, tmp_path):
-    (tmp_path / "click.py").write_text("raise RuntimeError('decoy imported')\n")
+    (tmp_path / "click.py").write_text("raise RuntimeError('decoy imported')\n", encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, str(repo_root / "mlpf" / "pipeline.py"), "--version"],
@@ -129,7 +129,7 @@ def test_prefix_beside_a_run_directory_is_refused(tmp_path):
 
 
 def test_operating_system_errors_are_one_line(tmp_path):
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     done = run_cli("simulate", "single_pi", "-n", 1, "-o", tmp_path / "file" / "below")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

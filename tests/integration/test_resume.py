@@ -63,7 +63,7 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_undisturbed(repo_root, t
     wait_for(lambda: "epoch_1" in checkpoints(run_dir), process)
     process.send_signal(signal.SIGTERM)
     assert "stopped: SIGTERM, after 1 epochs" in wait(process, 75)
-    assert json.loads((run_dir / "status.json").read_text())["state"] == "stopped"
+    assert json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["state"] == "stopped"
 
     # the time limit, before anything is done
     output = wait(start(repo_root, run_dir, config=config, resume=True, time_limit=0.01), 75)
@@ -72,7 +72,7 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_undisturbed(repo_root, t
     # and to the end, saving at whole epochs only
     wait(start(repo_root, run_dir, config=CONFIG, resume=True), 0)
     assert_same(result(run_dir), undisturbed)
-    assert json.loads((run_dir / "status.json").read_text())["state"] == "finished"
+    assert json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["state"] == "finished"
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def job(repo_root, tmp_path):
             "RUN_DIR": str(tmp_path / "run"),
             "SLURM_JOB_ID": "17",
         }
-        log.write_text("")
+        log.write_text("", encoding="utf-8")
         return subprocess.Popen(
             ["bash", script, *(arguments or ("-c", "x.yaml"))],
             env=clean | environment | settings,
@@ -65,7 +65,7 @@ def job(repo_root, tmp_path):
 
     def finish(process):
         errors = process.communicate(timeout=30)[1]
-        return process.returncode, log.read_text().splitlines(), errors
+        return process.returncode, log.read_text(encoding="utf-8").splitlines(), errors
 
     def run(*arguments, **settings):
         return finish(start(*arguments, **settings))
@@ -76,7 +76,7 @@ def job(repo_root, tmp_path):
 
 def with_checkpoint(run_dir):
     (run_dir / "checkpoints").mkdir(parents=True)
-    (run_dir / "checkpoints" / "latest.json").write_text("{}")
+    (run_dir / "checkpoints" / "latest.json").write_text("{}", encoding="utf-8")
     (run_dir / "config.resolved.yaml").touch()
 
 
@@ -101,7 +101,7 @@ def test_a_training_that_failed_ends_the_job_with_its_code(job, code):
 
 def test_an_old_status_does_not_requeue_a_training_that_failed(job):
     with_checkpoint(job.dir)
-    (job.dir / "status.json").write_text('{"state": "stopped"}')
+    (job.dir / "status.json").write_text('{"state": "stopped"}', encoding="utf-8")
     code, log, _ = job(code=2, SLURM_NTASKS="2", SLURM_JOB_NODELIST="n", SLURM_TASKS_PER_NODE="1,1,0")
     assert code == 1
     assert "scontrol requeue 17" not in log
@@ -115,11 +115,11 @@ def test_a_run_with_a_checkpoint_is_resumed_with_what_its_directory_does_not_hol
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again_beside_what_it_left(job):
     (job.dir / "checkpoints").mkdir(parents=True)
-    (job.dir / "config.resolved.yaml").write_text("kept")
+    (job.dir / "config.resolved.yaml").write_text("kept", encoding="utf-8")
     code, log, _ = job()
     assert (code, log) == (0, [f"mlpf train -c x.yaml -o {job.dir}"])
     (aside,) = job.dir.parent.glob("run.without_checkpoint.*")
-    assert (aside / "config.resolved.yaml").read_text() == "kept"
+    assert (aside / "config.resolved.yaml").read_text(encoding="utf-8") == "kept"
 
 
 def test_tasks_of_an_array_have_their_directories_and_are_requeued_alone(job):
@@ -228,7 +228,7 @@ def test_without_mlpf_the_job_says_what_to_do(job, tmp_path):
 
 
 def test_sbatch_reads_what_the_job_relies_on(repo_root):
-    lines = (repo_root / "scripts" / "slurm" / "train.sbatch").read_text().splitlines()
+    lines = (repo_root / "scripts" / "slurm" / "train.sbatch").read_text(encoding="utf-8").splitlines()
     before_code = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
     for directive in ("--signal=B:USR1@120", "--requeue", "--open-mode=append"):
         assert f"#SBATCH {directive}" in before_code

@@ -16,7 +16,8 @@ def sources(repo_root, *folders):
 @pytest.mark.parametrize("folder", ["mlpf", "datasets", "scripts", "tests"])
 def test_files_are_short(repo_root, folder):
     lengths = {
-        str(p.relative_to(repo_root)): len(p.read_text().splitlines()) for p in sources(repo_root, folder)
+        str(p.relative_to(repo_root)): len(p.read_text(encoding="utf-8").splitlines())
+        for p in sources(repo_root, folder)
     }
     assert {name: n for name, n in lengths.items() if n > MAX_FILE_LINES} == {}
 
@@ -24,7 +25,7 @@ def test_files_are_short(repo_root, folder):
 def test_functions_are_short(repo_root):
     long = []
     for path in sources(repo_root, "mlpf", "datasets", "scripts"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES:
                 long.append(f"{path.relative_to(repo_root)}:{node.lineno} {node.name}")
     assert long == []

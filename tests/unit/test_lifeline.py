@@ -35,7 +35,7 @@ linux = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="asks /proc")
 def family(tmp_path, repo_root):
     """Start three generations; return their process ids, the eldest first."""
     script = tmp_path / "family.py"
-    script.write_text(FAMILY)
+    script.write_text(FAMILY, encoding="utf-8")
     command = [sys.executable, script, tmp_path, "2"]
     eldest = subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": str(repo_root)}, start_new_session=True

@@ -28,7 +28,9 @@ def test_every_engine_is_timed_at_every_shape(run_dir, tmp_path):
     shapes = {(x["engine"], x["batch_size"], x["num_elements"]) for x in found["latencies"]}
     assert shapes == {(e, b, n) for e in engines for b in (1, 2) for n in (32, 48)}
     assert all(0 < x["p50_ms"] <= x["p95_ms"] for x in found["latencies"])
-    assert json.loads((tmp_path / "infer.json").read_text())["latencies"] == found["latencies"]
+    assert (
+        json.loads((tmp_path / "infer.json").read_text(encoding="utf-8"))["latencies"] == found["latencies"]
+    )
     assert (tmp_path / "infer.png").stat().st_size > 10_000
     assert sorted(p.name for p in tmp_path.iterdir()) == ["infer.json", "infer.png"]
 

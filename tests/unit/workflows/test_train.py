@@ -19,7 +19,7 @@ def test_a_resumed_run_remembers_its_limits(tmp_path):
     config = Config.model_validate(SMALL)
     train._write_description(config, tmp_path, {"ntrain": 7, "ntest": None})
     assert recorded_limits(tmp_path) == {"ntrain": 7, "ntest": None}
-    (tmp_path / ENVIRONMENT_FILE).write_text("{")
+    (tmp_path / ENVIRONMENT_FILE).write_text("{", encoding="utf-8")
     assert recorded_limits(tmp_path) == {}
 
 
