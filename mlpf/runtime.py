@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mlpf import __version__, devices
+from mlpf.host import read_host
 
 _REPORTED_PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "array-record", "pyarrow")
 
@@ -68,14 +69,14 @@ def set_dtype_policy(name: str) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, platform, devices and thread counts as plain data."""
+    """Return versions, platform, machine, devices and thread counts as plain data."""
     import tensorflow as tf
 
     return {
         "mlpf": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "num_cpus": os.cpu_count(),
+        "machine": read_host().as_dict(),
         "packages": {name: _version(name) for name in _REPORTED_PACKAGES},
         **devices.report(),
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),

@@ -71,9 +71,13 @@ def run(
         config = config.with_data_dir(str(data_dir))
     devices.allow_tf32(config.setup.allow_tf32)
     runtime.set_dtype_policy(config.setup.dtype)
+    console = Console()
+    # Files for onnxruntime have precisions of their own.
+    problem = devices.why_bfloat16_is_slow(config.setup.dtype)
+    if problem and not set(engines) <= ONNX_PRECISIONS.keys():
+        console.print(problem, style="yellow", highlight=False, soft_wrap=True)
     model, checkpoint = load_trained_model(run_dir, config, weights)
     shapes = _batches(config, batch_sizes, num_elements, dataset)
-    console = Console()
     latencies: list[Latency] = []
     with tempfile.TemporaryDirectory() as folder:
         sessions = _onnx(model, Path(folder), num_cpus, engines, config.dataset.event_schema)

@@ -5,6 +5,8 @@ import tensorflow as tf
 
 from mlpf import devices
 from mlpf.errors import ConfigError
+from mlpf.host import read_host
+from tests.support.child_process import run_code
 
 CUDA_BUILD = {"is_cuda_build": True, "is_rocm_build": False, "cuda_version": "12.5.1", "cudnn_version": "9"}
 ROCM_BUILD = {"is_cuda_build": False, "is_rocm_build": True, "rocm_version": "6.4.1"}
@@ -35,7 +37,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(tf.config, "list_physical_devices", listed)
         monkeypatch.setattr(tf.config, "get_visible_devices", listed)
         monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
-        monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: build)
+        monkeypatch.setattr(devices, "_build_info", lambda: build)
         monkeypatch.setattr(devices, "_installed", lambda package: package in wheels)
 
     for name in (*devices._VISIBILITY, devices._OWN_GPU):
@@ -245,3 +247,73 @@ def test_the_report_is_plain_data_with_build_and_variables(machine, monkeypatch)
     }
     assert report["visible_devices"] == {"CUDA_VISIBLE_DEVICES": "GPU-4b2c1a9f"}
     assert report["tensorflow_build"] == {"version": tf.__version__, **CUDA_BUILD}
+
+
+def test_the_build_is_read_without_tensorflow_as_tensorflow_tells_it(repo_root):
+    code = "import json, sys; from mlpf import devices\n"
+    code += "print(json.dumps([devices.build(), devices.describe_build(), 'tensorflow' in sys.modules]))"
+    build, line, loaded = run_code(repo_root, code)
+    told = tf.sysconfig.get_build_info()
+    assert build["version"] == tf.__version__
+    assert {name: told[name] for name in build if name != "version"} == {
+        name: value for name, value in build.items() if name != "version"
+    }
+    assert line.startswith(f"TensorFlow {tf.__version__}, built for C")
+    assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("build", "line"),
+    [(CUDA_BUILD, "CUDA 12.5.1"), (ROCM_BUILD, "ROCm 6.4.1"), (CPU_BUILD, "CPUs only"), ({}, "CPUs only")],
+)
+def test_builds_in_words_with_what_steers_onednn(machine, monkeypatch, build, line):
+    for name in devices._ONEDNN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    machine(build=build)
+    assert devices.describe_build() == f"TensorFlow {tf.__version__}, built for {line}"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert devices.describe_build().endswith(f"{line}, ONEDNN_MAX_CPU_ISA=AVX2")
+    assert devices.report()["onednn"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert isinstance(devices.report()["onednn"]["enabled"], bool)
+
+
+def cpu_with(root, flags):
+    (root / "proc").mkdir(exist_ok=True)
+    text = f"model name : Some CPU\nflags : {flags}\n"
+    (root / "proc" / "cpuinfo").write_text(text, encoding="utf-8")
+    return root
+
+
+def test_bfloat16_without_instructions_for_it_is_told(machine, tmp_path):
+    machine()
+    line = devices.why_bfloat16_is_slow("mixed_bfloat16", cpu_with(tmp_path, "avx2"))
+    assert line.startswith("setup.dtype: mixed_bfloat16 is slower than float32 here")
+    assert "Some CPU has no instructions for bfloat16" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_other_formats_are_not_told(machine, tmp_path, dtype):
+    machine()
+    assert devices.why_bfloat16_is_slow(dtype, cpu_with(tmp_path, "avx2")) is None
+
+
+@pytest.mark.parametrize("flags", ["avx512f avx512_bf16", "avx2 amx_bf16"])
+def test_bfloat16_with_instructions_for_it_is_not_told(machine, tmp_path, flags):
+    machine()
+    assert devices.why_bfloat16_is_slow("mixed_bfloat16", cpu_with(tmp_path, flags)) is None
+
+
+def test_bfloat16_on_a_cpu_that_tells_nothing_is_not_told(machine, tmp_path):
+    machine()
+    assert devices.why_bfloat16_is_slow("mixed_bfloat16", tmp_path) is None
+
+
+def test_bfloat16_on_a_gpu_is_not_told_whatever_the_cpu(machine, tmp_path):
+    machine(gpu(0))
+    assert devices.why_bfloat16_is_slow("mixed_bfloat16", cpu_with(tmp_path, "avx2")) is None
+
+
+def test_the_cpu_is_called_as_the_machine_is(machine):
+    machine()
+    assert devices.describe() == f"1 x {read_host().cpu} (CPU)"

@@ -1,10 +1,15 @@
 import json
+from dataclasses import replace
 
+import keras
 import pytest
 import yaml
 
+from mlpf import devices
 from mlpf.config import load_config
+from mlpf.config.loading import RESOLVED_FILE
 from mlpf.errors import DataError
+from mlpf.host import read_host
 from mlpf.workflows import import_weights, infer
 from tests.support.configs import write_config
 from tests.support.models import tiny_config, tiny_model
@@ -41,6 +46,28 @@ def test_compiling_shows_in_the_first_pass_only(run_dir, tmp_path):
     )
     (latency,) = found["latencies"]
     assert latency["first_ms"] > 10 * latency["p50_ms"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "has_bfloat16", "told"),
+    [("graph", False, True), ("graph", True, False), ("onnx", False, False)],
+)
+def test_bfloat16_is_announced_where_the_cpu_emulates_it(
+    run_dir, tmp_path, monkeypatch, capsys, engine, has_bfloat16, told
+):
+    host = replace(read_host(), has_bfloat16=has_bfloat16)
+    monkeypatch.setattr(devices, "read_host", lambda *_: host)
+    monkeypatch.setattr(devices, "accelerators", list)
+    half = load_config(run_dir / RESOLVED_FILE, ["setup.dtype=mixed_bfloat16"])
+    monkeypatch.setattr(infer, "load_run_config", lambda _: half)
+    try:
+        infer.run(
+            run_dir, engines=(engine,), batch_sizes=(1,), num_elements=(32,), num_runs=2, output=tmp_path
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    said = [line for line in capsys.readouterr().out.splitlines() if "no instructions for bfloat16" in line]
+    assert len(said) == told
 
 
 def test_events_longer_than_the_bins_are_refused(run_dir, tmp_path):
