@@ -69,13 +69,8 @@ def run(
     config = load_run_config(run_dir)
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
-    devices.allow_tf32(config.setup.allow_tf32)
-    runtime.set_dtype_policy(config.setup.dtype)
     console = Console()
-    # Files for onnxruntime have precisions of their own.
-    problem = devices.why_bfloat16_is_slow(config.setup.dtype)
-    if problem and not set(engines) <= ONNX_PRECISIONS.keys():
-        console.print(problem, style="yellow", highlight=False, soft_wrap=True)
+    _set_numbers(config, engines, console)
     model, checkpoint = load_trained_model(run_dir, config, weights)
     shapes = _batches(config, batch_sizes, num_elements, dataset)
     latencies: list[Latency] = []
@@ -91,6 +86,16 @@ def run(
         "environment": runtime.environment(),
     }
     return _report(facts, latencies, model.name, output or run_dir, console)
+
+
+def _set_numbers(config: Config, engines: Sequence[str], console: Console) -> None:
+    """Set the number format of Keras; say where the CPU has to emulate it."""
+    devices.allow_tf32(config.setup.allow_tf32)
+    runtime.set_dtype_policy(config.setup.dtype)
+    if set(engines) <= ONNX_PRECISIONS.keys():
+        return  # files for onnxruntime have precisions of their own
+    if problem := devices.why_bfloat16_is_slow(config.setup.dtype):
+        console.print(problem, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _batches(
