@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.support.slurm_stand_ins import SCONTROL, install
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("bash", "pgrep", "ps")), reason="needs bash and procps"
@@ -27,7 +28,7 @@ trap 'stop USR1' USR1
 trap 'stop TERM' TERM
 mkdir -p "$RUN_DIR"
 if [[ -n "${STATE:-}" ]]; then echo "{\\"epoch\\": 1, \\"state\\": \\"$STATE\\"}" > "$RUN_DIR/status.json"; fi
-if [[ "$CODE" == wait ]]; then touch "$RUN_DIR/ready"; for i in {1..200}; do sleep 0.05; done; exit 9; fi
+if [[ "$CODE" == wait ]]; then touch "$RUN_DIR/ready"; for i in {1..6000}; do sleep 0.05; done; exit 9; fi
 exit "$CODE"
 """
 # Starts the command, and hides its exit code as the real one does.
@@ -64,7 +65,7 @@ def job(repo_root, tmp_path):
         )
 
     def finish(process):
-        errors = process.communicate(timeout=30)[1]
+        errors = process.communicate(timeout=PATIENCE_SECONDS)[1]
         return process.returncode, log.read_text(encoding="utf-8").splitlines(), errors
 
     def run(*arguments, **settings):
@@ -142,7 +143,7 @@ def test_a_requeue_that_slurm_refuses_is_an_error(job):
 
 
 def test_training_is_told_to_stop_before_the_job_ends(job):
-    end = str(int(time.time()) + 3600 + 30)
+    end = str(int(time.time()) + 3600 + 59)  # the minutes are rounded down: nearly one to start the script
     _, log, _ = job(SLURM_JOB_END_TIME=end, STOP_MARGIN="10", SLURM_CPUS_PER_TASK="4")
     assert log[0].endswith("--num-cpus 4 --time-limit 50m")
     _, log, _ = job(SLURM_JOB_END_TIME=str(int(time.time())))
@@ -151,10 +152,7 @@ def test_training_is_told_to_stop_before_the_job_ends(job):
 
 def send(job, signals, **settings):
     process = job.start(code="wait", **settings)
-    for _ in range(200):
-        if next(job.dir.parent.rglob("ready"), None):
-            break
-        time.sleep(0.05)
+    wait_until(lambda: next(job.dir.parent.rglob("ready"), None), "the start of the training")
     for number in signals:
         process.send_signal(number)
         time.sleep(0.02)
