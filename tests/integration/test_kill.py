@@ -18,8 +18,8 @@ NAME = "clic_edm4hep/ttbar"
 NUM_FILES = 8
 SPLITS = {"split_seed": 2, "split_fractions": (0.6, 0.0, 0.4)}
 
-# Kills itself before a step of its work, counted from 1: a change of files below the output, as far as Python sees it,
-# or a call of what writes. So the moment does not depend on how fast the machine is.
+# Kills itself before a step of its work, counted from 1: a change of files below the output (in Python), or
+# a call of what writes. So the moment does not depend on how fast the machine is.
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
