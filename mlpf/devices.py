@@ -28,7 +28,10 @@ _KIND_NAMES: dict[Kind, str] = {"nvidia": "Nvidia", "rocm": "AMD ROCm", "hpu": "
 # Set by Slurm where srun gives each task a GPU of its own, which every task then sees as number 0.
 _OWN_GPU = "SLURM_GPUS_PER_TASK"
 # Read by TensorFlow and oneDNN: whether oneDNN is used, and the most it may use of the instruction sets.
-_ONEDNN_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_MOST_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_ONEDNN_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", *_MOST_ISA)
+# Values of the latter with which oneDNN has no products of bfloat16.
+_NO_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI"}
 # Packages that bring the module ``tensorflow``.
 _DISTRIBUTIONS = ("tensorflow", "tensorflow-rocm", "tensorflow-cpu", "tensorflow-macos", "intel-tensorflow")
 
@@ -95,6 +98,27 @@ def why_bfloat16_is_slow(dtype: str, root: Path = Path("/")) -> str | None:
     return (
         f"setup.dtype: {dtype} is slower than float32 here, by 20 to 25 % where it was measured: "
         f"{host.cpu} has no instructions for bfloat16; use float32 on this machine"
+    )
+
+
+def why_bfloat16_aborts(dtype: str) -> str | None:
+    """Return one line where a setting of oneDNN makes TensorFlow abort with bfloat16 on this CPU; else None.
+
+    TensorFlow looks at the CPU, sees AVX-512 and hands products of bfloat16 to oneDNN, which may not use it.
+
+    Args:
+        dtype: ``setup.dtype``.
+    """
+    held = [
+        f"{name}={os.environ[name]}" for name in _MOST_ISA if os.environ.get(name, "").upper() in _NO_BF16
+    ]
+    if dtype != "mixed_bfloat16" or not held or accelerators() or not _onednn_enabled():
+        return None
+    if "AVX-512" not in (read_host().instruction_sets or ()):
+        return None
+    return (
+        f"setup.dtype: {dtype} does not go with {held[0]}: oneDNN has no products of bfloat16 then, and "
+        "TensorFlow would abort; unset the variable, set TF_ENABLE_ONEDNN_OPTS=0, or use float32"
     )
 
 

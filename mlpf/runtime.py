@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mlpf import __version__, devices
+from mlpf.errors import ConfigError
 from mlpf.host import read_host
 
 _REPORTED_PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "array-record", "pyarrow")
@@ -62,8 +63,15 @@ def gpu_memory_peak() -> int | None:
 
 
 def set_dtype_policy(name: str) -> None:
-    """Set the Keras number format: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``."""
+    """Set the Keras number format: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``.
+
+    Raises:
+        ConfigError: TensorFlow would abort with it.
+    """
     import keras
+
+    if problem := devices.why_bfloat16_aborts(name):
+        raise ConfigError(problem)
 
     keras.config.set_dtype_policy(name)
 

@@ -1,9 +1,11 @@
 """Accelerators, with stand-ins for the devices that this machine does not have."""
 
+from dataclasses import replace
+
 import pytest
 import tensorflow as tf
 
-from mlpf import devices
+from mlpf import devices, runtime
 from mlpf.errors import ConfigError
 from mlpf.host import read_host
 from tests.support.child_process import run_code
@@ -317,3 +319,58 @@ def test_bfloat16_on_a_gpu_is_not_told_whatever_the_cpu(machine, tmp_path):
 def test_the_cpu_is_called_as_the_machine_is(machine):
     machine()
     assert devices.describe() == f"1 x {read_host().cpu} (CPU)"
+
+
+@pytest.fixture
+def _onednn(monkeypatch):
+    """TensorFlow computes with oneDNN on a CPU with AVX-512, and no variable is set."""
+    for name in devices._ONEDNN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(devices, "_onednn_enabled", lambda: True)
+    host = replace(read_host(), instruction_sets=("AVX2", "AVX-512"))
+    monkeypatch.setattr(devices, "read_host", lambda *_: host)
+
+
+@pytest.mark.usefixtures("_onednn")
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+def test_bfloat16_is_refused_where_onednn_may_not_use_avx512(machine, monkeypatch, name):
+    machine()
+    assert devices.why_bfloat16_aborts("mixed_bfloat16") is None
+    monkeypatch.setenv(name, "avx2")
+    with pytest.raises(
+        ConfigError, match=rf"setup\.dtype: mixed_bfloat16 does not go with {name}=avx2: .*abort"
+    ):
+        runtime.set_dtype_policy("mixed_bfloat16")
+    assert devices.why_bfloat16_aborts("float32") is None
+    monkeypatch.setenv(name, "AVX512_CORE")
+    assert devices.why_bfloat16_aborts("mixed_bfloat16") is None
+
+
+@pytest.mark.usefixtures("_onednn")
+def test_bfloat16_is_not_refused_where_onednn_does_not_compute(machine, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    machine(gpu(0))
+    assert devices.why_bfloat16_aborts("mixed_bfloat16") is None
+    machine()
+    host = replace(read_host(), instruction_sets=("AVX2",))
+    monkeypatch.setattr(devices, "read_host", lambda *_: host)
+    assert devices.why_bfloat16_aborts("mixed_bfloat16") is None
+    monkeypatch.setattr(devices, "_onednn_enabled", lambda: False)
+    assert devices.why_bfloat16_aborts("mixed_bfloat16") is None
+
+
+PRODUCT = """
+import json
+import tensorflow as tf
+from mlpf.devices import why_bfloat16_aborts
+line = why_bfloat16_aborts("mixed_bfloat16")
+a = tf.ones([64, 64], tf.bfloat16 if line is None else tf.float32)
+print(json.dumps(float(tf.matmul(a, a)[0, 0])))
+"""
+
+
+@pytest.mark.parametrize("most", ["ALL", "AVX2"])
+def test_what_is_not_refused_computes_on_this_machine(monkeypatch, repo_root, most):
+    """In a process of its own: where the answer is wrong, TensorFlow ends it."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+    assert run_code(repo_root, PRODUCT) == 64.0

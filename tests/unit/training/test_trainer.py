@@ -18,6 +18,7 @@ from mlpf.training.trainer import Trainer
 from mlpf.training.watching import TrainingDiverged
 from tests.support.fake_split import FakeSplit
 from tests.support.models import tiny_model as tiny_network
+from tests.support.number_formats import skip_if_it_aborts
 from tests.support.tiny_model import tiny_model
 
 
@@ -277,6 +278,7 @@ def test_averages_are_validated_and_do_not_change_the_training():
 
 
 def test_mixed_precision_trains_with_float32_weights():
+    skip_if_it_aborts("mixed_bfloat16")
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         built = trainer()

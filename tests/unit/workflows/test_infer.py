@@ -13,6 +13,7 @@ from mlpf.host import read_host
 from mlpf.workflows import import_weights, infer
 from tests.support.configs import write_config
 from tests.support.models import tiny_config, tiny_model
+from tests.support.number_formats import skip_if_it_aborts
 from tests.support.numpy_gnn import write_published
 
 
@@ -58,6 +59,7 @@ def test_bfloat16_is_announced_where_the_cpu_emulates_it(
     host = replace(read_host(), has_bfloat16=has_bfloat16)
     monkeypatch.setattr(devices, "read_host", lambda *_: host)
     monkeypatch.setattr(devices, "accelerators", list)
+    skip_if_it_aborts("mixed_bfloat16")
     half = load_config(run_dir / RESOLVED_FILE, ["setup.dtype=mixed_bfloat16"])
     monkeypatch.setattr(infer, "load_run_config", lambda _: half)
     try:

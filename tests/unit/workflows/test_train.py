@@ -17,6 +17,7 @@ from mlpf.workflows.resuming import recorded_limits
 from mlpf.workflows.trained import ENVIRONMENT_FILE
 from mlpf.workflows.trainer_setup import prepare_process
 from tests.support.configs import SMALL
+from tests.support.number_formats import skip_if_it_aborts
 
 
 def test_a_resumed_run_remembers_its_limits(tmp_path):
@@ -63,6 +64,7 @@ def test_bfloat16_is_announced_where_the_cpu_emulates_it(monkeypatch, dtype, has
     monkeypatch.setattr(devices, "read_host", lambda *_: host)
     monkeypatch.setattr(devices, "accelerators", list)
     console = Console(file=io.StringIO())
+    skip_if_it_aborts(dtype)
     config = Config.model_validate(SMALL).with_overrides({"setup.dtype": dtype})
     try:
         prepare_process(config, None, False, console)
