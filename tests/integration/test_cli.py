@@ -110,6 +110,14 @@ def test_script_runs_from_another_directory_despite_a_decoy(repo_root, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("encoding", "sign"), [("ascii", "?"), ("utf-8", "±")])
+def test_signs_that_a_terminal_lacks_do_not_end_a_command(monkeypatch, encoding, sign):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    code = "from mlpf.cli import main\nmain(lambda **_: print('1 \\u00b1 0'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.decode(encoding) == f"1 {sign} 0\n"
+
+
 def test_train_needs_a_config_or_a_run_to_resume(tmp_path):
     done = run_cli("train")
     assert done.returncode == 2
