@@ -27,7 +27,8 @@ _VISIBILITY: dict[str, Kind] = {
 _KIND_NAMES: dict[Kind, str] = {"nvidia": "Nvidia", "rocm": "AMD ROCm", "hpu": "Habana Gaudi", "cpu": "CPU"}
 # Set by Slurm where srun gives each task a GPU of its own, which every task then sees as number 0.
 _OWN_GPU = "SLURM_GPUS_PER_TASK"
-# Read by TensorFlow and oneDNN: whether oneDNN is used, and the most it may use of the instruction sets.
+# Read by TensorFlow and oneDNN: whether oneDNN is used, and the most of the instruction sets it may use. This one
+# has two names; oneDNN takes the first that is set.
 _MOST_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _ONEDNN_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", *_MOST_ISA)
 # Values of the latter with which oneDNN has no products of bfloat16.
@@ -109,16 +110,16 @@ def why_bfloat16_aborts(dtype: str) -> str | None:
     Args:
         dtype: ``setup.dtype``.
     """
-    held = [
-        f"{name}={os.environ[name]}" for name in _MOST_ISA if os.environ.get(name, "").upper() in _NO_BF16
-    ]
-    if dtype != "mixed_bfloat16" or not held or accelerators() or not _onednn_enabled():
+    name = next((name for name in _MOST_ISA if name in os.environ), None)
+    if dtype != "mixed_bfloat16" or name is None or os.environ[name].upper() not in _NO_BF16:
+        return None
+    if accelerators() or not _onednn_enabled():
         return None
     if "AVX-512" not in (read_host().instruction_sets or ()):
         return None
     return (
-        f"setup.dtype: {dtype} does not go with {held[0]}: oneDNN has no products of bfloat16 then, and "
-        "TensorFlow would abort; unset the variable, set TF_ENABLE_ONEDNN_OPTS=0, or use float32"
+        f"setup.dtype: {dtype} does not go with {name}={os.environ[name]}: oneDNN has no products of "
+        "bfloat16 then, and TensorFlow would abort; unset the variable, set TF_ENABLE_ONEDNN_OPTS=0, or use float32"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from mlpf import devices
 from mlpf.host import read_host
 
-# What every test runs in, whatever the shell says. Whoever tests on a GPU shows it by CUDA_VISIBLE_DEVICES.
+# What every test runs in, whatever the shell says. To test on a GPU set CUDA_VISIBLE_DEVICES.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["MPLBACKEND"] = "Agg"
