@@ -27,11 +27,11 @@ _VISIBILITY: dict[str, Kind] = {
 _KIND_NAMES: dict[Kind, str] = {"nvidia": "Nvidia", "rocm": "AMD ROCm", "hpu": "Habana Gaudi", "cpu": "CPU"}
 # Set by Slurm where srun gives each task a GPU of its own, which every task then sees as number 0.
 _OWN_GPU = "SLURM_GPUS_PER_TASK"
-# Read by TensorFlow and oneDNN: whether oneDNN is used, and the most of the instruction sets it may use. This one
-# has two names; oneDNN takes the first that is set.
+# The newest instruction set that oneDNN may use; it takes the first of the two names that is set.
 _MOST_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+# The first tells TensorFlow whether to use oneDNN.
 _ONEDNN_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", *_MOST_ISA)
-# Values of the latter with which oneDNN has no products of bfloat16.
+# Newest instruction sets with which oneDNN has no products of bfloat16.
 _NO_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI"}
 # Packages that bring the module ``tensorflow``.
 _DISTRIBUTIONS = ("tensorflow", "tensorflow-rocm", "tensorflow-cpu", "tensorflow-macos", "intel-tensorflow")
@@ -119,7 +119,8 @@ def why_bfloat16_aborts(dtype: str) -> str | None:
         return None
     return (
         f"setup.dtype: {dtype} does not go with {name}={os.environ[name]}: oneDNN has no products of "
-        "bfloat16 then, and TensorFlow would abort; unset the variable, set TF_ENABLE_ONEDNN_OPTS=0, or use float32"
+        "bfloat16 then, and TensorFlow would abort; unset the variable, set TF_ENABLE_ONEDNN_OPTS=0, "
+        "or use float32"
     )
 
 
