@@ -374,7 +374,9 @@ def main() -> None:
                 table.add_row(row.what, f"{row.value:.4g}", row.verdict)
     console.print(table)
     if options.output:
-        options.output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        options.output.write_text(
+            json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Command line: parse, load the configuration, import one workflow, run it."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -48,6 +49,9 @@ def main(run: Callable[..., Any] = cli.main) -> None:
     A training that was asked to stop exits with code 75: it wants to be continued.
     """
     end_with_parent()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a sign that the terminal lacks must not end the command
     # Before TensorFlow is imported: our progress and tables are what a user wants to see.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -80,7 +80,7 @@ def write_resolved(config: Config, path: Path) -> None:
         OSError: the directory cannot be written.
     """
     with atomic_write(path) as part:
-        part.write_text(resolved_text(config))
+        part.write_text(resolved_text(config), encoding="utf-8")
 
 
 def resolved_text(config: Config) -> str:
@@ -99,7 +99,7 @@ def read_document(path: Path, ready_made: str = "ready-made ones are in paramete
         ConfigError: the file cannot be read, or holds no mapping.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; {ready_made}") from None

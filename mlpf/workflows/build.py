@@ -103,8 +103,8 @@ def _import_file(name: str, path: Path) -> ModuleType:
 def _finished(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
     """Return metadata and events per split of a finished version, None if there is none."""
     try:
-        info = json.loads((path / "dataset_info.json").read_text())
-        metadata = dict(json.loads((path / "metadata.json").read_text()))
+        info = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))
+        metadata = dict(json.loads((path / "metadata.json").read_text(encoding="utf-8")))
         splits = {s["name"]: sum(int(n) for n in s["shardLengths"]) for s in info["splits"]}
         sources = {str(entry["file"]) for entry in metadata["source_files"]}
     except (OSError, ValueError, KeyError, TypeError):
@@ -158,7 +158,7 @@ class _Work:
             folder.mkdir(parents=True, exist_ok=True)
         if shard is not None:
             with atomic_write(self._jobs / f"{shard.index}-of-{shard.count}.json") as part:
-                part.write_text(json.dumps({"count": shard.count}))
+                part.write_text(json.dumps({"count": shard.count}), encoding="utf-8")
         targets = [self._targets(block) for block in self.blocks(shard)]
         remove_stale_parts(self.data, {path.name for path, _ in targets})
         remove_stale_parts(self._reports, {report.name for _, report in targets})
@@ -198,7 +198,7 @@ class _Work:
         missing = [i for i, report in reports.items() if report is None]
         if not missing:
             return [report for report in reports.values() if report is not None]
-        counts = {json.loads(path.read_text())["count"] for path in self._jobs.glob("*.json")}
+        counts = {json.loads(path.read_text(encoding="utf-8"))["count"] for path in self._jobs.glob("*.json")}
         if len(counts) == 1:
             (count,) = counts
             jobs = ", ".join(f"{i}/{count}" for i in sorted({i % count + 1 for i in missing}))

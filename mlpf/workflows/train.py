@@ -237,7 +237,7 @@ def _write_description(config: Config, run_dir: Path, limits: dict[str, int | No
     """Write what is needed to repeat the run."""
     write_resolved(config, run_dir / RESOLVED_FILE)
     with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
-        part.write_text(json.dumps({**runtime.environment(), "limits": limits}, indent=1))
+        part.write_text(json.dumps({**runtime.environment(), "limits": limits}, indent=1), encoding="utf-8")
 
 
 def _summary_table(summary: TrainingSummary) -> Table:

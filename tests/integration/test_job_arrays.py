@@ -174,7 +174,7 @@ def test_plain_tfds_builds_the_same_events(parquet, tmp_path):
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
     ours = build.run(NAME, tmp_path / "ours", [manual / "ttbar"], split_seed=1)
     recipes = [
-        json.loads((path / "metadata.json").read_text())
+        json.loads((path / "metadata.json").read_text(encoding="utf-8"))
         for path in (ours.path, tmp_path / "plain" / NAME / "1.0.0")
     ]
     assert recipes[0] == recipes[1]

@@ -59,7 +59,7 @@ def test_what_print_shows_is_what_is_submitted(submit, sbatch):
     output = sbatch.parent / "out" / "search-4711.out"
     assert told == f"job 4711; its output goes to {output}\n"
     assert output.parent.is_dir()
-    assert sbatch.read_text() == "--parsable\n" + shown
+    assert sbatch.read_text(encoding="utf-8") == "--parsable\n" + shown
 
 
 def test_what_sbatch_refuses_is_one_line(submit, sbatch, monkeypatch):
