@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mlpf import __version__
-from mlpf.cli import configuration, data, results, training, tuning
+from mlpf.cli import configuration, data, results, train_many, training, tuning
 from mlpf.errors import MLPFError
 from mlpf.lifeline import end_with_parent
 
@@ -29,6 +29,7 @@ for command in (
     data.postprocess,
     data.build,
     training.train,
+    train_many.train_many,
     training.find_lr,
     training.import_weights,
     tuning.hypertune,

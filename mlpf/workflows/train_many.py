@@ -1,0 +1,296 @@
+"""Train an ensemble: check all trainings, lay out the directory, run them on an engine, report."""
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
+from mlpf.config.schema import Config
+from mlpf.data.prepared import require_built
+from mlpf.engine.base import Engine, Slot
+from mlpf.engine.child import announce_driver, dismiss, program_of
+from mlpf.engine.device_groups import DeviceGroup, device_groups
+from mlpf.engine.local import LocalEngine
+from mlpf.engine.opening import Placement, open_cluster
+from mlpf.ensemble.driver import Driver, read_states, resting
+from mlpf.ensemble.plan import Member, Plan, changes, configurations, read_plan
+from mlpf.ensemble.results import member_result, spreads, write_results
+from mlpf.ensemble.state import LOGS_FOLDER, RUNS_FOLDER, STATES_FOLDER, MemberFiles, MemberState, read_state
+from mlpf.ensemble.table import Row
+from mlpf.ensemble.tables import LiveTable, failures, result_table, spread_table
+from mlpf.ensemble.task import MemberTask
+from mlpf.errors import ConfigError, MLPFError
+from mlpf.locking import is_locked, locked
+from mlpf.run_files import LOCK_FILE
+from mlpf.training.guard import StopRequest, TrainingStopped
+from mlpf.tuning.directory import require_empty
+from mlpf.workflows.run_status import recorded_status
+
+COMMAND = "train-many"
+ENGINE_FOLDER = "engine"
+
+_MOST_NAMED = 3
+
+
+class EnsembleIncomplete(MLPFError):
+    """All trainings have ended, but some of them failed."""
+
+    exit_code = 1
+    label = "failed"
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the trainings run, how long, and how often they are tried.
+
+    Attributes:
+        workers: trainings at a time on this machine; None = one per group of GPUs, one without GPUs.
+        gpus: GPUs of a training; None = one where this machine has GPUs, none on a site.
+        cpus: cores of a training; None = an equal share of this machine, one on a site.
+        site: name or file of a site; None = this machine.
+        nodes: nodes of the site.
+        inside: these are the nodes of the job that this process runs in, instead of new jobs.
+        max_retries: times that a training is tried again after a crash.
+        max_losses: times that it is tried again after its worker was lost.
+        max_seconds: most wall time of a training, all attempts together; None = no limit.
+        time_limit: seconds after which to save and stop; None = no limit.
+        started: ``time.monotonic()`` of the beginning of that time.
+        program: how to start this program; None = as this process was.
+    """
+
+    workers: int | None = None
+    gpus: int | None = None
+    cpus: int | None = None
+    site: str | None = None
+    nodes: int = 1
+    inside: bool = False
+    max_retries: int = 2
+    max_losses: int = 3
+    max_seconds: float | None = None
+    time_limit: float | None = None
+    started: float = field(default_factory=time.monotonic)
+    program: tuple[str, ...] | None = None
+
+    def groups(self, devices: int | None) -> list[DeviceGroup]:
+        """Return what each training may use on this machine, or one entry for all of a site.
+
+        Args:
+            devices: GPUs of a training when the ensemble began; None = it begins now.
+
+        Raises:
+            ConfigError: more than there is.
+        """
+        gpus = devices if self.gpus is None and devices is not None and devices > 1 else self.gpus
+        if self.site is not None:
+            return [DeviceGroup(num_gpus=gpus or 0, num_cpus=self.cpus or 1)]
+        return device_groups(self.workers, gpus, self.cpus, unit="training")
+
+    def open(self, groups: list[DeviceGroup], directory: Path) -> Engine:
+        """Return the engine; raises as ``mlpf.engine.opening.open_cluster``."""
+        if self.site is None:
+            return LocalEngine(groups, self.max_losses)
+        placement = Placement(site=self.site, nodes=self.nodes, inside=self.inside)
+        slot = Slot(groups[0].num_cpus, groups[0].num_gpus)
+        return open_cluster(placement, directory / ENGINE_FOLDER, slot, self.max_losses)
+
+
+def run(
+    config: Config,
+    directory: Path,
+    where: Where,
+    *,
+    rows: list[Row] | None = None,
+    seeds: list[int] | None = None,
+    ntrain: int | None = None,
+    ntest: int | None = None,
+    resume: bool = False,
+    retry_failed: bool = False,
+) -> None:
+    """Train every row with every seed, and report.
+
+    Args:
+        config: the configuration that the rows change; of an ensemble to be resumed, equal to that of before.
+        directory: of the ensemble; must be empty or absent unless ``resume``.
+        where: engine and limits.
+        rows: of the table; None = as before, in a new ensemble the configuration as it is.
+        seeds: None = as before, in a new ensemble those of the configurations.
+        ntrain: most training events per dataset; None = as before, in a new ensemble all.
+        ntest: most validation events; likewise.
+        resume: go on with the ensemble in ``directory``; rows and seeds may be added.
+        retry_failed: with ``resume``: try trainings again that failed.
+
+    Raises:
+        ConfigError: a training is not possible, settings differ from before, or too many GPUs or cores.
+        DataError: a dataset is not there.
+        OutputExists: ``directory`` is not empty, or another process is at work there.
+        EnsembleIncomplete: some trainings failed; all others are completed.
+        TrainingStopped: the time limit is over or a signal came; all is saved.
+    """
+    console = Console()
+    before = read_plan(directory) if resume else Plan([Row()])
+    groups = where.groups(before.devices if resume else None)
+    plan = Plan(
+        before.rows if rows is None else rows,
+        before.seeds if seeds is None else seeds,
+        ntrain or before.ntrain,
+        ntest or before.ntest,
+        max(groups[0].num_gpus, 1),
+    )
+    members = plan.members()
+    configs = configurations(members, config)
+    _require_data(configs)
+    if resume:
+        _require_same(directory, (load_config(directory / RESOLVED_FILE), before), (config, plan))
+    else:
+        require_empty(directory)
+    stop = StopRequest(where.time_limit, where.started)
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory / LOCK_FILE, f"{directory}: {COMMAND}"):
+        _lay_out(config, plan, directory)
+        states = read_states(directory, [member.name for member in members])
+        if retry_failed:
+            for name in [name for name, state in states.items() if state.state == "failed"]:
+                states[name].begin_again()
+                states[name].write(MemberFiles(directory, name))
+        try:
+            with stop.signals(), recorded_status(directory):
+                _train(directory, plan, configs, states, where, groups, stop, console)
+                _require_completed(states, directory)
+        finally:
+            _report(directory, members, configs, states, console)
+
+
+def _train(
+    directory: Path,
+    plan: Plan,
+    configs: Mapping[str, Config],
+    states: dict[str, MemberState],
+    where: Where,
+    groups: list[DeviceGroup],
+    stop: StopRequest,
+    console: Console,
+) -> None:
+    """Run the trainings that wait.
+
+    Raises:
+        TrainingStopped: somebody or the time limit asked for it.
+    """
+    if all(state.state != "waiting" for state in states.values()):
+        return
+    root = directory.resolve()
+    driver_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    words = [*(where.program or program_of(COMMAND)), COMMAND, "member", str(root)]
+    options = ["--num-cpus", str(groups[0].num_cpus), *plan.arguments()]
+
+    def task_of(name: str) -> MemberTask:
+        command = [*words, name, *options]
+        return MemberTask(root, name, command, driver_id, where.max_retries, where.max_seconds)
+
+    driver = Driver(root, states, task_of)
+    live = LiveTable(root, configs, states, lambda: driver.given, console)
+    announce_driver(root, driver_id)
+    try:
+        with where.open(groups, root) as engine:
+            reason = driver.run(engine, lambda: stop.reason, live.update)
+            if reason is not None:
+                done = sum(state.state == "completed" for state in states.values())
+                raise TrainingStopped(
+                    f"{reason}, after {done} of {len(states)} trainings; everything is saved, continue with "
+                    f"mlpf {COMMAND} --resume -o {directory}"
+                )
+    finally:
+        dismiss(root)
+        live.close()
+
+
+def report(directory: Path) -> None:
+    """Write the tables of an ensemble again and print them, also while it trains.
+
+    Raises:
+        CheckpointError: not the directory of an ensemble.
+    """
+    plan = read_plan(directory)
+    members = plan.members()
+    configs = configurations(members, load_config(directory / RESOLVED_FILE))
+    at_work = is_locked(directory / LOCK_FILE)
+    states = {name: read_state(MemberFiles(directory, name)) for name in configs}
+    if not at_work:
+        states = {name: resting(state) for name, state in states.items()}
+    _report(directory, members, configs, states, Console())
+
+
+def _report(
+    directory: Path,
+    members: list[Member],
+    configs: Mapping[str, Config],
+    states: Mapping[str, MemberState],
+    console: Console,
+) -> None:
+    results = [
+        member_result(member, configs[member.name], MemberFiles(directory, member.name), states[member.name])
+        for member in members
+    ]
+    write_results(directory, results)
+    console.print(result_table(results))
+    found = spreads(results)
+    if found:
+        console.print(spread_table(found))
+
+
+def _require_data(configs: Mapping[str, Config]) -> None:
+    """Refuse datasets that are not built, before anything starts."""
+    sources = {}
+    for config in configs.values():
+        names = [name for group in config.train_test_datasets.values() for name in group.datasets]
+        for name in (config.validation_dataset, *names):
+            source = config.datasets[name]
+            sources[name, source.data_dir, source.version] = (name, source)
+    for name, source in sources.values():
+        require_built(name, source)
+
+
+def _require_same(directory: Path, old: tuple[Config, Plan], new: tuple[Config, Plan]) -> None:
+    """Refuse to go on with another ensemble; rows and seeds may be added."""
+    lines = changes(old, new)
+    if lines:
+        raise ConfigError(
+            "\n".join(
+                [
+                    f"{directory}: an ensemble goes on with the settings that it began with, and more seeds "
+                    "or rows; these differ (before -> now). Take them back, leave out -c, --seeds and --table, "
+                    "or choose another directory",
+                    *lines,
+                ]
+            )
+        )
+
+
+def _lay_out(config: Config, plan: Plan, directory: Path) -> None:
+    """Write what the processes read."""
+    for folder in (RUNS_FOLDER, STATES_FOLDER, LOGS_FOLDER):
+        (directory / folder).mkdir(exist_ok=True)
+    write_resolved(config, directory / RESOLVED_FILE)
+    plan.write(directory)
+
+
+def _require_completed(states: Mapping[str, MemberState], directory: Path) -> None:
+    failed = {name: state for name, state in states.items() if state.state == "failed"}
+    if not failed:
+        return
+    lines = [f"{name}: {state.kind}: {state.reason}" for name, state in failed.items()][:_MOST_NAMED]
+    raise EnsembleIncomplete(
+        "\n".join(
+            [
+                *lines,
+                f"{failures(list(failed.values()))} of {len(states)} trainings failed; see "
+                f"{directory / LOGS_FOLDER}; try them again with mlpf {COMMAND} --resume --retry-failed "
+                f"-o {directory}",
+            ]
+        )
+    )
