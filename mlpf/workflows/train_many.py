@@ -61,7 +61,6 @@ class Where:
         max_seconds: most wall time of a training, all attempts together; None = no limit.
         time_limit: seconds after which to save and stop; None = no limit.
         started: ``time.monotonic()`` of the beginning of that time.
-        program: how to start this program; None = as this process was.
     """
 
     workers: int | None = None
@@ -75,7 +74,6 @@ class Where:
     max_seconds: float | None = None
     time_limit: float | None = None
     started: float = field(default_factory=time.monotonic)
-    program: tuple[str, ...] | None = None
 
     def groups(self, devices: int | None) -> list[DeviceGroup]:
         """Return what each training may use on this machine, or one entry for all of a site.
@@ -132,7 +130,6 @@ def run(
         EnsembleIncomplete: some trainings failed; all others are completed.
         TrainingStopped: the time limit is over or a signal came; all is saved.
     """
-    console = Console()
     before = read_plan(directory) if resume else Plan([Row()])
     groups = where.groups(before.devices if resume else None)
     plan = Plan(
@@ -142,9 +139,8 @@ def run(
         ntest or before.ntest,
         max(groups[0].num_gpus, 1),
     )
-    members = plan.members()
-    configs = configurations(members, config)
-    _require_data(configs)
+    ensemble = _checked(directory, config, plan)
+    _require_data(ensemble.configs)
     if resume:
         _require_same(directory, (load_config(directory / RESOLVED_FILE), before), (config, plan))
     else:
@@ -152,29 +148,75 @@ def run(
     stop = StopRequest(where.time_limit, where.started)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory / LOCK_FILE, f"{directory}: {COMMAND}"):
-        _lay_out(config, plan, directory)
-        states = read_states(directory, [member.name for member in members])
-        if retry_failed:
-            for name in [name for name, state in states.items() if state.state == "failed"]:
-                states[name].begin_again()
-                states[name].write(MemberFiles(directory, name))
+        ensemble.lay_out(config)
+        states = read_states(directory, list(ensemble.configs))
+        for name, state in states.items():
+            if retry_failed and state.state == "failed":
+                state.begin_again()
+                state.write(MemberFiles(directory, name))
         try:
             with stop.signals(), recorded_status(directory):
-                _train(directory, plan, configs, states, where, groups, stop, console)
+                _train(ensemble, states, where, groups, stop)
                 _require_completed(states, directory)
         finally:
-            _report(directory, members, configs, states, console)
+            ensemble.report(states)
+
+
+@dataclass(frozen=True)
+class _Ensemble:
+    """Trainings that are possible.
+
+    Attributes:
+        directory: of the ensemble.
+        plan: defines them.
+        members: the trainings.
+        configs: name -> configuration.
+        console: where to print.
+    """
+
+    directory: Path
+    plan: Plan
+    members: list[Member]
+    configs: dict[str, Config]
+    console: Console
+
+    def lay_out(self, config: Config) -> None:
+        """Write what the processes read."""
+        for folder in (RUNS_FOLDER, STATES_FOLDER, LOGS_FOLDER):
+            (self.directory / folder).mkdir(exist_ok=True)
+        write_resolved(config, self.directory / RESOLVED_FILE)
+        self.plan.write(self.directory)
+
+    def report(self, states: Mapping[str, MemberState]) -> None:
+        """Write the tables and print them."""
+        results = [
+            member_result(
+                member,
+                self.configs[member.name],
+                MemberFiles(self.directory, member.name),
+                states[member.name],
+            )
+            for member in self.members
+        ]
+        write_results(self.directory, results)
+        self.console.print(result_table(results))
+        found = spreads(results)
+        if found:
+            self.console.print(spread_table(found))
+
+
+def _checked(directory: Path, config: Config, plan: Plan) -> _Ensemble:
+    """Return the ensemble; raises ConfigError with all its problems."""
+    members = plan.members()
+    return _Ensemble(directory, plan, members, configurations(members, config), Console())
 
 
 def _train(
-    directory: Path,
-    plan: Plan,
-    configs: Mapping[str, Config],
+    ensemble: _Ensemble,
     states: dict[str, MemberState],
     where: Where,
     groups: list[DeviceGroup],
     stop: StopRequest,
-    console: Console,
 ) -> None:
     """Run the trainings that wait.
 
@@ -183,17 +225,17 @@ def _train(
     """
     if all(state.state != "waiting" for state in states.values()):
         return
-    root = directory.resolve()
+    root = ensemble.directory.resolve()
     driver_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    words = [*(where.program or program_of(COMMAND)), COMMAND, "member", str(root)]
-    options = ["--num-cpus", str(groups[0].num_cpus), *plan.arguments()]
+    words = [*(program_of(COMMAND)), COMMAND, "member", str(root)]
+    options = ["--num-cpus", str(groups[0].num_cpus), *ensemble.plan.arguments()]
 
     def task_of(name: str) -> MemberTask:
         command = [*words, name, *options]
         return MemberTask(root, name, command, driver_id, where.max_retries, where.max_seconds)
 
     driver = Driver(root, states, task_of)
-    live = LiveTable(root, configs, states, lambda: driver.given, console)
+    live = LiveTable(root, ensemble.configs, states, lambda: driver.given, ensemble.console)
     announce_driver(root, driver_id)
     try:
         with where.open(groups, root) as engine:
@@ -202,7 +244,7 @@ def _train(
                 done = sum(state.state == "completed" for state in states.values())
                 raise TrainingStopped(
                     f"{reason}, after {done} of {len(states)} trainings; everything is saved, continue with "
-                    f"mlpf {COMMAND} --resume -o {directory}"
+                    f"mlpf {COMMAND} --resume -o {ensemble.directory}"
                 )
     finally:
         dismiss(root)
@@ -216,31 +258,11 @@ def report(directory: Path) -> None:
         CheckpointError: not the directory of an ensemble.
     """
     plan = read_plan(directory)
-    members = plan.members()
-    configs = configurations(members, load_config(directory / RESOLVED_FILE))
-    at_work = is_locked(directory / LOCK_FILE)
-    states = {name: read_state(MemberFiles(directory, name)) for name in configs}
-    if not at_work:
+    ensemble = _checked(directory, load_config(directory / RESOLVED_FILE), plan)
+    states = {name: read_state(MemberFiles(directory, name)) for name in ensemble.configs}
+    if not is_locked(directory / LOCK_FILE):  # no driver is at work
         states = {name: resting(state) for name, state in states.items()}
-    _report(directory, members, configs, states, Console())
-
-
-def _report(
-    directory: Path,
-    members: list[Member],
-    configs: Mapping[str, Config],
-    states: Mapping[str, MemberState],
-    console: Console,
-) -> None:
-    results = [
-        member_result(member, configs[member.name], MemberFiles(directory, member.name), states[member.name])
-        for member in members
-    ]
-    write_results(directory, results)
-    console.print(result_table(results))
-    found = spreads(results)
-    if found:
-        console.print(spread_table(found))
+    ensemble.report(states)
 
 
 def _require_data(configs: Mapping[str, Config]) -> None:
@@ -269,14 +291,6 @@ def _require_same(directory: Path, old: tuple[Config, Plan], new: tuple[Config, 
                 ]
             )
         )
-
-
-def _lay_out(config: Config, plan: Plan, directory: Path) -> None:
-    """Write what the processes read."""
-    for folder in (RUNS_FOLDER, STATES_FOLDER, LOGS_FOLDER):
-        (directory / folder).mkdir(exist_ok=True)
-    write_resolved(config, directory / RESOLVED_FILE)
-    plan.write(directory)
 
 
 def _require_completed(states: Mapping[str, MemberState], directory: Path) -> None:

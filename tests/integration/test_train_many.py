@@ -37,10 +37,10 @@ class Ensemble:
         self._log = folder / "output.txt"
 
     def start(self, *options, pause=0.0):
+        words = ["tests.support.ensemble_cli", "train-many", *map(str, options), "-o", str(self.directory)]
         with self._log.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "tests.support.ensemble_cli", "train-many", *map(str, options)]
-                + ["-o", str(self.directory)],
+                [sys.executable, "-m", *words],
                 cwd=self._repo_root,
                 env=os.environ
                 | {

@@ -47,7 +47,8 @@ def test_options_reach_the_workflow(calls, config_path, tmp_path):
     table.write_text("setup.lr\n0.5\n")
     invoke(
         "-c", config_path, "-o", tmp_path / "e", "--seeds", "1:3", "--table", table, "--nepochs", 2,
-        "--ntrain", 5, "--ntest", 6, "--workers", 2, "--gpus-per-training", 0, "--cpus-per-training", 1, "--max-retries", 4,
+        "--ntrain", 5, "--ntest", 6, "--workers", 2, "--gpus-per-training", 0, "--cpus-per-training", 1,
+        "--max-retries", 4,
         "--max-losses", 5, "--max-time", "1h", "--time-limit", "2h", "--data-dir", "d",
         "--set", "setup.lr=0.25",
     )  # fmt: skip
