@@ -47,7 +47,7 @@ class Seeds(click.ParamType):
     help="GPUs of each; default 1 where there are GPUs.",
 )
 @click.option("--cpus-per-training", "cpus", type=click.IntRange(1), help="Cores of each; default a share.")
-@click.option("--site", help="Run on this cluster: name or file of a site.")
+@click.option("--site", metavar="NAME|FILE", help="Run on a cluster; see mlpf site list.")
 @click.option("--nodes", type=click.IntRange(1), help="With --site: nodes; default 1.")
 @click.option("--inside", is_flag=True, help="With --site: on the nodes of the job that this runs in.")
 @click.option(
@@ -98,19 +98,22 @@ def _run(
     table: Path | None,
     seeds: list[int] | None,
     nepochs: int | None,
+    workers: int | None,
+    site: str | None,
     nodes: int | None,
+    inside: bool,
     ntrain: int | None,
     ntest: int | None,
     resume: bool,
     retry_failed: bool,
     data_dir: Path | None,
     overrides: tuple[str, ...],
-    **where: Any,
+    **resources: Any,
 ) -> None:
     """Check options, load configuration and table, train."""
-    if where["site"] is None and (nodes is not None or where["inside"]):
+    if site is None and (nodes is not None or inside):
         raise click.UsageError("--nodes and --inside are about a cluster: give --site NAME")
-    if where["site"] is not None and where["workers"] is not None:
+    if site is not None and workers is not None:
         raise click.UsageError("--workers is about this machine: leave it out with --site, give --nodes")
     if retry_failed and not resume:
         raise click.UsageError("--retry-failed is about an ensemble that has begun: give --resume")
@@ -127,13 +130,14 @@ def _run(
     config = load_config(config_path, overrides, {} if nepochs is None else {"setup.num_epochs": nepochs})
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
+    from mlpf.engine.opening import Placement
     from mlpf.ensemble.table import read_rows
     from mlpf.workflows import train_many as workflow
 
     workflow.run(
         config,
         directory,
-        workflow.Where(**where, nodes=nodes or 1, started=started),
+        workflow.Resources(Placement(workers or 0, site, nodes or 1, inside), **resources, started=started),
         rows=None if table is None else read_rows(table),
         seeds=seeds,
         ntrain=ntrain,

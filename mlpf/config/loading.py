@@ -229,7 +229,7 @@ def parse_value(text: str) -> Any:
     """
     try:
         parsed = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from error
     return _number(parsed) if isinstance(parsed, str) else parsed
 

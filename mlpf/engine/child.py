@@ -103,18 +103,6 @@ def _block_ends() -> bool:
     return bool(end) and float(end or 0) - time.time() < float(margin or SAVE_SECONDS)
 
 
-def program_of(command: str) -> list[str]:
-    """Return how this program was started, up to its command: its other processes are started alike.
-
-    Files are named from the root: a worker may be in another folder.
-    """
-    words = sys.orig_argv
-    if command not in words:
-        return [sys.executable, str(Path(mlpf.__file__).with_name("pipeline.py"))]
-    before = words[1 : words.index(command)]
-    return [sys.executable, *(str(Path(word).resolve()) if Path(word).is_file() else word for word in before)]
-
-
 def run_child(
     command: Sequence[str],
     log: Path,

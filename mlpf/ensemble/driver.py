@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from pathlib import Path
 
-from mlpf.engine.base import Engine, EngineFailed, TaskLost
+from mlpf.engine.base import Engine, TaskLost
 from mlpf.engine.child import SAVE_SECONDS, dismiss
 from mlpf.ensemble.state import MemberFiles, MemberState, read_state
 from mlpf.ensemble.task import MemberTask, train_member
+from mlpf.errors import MLPFError
 
 _LOOK_SECONDS = 1.0
 # Longer than a program may take to save: whoever has not answered then is ended with the engine.
@@ -46,6 +47,7 @@ class Driver:
 
         Raises:
             EngineFailed: the engine has ended.
+            ConfigError: a node does not see the directory.
         """
         waiting = deque(name for name, state in self.states.items() if state.state == "waiting")
         stopping: str | None = None
@@ -76,12 +78,12 @@ class Driver:
             return future.result()
         except CancelledError:
             return resting(read_state(files))
-        except EngineFailed:
-            raise
         except TaskLost as error:
             state = resting(read_state(files))
             if not stopping:  # who ends a job may end its workers too
                 state.fail("lost", str(error))
+        except MLPFError:  # of the engine, or of a node that can run none of the trainings
+            raise
         except Exception as error:  # noqa: BLE001 - one bad training does not stop the others
             state = resting(read_state(files))
             state.crashes += 1

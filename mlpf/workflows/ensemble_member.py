@@ -31,7 +31,7 @@ def run(directory: Path, name: str, *, num_cpus: int | None = None, **limits_of_
         TrainingStopped: a signal came; all is saved.
         CheckpointError: not an ensemble, or no such training in it.
         DataError: a dataset cannot be read.
-        OutputExists: another process trains this run.
+        TrainingBusy: another process trains this run.
     """
     started = time.monotonic()
     member = next((member for member in read_plan(directory).members() if member.name == name), None)

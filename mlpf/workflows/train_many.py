@@ -14,10 +14,8 @@ from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.data.prepared import require_built
 from mlpf.engine.base import Engine, Slot
-from mlpf.engine.child import announce_driver, dismiss, program_of
-from mlpf.engine.device_groups import DeviceGroup, device_groups
-from mlpf.engine.local import LocalEngine
-from mlpf.engine.opening import Placement, open_cluster
+from mlpf.engine.child import announce_driver, dismiss, program_before
+from mlpf.engine.opening import Placement, open_training_engine, training_slot
 from mlpf.ensemble.driver import Driver, read_states, resting
 from mlpf.ensemble.plan import Member, Plan, changes, configurations, read_plan
 from mlpf.ensemble.results import member_result, spreads, write_results
@@ -46,16 +44,13 @@ class EnsembleIncomplete(MLPFError):
 
 
 @dataclass(frozen=True)
-class Where:
+class Resources:
     """Where the trainings run, how long, and how often they are tried.
 
     Attributes:
-        workers: trainings at a time on this machine; None = one per group of GPUs, one without GPUs.
-        gpus: GPUs of a training; None = one where this machine has GPUs, none on a site.
-        cpus: cores of a training; None = an equal share of this machine, one on a site.
-        site: name or file of a site; None = this machine.
-        nodes: nodes of the site.
-        inside: these are the nodes of the job that this process runs in, instead of new jobs.
+        placement: this machine with so many workers, or the nodes of a site.
+        gpus: GPUs of a training; None = as before, in a new ensemble one where there are GPUs.
+        cpus: cores of a training; None = an equal share.
         max_retries: times that a training is tried again after a crash.
         max_losses: times that it is tried again after its worker was lost.
         max_seconds: most wall time of a training, all attempts together; None = no limit.
@@ -63,45 +58,38 @@ class Where:
         started: ``time.monotonic()`` of the beginning of that time.
     """
 
-    workers: int | None = None
+    placement: Placement = field(default_factory=lambda: Placement(workers=0))
     gpus: int | None = None
     cpus: int | None = None
-    site: str | None = None
-    nodes: int = 1
-    inside: bool = False
     max_retries: int = 2
     max_losses: int = 3
     max_seconds: float | None = None
     time_limit: float | None = None
     started: float = field(default_factory=time.monotonic)
 
-    def groups(self, devices: int | None) -> list[DeviceGroup]:
-        """Return what each training may use on this machine, or one entry for all of a site.
+    def slot(self, devices: int) -> Slot:
+        """Return what each training may use.
 
         Args:
-            devices: GPUs of a training when the ensemble began; None = it begins now.
+            devices: GPUs of a training when the ensemble began; 1 = one GPU, or none.
 
         Raises:
-            ConfigError: more than there is.
+            ConfigError: more than there is, or no such site.
         """
-        gpus = devices if self.gpus is None and devices is not None and devices > 1 else self.gpus
-        if self.site is not None:
-            return [DeviceGroup(num_gpus=gpus or 0, num_cpus=self.cpus or 1)]
-        return device_groups(self.workers, gpus, self.cpus, unit="training")
+        gpus = devices if self.gpus is None and devices > 1 else self.gpus
+        return training_slot(self.placement, gpus, self.cpus, "training")
 
-    def open(self, groups: list[DeviceGroup], directory: Path) -> Engine:
-        """Return the engine; raises as ``mlpf.engine.opening.open_cluster``."""
-        if self.site is None:
-            return LocalEngine(groups, self.max_losses)
-        placement = Placement(site=self.site, nodes=self.nodes, inside=self.inside)
-        slot = Slot(groups[0].num_cpus, groups[0].num_gpus)
-        return open_cluster(placement, directory / ENGINE_FOLDER, slot, self.max_losses)
+    def open(self, slot: Slot, directory: Path) -> Engine:
+        """Start the engine; raises as ``open_engine``."""
+        return open_training_engine(
+            self.placement, directory / ENGINE_FOLDER, slot, self.cpus, self.max_losses
+        )
 
 
 def run(
     config: Config,
     directory: Path,
-    where: Where,
+    resources: Resources,
     *,
     rows: list[Row] | None = None,
     seeds: list[int] | None = None,
@@ -115,7 +103,7 @@ def run(
     Args:
         config: the configuration that the rows change; of an ensemble to be resumed, equal to that of before.
         directory: of the ensemble; must be empty or absent unless ``resume``.
-        where: engine and limits.
+        resources: engine and limits.
         rows: of the table; None = as before, in a new ensemble the configuration as it is.
         seeds: None = as before, in a new ensemble those of the configurations.
         ntrain: most training events per dataset; None = as before, in a new ensemble all.
@@ -131,13 +119,13 @@ def run(
         TrainingStopped: the time limit is over or a signal came; all is saved.
     """
     before = read_plan(directory) if resume else Plan([Row()])
-    groups = where.groups(before.devices if resume else None)
+    slot = resources.slot(before.devices)
     plan = Plan(
         before.rows if rows is None else rows,
         before.seeds if seeds is None else seeds,
         ntrain or before.ntrain,
         ntest or before.ntest,
-        max(groups[0].num_gpus, 1),
+        max(slot.num_gpus, 1),
     )
     ensemble = _checked(directory, config, plan)
     _require_data(ensemble.configs)
@@ -145,7 +133,7 @@ def run(
         _require_same(directory, (load_config(directory / RESOLVED_FILE), before), (config, plan))
     else:
         require_empty(directory)
-    stop = StopRequest(where.time_limit, where.started)
+    stop = StopRequest(resources.time_limit, resources.started)
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory / LOCK_FILE, f"{directory}: {COMMAND}"):
         ensemble.lay_out(config)
@@ -156,7 +144,7 @@ def run(
                 state.write(MemberFiles(directory, name))
         try:
             with stop.signals(), recorded_status(directory):
-                _train(ensemble, states, where, groups, stop)
+                _train(ensemble, states, resources, slot, stop)
                 _require_completed(states, directory)
         finally:
             ensemble.report(states)
@@ -214,8 +202,8 @@ def _checked(directory: Path, config: Config, plan: Plan) -> _Ensemble:
 def _train(
     ensemble: _Ensemble,
     states: dict[str, MemberState],
-    where: Where,
-    groups: list[DeviceGroup],
+    resources: Resources,
+    slot: Slot,
     stop: StopRequest,
 ) -> None:
     """Run the trainings that wait.
@@ -227,18 +215,18 @@ def _train(
         return
     root = ensemble.directory.resolve()
     driver_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    words = [*(program_of(COMMAND)), COMMAND, "member", str(root)]
-    options = ["--num-cpus", str(groups[0].num_cpus), *ensemble.plan.arguments()]
+    words = [*(program_before(COMMAND)), COMMAND, "member", str(root)]
+    options = ["--num-cpus", str(slot.num_cpus), *ensemble.plan.arguments()]
 
     def task_of(name: str) -> MemberTask:
         command = [*words, name, *options]
-        return MemberTask(root, name, command, driver_id, where.max_retries, where.max_seconds)
+        return MemberTask(root, name, command, driver_id, resources.max_retries, resources.max_seconds)
 
     driver = Driver(root, states, task_of)
     live = LiveTable(root, ensemble.configs, states, lambda: driver.given, ensemble.console)
     announce_driver(root, driver_id)
     try:
-        with where.open(groups, root) as engine:
+        with resources.open(slot, root) as engine:
             reason = driver.run(engine, lambda: stop.reason, live.update)
             if reason is not None:
                 done = sum(state.state == "completed" for state in states.values())

@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from mlpf.cli.train_many import train_many
 from mlpf.config.loading import write_resolved
+from mlpf.engine.base import Slot
+from mlpf.engine.opening import Placement
 from mlpf.ensemble.plan import Plan
 from mlpf.ensemble.table import Row
 from mlpf.errors import CheckpointError, ConfigError, DataError, OutputExists
@@ -28,8 +30,8 @@ def config_path(tmp_path):
 def calls(monkeypatch):
     seen = []
 
-    def record(config, directory, where, **options):
-        seen.append((config, directory, where, options))
+    def record(config, directory, resources, **options):
+        seen.append((config, directory, resources, options))
 
     monkeypatch.setattr(workflow, "run", record)
     return seen
@@ -48,20 +50,14 @@ def test_options_reach_the_workflow(calls, config_path, tmp_path):
     invoke(
         "-c", config_path, "-o", tmp_path / "e", "--seeds", "1:3", "--table", table, "--nepochs", 2,
         "--ntrain", 5, "--ntest", 6, "--workers", 2, "--gpus-per-training", 0, "--cpus-per-training", 1,
-        "--max-retries", 4,
-        "--max-losses", 5, "--max-time", "1h", "--time-limit", "2h", "--data-dir", "d",
+        "--max-retries", 4, "--max-losses", 5, "--max-time", "1h", "--time-limit", "2h", "--data-dir", "d",
         "--set", "setup.lr=0.25",
     )  # fmt: skip
-    ((config, directory, where, options),) = calls
+    ((config, directory, got, options),) = calls
     assert (config.setup.num_epochs, config.setup.lr, config.datasets["a"].data_dir) == (2, 0.25, "d")
     assert directory == tmp_path / "e"
-    assert (where.workers, where.gpus, where.cpus, where.site, where.nodes) == (2, 0, 1, None, 1)
-    assert (where.max_retries, where.max_losses, where.max_seconds, where.time_limit) == (
-        4,
-        5,
-        3600.0,
-        7200.0,
-    )
+    assert (got.placement, got.gpus, got.cpus) == (Placement(2, None, 1, False), 0, 1)
+    assert (got.max_retries, got.max_losses, got.max_seconds, got.time_limit) == (4, 5, 3600.0, 7200.0)
     assert options == {
         "rows": [Row("row_1", {"setup.lr": 0.5}, f"{table}:2")], "seeds": [1, 2, 3], "ntrain": 5, "ntest": 6,
         "resume": False, "retry_failed": False,
@@ -71,10 +67,16 @@ def test_options_reach_the_workflow(calls, config_path, tmp_path):
 def test_site(calls, config_path, tmp_path):
     base = ["-c", config_path, "-o", tmp_path / "e", "--seeds", "1"]
     invoke(*base, "--site", "s", "--nodes", 3, "--inside")
-    where = calls[0][2]
-    assert (where.site, where.nodes, where.inside) == ("s", 3, True)
-    assert where.groups(None)[0].num_gpus == 0
-    assert where.groups(4)[0].num_gpus == 4  # as the ensemble began
+    assert calls[0][2].placement == Placement(0, "s", 3, True)
+
+
+def test_devices_are_those_that_the_ensemble_began_with(tmp_path):
+    site = tmp_path / "s.yaml"
+    site.write_text("description: d\nprovider: slurm\ngpus_per_node: 4\ncores_per_node: 8\nmax_minutes: 60\n")
+    resources = workflow.Resources(Placement(0, str(site)))
+    assert resources.slot(1) == Slot(num_cpus=2, num_gpus=1)
+    assert resources.slot(4) == Slot(num_cpus=8, num_gpus=4)
+    assert workflow.Resources(Placement(0, str(site)), gpus=2, cpus=3).slot(4) == Slot(3, 2)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_options_that_do_not_go_together(calls, words, said):
 
 def refused(kind, config, directory, **options):
     with pytest.raises(kind) as caught:
-        workflow.run(config, directory, workflow.Where(workers=1), **options)
+        workflow.run(config, directory, workflow.Resources(Placement(1)), **options)
     return str(caught.value).splitlines()
 
 
@@ -131,7 +133,7 @@ def test_directories_that_are_refused(tmp_path, built):
 
 def test_cores_that_are_not_there_name_our_options(tmp_path, built):
     with pytest.raises(ConfigError, match="fewer --workers or --cpus-per-training"):
-        workflow.run(tiny_config(), tmp_path / "e", workflow.Where(workers=1, cpus=10_000), seeds=[1])
+        workflow.run(tiny_config(), tmp_path / "e", workflow.Resources(Placement(1), cpus=10_000), seeds=[1])
 
 
 def test_other_settings_are_refused_with_resume(tmp_path, built):

@@ -6,8 +6,10 @@ import sys
 import pytest
 
 from mlpf.engine.child import ChildEnd, announce_driver
+from mlpf.ensemble import task as task_module
 from mlpf.ensemble.state import LOGS_FOLDER, STATES_FOLDER, MemberFiles, MemberState, read_state
 from mlpf.ensemble.task import MemberTask, judge, train_member
+from mlpf.errors import ConfigError
 
 FAILED = {"state": "failed", "kind": "nan", "reason": "loss is nan"}
 STOPPED = {"state": "stopped", "kind": "", "reason": "SIGTERM, after 1 epochs"}
@@ -108,3 +110,23 @@ def test_a_program_of_another_driver_stops(directory):
     announce_driver(directory, "another")
     state = train_member(task(directory, sys.executable, "-c", "import time; time.sleep(100)"))
     assert (state.state, state.reason, state.stalls) == ("waiting", "stopped: killed by SIGTERM", 0)
+
+
+def test_a_node_that_does_not_see_the_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(task_module, "_SHARED_SECONDS", 0.0)
+    with pytest.raises(ConfigError, match="choose -o on a file system that all nodes share"):
+        train_member(task(tmp_path))
+
+
+BUSY_ONCE = """
+import sys
+from pathlib import Path
+seen = Path(sys.argv[1])
+sys.exit(0 if seen.exists() else seen.touch() or 4)
+"""
+
+
+def test_a_run_that_is_still_saved_is_waited_for(directory, monkeypatch):
+    monkeypatch.setattr(task_module, "_NAP_SECONDS", 0.01)
+    state = train_member(task(directory, sys.executable, "-c", BUSY_ONCE, str(directory / "seen")))
+    assert (state.state, state.attempts, state.crashes) == ("completed", 1, 0)
