@@ -5,8 +5,9 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -120,13 +121,9 @@ def run(
     """
     before = read_plan(directory) if resume else Plan([Row()])
     slot = resources.slot(before.devices)
-    plan = Plan(
-        before.rows if rows is None else rows,
-        before.seeds if seeds is None else seeds,
-        ntrain or before.ntrain,
-        ntest or before.ntest,
-        max(slot.num_gpus, 1),
-    )
+    given = {"rows": rows, "seeds": seeds, "ntrain": ntrain, "ntest": ntest}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    plan = replace(before, devices=max(slot.num_gpus, 1), **chosen)
     ensemble = _checked(directory, config, plan)
     _require_data(ensemble.configs)
     if resume:
@@ -137,11 +134,7 @@ def run(
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory / LOCK_FILE, f"{directory}: {COMMAND}"):
         ensemble.lay_out(config)
-        states = read_states(directory, list(ensemble.configs))
-        for name, state in states.items():
-            if retry_failed and state.state == "failed":
-                state.begin_again()
-                state.write(MemberFiles(directory, name))
+        states = ensemble.states(retry_failed)
         try:
             with stop.signals(), recorded_status(directory):
                 _train(ensemble, states, resources, slot, stop)
@@ -174,6 +167,19 @@ class _Ensemble:
             (self.directory / folder).mkdir(exist_ok=True)
         write_resolved(config, self.directory / RESOLVED_FILE)
         self.plan.write(self.directory)
+
+    def states(self, retry_failed: bool) -> dict[str, MemberState]:
+        """Return name -> where the training stands; nobody trains now.
+
+        Args:
+            retry_failed: those that failed wait again.
+        """
+        states = read_states(self.directory, list(self.configs))
+        for name, state in states.items():
+            if retry_failed and state.state == "failed":
+                state.begin_again()
+                state.write(MemberFiles(self.directory, name))
+        return states
 
     def report(self, states: Mapping[str, MemberState]) -> None:
         """Write the tables and print them."""
