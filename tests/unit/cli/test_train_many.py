@@ -1,6 +1,7 @@
 """Options of ``mlpf train-many`` and how they reach the workflow."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 
 from mlpf.cli.train_many import train_many
 from mlpf.config.loading import write_resolved
-from mlpf.engine.base import Slot
+from mlpf.engine.base import Slot, TaskLost
 from mlpf.engine.opening import Placement
 from mlpf.ensemble.plan import Plan
 from mlpf.ensemble.table import Row
@@ -147,6 +148,15 @@ def test_other_settings_are_refused_with_resume(tmp_path, built):
         f"setup.lr: {config.setup.lr} -> 0.5", "--ntrain: 5 -> 6", "training seed_1: (given) -> (none)",
     ]  # fmt: skip
     assert json.loads((tmp_path / "ensemble.json").read_text())["seeds"] == [1, 2]
+
+
+@pytest.mark.parametrize("losses", [0, 2])
+def test_lost_workers_are_counted(tmp_path, losses):
+    resources = workflow.Resources(Placement(1), cpus=1, max_losses=losses)
+    with resources.open(resources.slot(1), tmp_path) as engine:
+        future = engine.submit(os.abort)
+        with pytest.raises(TaskLost, match=rf"tried {losses + 1} time"):
+            future.result(60)
 
 
 def test_the_driver_does_not_import_tensorflow(repo_root):
