@@ -186,7 +186,7 @@ def test_bad_members_do_not_stop_the_others(ensemble, tmp_path):
         f"- {{name: refused, {graph}.bin_size: 8, {graph}.max_num_bins: 2}}\n"
         "- {name: good, setup.lr: 1e-4}\n"
     )
-    said = ensemble.run("-c", ensemble.config_path, "--table", table, "--workers", "2", code=1)
+    said = ensemble.run("-c", ensemble.config_path, "--table", table, "--workers", "2", "--ntrain", 8, code=1)
     members = ensemble.members()
     assert {name: (m["state"], m["kind"], m["attempts"]) for name, m in members.items()} == {
         "diverges": ("failed", "nan", 1),
@@ -194,6 +194,8 @@ def test_bad_members_do_not_stop_the_others(ensemble, tmp_path):
         "good": ("completed", "", 1),
     }
     assert members["good"]["values"] == {"setup.lr": 1e-4}
+    environment = json.loads((ensemble.run_dir("good") / "environment.json").read_text())
+    assert environment["limits"] == {"ntrain": 8, "ntest": None}
     assert "failed: refused: refused: " in said
     assert "2 (1 nan, 1 refused) of 3 trainings failed" in said
     ensemble.run("--resume", "--max-time", "1s", "--retry-failed", code=1)
