@@ -127,6 +127,7 @@ def test_seeds_and_growth(ensemble, undisturbed):
     assert json.loads((ensemble.directory / "status.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_kills(ensemble, undisturbed):
     """kill -9 of a training, of a worker, and of the driver."""
     driver = ensemble.start(
@@ -160,11 +161,11 @@ def test_kills(ensemble, undisturbed):
         assert_same(result(ensemble.run_dir(f"seed_{seed}")), undisturbed(seed))
 
 
-@pytest.mark.parametrize("how", ["time limit", "SIGTERM"])
+@pytest.mark.parametrize("how", [pytest.param("time limit", marks=pytest.mark.slow), "SIGTERM"])
 def test_stop_and_resume(ensemble, undisturbed, how):
     limit = ("--time-limit", "25s") if how == "time limit" else ()
     driver = ensemble.start(
-        "-c", ensemble.config_path, "--seeds", "5", *limit, "--cpus-per-training", 1, pause=60.0
+        "-c", ensemble.config_path, "--seeds", "5", *limit, "--cpus-per-training", 1, pause=10.0
     )
     if how == "SIGTERM":
         ensemble.wait_until(lambda: (ensemble.run_dir("seed_5") / "status.json").exists(), driver)
