@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mlpf import __version__
-from mlpf.cli import configuration, data, results, site, training, tuning
+from mlpf.cli import configuration, data, results, site, train_many, training, tuning
 from mlpf.errors import MLPFError
 from mlpf.lifeline import end_with_parent
 
@@ -30,6 +30,7 @@ for command in (
     data.postprocess,
     data.build,
     training.train,
+    train_many.train_many,
     training.find_lr,
     training.import_weights,
     tuning.hypertune,

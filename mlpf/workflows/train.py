@@ -18,7 +18,7 @@ from mlpf.config.schema import Config
 from mlpf.data.prepared import data_errors
 from mlpf.errors import OutputExists
 from mlpf.locking import locked
-from mlpf.run_files import HISTORY_FILE
+from mlpf.run_files import HISTORY_FILE, LOCK_FILE
 from mlpf.training.checkpoint_store import CheckpointStore, best_epoch
 from mlpf.training.distribution import Distribution, build_distribution, join_processes, lost_processes
 from mlpf.training.guard import Guard, StopRequest, TrainingStopped
@@ -34,8 +34,6 @@ from mlpf.workflows.trained import ENVIRONMENT_FILE
 from mlpf.workflows.trainer_setup import build_trainer, prepare_process
 from mlpf.workflows.training_data import build_loaders
 from mlpf.workflows.training_hooks import check_callbacks, training_hooks
-
-LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from mlpf.atomic import atomic_write
+from mlpf.atomic import atomic_write, read_json, write_json
 
 
 def test_complete_file_appears_under_the_final_name(tmp_path):
@@ -23,3 +23,14 @@ def test_failure_half_way_leaves_nothing_and_keeps_the_old_file(tmp_path):
         write_half()
     assert (tmp_path / "x").read_text(encoding="utf-8") == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_json_is_found_again_or_empty(tmp_path):
+    path = tmp_path / "x.json"
+    assert read_json(path, list) == []
+    write_json(path, {"a": [1, None]})
+    assert read_json(path, dict) == {"a": [1, None]}
+    assert read_json(path, list) == []
+    path.write_text('{"a"')
+    assert read_json(path, dict) == {}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
