@@ -345,6 +345,9 @@ def onnx(rounds: int) -> Iterator[Row]:
                     ms["keras"] / ms[precision],
                     target,
                 )
+                if precision != "float32":
+                    ratio = ms["float32"] / ms[precision]
+                    yield Row(f"{name}.yaml {precision}, N = {n}, speed against float32", ratio)
 
 
 def _run_session(session: Any, events: np.ndarray) -> Any:
