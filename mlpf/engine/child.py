@@ -124,8 +124,10 @@ def run_child(
         note: gets the wall time in s about once per second.
     """
     started = time.monotonic()
-    with log.open("ab") as output, Lifeline() as lifeline:
-        process = subprocess.Popen(
+    with (
+        log.open("ab") as output,
+        Lifeline() as lifeline,
+        subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -133,26 +135,39 @@ def run_child(
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {}), **lifeline.environment},
             pass_fds=lifeline.pass_fds,
-        )
-        reason: Reason = ""
-        asked = looked = started
-        while process.poll() is None:
-            now = time.monotonic()
-            if now - looked >= _LOOK_SECONDS:
-                looked = now
-                note(now - started)
-                if not reason and (reason := _why(watch, now - started)):
-                    process.send_signal(signal.SIGTERM)
-                    asked = now
-            if reason and now - asked > SAVE_SECONDS:
-                process.kill()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL_SECONDS)
+        ) as process,
+    ):
+        try:
+            reason = _attend(process, watch, started, note)
+        except BaseException:
+            process.kill()
+            raise
     return ChildEnd(process.returncode, reason, time.monotonic() - started, _last_lines(log))
 
 
-def _why(watch: Watch, seconds: float) -> Reason:
-    """Return why a program must stop now, empty if it may go on."""
+def _attend(
+    process: subprocess.Popen[bytes], watch: Watch, started: float, note: Callable[[float], None]
+) -> Reason:
+    """Stay with a program to its end; return why it was asked to stop, empty if it was not."""
+    reason: Reason = ""
+    asked = looked = started
+    while process.poll() is None:
+        now = time.monotonic()
+        if now - looked >= _LOOK_SECONDS:
+            looked = now
+            note(now - started)
+            if not reason and (reason := reason_to_stop(watch, now - started)):
+                process.send_signal(signal.SIGTERM)
+                asked = now
+        if reason and now - asked > SAVE_SECONDS:
+            process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_POLL_SECONDS)
+    return reason
+
+
+def reason_to_stop(watch: Watch, seconds: float) -> Reason:
+    """Return why a program that has run for some seconds must stop now, empty if it may go on."""
     if not is_in_charge(watch.directory, watch.driver):
         return "driver"
     if _block_ends():

@@ -12,8 +12,8 @@ from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.config.search_space import trial_config
 from mlpf.engine.base import Engine, EngineFailed, TaskLost
-from mlpf.engine.child import SAVE_SECONDS, announce_driver, dismiss
-from mlpf.errors import ConfigError, MLPFError
+from mlpf.engine.child import SAVE_SECONDS, announce_driver, dismiss, is_in_charge
+from mlpf.errors import ConfigError, MLPFError, OutputExists
 from mlpf.run_files import CHECKPOINTS_FOLDER
 from mlpf.tuning.oracle import SearchOracle
 from mlpf.tuning.run_progress import spent_seconds
@@ -26,6 +26,8 @@ _TICK_SECONDS = 0.5
 _LEAVE_SECONDS = SAVE_SECONDS + 30.0
 # Pilot jobs in a row that ended before a trial had a checkpoint.
 _MAX_IDLE_BLOCKS = 3
+# The wall time that a driver has spent is at most so much older in the state than on the clock.
+_STATE_SECONDS = 60.0
 _SECONDS_PER_HOUR = 3600.0
 
 
@@ -37,6 +39,10 @@ class SearchFailed(MLPFError):
 
 class NodeRefused(MLPFError):
     """A worker cannot run the trials of this search: it sees other files or programs than the driver."""
+
+
+class TakenOver(OutputExists):
+    """Another driver has taken over the search."""
 
 
 class Stop(Protocol):
@@ -91,9 +97,12 @@ class Driver:
         self._stop, self._view, self._say = stop, view, say
         self._id = uuid.uuid4().hex
         self._running: dict[Future[TrialEnd], str] = {}
-        self._idle_blocks: dict[str, int] = {}
+        # Trial -> pilot jobs that have ended without progress of it.
+        self._idle_blocks: dict[str, set[str]] = {}
         self._removed: set[str] = set()
         self._begin, self._wall_before = time.monotonic(), oracle.wall_seconds
+        self._saved = self._begin
+        self._leaving = False
 
     def run(self) -> str | None:
         """Search.
@@ -104,20 +113,27 @@ class Driver:
         Raises:
             NodeRefused: a worker cannot run trials of this search; all others have saved.
             SearchFailed: pilot jobs are too short for any trial.
-            EngineFailed: the engine has ended.
+            TakenOver: another driver has announced itself; the state is left to it.
+            EngineFailed: the engine has ended; all trials are given back.
             KeyboardInterrupt: the user insists; trials that run are lost.
         """
         # Programs of an earlier driver that still run save and stop.
         announce_driver(self._directory, self._id)
+        free = True
         try:
             while self._stop.reason is None:
-                self._fill()
+                if free:
+                    self._fill()
                 if not self._running:
+                    self._remove_checkpoints()
                     return None
-                self._collect(_TICK_SECONDS)
+                free = self._collect(_TICK_SECONDS)
             self._leave()
             return self._stop.reason
-        except (NodeRefused, SearchFailed):
+        except TakenOver:
+            self._wait_for_saves()
+            raise
+        except Exception:
             self._leave()
             raise
         finally:
@@ -148,7 +164,14 @@ class Driver:
                 self._id,
                 None if hours is None else hours * _SECONDS_PER_HOUR,
             )
-            self._running[self._engine.submit(train_trial, order)] = record.trial_id
+            # The worker writes it again when it begins.
+            TrialFiles(self._directory, record.run).place.unlink(missing_ok=True)
+            try:
+                future = self._engine.submit(train_trial, order)
+            except EngineFailed:
+                self._oracle.give_back(record.trial_id)
+                raise
+            self._running[future] = record.trial_id
 
     def _describe(self, record: TrialRecord) -> None:
         """Write the configuration of a run, once."""
@@ -157,24 +180,36 @@ class Driver:
             file.parent.mkdir(exist_ok=True)
             write_resolved(trial_config(self._config, record.values, record.seed), file)
 
-    def _collect(self, seconds: float) -> None:
-        """Wait some time for trials that end, and take up what came of them."""
+    def _collect(self, seconds: float) -> bool:
+        """Wait some time for trials that end, take up what came of them, and tell whether any did."""
         done, _ = wait(self._running, timeout=seconds, return_when=FIRST_COMPLETED)
-        self._oracle.wall_seconds = self._wall_before + time.monotonic() - self._begin
+        if not self._leaving and not is_in_charge(self._directory, self._id):
+            raise TakenOver(
+                f"{self._directory}: another driver has taken over this search; this one ends, and leaves "
+                "the state to the other"
+            )
+        now = time.monotonic()
+        self._oracle.wall_seconds = self._wall_before + now - self._begin
         for future in done:
             trial_id = self._running.pop(future)
+            spent = spent_seconds(self._directory, self._oracle.records[trial_id])
             try:
-                self._take_up(trial_id, future.result())
+                end = future.result()
             except TaskLost as error:
-                record = self._oracle.records[trial_id]
                 self._say(f"trial {trial_id} is lost and goes on elsewhere: {error}")
-                self._oracle.lose(trial_id, spent_seconds(self._directory, record))
-            except EngineFailed:
-                self._oracle.give_back(trial_id)
+                self._oracle.lose(trial_id, spent)
+                continue
+            except Exception:  # the engine has ended, or the worker cannot read or write the search
+                self._oracle.give_back(trial_id, spent)
                 raise
+            self._take_up(trial_id, end)
         if done:
             self._remove_checkpoints()
+        elif now - self._saved > _STATE_SECONDS:
+            self._saved = now
+            self._oracle.save()
         self._view.update()
+        return bool(done)
 
     def _take_up(self, trial_id: str, end: TrialEnd) -> None:
         """Note what came of an attempt."""
@@ -193,28 +228,48 @@ class Driver:
         if end.state != "stopped" or end.progressed:
             self._idle_blocks.pop(trial_id, None)
         elif end.reason == "block":
-            self._idle_blocks[trial_id] = self._idle_blocks.get(trial_id, 0) + 1
-            if self._idle_blocks[trial_id] >= _MAX_IDLE_BLOCKS:
+            idle = self._idle_blocks.setdefault(trial_id, set())
+            idle.add(end.block)
+            if len(idle) >= _MAX_IDLE_BLOCKS:
                 raise SearchFailed(
                     f"trial {trial_id}: {_MAX_IDLE_BLOCKS} pilot jobs in a row ended before it had a "
                     "checkpoint; give the site a longer walltime"
                 )
 
     def _leave(self) -> None:
-        """Let trials that run save, and give them back."""
+        """Let trials that run save, and give all back."""
+        self._leaving = True
         dismiss(self._directory)
+        for future, trial_id in list(self._running.items()):
+            if future.cancel():
+                self._running.pop(future)
+                self._oracle.give_back(trial_id)
         deadline = time.monotonic() + _LEAVE_SECONDS
-        while self._running and time.monotonic() < deadline:
+        while self._at_work() and time.monotonic() < deadline:
             try:
                 self._collect(_TICK_SECONDS)
-            except (NodeRefused, SearchFailed) as error:
+            except Exception as error:  # noqa: BLE001 - the trials that are left have to save nevertheless
                 self._say(str(error))
+        at_work = self._at_work()
         for future, trial_id in self._running.items():
-            if not future.cancel():
+            if future in at_work:
                 self._say(f"trial {trial_id}: has not saved within {_LEAVE_SECONDS:g} s")
             self._oracle.give_back(trial_id, spent_seconds(self._directory, self._oracle.records[trial_id]))
         self._running.clear()
         self._oracle.save()
+
+    def _wait_for_saves(self) -> None:
+        """Let trials that run save; what comes of them is for the other driver."""
+        wait(self._at_work(), timeout=_LEAVE_SECONDS)
+
+    def _at_work(self) -> list[Future[TrialEnd]]:
+        """Return the tasks that a worker has begun: a pilot job may still be in its queue."""
+        records = self._oracle.records
+        return [
+            future
+            for future, trial_id in self._running.items()
+            if future.done() or TrialFiles(self._directory, records[trial_id].run).place.is_file()
+        ]
 
     def _remove_checkpoints(self) -> None:
         """Remove the checkpoints of runs that nothing needs any more; histories and logs stay."""

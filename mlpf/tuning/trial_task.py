@@ -10,8 +10,17 @@ from typing import Any, Literal
 
 from mlpf.config.hypertune_schema import NETWORK_METRICS
 from mlpf.config.search_space import search_section
-from mlpf.engine.base import SLOT_VARIABLE
-from mlpf.engine.child import DRIVER_FILE, ChildEnd, Watch, is_in_charge, run_child
+from mlpf.engine.base import BLOCK_END_VARIABLE, SLOT_VARIABLE
+from mlpf.engine.child import (
+    DRIVER_FILE,
+    SAVE_SECONDS,
+    ChildEnd,
+    Watch,
+    is_in_charge,
+    reason_to_stop,
+    run_child,
+    seconds_of_block,
+)
 from mlpf.run_files import CHECKPOINTS_FOLDER, HISTORY_FILE
 from mlpf.tuning.objective import objective_value
 from mlpf.tuning.state import LOGS_FOLDER, read_search_config
@@ -32,6 +41,7 @@ _SHARED_SECONDS = 60.0
 # The process of a driver that is gone saves before it leaves its run.
 _BUSY_SECONDS = 300.0
 _NAP_SECONDS = 1.0
+_LATE_SECONDS = 10.0
 
 # Completed or failed: ended for good. Crashed: may be repeated. Stopped: goes on later. Refused: this worker
 # cannot run any trial of the search.
@@ -76,6 +86,7 @@ class TrialEnd:
         reason: why it failed, crashed, stopped or was refused.
         kind: of a failure.
         progressed: it has a newer checkpoint than before.
+        block: pilot job of the worker, by its end; empty if that does not end.
         objective: of a completed trial.
         best_epoch: epoch that the objective belongs to.
         metrics: record of that epoch, and what was measured of the network.
@@ -87,6 +98,7 @@ class TrialEnd:
     reason: str = ""
     kind: str = ""
     progressed: bool = True
+    block: str = ""
     objective: float = 0.0
     best_epoch: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -106,8 +118,15 @@ def train_trial(order: TrialOrder) -> TrialEnd:
             "it: choose -o on a file system that they share"
         )
         return TrialEnd("refused", worker, 0.0, reason)
+    left = seconds_of_block()
+    if left is not None and left < SAVE_SECONDS:
+        # There is no time for anything. The next worker may be in the same pilot job.
+        time.sleep(_LATE_SECONDS)
+        return TrialEnd("stopped", worker, 0.0, "late", progressed=False)
     if not is_in_charge(order.directory, order.driver):
-        return TrialEnd("stopped", worker, 0.0, "another driver took over")
+        # Or this node does not see yet that the driver took over: it asks again.
+        time.sleep(_NAP_SECONDS)
+        return TrialEnd("stopped", worker, 0.0, "driver", progressed=False)
     files = TrialFiles(order.directory, order.run)
     write_json(files.place, {"trial_id": order.trial_id, "worker": worker, "since": time.time()})
     before = _latest(files)
@@ -144,6 +163,8 @@ def _train(order: TrialOrder, cost: "_Cost") -> ChildEnd:
         if end.code != BUSY or time.monotonic() > deadline:
             cost.add(end.seconds)
             return end
+        if reason := reason_to_stop(watch, end.seconds):
+            return ChildEnd(STOPPED, reason, end.seconds, end.said)
         time.sleep(_NAP_SECONDS)
 
 
@@ -164,7 +185,10 @@ def _judge(
             "failed", worker, seconds, f"longer than hypertune.max_trial_hours, {hours:g} h", "time"
         )
     if asked:
-        return TrialEnd("stopped", worker, seconds, end.reason or "signal", progressed=progressed)
+        block = os.environ.get(BLOCK_END_VARIABLE, "")
+        return TrialEnd(
+            "stopped", worker, seconds, end.reason or "signal", progressed=progressed, block=block
+        )
     if end.code == BAD_INPUT:
         return TrialEnd("refused", worker, seconds, f"worker {worker}, run {order.run}: {end.said}")
     return TrialEnd("crashed", worker, seconds, f"{end.how}: {end.said}", "crash")

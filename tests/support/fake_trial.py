@@ -1,4 +1,4 @@
-"""Stands in for ``mlpf hypertune trial``: its way to end is read from ``fake.json`` beside DIR, by run.
+"""Stands in for ``mlpf hypertune trial``: how it ends is read from ``fake.json`` beside DIR, by run.
 
 ``python -m tests.support.fake_trial hypertune trial DIR RUN --epochs N --num-cpus K``
 """
@@ -24,6 +24,15 @@ def main(directory, run, epochs, num_cpus):
         starts.write(f"{run} {epochs} {num_cpus} {os.environ.get('KERAS_BACKEND')} {os.getpid()}\n")
     config = load_config(directory / "runs" / f"{run}.yaml")
     signal.signal(signal.SIGTERM, lambda *_: leave(run_dir, "stopped", 75))
+    if plan.get("busy"):
+        with (run_dir / "busy").open("a+") as busy:
+            busy.write("x")
+            if busy.tell() <= plan["busy"]:
+                leave(run_dir, "stopped", 4)
+    if plan.get("code"):
+        sys.stdout.write("the reason\n")
+        sys.stdout.flush()
+        os._exit(plan["code"])
     if plan.get("fail_once") and not (run_dir / "failed_once").exists():
         (run_dir / "failed_once").touch()
         sys.stdout.write("something broke\n")
@@ -41,6 +50,11 @@ def main(directory, run, epochs, num_cpus):
         history.append({"epoch": epoch, "val_loss": 10 * config.setup.lr + 1 / epoch})
         with atomic_write(run_dir / "history.json") as part:
             part.write_text(json.dumps(history))
+        (run_dir / "checkpoints").mkdir(exist_ok=True)
+        with atomic_write(run_dir / "checkpoints" / "latest.json") as part:
+            part.write_text(json.dumps({"folder": f"epoch_{epoch}"}))
+    if plan.get("lost_history"):
+        (run_dir / "history.json").unlink()
     if plan.get("kind"):
         leave(run_dir, "failed", 3, kind=plan["kind"], reason="it is too large")
     leave(run_dir, "completed", 0, num_parameters=1000, inference_ms=None)

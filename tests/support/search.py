@@ -35,7 +35,7 @@ def complete(oracle, record, objective=quality):
 
 
 def drive(oracle, *, num_slots=1, seed=0, objective=quality, on_step=None, fails=lambda _: False):
-    """Let trials end in random order until the search is over; return their ids in the order of their start."""
+    """Let trials end in random order until the search is over; return ids in the order of their start."""
     generator = random.Random(seed)
     running, order = [], []
     while True:
