@@ -11,12 +11,12 @@ import time
 import pytest
 import yaml
 from click.testing import CliRunner
+from mlpf.tuning.launcher import SearchFailed
 
 from mlpf.cli.tuning import hypertune
 from mlpf.errors import CheckpointError, ConfigError, DataError, MissingDependency, MLPFError, OutputExists
 from mlpf.locking import locked
 from mlpf.tuning import launcher
-from mlpf.tuning.launcher import SearchFailed
 from mlpf.tuning.options import TrialOptions
 from mlpf.workflows import hypertune as workflow
 from tests.support.configs import write_config
