@@ -97,7 +97,7 @@ def is_in_charge(directory: Path, driver: str) -> bool:
         return True
 
 
-def _block_ends() -> bool:
+def block_ends() -> bool:
     """Tell whether the pilot job of this worker ends soon: programs must save now."""
     end, margin = os.environ.get(BLOCK_END_VARIABLE), os.environ.get(BLOCK_MARGIN_VARIABLE)
     return bool(end) and float(end or 0) - time.time() < float(margin or SAVE_SECONDS)
@@ -170,7 +170,7 @@ def reason_to_stop(watch: Watch, seconds: float) -> Reason:
     """Return why a program that has run for some seconds must stop now, empty if it may go on."""
     if not is_in_charge(watch.directory, watch.driver):
         return "driver"
-    if _block_ends():
+    if block_ends():
         return "block"
     if watch.max_seconds is not None and seconds > watch.max_seconds:
         return "time"
