@@ -342,8 +342,10 @@ class TestSlurm:
         with surroundings("slurm", request) as mark:
             job = inside(slurm, tmp_path, log, repo_root)
             wait_for(lambda: Path(log).exists() and tasks.times(log) == 2, "two tasks")
-            nodes = {line.split()[2].partition("-")[0] for line in Path(log).read_text().splitlines()}
-            assert nodes == {"n1", "n2"}
+            lines = [line.split() for line in Path(log).read_text().splitlines()]
+            assert {slot.partition("-")[0] for _, _, slot, _ in lines} == {"n1", "n2"}
+            # The job has ten minutes.
+            assert all(500 < float(end) - time.time() <= 600 for *_, end in lines)
             slurm.command("scancel", job)
             slurm.wait(job)
             no_process_left(mark, "slurm", request)

@@ -77,5 +77,6 @@ def stay_at_first(log, seconds):
 
 
 def stay(log, seconds):
-    note(log, f"{os.getpid()} {os.getppid()} {os.environ['MLPF_SLOT']}")
+    end = os.environ.get("MLPF_BLOCK_END", "never")
+    note(log, f"{os.getpid()} {os.getppid()} {os.environ['MLPF_SLOT']} {end}")
     time.sleep(seconds)
