@@ -135,6 +135,7 @@ def result_table(results: Sequence[MemberResult]) -> Table:
     table.add_column(f"best {' or '.join(monitors)}")
     for header in ("at epoch", "time", "state"):
         table.add_column(header)
+    _fold(table)
     for result in results:
         state = result.state + (f": {result.kind}" if result.kind else "")
         table.add_row(
@@ -154,6 +155,7 @@ def spread_table(found: Sequence[Spread]) -> Table:
     """Return the table of mean and spread."""
     grouped = any(spread.row for spread in found)
     table = Table(*(["row"] if grouped else []), "metric", "trainings", "mean ± error", "standard deviation")
+    _fold(table)
     for spread in found:
         error = "" if spread.error is None else f" ± {spread.error:.2g}"
         table.add_row(
@@ -169,6 +171,12 @@ def spread_table(found: Sequence[Spread]) -> Table:
 def duration(seconds: float) -> str:
     """Return h:mm:ss."""
     return str(timedelta(seconds=max(0, round(seconds))))
+
+
+def _fold(table: Table) -> None:
+    """Break long names rather than cut them off."""
+    for column in table.columns:
+        column.overflow = "fold"
 
 
 def _changes(values: Mapping[str, Any]) -> str:

@@ -70,6 +70,13 @@ def test_the_table_of_a_terminal(tmp_path):
     assert "(waits for one)" in said
 
 
+def test_long_names_are_not_cut_off():
+    table = spread_table([Spread("", "val_jet_matched_fraction" * 4, 3, 3.0, 1.0, 0.5)])
+    console = Console(file=io.StringIO(), width=60)
+    console.print(table)
+    assert "…" not in console.file.getvalue()
+
+
 def result(name, **fields):
     values = {
         "row": "", "seed": 7, "state": "completed", "kind": "", "reason": "", "epochs": 3, "num_epochs": 4,
