@@ -91,12 +91,7 @@ def export_onnx(
     path = Path(path)
     goal = TARGETS[target]
     opset = goal.choose_opset(opset)
-    paths = {p: path if p == "float32" else path.with_stem(f"{path.stem}_{p}") for p in precisions}
-    if any(file.name == CARD_FILE for file in paths.values()):
-        raise ExportError(f"{path}: is the name of the model card beside it; give another one")
-    for file in (*paths.values(), path.with_name(CARD_FILE)):
-        if file.is_dir():
-            raise ExportError(f"{file}: is a directory; give the name of the file to write")
+    paths = _paths(path, precisions)
     model = with_policy(model, "float32")
     entries = {**model_metadata(model, goal, opset, schema), **(metadata or {})}
     shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
@@ -122,6 +117,17 @@ def export_onnx(
         content = model_card(entries, {precision: file.as_dict() for precision, file in files.items()})
         card.write_text(json.dumps(content, indent=2) + "\n")
     return files
+
+
+def _paths(path: Path, precisions: Sequence[str]) -> dict[str, Path]:
+    """Return the file of each precision, none of them in the way of the card or of a directory."""
+    paths = {p: path if p == "float32" else path.with_stem(f"{path.stem}_{p}") for p in precisions}
+    if any(file.name == CARD_FILE for file in paths.values()):
+        raise ExportError(f"{path}: is the name of the model card beside it; give another one")
+    for file in (*paths.values(), path.with_name(CARD_FILE)):
+        if file.is_dir():
+            raise ExportError(f"{file}: is a directory; give the name of the file to write")
+    return paths
 
 
 def _graphs(
