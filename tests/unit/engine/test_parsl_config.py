@@ -28,7 +28,7 @@ srun_options: --cpu-bind=none
 setup: [module load python]
 """
 
-# Commands of a submit file, from the manual of condor_submit.
+# Commands of a submit file that HTCondor's own parser takes.
 CONDOR_COMMANDS = {
     *("universe", "executable", "arguments", "environment", "input", "output", "error", "log", "queue"),
     *("should_transfer_files", "when_to_transfer_output", "transfer_executable", "transfer_input_files"),
@@ -155,7 +155,7 @@ def test_network_interface_gives_its_address(tmp_path, monkeypatch):
     assert one.all_addresses == {"127.0.0.1"}
 
 
-def test_htcondor_submit_file_follows_the_manual(tmp_path):
+def test_htcondor_submit_file_has_known_commands_only(tmp_path):
     text = (
         "description: a pool\nprovider: htcondor\ncores_per_node: 4\ngpus_per_node: 1\nmemory_per_node: 16\n"
         "max_minutes: 60\naccount: cms\nscheduler_lines: [request_disk = 10 GB]\n"
