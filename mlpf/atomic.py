@@ -1,9 +1,11 @@
 """Write files so that a final name only ever holds a complete file."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -34,3 +36,18 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, synced: it survives a loss of power."""
+    with atomic_write(path, sync=True) as part:
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Return what a JSON file holds; empty if it is missing, damaged or not of this kind."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return kind()
+    return content if isinstance(content, kind) else kind()

@@ -2,13 +2,16 @@
 
 import os
 import platform
+import runpy
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from mlpf.errors import ConfigError
+from mlpf.host import read_host
 
 Kind = Literal["nvidia", "rocm", "hpu", "cpu"]
 
@@ -24,6 +27,14 @@ _VISIBILITY: dict[str, Kind] = {
 _KIND_NAMES: dict[Kind, str] = {"nvidia": "Nvidia", "rocm": "AMD ROCm", "hpu": "Habana Gaudi", "cpu": "CPU"}
 # Set by Slurm where srun gives each task a GPU of its own, which every task then sees as number 0.
 _OWN_GPU = "SLURM_GPUS_PER_TASK"
+# The newest instruction set that oneDNN may use; it takes the first of the two names that is set.
+_MOST_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+# The first tells TensorFlow whether to use oneDNN.
+_ONEDNN_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", *_MOST_ISA)
+# Newest instruction sets with which oneDNN has no products of bfloat16.
+_NO_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI"}
+# Packages that bring the module ``tensorflow``.
+_DISTRIBUTIONS = ("tensorflow", "tensorflow-rocm", "tensorflow-cpu", "tensorflow-macos", "intel-tensorflow")
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,46 @@ def describe() -> str:
     """Return in words what operations run on, such as ``2 x NVIDIA A100-SXM4-40GB (Nvidia)``."""
     names = Counter((device.name, device.kind) for device in accelerators() or list_devices())
     return ", ".join(f"{count} x {name} ({_KIND_NAMES[kind]})" for (name, kind), count in names.items())
+
+
+def why_bfloat16_is_slow(dtype: str, root: Path = Path("/")) -> str | None:
+    """Return one line where a CPU without instructions for bfloat16 is to compute in it; else None.
+
+    Args:
+        dtype: ``setup.dtype``.
+        root: of the file system.
+    """
+    if dtype != "mixed_bfloat16" or accelerators():
+        return None
+    host = read_host(root)
+    if host.has_bfloat16 is not False:
+        return None
+    return (
+        f"setup.dtype: {dtype} is slower than float32 here, by 20 to 25 % where it was measured: "
+        f"{host.cpu} has no instructions for bfloat16; use float32 on this machine"
+    )
+
+
+def why_bfloat16_aborts(dtype: str) -> str | None:
+    """Return one line where a setting of oneDNN makes TensorFlow abort with bfloat16 on this CPU; else None.
+
+    TensorFlow looks at the CPU, sees AVX-512 and hands products of bfloat16 to oneDNN, which may not use it.
+
+    Args:
+        dtype: ``setup.dtype``.
+    """
+    name = next((name for name in _MOST_ISA if name in os.environ), None)
+    if dtype != "mixed_bfloat16" or name is None or os.environ[name].upper() not in _NO_BF16:
+        return None
+    if accelerators() or not _onednn_enabled():
+        return None
+    if "AVX-512" not in (read_host().instruction_sets or ()):
+        return None
+    return (
+        f"setup.dtype: {dtype} does not go with {name}={os.environ[name]}: oneDNN has no products of "
+        "bfloat16 then, and TensorFlow would abort; unset the variable, set TF_ENABLE_ONEDNN_OPTS=0, "
+        "or use float32"
+    )
 
 
 def grow_gpu_memory() -> None:
@@ -135,12 +186,25 @@ def hides_all(value: str) -> bool:
 
 
 def build() -> dict[str, Any]:
-    """Return for which accelerators TensorFlow was built, with versions."""
-    import tensorflow as tf
-
-    info = tf.sysconfig.get_build_info()
+    """Return for which accelerators TensorFlow was built, with versions; does not load it."""
+    info = _build_info()
     names = ("is_cuda_build", "is_rocm_build", "cuda_version", "cudnn_version", "rocm_version")
-    return {"version": tf.__version__, **{name: info[name] for name in names if name in info}}
+    return {"version": _tensorflow_version(), **{name: info[name] for name in names if name in info}}
+
+
+def onednn_settings() -> dict[str, str]:
+    """Return the environment variables that steer oneDNN, as they are set."""
+    return {name: os.environ[name] for name in _ONEDNN_VARIABLES if name in os.environ}
+
+
+def describe_build() -> str:
+    """Return version and build of TensorFlow in one line; does not load it."""
+    info = build()
+    version_of = {"CUDA": info.get("cuda_version"), "ROCm": info.get("rocm_version")}
+    built = {"CUDA": info.get("is_cuda_build"), "ROCm": info.get("is_rocm_build")}
+    kinds = [" ".join(filter(None, (name, version_of[name]))) for name, there in built.items() if there]
+    settings = "".join(f", {name}={value}" for name, value in onednn_settings().items())
+    return f"TensorFlow {info['version']}, built for {' and '.join(kinds) or 'CPUs only'}{settings}"
 
 
 def hardware(root: Path = Path("/")) -> dict[Kind, int]:
@@ -220,6 +284,7 @@ def report() -> dict[str, Any]:
         ],
         "visible_devices": visibility(),
         "tensorflow_build": build(),
+        "onednn": {"enabled": _onednn_enabled(), **onednn_settings()},
         "tf32": _tf32_allowed(),
     }
 
@@ -233,14 +298,40 @@ def _kind(device_type: str) -> Kind:
 
 def _plain_name(device_type: str) -> str:
     """Return a name for a device whose driver tells none."""
-    if device_type != "CPU":
-        return device_type
+    return read_host().cpu if device_type == "CPU" else device_type
+
+
+def _build_info() -> dict[str, Any]:
+    """Return what TensorFlow notes about its build, from a file that is read without loading it."""
+    spec = find_spec("tensorflow")
+    if spec is None or spec.origin is None:
+        return {}
+    file = Path(spec.origin).parent / "python" / "platform" / "build_info.py"
+    return dict(runpy.run_path(str(file))["build_info"]) if file.is_file() else {}
+
+
+def _tensorflow_version() -> str:
+    """Return the version of TensorFlow, whatever the package is called that it came with."""
+    for name in _DISTRIBUTIONS:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _onednn_enabled() -> bool | None:
+    """Return whether TensorFlow computes with oneDNN here; None where it does not tell.
+
+    Without a setting TensorFlow decides by the CPU.
+    """
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+        # Not part of the public interface, which does not tell.
+        from tensorflow.python.util import _pywrap_util_port as port
+    except ImportError:
+        return None
+    ask = getattr(port, "IsMklEnabled", None)
+    return None if ask is None else bool(ask())
 
 
 def _cards(present: dict[Kind, int], kind: Any) -> str:

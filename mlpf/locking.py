@@ -77,6 +77,14 @@ def locked(path: Path, what: str, shard: Shard | None = None) -> Iterator[None]:
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process works on an output, by its lock file."""
+    if not path.exists():
+        return False
+    with ExitStack() as stack:
+        return not _try(_open(path, stack), fcntl.LOCK_SH, path)
+
+
 def _open(path: Path, stack: ExitStack) -> int:
     # Read and write: over NFS an exclusive lock needs the one and a shared lock the other.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mlpf import __version__, devices
+from mlpf.errors import ConfigError
+from mlpf.host import read_host
 
 _REPORTED_PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "array-record", "pyarrow")
 
@@ -61,21 +63,28 @@ def gpu_memory_peak() -> int | None:
 
 
 def set_dtype_policy(name: str) -> None:
-    """Set the Keras number format: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``."""
+    """Set the Keras number format: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``.
+
+    Raises:
+        ConfigError: TensorFlow would abort with it.
+    """
     import keras
+
+    if problem := devices.why_bfloat16_aborts(name):
+        raise ConfigError(problem)
 
     keras.config.set_dtype_policy(name)
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, platform, devices and thread counts as plain data."""
+    """Return versions, platform, machine, devices and thread counts as plain data."""
     import tensorflow as tf
 
     return {
         "mlpf": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "num_cpus": os.cpu_count(),
+        "machine": read_host().as_dict(),
         "packages": {name: _version(name) for name in _REPORTED_PACKAGES},
         **devices.report(),
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),

@@ -67,7 +67,7 @@ def train(
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        history = json.loads((run_dir / "history.json").read_text())
+        history = json.loads((run_dir / "history.json").read_text(encoding="utf-8"))
     return max(history[1:], key=lambda record: record["events_per_second"])
 
 

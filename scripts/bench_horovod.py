@@ -34,7 +34,7 @@ def train(arguments: argparse.Namespace, folder: Path, processes: int) -> list[d
     done = subprocess.run(launcher, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
-    return json.loads((folder / "history.json").read_text())[1:]
+    return json.loads((folder / "history.json").read_text(encoding="utf-8"))[1:]
 
 
 def main() -> None:

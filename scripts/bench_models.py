@@ -345,6 +345,9 @@ def onnx(rounds: int) -> Iterator[Row]:
                     ms["keras"] / ms[precision],
                     target,
                 )
+                if precision != "float32":
+                    ratio = ms["float32"] / ms[precision]
+                    yield Row(f"{name}.yaml {precision}, N = {n}, speed against float32", ratio)
 
 
 def _run_session(session: Any, events: np.ndarray) -> Any:
@@ -374,7 +377,9 @@ def main() -> None:
                 table.add_row(row.what, f"{row.value:.4g}", row.verdict)
     console.print(table)
     if options.output:
-        options.output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        options.output.write_text(
+            json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main() -> None:
     """Write both pages."""
     for name, page in (("configuration.md", configuration_page()), ("columns.md", columns_page())):
         with atomic_write(DOCS / name) as part:
-            part.write_text(page)
+            part.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, what they run in, and the line about the machine."""
 
 import os
 from collections.abc import Iterator
@@ -7,13 +7,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlpf import devices
+from mlpf.host import read_host
 from tests.support.slurm_cluster import SlurmCluster, why_not
 
-# Tests share two cores: one thread per process keeps timings and results steady.
+# What every test runs in, whatever the shell says. To test on a GPU set CUDA_VISIBLE_DEVICES.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# The tests may run inside a job of Slurm; those about jobs set what they need.
+for _name in [name for name in os.environ if name.startswith("SLURM_")]:
+    del os.environ[_name]
+
+# Read by click and rich: width of tables, colours, whether a terminal can draw.
+_TERMINAL = {"COLUMNS": "80", "LINES": "25", "TERM": "xterm"}
+_COLOURS = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+
+def pytest_report_header() -> list[str]:
+    """Say what machine this is: which kernels compute depends on it."""
+    return [f"machine: {read_host().describe()}", devices.describe_build()]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _same_terminal_everywhere():
+    """Give tests and their child processes one terminal; pytest itself has looked at the real one before."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _TERMINAL.items():
+            patch.setenv(name, value)
+        for name in _COLOURS:
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Command line: parse, load the configuration, import one workflow, run it."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any
 import click
 
 from mlpf import __version__
-from mlpf.cli import configuration, data, results, training, tuning
+from mlpf.cli import configuration, data, results, site, train_many, training, tuning
 from mlpf.errors import MLPFError
 from mlpf.lifeline import end_with_parent
 
@@ -29,6 +30,7 @@ for command in (
     data.postprocess,
     data.build,
     training.train,
+    train_many.train_many,
     training.find_lr,
     training.import_weights,
     tuning.hypertune,
@@ -37,6 +39,7 @@ for command in (
     results.export,
     results.infer,
     configuration.config,
+    site.site,
 ):
     cli.add_command(command)
 
@@ -47,6 +50,9 @@ def main(run: Callable[..., Any] = cli.main) -> None:
     A training that was asked to stop exits with code 75: it wants to be continued.
     """
     end_with_parent()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a sign that the terminal lacks must not end the command
     # Before TensorFlow is imported: our progress and tables are what a user wants to see.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -12,8 +12,8 @@ from mlpf.cli.options import (
     Fractions,
     overwrite_option,
     shard_option,
-    workers_option,
 )
+from mlpf.cli.placement import placement_options
 
 
 @click.command()
@@ -51,7 +51,7 @@ from mlpf.cli.options import (
     default="root",
     help="Files of delphes_* samples: ROOT or pickles as published; the events are the same.",
 )
-@workers_option
+@placement_options
 @overwrite_option
 def simulate(sample: str, num_events: int, output: Path, **options: Any) -> None:
     """Generate SAMPLE with Pythia8 and a CLIC-like detector into EDM4HEP ROOT files.
@@ -76,7 +76,7 @@ def simulate(sample: str, num_events: int, output: Path, **options: Any) -> None
     default="clusters",
     help="What EDM4HEP events are made of besides tracks.",
 )
-@workers_option
+@placement_options
 @shard_option
 @overwrite_option
 def postprocess(inputs: tuple[str, ...], output: Path, **options: Any) -> None:
@@ -104,7 +104,7 @@ def postprocess(inputs: tuple[str, ...], output: Path, **options: Any) -> None:
 )
 @click.option("--split-seed", type=int, default=0, help="Seed of the split by file name.")
 @click.option("--split-fractions", type=Fractions(), default=(0.8, 0.1, 0.1), help="Share of each split.")
-@workers_option
+@placement_options
 @shard_option
 @click.option("--merge", is_flag=True, help="Put together what all shards wrote.")
 @overwrite_option

@@ -27,9 +27,6 @@ run_dir_option = click.option(
 weights_option = click.option(
     "-w", "--weights", default="best", show_default=True, help="Checkpoint: best, latest, or a directory."
 )
-workers_option = click.option(
-    "-j", "--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes."
-)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 data_dir_option = click.option("--data-dir", type=PATH, help="Where datasets are, for all of them.")
 

@@ -80,7 +80,7 @@ def write_resolved(config: Config, path: Path) -> None:
         OSError: the directory cannot be written.
     """
     with atomic_write(path) as part:
-        part.write_text(resolved_text(config))
+        part.write_text(resolved_text(config), encoding="utf-8")
 
 
 def resolved_text(config: Config) -> str:
@@ -99,7 +99,7 @@ def read_document(path: Path, ready_made: str = "ready-made ones are in paramete
         ConfigError: the file cannot be read, or holds no mapping.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; {ready_made}") from None
@@ -113,7 +113,7 @@ def read_document(path: Path, ready_made: str = "ready-made ones are in paramete
         raise ConfigError(f"{path}  nested too deeply; a configuration has a few levels") from None
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}:1  expected a mapping of sections, found no `key: value` lines")
-    if _num_values(node, {}) > MAX_VALUES:
+    if num_values(node, {}) > MAX_VALUES:
         raise ConfigError(
             f"{path}  more than {MAX_VALUES} values once its aliases (*name) are expanded; write them out"
         )
@@ -175,7 +175,7 @@ def _stands_alone(at: Path_, old: dict[str, Any], new: dict[str, Any]) -> bool:
     return other or at[:-1] == ("hypertune", "space")
 
 
-def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+def num_values(node: yaml.Node, known: dict[int, int]) -> int:
     """Count the values below a node with every alias expanded; an alias of itself counts as too many."""
     if id(node) not in known:
         known[id(node)] = MAX_VALUES + 1  # stays for a node that is reached from itself
@@ -184,7 +184,7 @@ def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
             parts = [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             parts = node.value
-        known[id(node)] = 1 + sum(_num_values(part, known) for part in parts)
+        known[id(node)] = 1 + sum(num_values(part, known) for part in parts)
     return known[id(node)]
 
 
@@ -216,12 +216,22 @@ def _parse_override(text: str) -> tuple[Path_, Any, str]:
     if not equals or not key:
         return (), None, f"--set {text}: expected KEY=VALUE, e.g. --set setup.lr=1e-4"
     try:
-        parsed = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):
+        return tuple(key.split(".")), parse_value(value), ""
+    except ValueError:
         return (), None, f"--set {text}: the value is not valid YAML"
-    if isinstance(parsed, str):
-        parsed = _number(parsed)
-    return tuple(key.split(".")), parsed, ""
+
+
+def parse_value(text: str) -> Any:
+    """Read the value of a key as YAML, and ``1e-4`` as a number.
+
+    Raises:
+        ValueError: not valid YAML.
+    """
+    try:
+        parsed = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    return _number(parsed) if isinstance(parsed, str) else parsed
 
 
 def _number(text: str) -> Any:

@@ -61,7 +61,7 @@ def find_dataset(path: Path) -> DatasetFolder:
             raise DataError(f"{path}: has versions {names}; give the folder of one of them")
         path = versions[0]
     try:
-        info = json.loads((path / "dataset_info.json").read_text())
+        info = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))
         splits = tuple(str(split["name"]) for split in info["splits"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
@@ -74,13 +74,13 @@ def find_dataset(path: Path) -> DatasetFolder:
 
 def _schema(path: Path) -> EventSchema:
     try:
-        metadata = json.loads((path / "metadata.json").read_text())
+        metadata = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         metadata = {}
     if isinstance(metadata, dict) and "schema" in metadata:
         return schema_named(str(metadata["schema"]), str(path))
     try:
-        features: Any = json.loads((path / "features.json").read_text())
+        features: Any = json.loads((path / "features.json").read_text(encoding="utf-8"))
         width = int(features["featuresDict"]["features"]["X"]["tensor"]["shape"]["dimensions"][-1])
     except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise DataError(

@@ -287,7 +287,7 @@ def _require_known_classes(path: Path) -> None:
         DataError: names the first such class.
     """
     try:
-        text = (path / "features.json").read_text()
+        text = (path / "features.json").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a complete dataset ({_first_line(error)}); build it again") from error
     for name in re.findall(r'"pythonClassName"\s*:\s*"((?:[^"\\]|\\.)*)"', text):
@@ -377,7 +377,7 @@ def _names(metadata: dict[str, Any], key: str, path: Path) -> list[str]:
 def _metadata(path: Path) -> dict[str, Any]:
     """Return the metadata of the dataset; published ones may have none."""
     try:
-        metadata = json.loads((path / "metadata.json").read_text())
+        metadata = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return metadata if isinstance(metadata, dict) else {}

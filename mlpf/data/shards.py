@@ -210,7 +210,7 @@ def write_block(block: Block, schema: str, seed: int, path: Path, report: Path) 
                 )
         content = BlockReport(num_events, num_bytes, [source_entry(file) for file in block.files])
         with atomic_write(report) as part:
-            part.write_text(json.dumps(asdict(content)))
+            part.write_text(json.dumps(asdict(content)), encoding="utf-8")
     except (OSError, RuntimeError) as error:  # the writer of array_record raises the latter
         detail = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise OutputNotWritable(
@@ -266,7 +266,7 @@ def read_report(report: Path, path: Path, block: Block) -> BlockReport | None:
         block: what it should hold.
     """
     try:
-        content = BlockReport(**json.loads(report.read_text()))
+        content = BlockReport(**json.loads(report.read_text(encoding="utf-8")))
         with closing(ArrayRecordReader(str(path))) as reader:
             complete = reader.num_records() == content.num_events == block.num_events
     except (OSError, RuntimeError, ValueError, TypeError):

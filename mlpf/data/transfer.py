@@ -334,7 +334,7 @@ def _signature(file: RemoteFile, path: Path) -> dict[str, Any]:
 
 def _read_note(path: Path) -> dict[str, Any]:
     try:
-        note = json.loads(path.read_text())
+        note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}
@@ -343,7 +343,7 @@ def _read_note(path: Path) -> dict[str, Any]:
 def _write_note(path: Path, note: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part:
-        part.write_text(json.dumps(note))
+        part.write_text(json.dumps(note), encoding="utf-8")
 
 
 def _continues(response: requests.Response, start: int, size: int) -> bool:

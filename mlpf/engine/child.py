@@ -14,11 +14,11 @@ from typing import Literal
 
 import mlpf
 from mlpf.atomic import atomic_write
-from mlpf.engine.base import BLOCK_END_VARIABLE
+from mlpf.engine.base import BLOCK_END_VARIABLE, BLOCK_MARGIN_VARIABLE
 from mlpf.lifeline import Lifeline
 
 DRIVER_FILE = "driver.json"
-# A program that was asked to stop saves first.
+# A program that was asked to stop saves first; it is killed if it needs longer.
 SAVE_SECONDS = 120.0
 
 _POLL_SECONDS = 0.1
@@ -97,13 +97,10 @@ def is_in_charge(directory: Path, driver: str) -> bool:
         return True
 
 
-def seconds_of_block() -> float | None:
-    """Return how long the pilot job of this worker lasts, None if it does not end."""
-    text = os.environ.get(BLOCK_END_VARIABLE, "")
-    try:
-        return float(text) - time.time()
-    except ValueError:
-        return None
+def block_ends() -> bool:
+    """Tell whether the pilot job of this worker ends soon: programs must save now."""
+    end, margin = os.environ.get(BLOCK_END_VARIABLE), os.environ.get(BLOCK_MARGIN_VARIABLE)
+    return bool(end) and float(end or 0) - time.time() < float(margin or SAVE_SECONDS)
 
 
 def run_child(
@@ -116,8 +113,8 @@ def run_child(
 ) -> ChildEnd:
     """Run a program to its end, or to the moment when it must stop.
 
-    It gets SIGTERM when the driver asks for it, when its pilot job ends within ``SAVE_SECONDS``, or when its
-    time is over. After ``SAVE_SECONDS`` more it is killed. It ends with this process, however that ends.
+    It gets SIGTERM when the driver asks for it, when its pilot job ends soon, or when its time is over. After
+    ``SAVE_SECONDS`` more it is killed. It ends with this process, however that ends.
 
     Args:
         command: program and arguments.
@@ -173,8 +170,7 @@ def reason_to_stop(watch: Watch, seconds: float) -> Reason:
     """Return why a program that has run for some seconds must stop now, empty if it may go on."""
     if not is_in_charge(watch.directory, watch.driver):
         return "driver"
-    left = seconds_of_block()
-    if left is not None and left < SAVE_SECONDS:
+    if block_ends():
         return "block"
     if watch.max_seconds is not None and seconds > watch.max_seconds:
         return "time"

@@ -79,7 +79,7 @@ def parse_nvidia_smi(text: str) -> list[str]:
 
 
 def device_groups(
-    num_workers: int | None, gpus_per_trial: int | None, cpus_per_trial: int | None
+    num_workers: int | None, gpus_per_trial: int | None, cpus_per_trial: int | None, unit: str = "trial"
 ) -> list[DeviceGroup]:
     """Deal out the GPUs and cores that this process may use.
 
@@ -87,6 +87,7 @@ def device_groups(
         num_workers: workers; None = one per group of GPUs, one on a machine without.
         gpus_per_trial: GPUs of each; None = one where there are GPUs.
         cpus_per_trial: cores of each; None = an equal share. Whoever has cores of its own is bound to them.
+        unit: what a worker runs, for the names of options in errors.
 
     Raises:
         ConfigError: more GPUs or cores than there are.
@@ -99,7 +100,7 @@ def device_groups(
     if num_workers * each > num_gpus:
         raise ConfigError(
             f"{num_workers} worker(s) with {each} GPU(s) each need {num_workers * each} GPUs, this machine "
-            f"shows {num_gpus}{_as_set(variables)}; give fewer --workers or --gpus-per-trial"
+            f"shows {num_gpus}{_as_set(variables)}; give fewer --workers or --gpus-per-{unit}"
         )
     cores = usable_cores()
     threads = max(len(cores) // num_workers, 1) if cpus_per_trial is None else cpus_per_trial
@@ -107,7 +108,7 @@ def device_groups(
     if not enough and cpus_per_trial is not None:
         raise ConfigError(
             f"{num_workers} worker(s) with {threads} core(s) each need {num_workers * threads} cores, this "
-            f"process may use {len(cores)}; give fewer --workers or --cpus-per-trial"
+            f"process may use {len(cores)}; give fewer --workers or --cpus-per-{unit}"
         )
     hidden = dict.fromkeys(_INNER, "") | {n: "" for n in _HABANA if n in os.environ}
     groups = []

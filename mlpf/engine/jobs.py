@@ -62,6 +62,6 @@ def _lost(unfinished: Sequence[str], total: int) -> MLPFError:
         named += f" and {len(unfinished) - _MOST_NAMED} more"
     return MLPFError(
         f"worker processes were killed, perhaps for their memory; {len(unfinished)} of {total} are "
-        f"unfinished: {named}; what is finished is kept: run the command again, with fewer --workers if "
-        "memory is short"
+        f"unfinished: {named}; what is finished is kept: run the command again, with fewer workers if memory "
+        "is short"
     )

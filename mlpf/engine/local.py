@@ -5,9 +5,10 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import Pipe, connection, get_context, parent_process
@@ -142,59 +143,101 @@ class _Lane:
 
     def __init__(self, name: str, group: DeviceGroup):
         self.name, self._group = name, group
+        # Threads of pools and the owner of the engine come here.
+        self._lock = threading.Lock()
+        self._closed = False
         self._pool: ProcessPoolExecutor | None = None
+        self._broken: ProcessPoolExecutor | None = None
         self._hold: Connection | None = None
+        self._lock = threading.Lock()
 
     def start(self, task: _Task) -> Future[Any]:
         """Run a task; the future fails with ``BrokenProcessPool`` if the worker dies in it."""
-        try:
-            return self._running_pool().submit(task.function, *task.arguments)
-        except BrokenProcessPool:  # the worker died while it had nothing to do: nothing is lost
-            self.renew()
-            return self._running_pool().submit(task.function, *task.arguments)
-
-    def _running_pool(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            # The worker ends when the other end of the pipe is closed.
-            held, self._hold = Pipe(duplex=False)
-            environment = {
-                **dict.fromkeys(THREAD_VARIABLES, str(self._group.num_cpus)),
-                **self._group.environment,
-                SLOT_VARIABLE: self.name,
-            }
-            self._pool = ProcessPoolExecutor(
-                1,
-                # A forked process would inherit threads of uproot and arrow in an unknown state.
-                mp_context=get_context("spawn"),
-                initializer=_begin,
-                initargs=(held, environment, self._group.cpus),
-            )
-        return self._pool
+        with self._lock:
+            if self._closed:
+                refused: Future[Any] = Future()
+                refused.set_exception(CancelledError())
+                return refused
+            try:
+                return self._submit(task)
+            except BrokenProcessPool:  # the worker died while it had nothing to do: nothing is lost
+                self._forget()
+                return self._submit(task)
 
     def renew(self) -> None:
         """Forget a worker that died; the next task starts another one."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
-        self._let_go()
-        self._pool = None
+        with self._lock:
+            self._forget()
 
     def close(self, now: bool) -> None:
-        """End the worker, after its task or at once."""
-        if now:
+        """End the worker, after its task or at once; no other one follows."""
+        with self._lock:
+            self._closed = True
+            pool = self._pool
+            if now:
+                self._let_go()
+        if pool is not None:
+            pool.shutdown(wait=True)
+        with self._lock:
             self._let_go()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
+
+    def _submit(self, task: _Task) -> Future[Any]:
+        if self._pool is None:
+            self._pool = self._open()
+        with _interrupt_held():  # the process starts here
+            return self._pool.submit(task.function, *task.arguments)
+
+    def _open(self) -> ProcessPoolExecutor:
+        # The worker ends when the other end of the pipe is closed.
+        held, self._hold = Pipe(duplex=False)
+        environment = {
+            **dict.fromkeys(THREAD_VARIABLES, str(self._group.num_cpus)),
+            **self._group.environment,
+            SLOT_VARIABLE: self.name,
+        }
+        return ProcessPoolExecutor(
+            1,
+            # A forked process would inherit threads of uproot and arrow in an unknown state.
+            mp_context=get_context("spawn"),
+            initializer=_begin,
+            initargs=(held, environment, self._group.cpus),
+        )
+
+    def _forget(self) -> None:
+        """Let a broken pool end by itself.
+
+        While a pool says that it is broken, in this thread, it holds the lock that its shutdown takes, and
+        that its removal from memory takes too: it is kept until another one breaks.
+        """
         self._let_go()
+        self._broken, self._pool = self._pool, None
 
     def _let_go(self) -> None:
-        if self._hold is not None:
-            self._hold.close()
-            self._hold = None
+        # Two threads come here when a worker dies while the engine is shut down.
+        with self._lock:
+            hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.close()
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Hold Ctrl-C back from this thread, and from a process that it starts until that is ready for it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(held: Connection, environment: Mapping[str, str], cpus: frozenset[int]) -> None:
     """Make a worker ready, before anything heavy is imported in it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ.update(environment)
     bind(os.getpid(), cpus)
     parent = parent_process()

@@ -1,11 +1,17 @@
 """Where tasks run: in this process, in processes of this machine, or on a cluster."""
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlpf.engine.base import Engine, Slot
-from mlpf.engine.device_groups import DeviceGroup
+from mlpf.engine.device_groups import DeviceGroup, device_groups
 from mlpf.engine.local import HereEngine, LocalEngine
+
+# Folder in an output for the files of the engine of a cluster.
+ENGINE_FOLDER = ".engine"
 
 
 @dataclass(frozen=True)
@@ -13,7 +19,8 @@ class Placement:
     """What a user chose.
 
     Attributes:
-        workers: processes of this machine, if no site is given.
+        workers: processes of this machine, if no site is given. 0 = one per group of GPUs, one without GPUs,
+            where tasks use GPUs.
         site: name or file of a site; None = this machine.
         nodes: nodes of the site.
         inside: the nodes are those of the job that this process runs in, instead of new pilot jobs.
@@ -23,6 +30,48 @@ class Placement:
     site: str | None = None
     nodes: int = 1
     inside: bool = False
+
+
+HERE = Placement()
+
+
+def check_placement(placement: Placement, slot: Slot | None = None) -> None:
+    """Find out before any work whether the site can be used; nothing starts.
+
+    Args:
+        placement: where.
+        slot: what each task will use; None = one core.
+
+    Raises:
+        ConfigError: no such site, or one whose nodes are too small for a task.
+        MissingDependency: the engine of clusters is not installed.
+    """
+    if placement.site is None:
+        return
+    from mlpf.engine.sites import load_site, require_parsl, slots_per_node
+
+    slots_per_node(load_site(placement.site), slot or Slot())
+    require_parsl()
+
+
+@contextmanager
+def engine_for(placement: Placement, run_dir: Path, num_tasks: int) -> Iterator[Engine]:
+    """Open an engine for some tasks: no more workers here than tasks, and for none nothing starts.
+
+    Args:
+        placement: where.
+        run_dir: as in ``open_engine``; removed when the tasks ended well, else its logs stay.
+        num_tasks: how many tasks there will be, one core each.
+
+    Raises:
+        As ``open_engine``.
+    """
+    if num_tasks == 0:
+        placement = HERE
+    with open_engine(replace(placement, workers=min(placement.workers, num_tasks)), run_dir) as engine:
+        yield engine
+    if placement.site is not None:
+        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def open_engine(placement: Placement, run_dir: Path, *, slot: Slot | None = None, retries: int = 1) -> Engine:
@@ -49,10 +98,54 @@ def open_engine(placement: Placement, run_dir: Path, *, slot: Slot | None = None
 
 def open_cluster(placement: Placement, run_dir: Path, slot: Slot, retries: int) -> Engine:
     """Return the engine of a site; raises as ``open_engine``."""
-    from mlpf.engine.parsl_engine import ParslEngine
-    from mlpf.engine.sites import load_site
+    from mlpf.engine.sites import load_site, require_parsl
 
     site = load_site(placement.site or "")
+    require_parsl()
+    from mlpf.engine.parsl_engine import ParslEngine
+
     return ParslEngine(
         site, placement.nodes, run_dir=run_dir, slot=slot, retries=retries, inside_allocation=placement.inside
     )
+
+
+def training_slot(placement: Placement, num_gpus: int | None, num_cpus: int | None, unit: str) -> Slot:
+    """Return what each of many trainings may use.
+
+    Args:
+        placement: where.
+        num_gpus: GPUs of each; None = one where there are GPUs.
+        num_cpus: cores of each; None = an equal share.
+        unit: what a training is called in options, such as ``--gpus-per-trial``.
+
+    Raises:
+        ConfigError: more than there is, or no such site.
+    """
+    if placement.site is None:
+        group = device_groups(placement.workers or None, num_gpus, num_cpus, unit)[0]
+        return Slot(group.num_cpus, group.num_gpus)
+    from mlpf.engine.sites import load_site, slots_per_node
+
+    site = load_site(placement.site)
+    gpus = min(1, site.gpus_per_node) if num_gpus is None else num_gpus
+    share = site.num_cores // max(1, site.gpus_per_node // max(gpus, 1))
+    slot = Slot(num_cpus or max(1, share), gpus)
+    slots_per_node(site, slot)
+    return slot
+
+
+def open_training_engine(
+    placement: Placement, run_dir: Path, slot: Slot, num_cpus: int | None, retries: int
+) -> Engine:
+    """Return the engine for many trainings; raises as ``open_engine``.
+
+    Args:
+        placement: where.
+        run_dir: folder for the files of the engine of a cluster; all nodes see it.
+        slot: of ``training_slot``.
+        num_cpus: as there.
+        retries: times that a lost task is tried again.
+    """
+    if placement.site is not None:
+        return open_cluster(placement, run_dir, slot, retries)
+    return LocalEngine(device_groups(placement.workers or None, slot.num_gpus, num_cpus), retries)

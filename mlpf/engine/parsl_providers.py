@@ -44,8 +44,15 @@ class LocalGroups(LocalProvider):
         _end_groups(groups, signal.SIGKILL)
         return [True] * len(job_ids)
 
+    @staticmethod
+    def _is_alive(job_dict: dict[str, Any]) -> bool:
+        """Tell whether a pilot lives; in some containers killed processes keep their number."""
+        with suppress(psutil.NoSuchProcess):
+            return bool(psutil.Process(job_dict["remote_pid"]).status() != psutil.STATUS_ZOMBIE)
+        return False
 
-class _Slurm(SlurmProvider):
+
+class Slurm(SlurmProvider):
     """Asks ``squeue`` for all jobs of the user at once.
 
     Parsl asks for single jobs by number. Once Slurm has forgotten a job (five minutes by default), that fails
@@ -70,7 +77,7 @@ class _Slurm(SlurmProvider):
             record["status"] = JobStatus(new, **paths)
 
 
-class _PrintedSlurm(_Slurm):
+class _PrintedSlurm(Slurm):
     """Submits nothing."""
 
     def execute_wait(self, cmd: str, timeout: int | None = None) -> tuple[int, str, str]:  # noqa: ARG002
@@ -140,14 +147,14 @@ def make_provider(site: Site, nodes: int, setup: str, printed: bool) -> Any:
     return LocalGroups(launcher=SingleNodeLauncher(debug=False), worker_init=setup, **blocks)
 
 
-def _slurm(site: Site, common: dict[str, Any], printed: bool) -> SlurmProvider:
+def _slurm(site: Site, common: dict[str, Any], printed: bool) -> Slurm:
     gpus, by_gres = site.gpus_per_node, site.gpu_request == "gres"
     # A pilot job that lost its node is replaced by another one at once; the queue would let it wait.
     lines = ["--no-requeue", *site.scheduler_lines]
     launcher: Launcher = SrunLauncher(
         debug=False, overrides=f"--cpus-per-task={site.num_cores} {site.srun_options}".strip()
     )
-    return (_PrintedSlurm if printed else _Slurm)(
+    return (_PrintedSlurm if printed else Slurm)(
         partition=site.partition,
         account=site.account,
         qos=site.qos,

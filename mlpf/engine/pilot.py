@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 
-from mlpf.engine.base import BLOCK_END_VARIABLE
+from mlpf.engine.base import BLOCK_END_VARIABLE, BLOCK_MARGIN_VARIABLE
 from mlpf.engine.device_groups import DeviceGroup, device_groups, usable_cores
 from mlpf.engine.local import THREAD_VARIABLES
 from mlpf.engine.worker import GROUPS_VARIABLE
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     environment = {
         **os.environ,
         **dict.fromkeys(THREAD_VARIABLES, str(options.cpus)),
+        # Later than the last new task: one that must stop is not given to the same worker again.
+        BLOCK_MARGIN_VARIABLE: str(options.margin / 2),
         GROUPS_VARIABLE: _as_text(groups, bound),
         "PARSL_CORES": str(options.cores),
     }

@@ -1,5 +1,6 @@
 """Sites: what a cluster offers and how it is asked for, one YAML file each."""
 
+import importlib.util
 import os
 from importlib import resources
 from pathlib import Path
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mlpf.config.loading import describe_error, read_document
 from mlpf.engine.base import Slot
-from mlpf.errors import ConfigError
+from mlpf.errors import ConfigError, MissingDependency
 
 Provider = Literal["local", "slurm", "htcondor", "kubernetes"]
 
@@ -161,6 +162,18 @@ def _read(path: Path, known: str) -> Site:
     if problems:
         raise ConfigError("\n".join(problems))
     return site
+
+
+def require_parsl() -> None:
+    """Find out, without importing it, whether the engine of clusters is installed.
+
+    Raises:
+        MissingDependency: it is not.
+    """
+    if importlib.util.find_spec("parsl") is None:
+        raise MissingDependency(
+            "Parsl, the engine of clusters, is not installed; pip install 'mlpf[cluster]'"
+        )
 
 
 def slots_per_node(site: Site, slot: Slot) -> int:

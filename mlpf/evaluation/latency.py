@@ -113,14 +113,14 @@ def _reset_peak_memory() -> bool:
     except (OSError, AttributeError):
         return False
     try:
-        _CLEAR_REFS.write_text(_RESET_PEAK)
+        _CLEAR_REFS.write_text(_RESET_PEAK, encoding="utf-8")
     except OSError:
         return False
     return True
 
 
 def _peak_memory_mb() -> float | None:
-    for line in _STATUS.read_text().splitlines():
+    for line in _STATUS.read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1000  # the unit is kB
     return None

@@ -15,7 +15,7 @@ from mlpf.atomic import atomic_write
 from mlpf.export.card import model_card, model_metadata
 from mlpf.export.conversion import convert
 from mlpf.export.parity import TOLERANCE, ParityReport, check_parity, judge, reference
-from mlpf.export.precision import quantize, with_policy
+from mlpf.export.precision import largest_int8_weight, quantize, refuse_saturation, with_policy
 from mlpf.export.rewriting import keep_outputs
 from mlpf.export.targets import OUTPUT_NAME, TARGETS, ExportError, Target
 from mlpf.export_samples import sample_events
@@ -37,6 +37,7 @@ class ExportedFile:
         precision: see ``mlpf.export.precision``.
         opset: its ONNX operator set.
         num_bytes: its size.
+        largest_int8_weight: largest absolute int8 weight; None = no int8.
         parity: how far it is from Keras.
     """
 
@@ -44,12 +45,18 @@ class ExportedFile:
     precision: str
     opset: int
     num_bytes: int
+    largest_int8_weight: int | None
     parity: ParityReport
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        facts = {"file": self.path.name, "opset": self.opset, "num_bytes": self.num_bytes}
-        return {**facts, "parity": self.parity.as_dict()}
+        return {
+            "file": self.path.name,
+            "opset": self.opset,
+            "num_bytes": self.num_bytes,
+            "largest_int8_weight": self.largest_int8_weight,
+            "parity": self.parity.as_dict(),
+        }
 
 
 def export_onnx(
@@ -78,17 +85,13 @@ def export_onnx(
 
     Raises:
         ExportError: the target does not take the opset, a path is a directory, float32 differs from Keras by
-            more than ``TOLERANCE``, or another precision makes no sense; nothing is written.
+            more than ``TOLERANCE``, another precision makes no sense, or int8 would saturate on some
+            processors; nothing is written.
     """
     path = Path(path)
     goal = TARGETS[target]
     opset = goal.choose_opset(opset)
-    paths = {p: path if p == "float32" else path.with_stem(f"{path.stem}_{p}") for p in precisions}
-    if any(file.name == CARD_FILE for file in paths.values()):
-        raise ExportError(f"{path}: is the name of the model card beside it; give another one")
-    for file in (*paths.values(), path.with_name(CARD_FILE)):
-        if file.is_dir():
-            raise ExportError(f"{file}: is a directory; give the name of the file to write")
+    paths = _paths(path, precisions)
     model = with_policy(model, "float32")
     entries = {**model_metadata(model, goal, opset, schema), **(metadata or {})}
     shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
@@ -99,19 +102,32 @@ def export_onnx(
     with ExitStack() as stack:
         card = stack.enter_context(atomic_write(path.with_name(CARD_FILE)))
         for precision, proto in _graphs(model, goal, opset, tuple(paths)):
+            refuse_saturation(proto, str(paths[precision]))
             tolerance = TOLERANCE if precision == "float32" else None
             report = check_parity(model, proto, references, tolerance)
             judge(report, precision, str(paths[precision]))
             part = stack.enter_context(atomic_write(paths[precision]))
             _save(proto, part, {**entries, "precision": precision})
-            size = part.stat().st_size
-            files[precision] = ExportedFile(paths[precision], precision, opset, size, report)
+            files[precision] = ExportedFile(
+                paths[precision], precision, opset, part.stat().st_size, largest_int8_weight(proto), report
+            )
             logger.info(
                 "%s: largest difference %.1e", paths[precision], max(report.same_bins.largest.values())
             )
         content = model_card(entries, {precision: file.as_dict() for precision, file in files.items()})
         card.write_text(json.dumps(content, indent=2) + "\n")
     return files
+
+
+def _paths(path: Path, precisions: Sequence[str]) -> dict[str, Path]:
+    """Return the file of each precision, none of them in the way of the card or of a directory."""
+    paths = {p: path if p == "float32" else path.with_stem(f"{path.stem}_{p}") for p in precisions}
+    if any(file.name == CARD_FILE for file in paths.values()):
+        raise ExportError(f"{path}: is the name of the model card beside it; give another one")
+    for file in (*paths.values(), path.with_name(CARD_FILE)):
+        if file.is_dir():
+            raise ExportError(f"{file}: is a directory; give the name of the file to write")
+    return paths
 
 
 def _graphs(

@@ -5,11 +5,18 @@ import tempfile
 from pathlib import Path
 
 import keras
+import numpy as np
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+from mlpf.export.targets import ExportError
+
 PRECISIONS = ("float32", "float16", "int8")
+
+# x86 processors without VNNI multiply unsigned inputs (0 to 255) by signed weights in pairs and add each pair
+# in 16 bits, where the sum saturates. With weights up to this one (64, 7 bits) no pair can.
+LARGEST_INT8_WEIGHT = (2**15 - 1) // (2 * 255)
 
 # Products with weights that int8 leaves alone: what sees the columns of an event, which span from 1e-4 to
 # thousands, so that one scale for all would erase most; what decides bins; pair kernels and the features of
@@ -32,8 +39,9 @@ def with_policy(model: keras.Model, policy: str) -> keras.Model:
 def quantize(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph whose products with large constant matrices are made in int8.
 
-    Weights are rounded once, with one scale per column; what they are multiplied with is rounded in each
-    batch, with one scale. Everything else, the choice of bins and kernels above all, stays float32.
+    Weights are rounded once, to 7 bits with one scale per column (see ``refuse_saturation``). What they are
+    multiplied with is rounded in each batch, to 8 bits with one scale. Everything else, the choice of bins
+    and kernels above all, stays float32.
     """
     source = onnx.ModelProto()
     source.CopyFrom(proto)
@@ -53,6 +61,38 @@ def quantize(proto: onnx.ModelProto) -> onnx.ModelProto:
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,
+            reduce_range=True,
             extra_options={"MatMulConstBOnly": True},
         )
         return onnx.load(path)
+
+
+def largest_int8_weight(proto: onnx.ModelProto) -> int | None:
+    """Return the largest absolute value of all constants of signed 8-bit integers; None = there are none."""
+    constants = [
+        onnx.numpy_helper.to_array(constant).astype(np.int16)  # the absolute value of -128 is 128
+        for constant in proto.graph.initializer
+        if constant.data_type == onnx.TensorProto.INT8
+    ]
+    return max((int(np.abs(values).max(initial=0)) for values in constants), default=None)
+
+
+def refuse_saturation(proto: onnx.ModelProto, name: str) -> None:
+    """Refuse a graph whose int8 products are right only on processors with VNNI.
+
+    Unsigned weights (uint8) pass: onnxruntime adds their products in 32 bits on every processor.
+
+    Args:
+        proto: a graph of any precision.
+        name: file, for the message.
+
+    Raises:
+        ExportError: ``largest_int8_weight`` is beyond ``LARGEST_INT8_WEIGHT``.
+    """
+    largest = largest_int8_weight(proto) or 0
+    if largest > LARGEST_INT8_WEIGHT:
+        raise ExportError(
+            f"{name}: int8 weights reach {largest}, allowed {LARGEST_INT8_WEIGHT}: their products saturate "
+            "on processors without VNNI; no file was written, install the onnxruntime of requirements.txt "
+            "or leave int8 out"
+        )

@@ -90,7 +90,7 @@ def read_provenance(path: Path) -> DelphesProvenance:
                 tree = file[_PROVENANCE_TREE]
                 values = {key: tree[key].array()[0] for key in DelphesProvenance.__annotations__}
         else:
-            values = json.loads(_sidecar(path).read_text().splitlines()[1].removeprefix("#"))
+            values = json.loads(_sidecar(path).read_text(encoding="utf-8").splitlines()[1].removeprefix("#"))
         return DelphesProvenance(
             str(values["sample"]),
             int(values["seed"]),
@@ -181,7 +181,7 @@ def _write_pickle(path: Path, events: Iterable[RawDelphes], provenance: DelphesP
             checksum = hashlib.file_digest(written, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         # Before the file itself, so that a file is never without; md5sum ignores the second line.
         with atomic_write(_sidecar(path)) as note:
-            note.write_text(f"{checksum}  {path.name}\n#{json.dumps(asdict(provenance))}\n")
+            note.write_text(f"{checksum}  {path.name}\n#{json.dumps(asdict(provenance))}\n", encoding="utf-8")
 
 
 def published_form(event: RawDelphes) -> dict[str, Rows]:

@@ -83,7 +83,7 @@ class CheckpointStore:
     def _point(self, name: str, folder: str, details: dict[str, object]) -> None:
         """Write ``<name>.json``."""
         with atomic_write(self._folder / f"{name}.json") as part:
-            part.write_text(json.dumps({"folder": folder, **details}))
+            part.write_text(json.dumps({"folder": folder, **details}), encoding="utf-8")
 
     def _prune(self, latest: str) -> None:
         """Remove all but the best, the newest epochs and the latest, and what killed processes left."""
@@ -112,7 +112,7 @@ def find_checkpoint(run_dir: Path, which: str = "best") -> Path:
         return Path(which)
     pointer = run_dir / CHECKPOINTS_FOLDER / f"{which}.json"
     try:
-        folder = pointer.parent / json.loads(pointer.read_text())["folder"]
+        folder = pointer.parent / json.loads(pointer.read_text(encoding="utf-8"))["folder"]
     except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(
             f"{pointer}: missing or damaged; is {run_dir} a run directory with a finished epoch?"

@@ -59,13 +59,13 @@ def save_checkpoint(
         arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
         np.savez(part / OPTIMIZER_FILE, **arrays)
         np.savez(part / RANDOM_FILE, states=_no_states() if random_states is None else random_states)
-        (part / RESOLVED_FILE).write_text(config)
+        (part / RESOLVED_FILE).write_text(config, encoding="utf-8")
         described = {
             "optimizer": describe(optimizer),
             "weights": _describe(model),
             "run": state.to_json(),
         }
-        (part / STATE_FILE).write_text(json.dumps(described))
+        (part / STATE_FILE).write_text(json.dumps(described), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
     finally:
@@ -159,7 +159,7 @@ def _read_description(folder: Path, key: str) -> Any:
     """Return one entry of ``state.json``."""
     file = folder / STATE_FILE
     try:
-        description = json.loads(file.read_text())
+        description = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise CheckpointError(f"{file}: missing or damaged; choose another checkpoint") from None
     found = description.get(key) if isinstance(description, dict) else None

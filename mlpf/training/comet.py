@@ -63,7 +63,7 @@ class CometLogger:
         self._experiment = _open_experiment(config, run_dir, key)
         if key is None:
             with atomic_write(run_dir / KEY_FILE) as part:
-                part.write_text(json.dumps({"experiment_key": self._experiment.get_key()}))
+                part.write_text(json.dumps({"experiment_key": self._experiment.get_key()}), encoding="utf-8")
             self._experiment.set_name(config.name or run_dir.resolve().name)
         self._experiment.log_parameters(flatten(parameters))
 
@@ -90,7 +90,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _stored_key(path: Path) -> str | None:
     """Return the key of the experiment that a run belongs to, None if it has none yet."""
     try:
-        return str(json.loads(path.read_text())["experiment_key"])
+        return str(json.loads(path.read_text(encoding="utf-8"))["experiment_key"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):

@@ -5,7 +5,7 @@ normalisation or a gradient needs them, so the result does not depend on the num
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
@@ -13,12 +13,36 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from mlpf.errors import ConfigError
+from mlpf.errors import ConfigError, MLPFError
 
 if TYPE_CHECKING:
     from mlpf.training.horovod import Horovod
 
 Batch = dict[str, Any]
+
+
+class ProcessLost(MLPFError):
+    """Another process of the training ended, with an error of its own or killed."""
+
+    exit_code = 1
+
+
+@contextmanager
+def lost_processes() -> Iterator[None]:
+    """Say in one line that another process ended, where Horovod and TensorFlow say it in a hundred.
+
+    Raises:
+        ProcessLost: another process ended.
+    """
+    try:
+        yield
+    except tf.errors.UnknownError as error:
+        if "Horovod has been shut down" not in str(error):
+            raise
+        raise ProcessLost(
+            "another process of this training ended, so this one cannot go on; look for its message; "
+            "what was saved can be continued with --resume"
+        ) from None
 
 
 class Distribution(Protocol):

@@ -16,4 +16,4 @@ class HistoryWriter:
     def __call__(self, history: list[Record]) -> None:
         """Write the whole history."""
         with atomic_write(self._path) as part:
-            part.write_text(json.dumps(history, indent=1))
+            part.write_text(json.dumps(history, indent=1), encoding="utf-8")

@@ -17,8 +17,8 @@ class TerminalProgress:
     """A progress bar per epoch, then one line with its result; plain lines where there is no terminal.
 
     Args:
-        console: where to draw; the bar shows on terminals only, the lines always.
-        line_interval_s: without a terminal, seconds between lines within an epoch.
+        console: where to draw; the bar shows only on terminals that can move the cursor, the lines always.
+        line_interval_s: without a bar, seconds between lines within an epoch.
         clock: seconds since some moment.
     """
 
@@ -53,7 +53,7 @@ class TerminalProgress:
         self._epoch, self._num_epochs = epoch, num_epochs
         self._num_events, self._num_elements, self._first = num_events, num_elements, first_event
         self._started = self._last_line = self._clock()
-        if not self._console.is_terminal:
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
             return
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),

@@ -43,6 +43,7 @@ class Trainer:
         distribution: devices.
         seed: dropout masks of an epoch, and what the loss draws, follow from (seed, epoch).
         schema: what the events are made of.
+        clock: seconds since some moment.
 
     Attributes:
         num_traces: graphs made so far, for training and validation.
@@ -58,12 +59,14 @@ class Trainer:
         *,
         seed: int = 0,
         schema: EventSchema = SCHEMAS["clic"],
+        clock: Callable[[], float] = time.perf_counter,
     ):
         self.model = model
         self.optimizer = optimizer
         self.num_traces = 0
         self._loss = loss
         self._distribution = distribution
+        self._clock = clock
         self.random_states = RandomStates(model, loss.random_states, distribution, seed)
         with distribution.scope():
             optimizer.build(model.trainable_variables)
@@ -114,9 +117,9 @@ class Trainer:
             self._obey(guard, state, 0)
             record: Record = {"epoch": state.epoch}
             record |= self._train_epoch(train, state, num_epochs, on_step, guard, progress)
-            started = time.perf_counter()
+            started = self._clock()
             record |= {f"val_{name}": value for name, value in self._validate(valid, guard, state).items()}
-            record["val_seconds"] = time.perf_counter() - started
+            record["val_seconds"] = self._clock() - started
             record["bad_values"] = train.pool.num_bad_values + valid.pool.num_bad_values
             record["num_traces"] = self.num_traces
             state.history.append(record)
@@ -169,13 +172,13 @@ class Trainer:
         done = sum(counts[: current.step])
         if progress:
             progress.start(epoch, num_epochs, plan.num_events, plan.num_elements, done)
-        last_read = last_report = time.perf_counter()
+        last_read = last_report = self._clock()
         started = last_read - current.seconds
         arrays = iter(self._distribution.distribute(batches.batches))
         for number in range(current.step, len(plan)):
-            asked = time.perf_counter()
+            asked = self._clock()
             batch = next(arrays)
-            now = time.perf_counter()
+            now = self._clock()
             current.waited += now - asked
             sums.add(self._train_step(batch))
             done += counts[number]
@@ -188,14 +191,14 @@ class Trainer:
                 if now - last_report > _REPORT_INTERVAL_S:
                     last_report = now
                     self._report((epoch - 1) * len(plan) + current.step, epoch, sums, on_step)
-            saving = time.perf_counter()
+            saving = self._clock()
             current.seconds = saving - started
             self._obey(guard, state, 1, sums)
-            started += time.perf_counter() - saving
+            started += self._clock() - saving
         next(arrays, None)  # the end of the iterator belongs to the time of the epoch
         self._check(sums, epoch)
         self._report(epoch * len(plan), epoch, sums, on_step)
-        current.seconds = time.perf_counter() - started
+        current.seconds = self._clock() - started
         current.sums = sums.read().tolist()
         return self._epoch_record(current, plan)
 
@@ -266,13 +269,13 @@ class Trainer:
         """Save or stop."""
         if verdict is Verdict.GO_ON:
             return
-        started = time.perf_counter()
+        started = self._clock()
         if sums is not None:
             self._check(sums, state.epoch)
             state.current.sums = sums.read().tolist()
         if state.current.step:  # else the checkpoint of the epoch before says it all
             guard.save(state)
-        state.current.checkpoint_seconds += time.perf_counter() - started
+        state.current.checkpoint_seconds += self._clock() - started
         if verdict is Verdict.STOP:
             raise guard.stopped(state)
 

@@ -13,13 +13,12 @@ from mlpf.config.search_space import search_section
 from mlpf.engine.base import BLOCK_END_VARIABLE, SLOT_VARIABLE
 from mlpf.engine.child import (
     DRIVER_FILE,
-    SAVE_SECONDS,
     ChildEnd,
     Watch,
+    block_ends,
     is_in_charge,
     reason_to_stop,
     run_child,
-    seconds_of_block,
 )
 from mlpf.run_files import CHECKPOINTS_FOLDER, HISTORY_FILE
 from mlpf.tuning.objective import objective_value
@@ -118,8 +117,7 @@ def train_trial(order: TrialOrder) -> TrialEnd:
             "it: choose -o on a file system that they share"
         )
         return TrialEnd("refused", worker, 0.0, reason)
-    left = seconds_of_block()
-    if left is not None and left < SAVE_SECONDS:
+    if block_ends():
         # There is no time for anything. The next worker may be in the same pilot job.
         time.sleep(_LATE_SECONDS)
         return TrialEnd("stopped", worker, 0.0, "late", progressed=False)

@@ -28,9 +28,10 @@ from mlpf.data.shards import (
     write_description,
 )
 from mlpf.data.sources import expand_inputs
+from mlpf.engine.jobs import run_jobs
+from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import DataError, OutputExists, OutputNotWritable
 from mlpf.locking import Shard, locked, remove_stale_parts
-from mlpf.workers import run_jobs
 
 RECIPES = Path(__file__).resolve().parents[2] / "datasets"
 
@@ -102,8 +103,8 @@ def _import_file(name: str, path: Path) -> ModuleType:
 def _finished(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
     """Return metadata and events per split of a finished version, None if there is none."""
     try:
-        info = json.loads((path / "dataset_info.json").read_text())
-        metadata = dict(json.loads((path / "metadata.json").read_text()))
+        info = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))
+        metadata = dict(json.loads((path / "metadata.json").read_text(encoding="utf-8")))
         splits = {s["name"]: sum(int(n) for n in s["shardLengths"]) for s in info["splits"]}
         sources = {str(entry["file"]) for entry in metadata["source_files"]}
     except (OSError, ValueError, KeyError, TypeError):
@@ -138,6 +139,7 @@ class _Work:
         dataset: name of the recipe.
         data: the folder that becomes the final one.
         final: its name then.
+        engine: for the files of the engine of a cluster.
     """
 
     def __init__(self, final: Path, plan: BuildPlan, dataset: str) -> None:
@@ -146,6 +148,7 @@ class _Work:
         self._path = final.with_name(f"incomplete.{final.name}.{plan.digest}")
         self.dataset = dataset
         self.data = self._path / "data"
+        self.engine = self._path / ENGINE_FOLDER
         self._reports = self._path / "blocks"
         self._jobs = self._path / "jobs"
 
@@ -155,7 +158,7 @@ class _Work:
             folder.mkdir(parents=True, exist_ok=True)
         if shard is not None:
             with atomic_write(self._jobs / f"{shard.index}-of-{shard.count}.json") as part:
-                part.write_text(json.dumps({"count": shard.count}))
+                part.write_text(json.dumps({"count": shard.count}), encoding="utf-8")
         targets = [self._targets(block) for block in self.blocks(shard)]
         remove_stale_parts(self.data, {path.name for path, _ in targets})
         remove_stale_parts(self._reports, {report.name for _, report in targets})
@@ -195,7 +198,7 @@ class _Work:
         missing = [i for i, report in reports.items() if report is None]
         if not missing:
             return [report for report in reports.values() if report is not None]
-        counts = {json.loads(path.read_text())["count"] for path in self._jobs.glob("*.json")}
+        counts = {json.loads(path.read_text(encoding="utf-8"))["count"] for path in self._jobs.glob("*.json")}
         if len(counts) == 1:
             (count,) = counts
             jobs = ", ".join(f"{i}/{count}" for i in sorted({i % count + 1 for i in missing}))
@@ -237,13 +240,13 @@ def run(
     overwrite: bool = False,
     split_seed: int = 0,
     split_fractions: Sequence[float] = DEFAULT_FRACTIONS,
-    workers: int = 1,
+    placement: Placement = HERE,
     shard: Shard | None = None,
     merge: bool = False,
 ) -> BuildSummary:
     """Build one dataset, or a shard of it, or find that it was built from the same inputs before.
 
-    What an interrupted run finished is used by the next. Neither ``workers`` nor shards change the result.
+    What an interrupted run finished is used by the next. Neither ``placement`` nor shards change the result.
 
     Args:
         dataset: recipe and config, e.g. ``clic_edm4hep/ttbar``.
@@ -252,7 +255,7 @@ def run(
         overwrite: replace a version made from other inputs, or whatever has its name.
         split_seed: seed of the split by file name and of the order of events.
         split_fractions: share of train, valid, test; a split with fraction 0 is left out.
-        workers: processes.
+        placement: where the blocks are written.
         shard: write the blocks of this job only; all jobs get the same other arguments.
         merge: put together what the shards wrote.
 
@@ -260,7 +263,7 @@ def run(
         DataError: unknown dataset, unusable inputs, a split without events, missing shards, or no space.
         OutputExists: a finished version was made from something else, what has its name is no finished
             dataset, or another process is at work.
-        MLPFError: a worker process was killed.
+        MLPFError: worker processes were killed, or the site cannot be used.
     """
     start = time.perf_counter()
     console = Console()
@@ -275,7 +278,7 @@ def run(
             finished = None if overwrite else _finished_before(final, plan)
             new_events = 0
             if finished is None:
-                new_events = 0 if merge else _write_blocks(work, shard, workers, console)
+                new_events = 0 if merge else _write_blocks(work, shard, placement, console)
             if shard is None:
                 if finished is None:
                     _finish(work, builder_class, config)
@@ -315,15 +318,19 @@ def _finished_before(final: Path, plan: BuildPlan) -> dict[str, int] | None:
     return finished[1]
 
 
-def _write_blocks(work: _Work, shard: Shard | None, workers: int, console: Console) -> int:
+def _write_blocks(work: _Work, shard: Shard | None, placement: Placement, console: Console) -> int:
     """Write the blocks of a job that are not there yet; return the number of events written."""
     work.prepare(shard)
     blocks = [block for block in work.blocks(shard) if work.report(block) is None]
     blocks.sort(key=lambda block: -block.num_events)  # a large one at the end would keep others waiting
     names = [block.file_name(work.dataset) for block in blocks]
-    jobs = run_jobs(write_block, [work.job(block) for block in blocks], names, workers)
+    jobs = [work.job(block) for block in blocks]
     try:
-        return sum(track(jobs, "build", total=len(blocks), console=console, disable=not console.is_terminal))
+        with engine_for(placement, work.engine, len(jobs)) as engine:
+            done = run_jobs(engine, write_block, jobs, names)
+            return sum(
+                track(done, "build", total=len(jobs), console=console, disable=not console.is_terminal)
+            )
     except DataError as error:
         # A wrong input, made again, belongs to another plan: this work is of no further use.
         if shard is None and not isinstance(error, OutputNotWritable):

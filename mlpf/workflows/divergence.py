@@ -123,4 +123,4 @@ def _number(value: float) -> float | str:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     with atomic_write(path) as part:
-        part.write_text(json.dumps(content, indent=1, allow_nan=False))
+        part.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")

@@ -79,7 +79,7 @@ def run(
     for reason in skipped.values():
         console.print(f"skipped {reason}", style="yellow")
     with atomic_write(run_dir / METRICS_FILE) as part:
-        part.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+        part.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
 
 

@@ -111,7 +111,7 @@ def _write(result: dict[str, Any], outdir: Path, title: str) -> None:
     """Write the files."""
     outdir.mkdir(parents=True, exist_ok=True)
     with atomic_write(outdir / f"{STEM}.json") as part:
-        part.write_text(json.dumps(result, indent=1) + "\n")
+        part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     with style():
         save(range_figure(result, title), outdir, STEM)
 

@@ -46,7 +46,7 @@ def run(config: Config, weights: Path, run_dir: Path) -> Path:
         model.save_weights(folder / WEIGHTS_FILE)
         pointer = json.dumps({"folder": CHECKPOINT, "source": weights.name})
         for name in ("best", "latest"):
-            (folder.parent / f"{name}.json").write_text(pointer)
+            (folder.parent / f"{name}.json").write_text(pointer, encoding="utf-8")
         if run_dir.is_dir():
             run_dir.rmdir()
         part.replace(run_dir)

@@ -69,11 +69,10 @@ def run(
     config = load_run_config(run_dir)
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
-    devices.allow_tf32(config.setup.allow_tf32)
-    runtime.set_dtype_policy(config.setup.dtype)
+    console = Console()
+    _set_numbers(config, engines, console)
     model, checkpoint = load_trained_model(run_dir, config, weights)
     shapes = _batches(config, batch_sizes, num_elements, dataset)
-    console = Console()
     latencies: list[Latency] = []
     with tempfile.TemporaryDirectory() as folder:
         sessions = _onnx(model, Path(folder), num_cpus, engines, config.dataset.event_schema)
@@ -87,6 +86,16 @@ def run(
         "environment": runtime.environment(),
     }
     return _report(facts, latencies, model.name, output or run_dir, console)
+
+
+def _set_numbers(config: Config, engines: Sequence[str], console: Console) -> None:
+    """Set the number format of Keras; say where the CPU has to emulate it."""
+    devices.allow_tf32(config.setup.allow_tf32)
+    runtime.set_dtype_policy(config.setup.dtype)
+    if set(engines) <= ONNX_PRECISIONS.keys():
+        return  # files for onnxruntime have precisions of their own
+    if problem := devices.why_bfloat16_is_slow(config.setup.dtype):
+        console.print(problem, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _batches(
@@ -163,7 +172,7 @@ def _report(
     result = {**facts, "latencies": [x.as_dict() for x in latencies], "scaling_exponents": fitted}
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / "infer.json") as part:
-        part.write_text(json.dumps(result, indent=2) + "\n")
+        part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     with style(), atomic_write(output / "infer.png") as part:
         figure = latency_figure(result["latencies"], f"{name}, {facts['events']} events")
         figure.savefig(part, format="png", dpi=150)

@@ -153,7 +153,7 @@ def build_physics_validation(
     reference = make_reference(config.validation_dataset, events, config.evaluation_jet_algo, schema)
     hook = PhysicsValidation(config, model, pool, reference, is_last)
     with atomic_write(run_dir / REFERENCE_FILE) as part:
-        part.write_text(json.dumps(hook.reference, indent=1, allow_nan=False))
+        part.write_text(json.dumps(hook.reference, indent=1, allow_nan=False), encoding="utf-8")
     return hook
 
 

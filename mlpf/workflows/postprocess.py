@@ -19,10 +19,11 @@ from mlpf.data.edm4hep_file import open_root, readable_errors
 from mlpf.data.event import Events, EventsWriter, read_metadata
 from mlpf.data.preparation import Preparation
 from mlpf.data.sources import base_name, checksum, expand_inputs
+from mlpf.engine.jobs import run_jobs
+from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
 from mlpf.locking import Shard, locked, remove_stale_parts
 from mlpf.physics.schemas import SCHEMAS, EventSchema
-from mlpf.workers import run_jobs
 
 PICKLE_SUFFIXES = (".pkl", ".pkl.bz2")
 SUFFIXES = (".root", *PICKLE_SUFFIXES)
@@ -232,7 +233,7 @@ def run(
     output: Path,
     *,
     elements: str = "clusters",
-    workers: int = 1,
+    placement: Placement = HERE,
     shard: Shard | None = None,
     overwrite: bool = False,
 ) -> PostprocessSummary:
@@ -244,7 +245,7 @@ def run(
         inputs: files of EDM4HEP or Delphes (ROOT or pickle), directories of them, or globs.
         output: directory for ``<base name>.parquet``.
         elements: ``clusters`` or ``hits``: what EDM4HEP events are made of besides tracks.
-        workers: processes.
+        placement: where the files are processed.
         shard: process the files of this job only: every n-th in the order of names.
         overwrite: make finished outputs again, and replace whatever has the name of an output.
 
@@ -255,7 +256,7 @@ def run(
         DataError: an input matches nothing, every file failed, or the disk is full.
         OutputExists: another process is at work on this output, or a file of its name is not ours, was
             made from a file of another name or of other elements.
-        MLPFError: a worker process was killed.
+        MLPFError: worker processes were killed, or the site cannot be used.
     """
     start = time.perf_counter()
     console = Console()
@@ -265,7 +266,7 @@ def run(
     try:
         output.mkdir(parents=True, exist_ok=True)
         with locked(output / LOCK_FILE, str(output), shard):
-            reports = _process_all(sources, output, elements, workers, overwrite, console)
+            reports = _process_all(sources, output, elements, placement, overwrite, console)
     except OSError as error:
         raise DataError(f"{output}: not usable as output directory ({error}); choose another") from error
     reports.sort(key=lambda r: r.source.name)
@@ -278,7 +279,12 @@ def run(
 
 
 def _process_all(
-    sources: Sequence[Path], output: Path, elements: str, workers: int, overwrite: bool, console: Console
+    sources: Sequence[Path],
+    output: Path,
+    elements: str,
+    placement: Placement,
+    overwrite: bool,
+    console: Console,
 ) -> list[FileReport]:
     """Process what is not finished, and say what is skipped as it happens."""
     targets = {source: output / f"{base_name(source, SUFFIXES)}.parquet" for source in sources}
@@ -286,18 +292,19 @@ def _process_all(
     done = {s for s in sources if not overwrite and _is_finished(s, targets[s], elements)}
     reports = [FileReport(source, reused=True) for source in done]
     jobs = [(source, target, elements) for source, target in targets.items() if source not in done]
-    for report in track(
-        run_jobs(_process, jobs, [source.name for source, *_ in jobs], workers),
-        "postprocess",
-        total=len(jobs),
-        console=console,
-        disable=not console.is_terminal,
-    ):
-        if report.error:
-            console.print(
-                f"skipped {report.error}", style="yellow", soft_wrap=True, markup=False, highlight=False
-            )
-        reports.append(report)
+    with engine_for(placement, output / ENGINE_FOLDER, len(jobs)) as engine:
+        for report in track(
+            run_jobs(engine, _process, jobs, [source.name for source, *_ in jobs]),
+            "postprocess",
+            total=len(jobs),
+            console=console,
+            disable=not console.is_terminal,
+        ):
+            if report.error:
+                console.print(
+                    f"skipped {report.error}", style="yellow", soft_wrap=True, markup=False, highlight=False
+                )
+            reports.append(report)
     return reports
 
 

@@ -138,6 +138,6 @@ def _partial_table(matches: Sequence[Match]) -> Table:
 def recorded_limits(run_dir: Path) -> dict[str, int | None]:
     """Return the event limits that a run to be resumed was started with."""
     try:
-        return json.loads((run_dir / ENVIRONMENT_FILE).read_text())["limits"]
+        return json.loads((run_dir / ENVIRONMENT_FILE).read_text(encoding="utf-8"))["limits"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # written by hand, or lost: the limits are those of the command line

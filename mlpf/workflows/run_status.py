@@ -30,7 +30,9 @@ def recorded_status(run_dir: Path, writes: bool = True) -> Iterator[Callable[[st
     def record(state: str, reason: str = "") -> None:
         if writes:
             with atomic_write(run_dir / STATUS_FILE) as part:
-                part.write_text(json.dumps({"state": state, "reason": reason, "time": time.time()}))
+                part.write_text(
+                    json.dumps({"state": state, "reason": reason, "time": time.time()}), encoding="utf-8"
+                )
 
     reasons = [""]
     record("running")

@@ -14,6 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mlpf.data.delphes_tables import RawDelphes
+from mlpf.engine.base import Engine
+from mlpf.engine.jobs import run_jobs
+from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import MLPFError, OutputExists
 from mlpf.locking import locked, remove_stale_parts
 from mlpf.simulation import delphes_event, delphes_writer
@@ -25,7 +28,6 @@ from mlpf.simulation.edm4hep_writer import Provenance, read_provenance, write_ev
 from mlpf.simulation.event import simulate_event
 from mlpf.simulation.generator import SAMPLES, Generator
 from mlpf.simulation.records import SimulatedEvent
-from mlpf.workers import run_jobs
 
 CLIC_OBJECTS = ("tracks", "clusters", "hits", "candidates")
 DELPHES_OBJECTS = ("particles", "tracks", "towers")
@@ -74,7 +76,7 @@ def run(
     granularity: GranularityName = "clusters",
     pileup: float | None = None,
     file_format: FormatName = "root",
-    workers: int = 1,
+    placement: Placement = HERE,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write simulated events to ``<output>/reco_<published sample name>_<number>.root``.
@@ -96,7 +98,7 @@ def run(
         granularity: of the calorimeters, key of ``mlpf.simulation.detector.GRANULARITIES``.
         pileup: Delphes samples only: mean number of further collisions; None = ``DEFAULT_PILEUP``.
         file_format: Delphes samples only: ROOT or the published form of pickle; the events are the same.
-        workers: processes.
+        placement: where the files are made.
         overwrite: replace files that exist.
 
     Returns:
@@ -117,11 +119,11 @@ def run(
         wanted = Provenance(sample, seed, first_event, num_events, layout, granularity)
     output = Path(output)
     tasks = _plan(wanted, output, events_per_file, file_format)
-    _make_missing(tasks, output, workers, overwrite)
+    _make_missing(tasks, output, placement, overwrite)
     return [task.path for task in tasks]
 
 
-def _make_missing(tasks: list[FileTask], output: Path, workers: int, overwrite: bool) -> None:
+def _make_missing(tasks: list[FileTask], output: Path, placement: Placement, overwrite: bool) -> None:
     """Make the files that are not there, as the only process at work on the directory, and report."""
     start = time.perf_counter()
     try:
@@ -129,7 +131,8 @@ def _make_missing(tasks: list[FileTask], output: Path, workers: int, overwrite: 
         with locked(output / LOCK_FILE, str(output)):
             remove_stale_parts(output, {task.path.name for task in tasks})
             todo = tasks if overwrite else [task for task in tasks if not _is_done(task)]
-            total = _run_all(todo, workers, sum(task.provenance.num_events for task in tasks))
+            with engine_for(placement, output / ENGINE_FOLDER, len(todo)) as engine:
+                total = _run_all(engine, todo, sum(task.provenance.num_events for task in tasks))
     except OSError as error:
         raise MLPFError(f"{output}: not usable as output directory ({error}); choose another") from error
     _report(total, tasks, len(tasks) - len(todo), time.perf_counter() - start)
@@ -208,22 +211,18 @@ def _describe(provenance: Provenance | DelphesProvenance) -> str:
     return f"{provenance.sample} (layout {provenance.layout}, {provenance.granularity}) {events}"
 
 
-def _run_all(tasks: list[FileTask], workers: int, num_events: int) -> FileSummary:
+def _run_all(engine: Engine, tasks: list[FileTask], num_events: int) -> FileSummary:
     """Make all files; show progress. Returns the sum over the files."""
     total = FileSummary()
     columns = (TextColumn("simulate"), BarColumn(), MofNCompleteColumn(), TextColumn("events"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         bar = progress.add_task("simulate", total=num_events)
         progress.advance(bar, num_events - sum(task.provenance.num_events for task in tasks))
-        for summary in _summaries(tasks, workers):
+        names = [task.path.name for task in tasks]
+        for summary in run_jobs(engine, make_file, [(task,) for task in tasks], names):
             total.add(summary)
             progress.advance(bar, summary.events)
     return total
-
-
-def _summaries(tasks: list[FileTask], workers: int) -> Iterator[FileSummary]:
-    """Yield the summary of each file as it is finished."""
-    yield from run_jobs(make_file, [(task,) for task in tasks], [task.path.name for task in tasks], workers)
 
 
 @lru_cache(maxsize=1)

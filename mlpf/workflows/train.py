@@ -18,9 +18,9 @@ from mlpf.config.schema import Config
 from mlpf.data.prepared import data_errors
 from mlpf.errors import OutputExists
 from mlpf.locking import locked
-from mlpf.run_files import HISTORY_FILE
+from mlpf.run_files import HISTORY_FILE, LOCK_FILE
 from mlpf.training.checkpoint_store import CheckpointStore, best_epoch
-from mlpf.training.distribution import Distribution, build_distribution, join_processes
+from mlpf.training.distribution import Distribution, build_distribution, join_processes, lost_processes
 from mlpf.training.guard import Guard, StopRequest, TrainingStopped
 from mlpf.training.history_writer import HistoryWriter
 from mlpf.training.progress import TerminalProgress
@@ -34,8 +34,6 @@ from mlpf.workflows.trained import ENVIRONMENT_FILE
 from mlpf.workflows.trainer_setup import build_trainer, prepare_process
 from mlpf.workflows.training_data import build_loaders
 from mlpf.workflows.training_hooks import check_callbacks, training_hooks
-
-LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)
@@ -100,6 +98,7 @@ def run(
         MissingDependency: Horovod, Comet or the plug-in of Gaudi is asked for and not there.
         TrainingDiverged: the loss is NaN or infinite.
         TrainingStopped: the time limit is over or a signal came; all is saved.
+        ProcessLost: another of the processes ended.
     """
     started = time.monotonic() if started is None else started
     stop = StopRequest(time_limit, started)
@@ -117,7 +116,8 @@ def run(
     recorded = recorded_limits(run_dir) if resume else {}
     limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
     training = _Training(config, run_dir, distribution, console, limits, ending)
-    history = training.run(stop, resume, weights, partial)
+    with lost_processes():
+        history = training.run(stop, resume, weights, partial)
     summary = _summary(config, run_dir, history, time.monotonic() - started, ending)
     console.print(_summary_table(summary))
     return summary
@@ -235,7 +235,7 @@ def _write_description(config: Config, run_dir: Path, limits: dict[str, int | No
     """Write what is needed to repeat the run."""
     write_resolved(config, run_dir / RESOLVED_FILE)
     with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
-        part.write_text(json.dumps({**runtime.environment(), "limits": limits}, indent=1))
+        part.write_text(json.dumps({**runtime.environment(), "limits": limits}, indent=1), encoding="utf-8")
 
 
 def _summary_table(summary: TrainingSummary) -> Table:

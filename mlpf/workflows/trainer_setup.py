@@ -40,6 +40,8 @@ def prepare_process(
         if problem := devices.why_no_accelerator():
             console.print(problem, style="yellow", highlight=False, soft_wrap=True)
         console.print(f"training on {devices.describe()}", highlight=False, soft_wrap=True)
+        if problem := devices.why_bfloat16_is_slow(config.setup.dtype):
+            console.print(problem, style="yellow", highlight=False, soft_wrap=True)
     runtime.set_dtype_policy(config.setup.dtype)
     runtime.set_seeds(config.setup.seed)
 

@@ -1,14 +1,13 @@
 """One trial of a search: the ordinary training up to an epoch, and what came of it in a file."""
 
-import shutil
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,19 +17,21 @@ from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.config.search_space import search_section
 from mlpf.data.prepared import data_errors
-from mlpf.errors import CheckpointError, ConfigError, EventTooLong, MLPFError, OutputExists
+from mlpf.errors import CheckpointError
 from mlpf.evaluation.latency import measure
-from mlpf.locking import locked
-from mlpf.run_files import CHECKPOINTS_FOLDER, HISTORY_FILE
-from mlpf.training.checkpoint_store import find_checkpoint
-from mlpf.training.checkpoints import read_run_state
+from mlpf.run_files import HISTORY_FILE
 from mlpf.training.guard import STOP_SIGNALS, TrainingStopped
 from mlpf.training.history_writer import HistoryWriter
-from mlpf.training.memory import is_out_of_memory
-from mlpf.training.run_state import Record
-from mlpf.training.watching import TrainingDiverged
+from mlpf.training.outcome import (
+    Outcome,
+    TrainingFailed,
+    checkpointed_history,
+    first_line,
+    make_ready,
+    recorded_outcome,
+)
 from mlpf.tuning.state import read_search_config
-from mlpf.tuning.trial_files import BUSY, FAILED, TrialFiles, read_json, write_json
+from mlpf.tuning.trial_files import TrialFiles, read_json, write_json
 from mlpf.workflows import train
 from mlpf.workflows.ending import Ending
 from mlpf.workflows.physics_validation import graph_forward
@@ -41,49 +42,16 @@ from mlpf.workflows.training_data import open_validation
 # Validation events that are timed, spread over all lengths, and timed passes of each.
 _NUM_EVENTS, _NUM_RUNS = 5, 20
 
-Kind = Literal["", "memory", "nan", "limit", "refused", "error"]
-
-
-class TrialFailed(MLPFError):
-    """A trial cannot be trained, and would not if it were repeated.
-
-    Args:
-        kind: memory, nan, limit or refused.
-        message: why.
-    """
-
-    exit_code = FAILED
-    label = "failed"
-
-    def __init__(self, kind: Kind, message: str):
-        super().__init__(message)
-        self.kind = kind
-
-
-class TrialBusy(OutputExists):
-    """Another process still trains this run, or saves it."""
-
-    exit_code = BUSY
-
 
 @dataclass
-class Outcome:
+class TrialOutcome(Outcome):
     """What became of a trial; contents of ``TrialFiles.outcome``.
 
     Attributes:
-        state: completed; failed; stopped, to be continued.
-        kind: of a failure: memory, nan, limit, refused (by configuration or model), error (anything else,
-            such as a dataset that is missing; the process then ends as crashed).
-        reason: of a failure or stop; of a completed trial, why it has fewer than ``setup.num_epochs`` epochs.
-        epochs: epochs in the history.
         num_parameters: numbers that are trained; None until the network is built.
         inference_ms: time of the network for one event, in ms; None if nobody asks for it.
     """
 
-    state: Literal["completed", "failed", "stopped"] = "failed"
-    kind: Kind = ""
-    reason: str = ""
-    epochs: int = 0
     num_parameters: int | None = None
     inference_ms: float | None = None
 
@@ -95,7 +63,7 @@ def run(
     *,
     num_cpus: int | None = None,
     **limits_of_events: Any,
-) -> Outcome:
+) -> TrialOutcome:
     """Train one trial up to an epoch, from where it is, and write its outcome.
 
     The configuration is ``runs/<run>.yaml`` of the search, the run directory ``runs/<run>``. What was killed
@@ -113,26 +81,23 @@ def run(
         The outcome of a trial that is completed.
 
     Raises:
-        TrialFailed: memory, a loss that is not finite, a limit, or a configuration that cannot be trained.
+        TrainingFailed: memory, a loss that is not finite, a limit, or a configuration that cannot be trained.
         TrainingStopped: a signal came; all is saved.
         CheckpointError: not a search, or no such run in it.
         DataError: a dataset cannot be read.
-        TrialBusy: another process trains this run.
+        TrainingBusy: another process trains this run.
     """
     started = time.monotonic()
     limits = search_section(read_search_config(search_dir))
     files = TrialFiles(search_dir, run)
     if not files.config.is_file():
         raise CheckpointError(f"{files.config}: no such file; the driver of a search writes it")
-    try:
-        _make_ready(files)
-    except OutputExists as error:
-        raise TrialBusy(str(error)) from None
-    outcome = Outcome()
-    with _recorded(files, outcome):
+    make_ready(files.run_dir, files.outcome)
+    outcome = TrialOutcome()
+    with recorded_outcome(files.outcome, files.run_dir, outcome):
         config = load_config(files.config)
         ending = Ending(config, epochs)
-        history = _history(files.run_dir)
+        history = checkpointed_history(files.run_dir)
         with _stopped_at_once():
             _learn_cost(config, limits, files.network, outcome, num_cpus)
         _check_limits(outcome, limits)
@@ -153,37 +118,6 @@ def run(
 
 
 @contextmanager
-def _recorded(files: TrialFiles, outcome: Outcome) -> Iterator[None]:
-    """Write what became of the block, however it ends; errors that are the trial's own fail it for good.
-
-    Raises:
-        TrialFailed: in place of those.
-    """
-    try:
-        try:
-            yield
-        except (TrainingStopped, TrialFailed):
-            raise
-        except TrainingDiverged as error:
-            raise TrialFailed("nan", str(error)) from error
-        except (ConfigError, EventTooLong) as error:
-            raise TrialFailed("refused", str(error)) from error
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise TrialFailed("memory", f"out of memory: {_first_line(error)}") from error
-            raise
-    except BaseException as error:
-        stopped = isinstance(error, TrainingStopped)
-        outcome.state = "stopped" if stopped else "failed"
-        outcome.reason = str(error) if isinstance(error, MLPFError) else _first_line(error)
-        outcome.kind = "" if stopped else getattr(error, "kind", "error")
-        raise
-    finally:
-        outcome.epochs = len(_history(files.run_dir))
-        write_json(files.outcome, asdict(outcome))
-
-
-@contextmanager
 def _stopped_at_once() -> Iterator[None]:
     """Obey a request to stop before there is anything to save."""
 
@@ -198,29 +132,8 @@ def _stopped_at_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _make_ready(files: TrialFiles) -> None:
-    """Make the run directory; remove an outcome of before, and what was left before the first checkpoint."""
-    files.run_dir.mkdir(parents=True, exist_ok=True)
-    with locked(files.run_dir / train.LOCK_FILE, f"{files.run_dir}: training"):
-        files.outcome.unlink(missing_ok=True)
-        if (files.run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file():
-            return
-        for left in files.run_dir.iterdir():
-            if left.is_dir():
-                shutil.rmtree(left)
-            elif left.name != train.LOCK_FILE:
-                left.unlink()
-
-
-def _history(run_dir: Path) -> list[Record]:
-    """Return the epochs of the latest checkpoint."""
-    if not (run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file():
-        return []
-    return read_run_state(find_checkpoint(run_dir, "latest")).history
-
-
 def _learn_cost(
-    config: Config, limits: HypertuneConfig, path: Path, outcome: Outcome, num_cpus: int | None
+    config: Config, limits: HypertuneConfig, path: Path, outcome: TrialOutcome, num_cpus: int | None
 ) -> None:
     """Put number of parameters and inference time into ``outcome``; both are determined once per run."""
     timed = limits.max_inference_ms is not None or INFERENCE_MS in limits.objective_terms
@@ -231,7 +144,7 @@ def _learn_cost(
         try:
             model = build_network(config)
         except (ValueError, TypeError) as error:
-            raise TrialFailed("refused", f"the model cannot be built: {_first_line(error)}") from error
+            raise TrainingFailed("refused", f"the model cannot be built: {first_line(error)}") from error
         outcome.num_parameters = count_parameters(model)
         _check_limits(outcome, limits)  # a network that is too large may be too slow to be timed
         known = {NUM_PARAMETERS: outcome.num_parameters, INFERENCE_MS: None}
@@ -268,19 +181,13 @@ def inference_time(config: Config, model: keras.Model) -> float:
     return float(np.mean(medians))
 
 
-def _check_limits(outcome: Outcome, limits: HypertuneConfig) -> None:
+def _check_limits(outcome: TrialOutcome, limits: HypertuneConfig) -> None:
     """Refuse a network that is too large or too slow, as far as is known."""
     number, most = outcome.num_parameters, limits.max_parameters
     if number is not None and most is not None and number > most:
-        raise TrialFailed("limit", f"{number} parameters, hypertune.max_parameters is {most}")
+        raise TrainingFailed("limit", f"{number} parameters, hypertune.max_parameters is {most}")
     time_ms, most_ms = outcome.inference_ms, limits.max_inference_ms
     if time_ms is not None and most_ms is not None and time_ms > most_ms:
-        raise TrialFailed(
+        raise TrainingFailed(
             "limit", f"{time_ms:.4g} ms for one event, hypertune.max_inference_ms is {most_ms:g}"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    """Return type and first line of an error: those of TensorFlow go on with the whole graph."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -8,7 +8,7 @@ run_dir="${RUN_DIR:-experiments/slurm_$job}${task:+/$task}"
 status_file="$run_dir/status.json"
 command=() shown="" what="" process="" signal="" num_signals=0 exit_code=127
 
-say() { echo "$(date '+%F %T') $*" >&2; }
+say() { printf '%(%F %T)T %s\n' -1 "$*" >&2; }
 fail() { say "error: $*"; exit 2; }
 
 # Unix time at which Slurm ends the job; Slurm before 23.02 has no variable for it. Empty if the job has no limit.
@@ -62,6 +62,12 @@ run() {
         if ((num_signals == seen)); then break; fi
     done
     trap '' USR1 TERM
+    # bash loses the code of a command that ends just when a signal comes, and says -1: see what the command wrote.
+    if ((exit_code < 0)); then
+        exit_code=1
+        if has_state stopped; then exit_code=75; fi
+        if has_state finished; then exit_code=0; fi
+    fi
 }
 
 # True if this start, and no earlier one, wrote the given state.

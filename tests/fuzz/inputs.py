@@ -188,12 +188,12 @@ def dataset_types(number: int, good: Path) -> Case:
         rng = np.random.default_rng([5, number])
         names = ("dataset_info.json", "features.json", "metadata.json")
         path = version / names[rng.integers(0, len(names))]
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         slots = _slots(document)
         container, key = slots[rng.integers(0, len(slots))]
         wrong = (None, -5, "", [], {}, 3, "x", ["-5"], 10**15)
         container[key] = wrong[rng.integers(0, len(wrong))]
-        path.write_text(json.dumps(document))
+        path.write_text(json.dumps(document), encoding="utf-8")
         return ["data", "check", version, "-o", folder / "out"]
 
     return Case(f"dataset-types-{number}", make)
@@ -277,13 +277,13 @@ def configuration(number: int) -> Case:
     def make(folder: Path) -> list:
         rng = np.random.default_rng([4, number])
         name = _YAML_PARTS[number % 2]
-        text = (REPO / "parameters" / name).read_text() if number % 3 else MINIMAL
+        text = (REPO / "parameters" / name).read_text(encoding="utf-8") if number % 3 else MINIMAL
         lines = text.splitlines()
         line = int(rng.integers(0, len(lines)))
         touch = f"touch {folder / 'executed'}"
         if number == 0:  # the first is always run
             lines[line] = f"{lines[line].split(':')[0]}: !!python/object/apply:os.system [{touch!r}]"
-            (folder / "a.yaml").write_text("\n".join(lines))
+            (folder / "a.yaml").write_text("\n".join(lines), encoding="utf-8")
             return ["config", "check", folder / "a.yaml"]
         match number % 6:
             case 0:

@@ -80,7 +80,7 @@ def _write_case(folder, changes, events):
     config = (tiny_transformer_config if transformer else tiny_config)(**changes)
     if model.input_normalization is not None:
         model.input_normalization.set_statistics(fit_normalization([clic_like_events(8, 60, seed=9)]))
-    (folder / "config.json").write_text(config.model_dump_json())
+    (folder / "config.json").write_text(config.model_dump_json(), encoding="utf-8")
     np.savez(folder / "weights.npz", **{f"w{i}": np.asarray(w) for i, w in enumerate(model.weights)})
     np.save(folder / "events.npy", events)
     return model(events)

@@ -26,9 +26,9 @@ def build(repo_root, tmp_path):
         venv = tmp_path / "venv"
         (venv / "bin").mkdir(parents=True)
         python = venv / "bin" / "python"
-        python.write_text(STAND_IN)
+        python.write_text(STAND_IN, encoding="utf-8")
         python.chmod(0o755)
-        (tmp_path / "failures").write_text(str(failures))
+        (tmp_path / "failures").write_text(str(failures), encoding="utf-8")
         clean = {k: v for k, v in os.environ.items() if not k.startswith("HOROVOD_")}
         notes = {"LOG": str(tmp_path / "log"), "FAILURES": str(tmp_path / "failures")}
         done = subprocess.run(
@@ -37,7 +37,7 @@ def build(repo_root, tmp_path):
             capture_output=True,
             text=True,
         )
-        return done, (tmp_path / "log").read_text().splitlines()
+        return done, (tmp_path / "log").read_text(encoding="utf-8").splitlines()
 
     return run
 

@@ -7,7 +7,7 @@ import pytest
 from tests.support.configs import write_config
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "awkward", "uproot", "fastjet", "scipy", "pythia8mc")
-HEAVY += ("keras_tuner", "grpc", "sklearn")
+HEAVY += ("keras_tuner", "grpc", "sklearn", "parsl", "zmq")
 
 
 def run_cli(*arguments, cwd=None):
@@ -46,6 +46,8 @@ def modules_loaded_by(*arguments):
         ["plots"],
         ["export"],
         ["config"],
+        ["site"],
+        ["site", "show"],
         ["hypertune"],
         ["hypertune", "report"],
         ["hypertune", "worker"],
@@ -98,7 +100,7 @@ def test_config_check_looks_at_the_space_of_a_search(tmp_path):
 
 
 def test_script_runs_from_another_directory_despite_a_decoy(repo_root, tmp_path):
-    (tmp_path / "click.py").write_text("raise RuntimeError('decoy imported')\n")
+    (tmp_path / "click.py").write_text("raise RuntimeError('decoy imported')\n", encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, str(repo_root / "mlpf" / "pipeline.py"), "--version"],
@@ -108,6 +110,14 @@ def test_script_runs_from_another_directory_despite_a_decoy(repo_root, tmp_path)
         env=environment,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("encoding", "sign"), [("ascii", "?"), ("utf-8", "±")])
+def test_signs_that_a_terminal_lacks_do_not_end_a_command(monkeypatch, encoding, sign):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    code = "from mlpf.cli import main\nmain(lambda **_: print('1 \\u00b1 0'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.decode(encoding) == f"1 {sign} 0\n"
 
 
 def test_train_needs_a_config_or_a_run_to_resume(tmp_path):
@@ -129,7 +139,7 @@ def test_prefix_beside_a_run_directory_is_refused(tmp_path):
 
 
 def test_operating_system_errors_are_one_line(tmp_path):
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     done = run_cli("simulate", "single_pi", "-n", 1, "-o", tmp_path / "file" / "below")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -157,16 +157,16 @@ def test_folders_that_are_no_dataset_say_what_to_give(splits, tmp_path):
     assert find_dataset(version.parent).path == version
     assert find_dataset(version).schema.name == "clic"
     (version.parent / "1.6.0").mkdir()
-    (version.parent / "1.6.0" / "dataset_info.json").write_text("{}")
+    (version.parent / "1.6.0" / "dataset_info.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=r"has versions 1\.5\.0, 1\.6\.0"):
         find_dataset(version.parent)
     with pytest.raises(DataError, match="damaged"):
         find_dataset(version.parent / "1.6.0")
-    (version.parent / "1.6.0" / "dataset_info.json").write_text('{"splits": []}')
+    (version.parent / "1.6.0" / "dataset_info.json").write_text('{"splits": []}', encoding="utf-8")
     with pytest.raises(DataError, match="lists no splits"):
         find_dataset(version.parent / "1.6.0")
     features = version / "features.json"
-    features.write_text(features.read_text().replace('"17"', '"18"'))
+    features.write_text(features.read_text(encoding="utf-8").replace('"17"', '"18"'), encoding="utf-8")
     with pytest.raises(DataError, match=r"X has 18 columns, expected .*clic 17"):
         find_dataset(version)
 

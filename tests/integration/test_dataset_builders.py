@@ -11,6 +11,7 @@ from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.data import preparation, shards
 from mlpf.data.event import EventsWriter, read_events, read_metadata
 from mlpf.data.prepared import open_split
+from mlpf.engine.opening import Placement
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
 from mlpf.locking import Shard
 from mlpf.physics.features import (
@@ -87,7 +88,7 @@ def test_the_dataset_holds_what_the_parquet_files_hold(parquet, data_dir):
 
 
 def test_metadata_tell_columns_units_and_provenance(data_dir):
-    metadata = json.loads((data_dir / NAME / "1.0.0" / "metadata.json").read_text())
+    metadata = json.loads((data_dir / NAME / "1.0.0" / "metadata.json").read_text(encoding="utf-8"))
     assert metadata["columns"]["targets"] == list(TARGETS.names)
     assert metadata["units"]["X_cluster"] == list(CLUSTER_FEATURES.units)
     assert metadata["split_seed"] == SEED
@@ -157,18 +158,18 @@ def test_another_version_lists_those_there(data_dir):
 
 def test_other_columns_name_the_first_difference(data_dir, tmp_path):
     data, version = copy_of(data_dir, tmp_path)
-    metadata = json.loads((version / "metadata.json").read_text())
+    metadata = json.loads((version / "metadata.json").read_text(encoding="utf-8"))
     metadata["columns"]["X_cluster"][3] = "phi"
-    (version / "metadata.json").write_text(json.dumps(metadata))
+    (version / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
     with pytest.raises(SchemaMismatch, match="cluster column 3 is 'phi', expected 'sin_phi'"):
         open_split(NAME, source(data), "train")
 
 
 def test_other_shapes_are_a_mismatch(data_dir, tmp_path):
     data, version = copy_of(data_dir, tmp_path)
-    features = json.loads((version / "features.json").read_text())
+    features = json.loads((version / "features.json").read_text(encoding="utf-8"))
     features["featuresDict"]["features"]["X"]["tensor"]["shape"]["dimensions"][1] = "12"
-    (version / "features.json").write_text(json.dumps(features))
+    (version / "features.json").write_text(json.dumps(features), encoding="utf-8")
     with pytest.raises(SchemaMismatch, match=r"X has shape \(None, 12\), expected \(None, 17\)"):
         open_split(NAME, source(data), "train")
 
@@ -265,9 +266,9 @@ def test_a_folder_that_is_no_finished_dataset_is_replaced_with_overwrite_only(
     if damage == "notes":
         shutil.rmtree(version)
         version.mkdir()
-        (version / "notes.txt").write_text("mine")
+        (version / "notes.txt").write_text("mine", encoding="utf-8")
     else:
-        (version / "metadata.json").write_text(damage)
+        (version / "metadata.json").write_text(damage, encoding="utf-8")
     before = {path: path.read_bytes() for path in version.iterdir()}
     arguments = {"split_seed": SEED, "split_fractions": FRACTIONS}
     with pytest.raises(OutputExists, match=r"1\.0\.0 is there and is no finished dataset.*--overwrite"):
@@ -321,7 +322,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
     for i in range(2):
         write_edm4hep(tmp_path / f"f{i}.root", [simple_event(10.0 + i)])
     postprocess.run([tmp_path], tmp_path / "one")
-    postprocess.run([tmp_path], tmp_path / "two", workers=2)
+    postprocess.run([tmp_path], tmp_path / "two", placement=Placement(2))
     written = sorted((tmp_path / "one").glob("*.parquet"))
     assert len(written) == 2
     for path in written:

@@ -32,7 +32,7 @@ def test_the_rate_rises_whatever_the_schedule(tmp_path, setup):
     assert done == 13 or "not finite" in result["stopped"]
     assert len(result["losses"]) == len(result["smoothed"]) == done > 6
     assert len(set(result["losses"])) == done
-    assert json.loads((tmp_path / "new" / "lr_finder.json").read_text()) == result
+    assert json.loads((tmp_path / "new" / "lr_finder.json").read_text(encoding="utf-8")) == result
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert names == {"lr_finder.json", "lr_finder.png", "lr_finder.pdf"}
 

@@ -87,7 +87,7 @@ def test_the_script_prints_or_writes(repo_root, tmp_path):
     printed = run(repo_root, "--cards", "4")
     assert printed.returncode == 0, printed.stderr
     assert run(repo_root, "--cards", "4", "-o", str(tmp_path / "pod.yaml")).stdout == ""
-    assert (tmp_path / "pod.yaml").read_text() == printed.stdout
+    assert (tmp_path / "pod.yaml").read_text(encoding="utf-8") == printed.stdout
     assert (
         yaml.safe_load(printed.stdout)["spec"]["containers"][0]["resources"]["limits"]["habana.ai/gaudi"] == 4
     )

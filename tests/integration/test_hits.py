@@ -89,7 +89,7 @@ def test_every_hit_is_an_element(config):
 
 
 def test_numbers_and_figures_count_hits(run_dir):
-    numbers = json.loads((run_dir / "metrics.json").read_text())["datasets"][NAME]
+    numbers = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))["datasets"][NAME]
     assert numbers["num_tracks"] + numbers["num_hits"] == numbers["num_elements"]
     assert numbers["num_hits"] > 20
     predictions = read_predictions(evaluate.predictions_path(run_dir, NAME))

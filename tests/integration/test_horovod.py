@@ -33,12 +33,12 @@ def wait(process, succeeds=True):
 
 
 def weights_of(run_dir):
-    folder = json.loads((run_dir / "checkpoints" / "latest.json").read_text())["folder"]
+    folder = json.loads((run_dir / "checkpoints" / "latest.json").read_text(encoding="utf-8"))["folder"]
     return saved_weights(run_dir / "checkpoints" / folder)
 
 
 def history_of(run_dir):
-    history = json.loads((run_dir / "history.json").read_text())
+    history = json.loads((run_dir / "history.json").read_text(encoding="utf-8"))
     return [{k: v for k, v in r.items() if not any(t in k for t in TIMES)} for r in history]
 
 
@@ -64,7 +64,7 @@ def test_two_processes_train_like_one_with_twice_the_batch(repo_root, tmp_path, 
 
     assert_same(run_dir, single)
     assert output.count("epoch 1/3") == 1  # one of them speaks
-    status = json.loads((run_dir / "status.json").read_text())
+    status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
     assert status["state"] == "finished"
 
 
@@ -75,7 +75,7 @@ def test_they_stop_together_at_the_time_limit_and_go_on(repo_root, tmp_path, sin
         succeeds=False,
     )
     assert output.count("stopped: time limit") == 1
-    assert json.loads((run_dir / "status.json").read_text())["state"] == "stopped"
+    assert json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["state"] == "stopped"
 
     wait(start(repo_root, run_dir, launcher=LAUNCHER, config=SHARED, horovod=True, resume=True))
     assert_same(run_dir, single)
@@ -87,6 +87,6 @@ def test_early_stopping_by_what_only_the_first_process_measures(repo_root, tmp_p
     output = wait(start(repo_root, tmp_path / "run", launcher=LAUNCHER, config=config, horovod=True))
     assert len(history_of(tmp_path / "run")) == 2
     assert "early stopping after epoch 2" in " ".join(output.split())
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
+    assert json.loads((tmp_path / "run" / "status.json").read_text(encoding="utf-8"))["state"] == "finished"
     wait(start(repo_root, tmp_path / "run", launcher=LAUNCHER, config=config, horovod=True, resume=True))
     assert len(history_of(tmp_path / "run")) == 2

@@ -13,6 +13,7 @@ from mlpf.cli import cli
 from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.data import shards
 from mlpf.data.prepared import open_split
+from mlpf.engine.opening import Placement
 from mlpf.errors import DataError, OutputExists
 from mlpf.locking import Shard, locked
 from mlpf.workflows import build, postprocess
@@ -46,7 +47,7 @@ def content(folder):
 
 def test_processes_and_shards_give_the_dataset_of_one_process(parquet, tmp_path):
     build.run(NAME, tmp_path / "one", [parquet], **SPLITS)
-    build.run(NAME, tmp_path / "two", [parquet], workers=2, **SPLITS)
+    build.run(NAME, tmp_path / "two", [parquet], placement=Placement(2), **SPLITS)
     written = [
         build.run(NAME, tmp_path / "jobs", [parquet], shard=Shard(i, 4), **SPLITS).new_events
         for i in (3, 1, 4, 2)
@@ -173,7 +174,7 @@ def test_plain_tfds_builds_the_same_events(parquet, tmp_path):
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
     ours = build.run(NAME, tmp_path / "ours", [manual / "ttbar"], split_seed=1)
     recipes = [
-        json.loads((path / "metadata.json").read_text())
+        json.loads((path / "metadata.json").read_text(encoding="utf-8"))
         for path in (ours.path, tmp_path / "plain" / NAME / "1.0.0")
     ]
     assert recipes[0] == recipes[1]
@@ -214,6 +215,6 @@ def test_the_command_line_hands_shard_and_workers_on(monkeypatch):
     for command in (["postprocess", "a.root", "-o", "out"], ["build", NAME, "-i", "out"]):
         result = CliRunner().invoke(cli, [*command, "--shard", "2/5", "-j", "3"])
         assert result.exit_code == 0, result.output
-    assert [(c["shard"], c["workers"]) for c in calls] == [(Shard(2, 5), 3)] * 2
+    assert [(c["shard"], c["placement"]) for c in calls] == [(Shard(2, 5), Placement(3))] * 2
     assert calls[0]["elements"] == "clusters"
     assert not calls[1]["merge"]

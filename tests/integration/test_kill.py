@@ -4,10 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mlpf.data import shards
@@ -20,26 +18,41 @@ NAME = "clic_edm4hep/ttbar"
 NUM_FILES = 8
 SPLITS = {"split_seed": 2, "split_fractions": (0.6, 0.0, 0.4)}
 
-# The work on small files takes milliseconds; slowed down, it can be killed in the middle.
+# Kills itself before a step of its work, counted from 1: a change of files below the output (in Python), or
+# a call of what writes. So the moment does not depend on how fast the machine is.
 DRIVER = """
-import sys, time
+import os, signal, sys
 from pathlib import Path
 from mlpf.data import shards
 from mlpf.data.event import EventsWriter
 from mlpf.workflows import build, postprocess
 
-def slow(function):
-    def slower(*arguments):
-        time.sleep(0.01)
-        return function(*arguments)
-    return slower
+inputs, output, left = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 
-EventsWriter.write = slow(EventsWriter.write)
-EventsWriter.finish = slow(EventsWriter.finish)
-shards.serialize = slow(shards.serialize)
-shards.source_entry = slow(shards.source_entry)
+def step():
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(function):
+    def counting(*arguments):
+        step()
+        return function(*arguments)
+    return counting
+
+def watch(event, arguments):
+    changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
+    changes |= event == "open" and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+    if changes and str(arguments[0]).startswith(str(output)):
+        step()
+
+EventsWriter.write = counted(EventsWriter.write)
+EventsWriter.finish = counted(EventsWriter.finish)
+shards.serialize = counted(shards.serialize)
+shards.source_entry = counted(shards.source_entry)
 shards.MIN_BLOCK_BYTES = 1
-inputs, output = Path(sys.argv[2]), Path(sys.argv[3])
+sys.addaudithook(watch)
 if sys.argv[1] == "postprocess":
     postprocess.run([inputs], output)
 else:
@@ -55,50 +68,37 @@ def root(tmp_path_factory):
     return folder
 
 
-def listing(folder: Path) -> list[str]:
-    return sorted(str(p) for p in folder.rglob("*"))
-
-
 def content(folder: Path) -> dict[str, bytes]:
     """All files but those that locks are taken on."""
     files = [p for p in folder.rglob("*") if p.is_file() and ".lock" not in p.name]
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
-def run_and_kill(command: str, inputs: Path, output: Path, changes: int, repo_root: Path) -> int:
-    """Start the command and kill it when the output changed so many times; return the exit status."""
+def run_and_kill(command: str, inputs: Path, output: Path, step: int, repo_root: Path) -> int:
+    """Run the command, which dies before a step of its work; return the exit status."""
     environment = {**os.environ, "PYTHONPATH": str(repo_root)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, command, inputs, output], env=environment, stdout=subprocess.DEVNULL
-    )
-    before = listing(output)
-    while process.poll() is None and changes > 0:
-        now = listing(output)
-        changes -= now != before
-        before = now
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    return process.wait()
+    arguments = [sys.executable, "-c", DRIVER, command, inputs, output, str(step)]
+    return subprocess.run(arguments, env=environment, stdout=subprocess.DEVNULL, check=False).returncode
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_postprocess_ends_the_same_after_kills(root, tmp_path, repo_root, kills):
+# The first file is complete after 5 steps, each further one after 4; a second run skips what is complete.
+@pytest.mark.parametrize("steps", [[9], pytest.param([7, 6, 11, 8], marks=pytest.mark.slow)])
+def test_postprocess_ends_the_same_after_kills(root, tmp_path, repo_root, steps):
     postprocess.run([root], tmp_path / "undisturbed")
     output = tmp_path / "killed"
     output.mkdir()
-    statuses = []
-    for changes in np.random.default_rng(kills).integers(2, 8, kills):
-        statuses.append(run_and_kill("postprocess", root, output, int(changes), repo_root))
+    for step in steps:
+        assert run_and_kill("postprocess", root, output, step, repo_root) == -signal.SIGKILL
         for path in output.glob("*.parquet"):
             assert len(read_events(path)) == 2  # complete, or not there
-    assert -signal.SIGKILL in statuses
     summary = postprocess.run([root], output)
     assert summary.num_reused > 0
     assert content(output) == content(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_build_ends_the_same_after_kills(tmp_path, repo_root, monkeypatch, kills):
+# The first block is complete after 15 steps, each further one after 8; all end with the 77th.
+@pytest.mark.parametrize("steps", [[22], [75], pytest.param([17, 20, 23, 18], marks=pytest.mark.slow)])
+def test_build_ends_the_same_after_kills(tmp_path, repo_root, monkeypatch, steps):
     monkeypatch.setattr(shards, "MIN_BLOCK_BYTES", 1)
     parquet = tmp_path / "parquet"
     parquet.mkdir()
@@ -108,12 +108,9 @@ def test_build_ends_the_same_after_kills(tmp_path, repo_root, monkeypatch, kills
     output = tmp_path / "killed"
     output.mkdir()
     final = output / NAME / "1.0.0"
-    statuses = []
-    for changes in np.random.default_rng(kills).integers(6, 18, kills):
-        statuses.append(run_and_kill("build", parquet, output, int(changes), repo_root))
-        if final.exists():
-            assert (final / "dataset_info.json").exists()
-    assert -signal.SIGKILL in statuses
+    for step in steps:
+        assert run_and_kill("build", parquet, output, step, repo_root) == -signal.SIGKILL
+        assert not final.exists()
     summary = build.run(NAME, output, [parquet], **SPLITS)
     assert sum(summary.events.values()) == 2 * NUM_FILES
     assert summary.new_events < 2 * NUM_FILES  # blocks that were finished are used

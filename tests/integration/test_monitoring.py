@@ -50,12 +50,12 @@ def test_a_watched_training_and_its_resume(tmp_path, comet):
     train.run(some_config(2), run)
     summary = train.run(some_config(5), run, resume=True)
 
-    history = json.loads((run / "history.json").read_text())
+    history = json.loads((run / "history.json").read_text(encoding="utf-8"))
     assert history == summary.history
     measured = {record["epoch"]: record[NAME] for record in history if NAME in record}
     assert list(measured) == [2, 4, 5]
     assert summary.best_epoch == min(measured, key=lambda epoch: measured[epoch])
-    best = json.loads((run / "checkpoints" / "best.json").read_text())
+    best = json.loads((run / "checkpoints" / "best.json").read_text(encoding="utf-8"))
     assert (best["epoch"], best["metric"], best["value"]) == (
         summary.best_epoch,
         NAME,

@@ -139,9 +139,9 @@ def test_without_a_share_train_is_whole_and_valid_is_missing(published):
 def test_published_names_of_columns_are_compared(published, tmp_path, key, position, message):
     shutil.copytree(published / NAME, tmp_path / NAME)
     path = tmp_path / NAME / VERSION / "metadata.json"
-    metadata = json.loads(path.read_text())
+    metadata = json.loads(path.read_text(encoding="utf-8"))
     metadata[key][position] = "wrong"
-    path.write_text(json.dumps(metadata))
+    path.write_text(json.dumps(metadata), encoding="utf-8")
     with pytest.raises(SchemaMismatch, match=message):
         open_split(NAME, source(tmp_path), "train")
 

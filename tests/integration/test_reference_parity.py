@@ -33,7 +33,9 @@ def _config(settings):
 
 
 def test_outputs_agree_with_the_published_network(reference):
-    model = build_model(_config(json.loads((reference / "reference_gnn_small.json").read_text())))
+    model = build_model(
+        _config(json.loads((reference / "reference_gnn_small.json").read_text(encoding="utf-8")))
+    )
     load_published_weights(reference / "reference_gnn_small.hdf5", model)
     with np.load(reference / "reference_gnn_small.npz", allow_pickle=False) as stored:
         events = stored["X"]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.fake_training import start, tiny_config
 from tests.support.run_results import assert_same, result
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # Dropout draws random numbers, the optimizer has a state, the schedule follows the step.
 CONFIG = {
@@ -21,10 +22,12 @@ CONFIG = {
     "parameters.output_decoding.dropout": 0.2,
 }
 STEPS = 3
+# Seconds by which a step is longer where a process is to be caught in it: time for the signal to arrive.
+CATCH = 1.0
 
 
 def wait(process, code):
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == code, output[-3000:]
     return output
 
@@ -40,12 +43,12 @@ def checkpoints(run_dir):
     return {p.name for p in (run_dir / "checkpoints").glob("epoch_*")}
 
 
-def wait_for(condition, process):
-    deadline = time.monotonic() + 120
-    while not condition():
+def wait_for(checkpoint, run_dir, process):
+    def there():
         assert process.poll() is None, process.communicate()[0][-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        return checkpoint in checkpoints(run_dir)
+
+    wait_until(there, checkpoint)
 
 
 def test_killed_and_stopped_in_the_middle_it_ends_as_if_undisturbed(repo_root, tmp_path, undisturbed):
@@ -53,17 +56,17 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_undisturbed(repo_root, t
     config = CONFIG | {"callbacks.checkpoint.every_steps": 1}
 
     # kill -9 in the middle of the first epoch
-    process = start(repo_root, run_dir, config=config, pause=0.2)
-    wait_for(lambda: "epoch_1_step_1" in checkpoints(run_dir), process)
+    process = start(repo_root, run_dir, config=config, pause=CATCH)
+    wait_for("epoch_1_step_1", run_dir, process)
     process.kill()
     wait(process, -signal.SIGKILL)
 
     # SIGTERM a little later
-    process = start(repo_root, run_dir, config=config, pause=0.2, resume=True)
-    wait_for(lambda: "epoch_1" in checkpoints(run_dir), process)
+    process = start(repo_root, run_dir, config=config, pause=CATCH, resume=True)
+    wait_for("epoch_1", run_dir, process)
     process.send_signal(signal.SIGTERM)
     assert "stopped: SIGTERM, after 1 epochs" in wait(process, 75)
-    assert json.loads((run_dir / "status.json").read_text())["state"] == "stopped"
+    assert json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["state"] == "stopped"
 
     # the time limit, before anything is done
     output = wait(start(repo_root, run_dir, config=config, resume=True, time_limit=0.01), 75)
@@ -72,7 +75,7 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_undisturbed(repo_root, t
     # and to the end, saving at whole epochs only
     wait(start(repo_root, run_dir, config=CONFIG, resume=True), 0)
     assert_same(result(run_dir), undisturbed)
-    assert json.loads((run_dir / "status.json").read_text())["state"] == "finished"
+    assert json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["state"] == "finished"
 
 
 @pytest.mark.slow
@@ -101,8 +104,8 @@ def test_kills_at_random_moments_lose_nothing(repo_root, tmp_path, undisturbed, 
 
 def test_an_epoch_of_other_batches_is_not_continued(repo_root, tmp_path):
     run_dir = tmp_path / "run"
-    process = start(repo_root, run_dir, config=CONFIG | {"callbacks.checkpoint.every_steps": 1}, pause=0.3)
-    wait_for(lambda: "epoch_1_step_1" in checkpoints(run_dir), process)
+    process = start(repo_root, run_dir, config=CONFIG | {"callbacks.checkpoint.every_steps": 1}, pause=CATCH)
+    wait_for("epoch_1_step_1", run_dir, process)
     process.send_signal(signal.SIGUSR1)
     assert "SIGUSR1, after 0 epochs and" in wait(process, 75)
 

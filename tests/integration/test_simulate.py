@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import uproot
 
+from mlpf.engine.opening import Placement
 from mlpf.errors import DataError, MLPFError, OutputExists
 from mlpf.locking import locked
 from mlpf.simulation import edm4hep_writer
@@ -48,7 +49,7 @@ def test_file_is_named_after_the_published_sample(ten_events):
 
 
 def test_same_events_whatever_the_workers_and_the_file_size(ten_events, tmp_path):
-    paths = simulate.run(SAMPLE, 10, tmp_path, events_per_file=5, workers=2)
+    paths = simulate.run(SAMPLE, 10, tmp_path, events_per_file=5, placement=Placement(2))
     assert [path.name for path in paths] == ["reco_single_pi_1.root", "reco_single_pi_2.root"]
     assert_same_events(ten_events, paths)
 

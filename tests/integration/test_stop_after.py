@@ -30,11 +30,11 @@ def _events(monkeypatch):
 
 
 def status(run_dir):
-    return json.loads((run_dir / STATUS_FILE).read_text())
+    return json.loads((run_dir / STATUS_FILE).read_text(encoding="utf-8"))
 
 
 def history(run_dir):
-    return json.loads((run_dir / "history.json").read_text())
+    return json.loads((run_dir / "history.json").read_text(encoding="utf-8"))
 
 
 def test_in_parts_as_at_once(tmp_path, capsys):
@@ -93,7 +93,9 @@ def test_a_history_that_was_not_written_is_written_on_resume(tmp_path):
     config = tiny_config(**CONFIG)
     train.run(config, tmp_path, stop_after=2)
     before = history(tmp_path)
-    (tmp_path / "history.json").write_text(json.dumps(before[:1]))  # killed between checkpoint and history
+    (tmp_path / "history.json").write_text(
+        json.dumps(before[:1]), encoding="utf-8"
+    )  # killed between checkpoint and history
     train.run(config, tmp_path, resume=True, stop_after=2)
     assert history(tmp_path) == before
 

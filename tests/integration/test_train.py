@@ -33,9 +33,11 @@ def test_a_run_writes_its_directory_and_refuses_to_overwrite_it(tmp_path):
         "validation_reference.json",
     }
     assert [r["num_events"] for r in summary.history] == [20, 20]
-    assert json.loads((tmp_path / "run" / "history.json").read_text()) == summary.history
+    assert json.loads((tmp_path / "run" / "history.json").read_text(encoding="utf-8")) == summary.history
     assert (
-        Config.model_validate(yaml.safe_load((tmp_path / "run" / "config.resolved.yaml").read_text()))
+        Config.model_validate(
+            yaml.safe_load((tmp_path / "run" / "config.resolved.yaml").read_text(encoding="utf-8"))
+        )
         == config
     )
     with pytest.raises(OutputExists, match="not empty"):

@@ -13,8 +13,8 @@ import tensorflow as tf
 from mlpf.config.loading import write_resolved
 from mlpf.errors import CheckpointError, DataError
 from mlpf.training.guard import TrainingStopped
+from mlpf.training.outcome import TrainingFailed
 from mlpf.workflows import train, training_data, trial
-from mlpf.workflows.trial import TrialFailed
 from tests.support.fake_training import open_fake, start, tiny_config
 from tests.support.run_results import assert_same, result
 
@@ -52,7 +52,7 @@ def outcome(directory):
 
 
 def failed(directory, epochs=1):
-    with pytest.raises(TrialFailed) as caught:
+    with pytest.raises(TrainingFailed) as caught:
         trial.run(directory, "a", epochs)
     found = outcome(directory)
     assert (found["state"], found["reason"]) == ("failed", str(caught.value))

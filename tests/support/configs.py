@@ -28,5 +28,5 @@ SMALL = {
 def write_config(folder: Path, extra: str = "", name: str = "test.yaml") -> Path:
     """Write the minimal configuration followed by ``extra`` YAML."""
     path = folder / name
-    path.write_text(MINIMAL + extra)
+    path.write_text(MINIMAL + extra, encoding="utf-8")
     return path

@@ -171,8 +171,11 @@ class SlurmCluster:
             time.sleep(0.2)
 
     def start_now(self, job: str) -> None:
-        """Let a job that was requeued start at once instead of waiting."""
-        self.command("scontrol", "update", f"JobId={job}", "StartTime=now")
+        """Let a job that was requeued start in two seconds instead of waiting.
+
+        A credential made within the second in which the job was requeued is refused: the job would fail.
+        """
+        self.command("scontrol", "update", f"JobId={job}", "StartTime=now+2")
 
     def down(self, node: str) -> None:
         """Take a node away; its jobs end or go back into the queue."""

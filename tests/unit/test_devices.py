@@ -1,10 +1,14 @@
 """Accelerators, with stand-ins for the devices that this machine does not have."""
 
+from dataclasses import replace
+
 import pytest
 import tensorflow as tf
 
-from mlpf import devices
+from mlpf import devices, runtime
 from mlpf.errors import ConfigError
+from mlpf.host import read_host
+from tests.support.child_process import run_code
 
 CUDA_BUILD = {"is_cuda_build": True, "is_rocm_build": False, "cuda_version": "12.5.1", "cudnn_version": "9"}
 ROCM_BUILD = {"is_cuda_build": False, "is_rocm_build": True, "rocm_version": "6.4.1"}
@@ -35,7 +39,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(tf.config, "list_physical_devices", listed)
         monkeypatch.setattr(tf.config, "get_visible_devices", listed)
         monkeypatch.setattr(tf.config.experimental, "get_device_details", details)
-        monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: build)
+        monkeypatch.setattr(devices, "_build_info", lambda: build)
         monkeypatch.setattr(devices, "_installed", lambda package: package in wheels)
 
     for name in (*devices._VISIBILITY, devices._OWN_GPU):
@@ -245,3 +249,128 @@ def test_the_report_is_plain_data_with_build_and_variables(machine, monkeypatch)
     }
     assert report["visible_devices"] == {"CUDA_VISIBLE_DEVICES": "GPU-4b2c1a9f"}
     assert report["tensorflow_build"] == {"version": tf.__version__, **CUDA_BUILD}
+
+
+def test_the_build_is_read_without_tensorflow_as_tensorflow_tells_it(repo_root):
+    code = "import json, sys; from mlpf import devices\n"
+    code += "print(json.dumps([devices.build(), devices.describe_build(), 'tensorflow' in sys.modules]))"
+    build, line, loaded = run_code(repo_root, code)
+    told = tf.sysconfig.get_build_info()
+    assert build["version"] == tf.__version__
+    assert {name: told[name] for name in build if name != "version"} == {
+        name: value for name, value in build.items() if name != "version"
+    }
+    assert line.startswith(f"TensorFlow {tf.__version__}, built for C")
+    assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("build", "line"),
+    [(CUDA_BUILD, "CUDA 12.5.1"), (ROCM_BUILD, "ROCm 6.4.1"), (CPU_BUILD, "CPUs only"), ({}, "CPUs only")],
+)
+def test_builds_in_words_with_what_steers_onednn(machine, monkeypatch, build, line):
+    for name in devices._ONEDNN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    machine(build=build)
+    assert devices.describe_build() == f"TensorFlow {tf.__version__}, built for {line}"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert devices.describe_build().endswith(f"{line}, ONEDNN_MAX_CPU_ISA=AVX2")
+    assert devices.report()["onednn"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert isinstance(devices.report()["onednn"]["enabled"], bool)
+
+
+def cpu_with(root, flags):
+    (root / "proc").mkdir(exist_ok=True)
+    text = f"model name : Some CPU\nflags : {flags}\n"
+    (root / "proc" / "cpuinfo").write_text(text, encoding="utf-8")
+    return root
+
+
+def test_bfloat16_without_instructions_for_it_is_told(machine, tmp_path):
+    machine()
+    line = devices.why_bfloat16_is_slow("mixed_bfloat16", cpu_with(tmp_path, "avx2"))
+    assert line.startswith("setup.dtype: mixed_bfloat16 is slower than float32 here")
+    assert "Some CPU has no instructions for bfloat16" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_other_formats_are_not_told(machine, tmp_path, dtype):
+    machine()
+    assert devices.why_bfloat16_is_slow(dtype, cpu_with(tmp_path, "avx2")) is None
+
+
+@pytest.mark.parametrize("flags", ["avx512f avx512_bf16", "avx2 amx_bf16"])
+def test_bfloat16_with_instructions_for_it_is_not_told(machine, tmp_path, flags):
+    machine()
+    assert devices.why_bfloat16_is_slow("mixed_bfloat16", cpu_with(tmp_path, flags)) is None
+
+
+def test_bfloat16_on_a_cpu_that_tells_nothing_is_not_told(machine, tmp_path):
+    machine()
+    assert devices.why_bfloat16_is_slow("mixed_bfloat16", tmp_path) is None
+
+
+def test_bfloat16_on_a_gpu_is_not_told_whatever_the_cpu(machine, tmp_path):
+    machine(gpu(0))
+    assert devices.why_bfloat16_is_slow("mixed_bfloat16", cpu_with(tmp_path, "avx2")) is None
+
+
+def test_the_cpu_is_called_as_the_machine_is(machine):
+    machine()
+    assert devices.describe() == f"1 x {read_host().cpu} (CPU)"
+
+
+@pytest.fixture
+def _onednn(monkeypatch):
+    """TensorFlow computes with oneDNN on a CPU with AVX-512, and no variable is set."""
+    for name in devices._ONEDNN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(devices, "_onednn_enabled", lambda: True)
+    host = replace(read_host(), instruction_sets=("AVX2", "AVX-512"))
+    monkeypatch.setattr(devices, "read_host", lambda *_: host)
+
+
+@pytest.mark.usefixtures("_onednn")
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+def test_bfloat16_is_refused_where_onednn_may_not_use_avx512(machine, monkeypatch, name):
+    machine()
+    assert devices.why_bfloat16_aborts("mixed_bfloat16") is None
+    monkeypatch.setenv(name, "avx2")
+    with pytest.raises(
+        ConfigError, match=rf"setup\.dtype: mixed_bfloat16 does not go with {name}=avx2: .*abort"
+    ):
+        runtime.set_dtype_policy("mixed_bfloat16")
+    assert devices.why_bfloat16_aborts("float32") is None
+    monkeypatch.setenv(name, "AVX512_CORE")
+    assert devices.why_bfloat16_aborts("mixed_bfloat16") is None
+
+
+@pytest.mark.usefixtures("_onednn")
+def test_bfloat16_is_not_refused_where_onednn_does_not_compute(machine, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    machine(gpu(0))
+    assert devices.why_bfloat16_aborts("mixed_bfloat16") is None
+    machine()
+    host = replace(read_host(), instruction_sets=("AVX2",))
+    monkeypatch.setattr(devices, "read_host", lambda *_: host)
+    assert devices.why_bfloat16_aborts("mixed_bfloat16") is None
+    monkeypatch.setattr(devices, "_onednn_enabled", lambda: False)
+    assert devices.why_bfloat16_aborts("mixed_bfloat16") is None
+
+
+PRODUCT = """
+import json
+import tensorflow as tf
+from mlpf.devices import why_bfloat16_aborts
+line = why_bfloat16_aborts("mixed_bfloat16")
+a = tf.ones([64, 64], tf.bfloat16 if line is None else tf.float32)
+print(json.dumps(float(tf.matmul(a, a)[0, 0])))
+"""
+
+
+@pytest.mark.parametrize("most", ["ALL", "AVX2"])
+def test_what_is_not_refused_computes_on_this_machine(monkeypatch, repo_root, most):
+    """In a process of its own: where the answer is wrong, TensorFlow ends it."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+    assert run_code(repo_root, PRODUCT) == 64.0

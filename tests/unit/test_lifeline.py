@@ -1,13 +1,13 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from mlpf.lifeline import EXIT_ORPHANED, VARIABLE, Lifeline, end_with_parent
-from tests.unit.test_workers import wait_until_gone
+from tests.support.processes import wait_until_gone
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # A parent, its child and its grandchild; each writes its process id, the two below hang on a lifeline each.
 FAMILY = """
@@ -35,18 +35,18 @@ linux = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="asks /proc")
 def family(tmp_path, repo_root):
     """Start three generations; return their process ids, the eldest first."""
     script = tmp_path / "family.py"
-    script.write_text(FAMILY)
+    script.write_text(FAMILY, encoding="utf-8")
     command = [sys.executable, script, tmp_path, "2"]
     eldest = subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": str(repo_root)}, start_new_session=True
     )
     files = [tmp_path / f"pid-{depth}" for depth in (2, 1, 0)]
-    deadline = time.monotonic() + 60
-    while not all(f.exists() for f in files) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    yield [int(f.read_text()) for f in files]
-    eldest.kill()
-    eldest.wait()
+    try:
+        wait_until(lambda: all(f.exists() for f in files), "three generations")
+        yield [int(f.read_text(encoding="utf-8")) for f in files]
+    finally:
+        eldest.kill()
+        eldest.wait()
 
 
 @linux
@@ -81,21 +81,21 @@ def test_letting_go_ends_a_child_with_a_code_of_its_own(repo_root):
         child = run_child("print(end_with_parent(), flush=True)\ntime.sleep(600)", repo_root, line)
         assert child.stdout.readline() == "True\n"
         assert child.poll() is None
-    child.communicate(timeout=60)
+    child.communicate(timeout=PATIENCE_SECONDS)
     assert child.returncode == EXIT_ORPHANED
 
 
 def test_the_variable_does_not_reach_grandchildren(repo_root):
     with Lifeline() as line:
         child = run_child(f"end_with_parent()\nprint({VARIABLE!r} in os.environ)", repo_root, line)
-        assert child.communicate(timeout=60)[0] == "False\n"
+        assert child.communicate(timeout=PATIENCE_SECONDS)[0] == "False\n"
     assert child.returncode == 0
 
 
 @pytest.mark.parametrize("value", ["999", "x", ""])
 def test_a_variable_without_a_pipe_is_no_lifeline(repo_root, value):
     child = run_child("print(end_with_parent())", repo_root, **{VARIABLE: value})
-    assert child.communicate(timeout=60)[0] == "False\n"
+    assert child.communicate(timeout=PATIENCE_SECONDS)[0] == "False\n"
 
 
 def test_without_a_variable_nothing_happens(monkeypatch):
@@ -116,5 +116,5 @@ def test_the_command_line_hangs_on_its_lifeline(tmp_path, repo_root):
             text=True,
         )
         assert "waiting for the chief" in child.stdout.readline()
-    child.communicate(timeout=60)
+    child.communicate(timeout=PATIENCE_SECONDS)
     assert child.returncode == EXIT_ORPHANED

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from mlpf.errors import OutputExists
-from mlpf.locking import Shard, locked
+from mlpf.locking import Shard, is_locked, locked
 
 HOLDER = """
 import sys, time
@@ -76,6 +76,14 @@ def test_jobs_of_one_array_work_together_but_none_twice(tmp_path, hold):
     second.wait()
     with locked(tmp_path / "lock", "out", Shard(1, 5)):
         pass
+
+
+def test_a_lock_can_be_seen(tmp_path):
+    assert not is_locked(tmp_path / "lock")
+    assert not (tmp_path / "lock").exists()
+    with locked(tmp_path / "lock", "out"):
+        assert is_locked(tmp_path / "lock")
+    assert not is_locked(tmp_path / "lock")
 
 
 def test_a_lock_ends_with_its_block(tmp_path):

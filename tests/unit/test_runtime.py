@@ -8,10 +8,12 @@ import sys
 import pytest
 
 from mlpf import runtime
+from mlpf.host import read_host
 
 COUNT_THREADS = """
 import os, sys
 from mlpf import runtime
+from mlpf.host import read_host
 runtime.limit_library_threads(1 if sys.argv[1] == "one" else None)
 import numpy as np
 a = np.ones((600, 600)); a @ a
@@ -20,7 +22,7 @@ print(next(line.split()[1] for line in status if line.startswith("Threads")))
 """
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core has one thread anyway")
+@pytest.mark.skipif(read_host().usable_cores < 2, reason="one core has one thread anyway")
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs the process files of Linux")  # noqa: PTH110
 def test_num_cpus_limits_the_threads_of_numpy():
     def threads(limit):
@@ -42,4 +44,5 @@ def test_the_environment_is_plain_data_with_devices():
     facts = json.loads(json.dumps(runtime.environment()))
     assert facts["packages"]["keras"] != "not installed"
     assert facts["devices"][-1]["kind"] == "cpu"
-    assert {"visible_devices", "tensorflow_build", "tf32"} <= set(facts)
+    assert {"visible_devices", "tensorflow_build", "onednn", "tf32"} <= set(facts)
+    assert facts["machine"] == read_host().as_dict()

@@ -30,7 +30,7 @@ def test_unknown_key_gives_file_line_and_suggestion(tmp_path):
 
 def test_unknown_key_under_a_dataset_name_gets_a_suggestion(tmp_path):
     path = tmp_path / "x.yaml"
-    path.write_text(MINIMAL.replace("data_dir: nowhere", "datadir: nowhere"))
+    path.write_text(MINIMAL.replace("data_dir: nowhere", "datadir: nowhere"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"datadir: unknown key \(did you mean 'data_dir'\?\)"):
         load_config(path)
 
@@ -49,14 +49,17 @@ def test_all_problems_are_reported_at_once(tmp_path):
 
 def test_missing_required_key_is_named(tmp_path):
     path = tmp_path / "x.yaml"
-    path.write_text(MINIMAL.replace("validation_dataset: clic_edm4hep/ttbar\n", ""))
+    path.write_text(MINIMAL.replace("validation_dataset: clic_edm4hep/ttbar\n", ""), encoding="utf-8")
     with pytest.raises(ConfigError, match="validation_dataset: required key is missing"):
         load_config(path)
 
 
 def test_dataset_that_is_not_listed_is_named(tmp_path):
     path = tmp_path / "x.yaml"
-    path.write_text(MINIMAL.replace("validation_dataset: clic_edm4hep/ttbar", "validation_dataset: other"))
+    path.write_text(
+        MINIMAL.replace("validation_dataset: clic_edm4hep/ttbar", "validation_dataset: other"),
+        encoding="utf-8",
+    )
     with pytest.raises(ConfigError, match="not listed under datasets: validation_dataset: other"):
         load_config(path)
 
@@ -73,7 +76,7 @@ def test_duplicate_key_is_an_error(tmp_path):
 )
 def test_text_that_is_no_mapping_is_an_error(tmp_path, text, message):
     path = tmp_path / "x.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         load_config(path)
 
@@ -217,12 +220,13 @@ def test_a_file_on_top_of_another(tmp_path):
     path.write_text(
         "extends: ../base.yaml\n"
         "setup: {lr: 0.2}\n"
-        "train_test_datasets: {gun: {batch_per_gpu: 2, datasets: [clic_edm4hep/ttbar]}}\n"
+        "train_test_datasets: {gun: {batch_per_gpu: 2, datasets: [clic_edm4hep/ttbar]}}\n",
+        encoding="utf-8",
     )
     config = load_config(path, ["setup.seed=5"])
     assert (config.setup.lr, config.setup.num_epochs, config.setup.seed) == (0.2, 3, 5)
     assert list(config.train_test_datasets) == ["physical", "gun"]
-    (tmp_path / "last.yaml").write_text("extends: below/top.yaml\nsetup: {num_epochs: 4}\n")
+    (tmp_path / "last.yaml").write_text("extends: below/top.yaml\nsetup: {num_epochs: 4}\n", encoding="utf-8")
     assert load_config(tmp_path / "last.yaml").setup.model_dump(include={"lr", "num_epochs"}) == {
         "lr": 0.2,
         "num_epochs": 4,
@@ -240,21 +244,24 @@ def test_another_variant_and_searched_values_take_nothing_from_below(tmp_path):
     path.write_text(
         "extends: base.yaml\n"
         "parameters: {model: transformer}\n"
-        "hypertune: {space: {setup.lr: {choice: [0.1]}}}\n"
+        "hypertune: {space: {setup.lr: {choice: [0.1]}}}\n",
+        encoding="utf-8",
     )
     config = load_config(path)
     assert config.parameters.model == "transformer"
     assert config.hypertune.num_trials == 3
     assert list(config.hypertune.space) == ["setup.lr", "setup.ema"]
     assert config.hypertune.space["setup.lr"].choice == [0.1]
-    path.write_text("extends: base.yaml\nparameters: {model: gnn_dense}\n")
+    path.write_text("extends: base.yaml\nparameters: {model: gnn_dense}\n", encoding="utf-8")
     assert load_config(path).parameters.num_graph_layers_id == 2
 
 
 def test_errors_name_the_file_in_which_the_value_stands(tmp_path):
     base = write_config(tmp_path, "setup: {lr: -1}\nbatching: {bucket_growth: 0}\n", name="base.yaml")
     top = tmp_path / "top.yaml"
-    top.write_text("extends: base.yaml\nsetup:\n  ema: 2\nbatching:\n  bucket_growth: 0.5\n")
+    top.write_text(
+        "extends: base.yaml\nsetup:\n  ema: 2\nbatching:\n  bucket_growth: 0.5\n", encoding="utf-8"
+    )
     with pytest.raises(ConfigError) as error:
         load_config(top)
     assert [line.split("  ")[0] for line in lines_of(error)] == [
@@ -278,8 +285,8 @@ def test_errors_name_the_file_in_which_the_value_stands(tmp_path):
     ],
 )
 def test_files_that_cannot_be_extended(tmp_path, text, message):
-    (tmp_path / "circle.yaml").write_text("extends: top.yaml\n")
-    (tmp_path / "broken.yaml").write_text("a: [1\n")
-    (tmp_path / "top.yaml").write_text(text)
+    (tmp_path / "circle.yaml").write_text("extends: top.yaml\n", encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text("a: [1\n", encoding="utf-8")
+    (tmp_path / "top.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         load_config(tmp_path / "top.yaml")

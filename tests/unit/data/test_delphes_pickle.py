@@ -143,7 +143,7 @@ def test_compressed_files_read_the_same(tmp_path):
     packed = tmp_path / "a.pkl.bz2"
     packed.write_bytes(bz2.compress(plain.read_bytes()))
     packed.with_name("a.pkl.bz2.md5").write_text(
-        hashlib.md5(packed.read_bytes()).hexdigest() + "  a.pkl.bz2\n"
+        hashlib.md5(packed.read_bytes()).hexdigest() + "  a.pkl.bz2\n", encoding="utf-8"
     )
     first, second = prepare(plain)[0], prepare(packed)[0]
     for name, rows in first.jagged.items():

@@ -175,7 +175,7 @@ def test_other_files_are_refused(tmp_path):
         read_one(tmp_path / "other.root")
     with pytest.raises(DataError, match="no such file"):
         read_one(tmp_path / "missing.root")
-    (tmp_path / "text.root").write_text("not root" * 100)
+    (tmp_path / "text.root").write_text("not root" * 100, encoding="utf-8")
     with pytest.raises(DataError, match="cannot be read as a ROOT file"):
         read_one(tmp_path / "text.root")
 

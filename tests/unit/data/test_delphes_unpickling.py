@@ -350,12 +350,14 @@ def test_files_that_cannot_be_unpacked_are_refused(tmp_path):
 def test_a_checksum_beside_the_file_is_compared(tmp_path):
     path, sidecar = tmp_path / "a.pkl", tmp_path / "a.pkl.md5"
     path.write_bytes(b"content")
-    sidecar.write_text(hashlib.md5(b"content").hexdigest().upper() + "  a.pkl\n# a comment\n")
+    sidecar.write_text(
+        hashlib.md5(b"content").hexdigest().upper() + "  a.pkl\n# a comment\n", encoding="utf-8"
+    )
     assert read_checked(path) == b"content"
     path.write_bytes(b"c0ntent")
     with pytest.raises(DataError, match=r"a\.pkl: has md5 .*, expected .* by a\.pkl\.md5; copy"):
         read_checked(path)
-    sidecar.write_text("nothing")
+    sidecar.write_text("nothing", encoding="utf-8")
     with pytest.raises(DataError, match="holds no md5 checksum"):
         read_checked(path)
     sidecar.write_bytes(b"\xff\xfe")

@@ -102,9 +102,9 @@ def test_a_record_without_targets_is_no_event_without_elements(good, tmp_path):
 def test_more_events_than_the_files_hold_are_refused_before_room_is_made_for_them(good, tmp_path):
     version = copied(good, tmp_path)
     path = version / "dataset_info.json"
-    info = json.loads(path.read_text())
+    info = json.loads(path.read_text(encoding="utf-8"))
     info["splits"][0]["shardLengths"] = ["1000000000000000"]
-    path.write_text(json.dumps(info))
+    path.write_text(json.dumps(info), encoding="utf-8")
     with pytest.raises(DataError, match=r"'train' lists 1000000000000000 events in \d+ bytes"):
         opened(version)
     next(version.glob("*array_record*")).unlink()
@@ -134,7 +134,7 @@ def replaced(document, path, value):
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "metadata.json"])
 def test_wrong_types_are_data_errors(good, tmp_path, name):
     version = copied(good, tmp_path)
-    document = json.loads((version / name).read_text())
+    document = json.loads((version / name).read_text(encoding="utf-8"))
     refused = tried = 0
     problems = []
     for path in places(document):
@@ -142,7 +142,7 @@ def test_wrong_types_are_data_errors(good, tmp_path, name):
         if isinstance(path[-1] if path else "", int) and path[-1] > 0:
             continue
         for value in (None, -5, "", [], {}, 3, "x", ["-5"], [None], 10**15):
-            (version / name).write_text(json.dumps(replaced(document, path, value)))
+            (version / name).write_text(json.dumps(replaced(document, path, value)), encoding="utf-8")
             tried += 1
             try:
                 find_dataset(version)
@@ -165,7 +165,7 @@ def test_wrong_types_are_data_errors(good, tmp_path, name):
 )
 def test_columns_that_are_no_names_are_shown(good, tmp_path, key, value):
     version = copied(good, tmp_path)
-    (version / "metadata.json").write_text(json.dumps(WORDS | {key: value}))
+    (version / "metadata.json").write_text(json.dumps(WORDS | {key: value}), encoding="utf-8")
     with pytest.raises(SchemaMismatch, match=r"metadata\.json: .* expected (a list|lists) of names"):
         opened(version)
 
@@ -175,6 +175,6 @@ def test_features_of_unknown_classes_are_not_imported(good, tmp_path):
     version = copied(good, tmp_path)
     file = version / "features.json"
     known = "tensorflow_datasets.core.features.tensor_feature.Tensor"
-    file.write_text(file.read_text().replace(known, "antigravity.X"))
+    file.write_text(file.read_text(encoding="utf-8").replace(known, "antigravity.X"), encoding="utf-8")
     with pytest.raises(DataError, match=r"features of class 'antigravity\.X', expected those of"):
         opened(version)

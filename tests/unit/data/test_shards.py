@@ -149,7 +149,7 @@ def test_an_incomplete_block_has_no_report(files, tmp_path):
     assert read_report(report, path, block) is None
     path.write_bytes(whole)
     assert read_report(report, path, block) is not None
-    report.write_text(json.dumps({"num_events": 75}))
+    report.write_text(json.dumps({"num_events": 75}), encoding="utf-8")
     assert read_report(report, path, block) is None
 
 

@@ -141,7 +141,7 @@ def test_only_a_part_of_this_file_counts_as_there(archive, place):
     assert resumable_bytes(file, place) == 0
     place.part.write_bytes(BODY[:100])
     assert resumable_bytes(file, place) == 0
-    place.note.write_text(json.dumps({"checksum": file.checksum}))
+    place.note.write_text(json.dumps({"checksum": file.checksum}), encoding="utf-8")
     assert resumable_bytes(file, place) == 100
     place.part.write_bytes(BODY + b"x")
     assert resumable_bytes(file, place) == 0
@@ -289,7 +289,7 @@ def test_page_that_is_not_json_is_named(archive, waits):
 
 
 def test_output_that_cannot_be_written_is_named(archive, place, waits):
-    place.final.parent.write_text("in the way")
+    place.final.parent.write_text("in the way", encoding="utf-8")
     with pytest.raises(DataError, match="cannot be written"):
         client(waits).fetch(remote(archive), place)
 

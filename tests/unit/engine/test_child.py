@@ -23,7 +23,7 @@ from mlpf.engine.child import (
     run_child,
     seconds_of_block,
 )
-from tests.unit.test_workers import wait_until_gone
+from tests.support.processes import wait_until_gone
 
 # Says that it is ready, and waits for SIGTERM.
 SAVES = """

@@ -111,7 +111,7 @@ def test_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_files_that_hold_no_predictions_are_errors(tmp_path):
     with pytest.raises(DataError, match="no such file; `mlpf evaluate"):
         read_predictions(tmp_path / "none.parquet")
-    (tmp_path / "text.parquet").write_text("text")
+    (tmp_path / "text.parquet").write_text("text", encoding="utf-8")
     with pytest.raises(DataError, match="not a readable parquet file"):
         read_predictions(tmp_path / "text.parquet")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")

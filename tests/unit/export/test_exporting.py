@@ -7,12 +7,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnxruntime.quantization import QuantType
 
 from mlpf.export import TARGETS, ExportError, export_onnx, exporting
 from mlpf.export.parity import TOLERANCE
 from mlpf.export_samples import clic_like_events
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.outputs import OUTPUT_NAMES
+from tests.support.int8 import products, quantize_with, saturating_product
 from tests.support.models import tiny_model, tiny_transformer
 
 # tf2onnx calls a function of numpy that is deprecated.
@@ -69,15 +71,17 @@ def test_every_file_keeps_names_axes_and_padding(exported, precision):
 
 def test_reduced_precisions_are_other_numbers_but_close(exported):
     _, _, files = exported
-    for precision, limit in (("float16", 0.05), ("int8", 0.5)):
+    # With the same bins only rounding is left: float16 (11 bits) gives 0.0025; int8 (7 bits of the weights, 8
+    # of the inputs) gives 0.09 and 0.6 % class flips, with AVX2 as with VNNI. The limits are at least twice
+    # that. Sums that saturate give 0.22 in the graph network, 2.4 and 14 % in the transformer.
+    for precision, limit, most_flips in (("float16", 0.01, 0.01), ("int8", 0.18, 0.03)):
         parity = files[precision].parity
         largest = max(parity.same_bins.largest.values())
-        # with the same bins only rounding is left: 11 bits or 8
         assert TOLERANCE < largest < limit
         for differences in (parity.same_bins, parity.own_bins):
             for name in OUTPUT_NAMES:
                 assert differences.percentile_99[name] <= differences.largest[name]
-        assert 0 <= parity.class_flip_share < 0.2
+        assert parity.class_flip_share < most_flips
 
 
 def test_reduced_precisions_hold_smaller_weights(exported):
@@ -87,6 +91,25 @@ def test_reduced_precisions_hold_smaller_weights(exported):
     assert onnx.TensorProto.FLOAT16 in kinds
     ops = [node.op_type for node in onnx.load(files["int8"].path).graph.node]
     assert "MatMulInteger" in ops
+
+
+def test_int8_files_are_exact_without_vnni(exported):
+    """The integers of the written file, with the arithmetic of a processor without VNNI."""
+    _, _, files = exported
+    stored = products(onnx.load(files["int8"].path))
+    assert len(stored) >= 2
+    for weight, worst in stored:
+        exact = worst.astype(int) @ weight.astype(int)
+        np.testing.assert_array_equal(saturating_product(worst, weight), exact)
+    assert files["int8"].largest_int8_weight == max(np.abs(w.astype(int)).max() for w, _ in stored) == 64
+    assert files["float32"].largest_int8_weight is None
+
+
+def test_int8_that_would_saturate_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "quantize", lambda proto: quantize_with(proto, QuantType.QInt8))
+    with pytest.raises(ExportError, match=r"m_int8.onnx: int8 weights reach 127, allowed 64"):
+        export_onnx(tiny_transformer(), tmp_path / "m.onnx", precisions=("float32", "int8"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_card_describes_all_files(exported):

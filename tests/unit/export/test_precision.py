@@ -1,11 +1,19 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType
 
-from mlpf.export import open_session
-from mlpf.export.precision import quantize, with_policy
+from mlpf.export import ExportError, open_session
+from mlpf.export.precision import (
+    LARGEST_INT8_WEIGHT,
+    largest_int8_weight,
+    quantize,
+    refuse_saturation,
+    with_policy,
+)
 from mlpf.export_samples import clic_like_events
 from mlpf.models.outputs import concatenate_outputs
+from tests.support.int8 import products, quantize_with, saturating_product
 from tests.support.models import tiny_model, tiny_transformer
 
 
@@ -42,25 +50,106 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize(("name", "taken"), PLACES.items())
-def test_what_decides_stays_float32(name, taken):
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal((8, 4)).astype(np.float32)
-    weight[:, 0] *= 1e-3  # a column of its own scale
+def product(weight, name="net/message/MatMul"):
+    """Return a graph of one product, x [N, K] times the weights [K, M]."""
+    num_inputs, num_outputs = weight.shape
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"], name)],
         "test",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
-        [numpy_helper.from_array(weight, "w")],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", num_inputs])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", num_outputs])],
+        [numpy_helper.from_array(weight.astype(np.float32), "w")],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=7)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=7)
+
+
+def run(proto, x):
+    return open_session(proto.SerializeToString()).run(None, {"x": x.astype(np.float32)})[0]
+
+
+@pytest.mark.parametrize(("name", "taken"), PLACES.items())
+def test_what_decides_stays_float32(name, taken):
+    rng = np.random.default_rng(0)
+    weight, x = rng.standard_normal((8, 4)), rng.uniform(-1.0, 1.0, (5, 8))
+    model = product(weight, name)
     result = quantize(model)
     assert [node.op_type for node in model.graph.node] == ["MatMul"]
     assert ("MatMulInteger" in [node.op_type for node in result.graph.node]) == taken
     assert result.opset_import[0].version == 12
-    x = rng.uniform(-1.0, 1.0, (5, 8)).astype(np.float32)
-    found, expected = open_session(result.SerializeToString()).run(None, {"x": x})[0], x @ weight
-    # per column: half a step of the weights (1/127 of the largest) and of x (1/127), over 8 products
-    bound = 8 * (0.5 / 127 * np.abs(weight).max(axis=0) * 2 + 1e-9)
-    assert (np.abs(found - expected).max(axis=0) <= (bound if taken else 1e-5)).all()
+    # float32 leaves 24 bits of sums of 8 products below 10, int8 at least one of 8 bits of them
+    difference = np.abs(run(result, x) - x @ weight).max()
+    assert difference > 1e-3 if taken else difference < 1e-5
+
+
+@pytest.mark.parametrize("num_inputs", [2, 8, 64, 256])
+def test_int8_is_exact_where_nothing_is_rounded(num_inputs):
+    """Whole numbers that 8 and 7 bits hold, largest against largest: any sum that saturates shows."""
+    rng = np.random.default_rng(num_inputs)
+    weight = rng.integers(-64, 65, (num_inputs, 8))
+    weight[:, 0], weight[:, 1], weight[0, 2:] = 64, -64, 64
+    scale = 2.0 ** np.arange(-4, 4)  # a scale of its own for each column
+    x = rng.integers(-127, 129, (9, num_inputs))
+    x[0], x[1] = 128, -127  # 255 and 0 after rounding
+    x[2], x[3] = np.where(weight[:, 3] > 0, 128, -127), np.where(weight[:, 3] < 0, 128, -127)
+    found = run(quantize(product(weight * scale)), x / 128)
+    # integers below 2^24 times powers of two: float32 holds them
+    np.testing.assert_array_equal(found, (x @ weight) * scale / 128)
+
+
+def test_pairs_saturate_only_with_larger_weights():
+    x = np.full((1, 8), 255, np.uint8)
+    weight = np.repeat(np.array([[127, -128, 64, -64, 65]], np.int8), 8, axis=0)
+    # 4 pairs, each at most 32767 and at least -32768; 255 * 64 * 8 = 130560
+    assert saturating_product(x, weight).tolist() == [[131068, -131072, 130560, -130560, 131068]]
+    assert LARGEST_INT8_WEIGHT == 64
+
+
+@pytest.mark.parametrize("num_inputs", [8, 256])
+@pytest.mark.parametrize("kind", ["normal", "positive", "one scale"])
+def test_no_pair_of_int8_weights_can_saturate(num_inputs, kind):
+    """On any machine, with the stored integers: what a processor without VNNI computes is exact."""
+    weight = np.random.default_rng(1).standard_normal((num_inputs, 16))
+    weight = {"normal": weight, "positive": np.abs(weight), "one scale": np.sign(weight)}[kind]
+    proto = quantize(product(weight))
+    refuse_saturation(proto, "m.onnx")
+    assert largest_int8_weight(proto) == LARGEST_INT8_WEIGHT
+    ((stored, worst),) = products(proto)
+    np.testing.assert_array_equal(saturating_product(worst, stored), worst.astype(int) @ stored.astype(int))
+    # the same with all 8 bits
+    ((stored, worst),) = products(quantize_with(product(weight), QuantType.QInt8))
+    assert (saturating_product(worst, stored) != worst.astype(int) @ stored.astype(int)).any()
+
+
+def test_weights_that_may_saturate_are_refused():
+    weight = np.random.default_rng(2).standard_normal((8, 4))
+    with pytest.raises(ExportError, match=r"^m_int8.onnx: int8 weights reach 127, allowed 64: .* VNNI"):
+        refuse_saturation(quantize_with(product(weight), QuantType.QInt8), "m_int8.onnx")
+    refuse_saturation(quantize_with(product(weight), QuantType.QUInt8), "m_int8.onnx")
+    assert largest_int8_weight(product(weight)) is None
+    least = product(weight)
+    least.graph.initializer.append(numpy_helper.from_array(np.array([-128], np.int8), "least"))
+    assert largest_int8_weight(least) == 128
+
+
+@pytest.mark.parametrize("num_inputs", [8, 256])
+def test_int8_differs_by_rounding_alone(num_inputs):
+    """Against float32: what 7 bits of weights and 8 of inputs leave, far below what saturation does."""
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((num_inputs, 64)) * 10.0 ** rng.uniform(-3, 0, 64)
+    x = rng.uniform(-1.0, 1.0, (512, num_inputs))
+    exact = x @ weight
+    error = np.sqrt(((run(quantize(product(weight)), x) - exact) ** 2).mean(axis=0))
+    # A rounded number is off by a step over the root of 12. The rms of K such errors, each drawn once, is
+    # known to 1 / sqrt(5 K) of itself; room is more than eight times that.
+    steps = np.abs(weight).max(axis=0) / 64, 2 / 255
+    expected = np.sqrt(
+        num_inputs / 12 * ((x**2).mean() * steps[0] ** 2 + (weight**2).mean(axis=0) * steps[1] ** 2)
+    )
+    room = 1 + 4 / np.sqrt(num_inputs)
+    assert (error < room * expected).all()
+    # what all 8 bits give without VNNI, with the arithmetic of such a processor
+    ((stored, _),) = products(quantize_with(product(weight), QuantType.QInt8))
+    rounded = np.rint(x * 127.5 + 127.5).astype(np.uint8)
+    sums = saturating_product(rounded, stored) - 127.5 * stored.sum(axis=0, dtype=int)
+    saturated = sums / 127.5 * np.abs(weight).max(axis=0) / 127
+    assert np.sqrt(((saturated - exact) ** 2).mean()) > 2 * room * np.sqrt((expected**2).mean())

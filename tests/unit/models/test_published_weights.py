@@ -131,7 +131,7 @@ def test_another_network_has_no_published_weights():
 def test_broken_files_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         read_published_weights(tmp_path / "gone.hdf5")
-    (tmp_path / "text.hdf5").write_text("no weights")
+    (tmp_path / "text.hdf5").write_text("no weights", encoding="utf-8")
     with pytest.raises(CheckpointError, match="not a readable HDF5 file"):
         read_published_weights(tmp_path / "text.hdf5")
     model = tiny_model()

@@ -38,7 +38,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path, parts):
     assert folders(tmp_path) == ["epoch_2", "epoch_4", "epoch_5"]
     assert find_checkpoint(tmp_path, "best").name == "epoch_2"
     assert find_checkpoint(tmp_path, "latest").name == "epoch_5"
-    assert json.loads((tmp_path / "checkpoints" / "best.json").read_text())["value"] == 1.0
+    assert json.loads((tmp_path / "checkpoints" / "best.json").read_text(encoding="utf-8"))["value"] == 1.0
 
 
 def test_of_the_middles_of_epochs_only_the_latest_is_kept(tmp_path, parts):
@@ -57,7 +57,7 @@ def test_of_the_middles_of_epochs_only_the_latest_is_kept(tmp_path, parts):
     store.save(state(1.0, 2.0, step=9))
     assert folders(tmp_path) == ["epoch_1", "epoch_2", "epoch_3_step_9"]
     assert find_checkpoint(tmp_path, "best").name == "epoch_1"
-    assert json.loads((tmp_path / "checkpoints" / "latest.json").read_text()) == {
+    assert json.loads((tmp_path / "checkpoints" / "latest.json").read_text(encoding="utf-8")) == {
         "folder": "epoch_3_step_9",
         "epoch": 3,
         "step": 9,

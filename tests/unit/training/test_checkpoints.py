@@ -86,7 +86,7 @@ def test_the_middle_of_an_epoch_comes_back(tmp_path):
 
     assert read_run_state(tmp_path / "x") == middle
     np.testing.assert_array_equal(load_random_states(tmp_path / "x"), random_states)
-    assert (tmp_path / "x" / "config.resolved.yaml").read_text() == "setup: {seed: 3}\n"
+    assert (tmp_path / "x" / "config.resolved.yaml").read_text(encoding="utf-8") == "setup: {seed: 3}\n"
 
 
 def test_no_file_of_a_checkpoint_needs_a_pickle(tmp_path):
@@ -122,7 +122,7 @@ def test_no_file_of_a_checkpoint_needs_a_pickle(tmp_path):
     ],
 )
 def test_a_malformed_state_is_refused(tmp_path, text, reason):
-    (tmp_path / "state.json").write_text(text)
+    (tmp_path / "state.json").write_text(text, encoding="utf-8")
 
     with pytest.raises(CheckpointError, match=reason):
         read_run_state(tmp_path)

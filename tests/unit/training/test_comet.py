@@ -62,7 +62,7 @@ def test_offline_experiments_are_written_into_the_run_directory(tmp_path, comet)
 
 def test_the_api_key_is_never_written(tmp_path, comet):
     CometLogger(CometConfig(project="mlpf"), tmp_path, PARAMETERS)
-    assert "secret" not in "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
+    assert "secret" not in "".join(p.read_text(encoding="utf-8") for p in tmp_path.rglob("*") if p.is_file())
     assert "secret" not in repr(comet.experiments[0].options)
 
 
@@ -86,7 +86,7 @@ def test_what_comet_refuses_is_one_line(tmp_path, comet):
 
 
 def test_a_damaged_key_file_is_refused(tmp_path, comet):
-    (tmp_path / KEY_FILE).write_text("{")
+    (tmp_path / KEY_FILE).write_text("{", encoding="utf-8")
     with pytest.raises(ConfigError, match="holds no experiment key; remove it"):
         CometLogger(CometConfig(project="mlpf"), tmp_path, PARAMETERS)
 

@@ -28,9 +28,9 @@ class Clock:
         return self.now
 
 
-def progress(terminal=False, **options):
+def progress(terminal=False, kind="xterm", **options):
     clock = Clock()
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=150)
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=150, _environ={"TERM": kind})
     return TerminalProgress(console, clock=clock, **options), clock, console.file
 
 
@@ -102,6 +102,17 @@ def test_a_terminal_gets_a_bar_that_is_removed():
     shown.close()
     assert "50/100 events  loss 5  5 events/s  50 elements/s  ETA 0:00:30" in file.getvalue()
     assert shown._bar is None
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines():
+    shown, clock, file = progress(terminal=True, kind="dumb", line_interval_s=60)
+    shown.start(1, 2, 100, 1000)
+    clock.now += 100
+    shown.update(50, 5.0)
+    shown.finish(RECORD | {"epoch": 1})
+    first, second = file.getvalue().splitlines()
+    assert "50/100 events  loss 5" in first
+    assert second.startswith("epoch 1/2  loss 25.123")
 
 
 def test_nothing_done_yet_has_no_speed():

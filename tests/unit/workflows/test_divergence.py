@@ -56,7 +56,7 @@ def test_a_learning_rate_that_is_too_large_leaves_the_batch(tmp_path, splits):
             np.testing.assert_array_equal(saved["X"][row, :number], event["X"])
             np.testing.assert_array_equal(saved["ygen"][row, :number], event["ygen"])
             assert not saved["X"][row, number:].any()
-    report = json.loads(file.with_suffix(".json").read_text())
+    report = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     assert (report["epoch"], report["step"]) == (error.epoch, error.step)
     assert report["learning_rate"] == pytest.approx(1e38)
     assert report["weights_not_finite"]
@@ -90,7 +90,7 @@ def test_checkpoints_of_before_stay(tmp_path, monkeypatch):
     with pytest.raises(TrainingDiverged, match=r"epoch 2, step 1: .*/diverged/epoch_2_step_1\.npz"):
         train.run(some_config(), run, resume=True)
     assert (run / "checkpoints" / "epoch_1" / "model.weights.h5").is_file()
-    report = json.loads((run / "diverged" / "epoch_2_step_1.json").read_text())
+    report = json.loads((run / "diverged" / "epoch_2_step_1.json").read_text(encoding="utf-8"))
     assert any("theta" in path for path in report["weights_not_finite"])
     assert report["layers_not_finite"]
 

@@ -46,14 +46,14 @@ class Silent:
 def run_dir(tmp_path, monkeypatch):
     """A run whose first evaluation dataset is built and whose second one is not."""
     config_file = tmp_path / "c.yaml"
-    config_file.write_text(TWO_DATASETS)
+    config_file.write_text(TWO_DATASETS, encoding="utf-8")
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     config = load_config(config_file).with_data_dir(str(tmp_path / "data"))
     write_resolved(config, run_dir / "config.resolved.yaml")
     info = tmp_path / "data" / DATASET / "1.0.0" / "dataset_info.json"
     info.parent.mkdir(parents=True)
-    info.write_text("{}")
+    info.write_text("{}", encoding="utf-8")
     monkeypatch.setattr(evaluate, "open_split", lambda *_: DijetSplit(6))
     monkeypatch.setattr(evaluate, "load_trained_model", lambda run_dir, *_: (Silent(), run_dir / "epoch_3"))
     return run_dir
@@ -61,7 +61,7 @@ def run_dir(tmp_path, monkeypatch):
 
 def test_evaluation_writes_predictions_and_metrics(run_dir):
     returned = evaluate.run(run_dir)
-    metrics = json.loads((run_dir / "metrics.json").read_text())
+    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     assert metrics == returned
     assert metrics["checkpoint"] == "epoch_3"
     numbers = metrics["datasets"][DATASET]

@@ -33,7 +33,7 @@ def test_files_for_cmssw(run_dir, tmp_path, monkeypatch):
     for text in ("int8", "sin_phi", "class flips", "unstable events", "pf_int8.onnx"):
         assert text in done.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model_card.json", "pf.onnx", "pf_int8.onnx"]
-    card = json.loads((tmp_path / "model_card.json").read_text())
+    card = json.loads((tmp_path / "model_card.json").read_text(encoding="utf-8"))
     assert card["target"] == "cmssw"
     assert list(card["files"]) == ["float32", "int8"]
     graph = onnx.load(tmp_path / "pf_int8.onnx").graph

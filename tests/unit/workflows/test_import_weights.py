@@ -37,7 +37,9 @@ def test_the_run_directory_gives_the_imported_network(config, published, tmp_pat
         assert checkpoint.name == "imported"
         for name in OUTPUT_NAMES:
             np.testing.assert_array_equal(model(X)[name], expected(X)[name])
-    assert json.loads((tmp_path / "run/checkpoints/best.json").read_text())["source"] == "a.hdf5"
+    assert (
+        json.loads((tmp_path / "run/checkpoints/best.json").read_text(encoding="utf-8"))["source"] == "a.hdf5"
+    )
 
 
 def test_nothing_is_left_when_the_weights_do_not_fit(published, tmp_path):

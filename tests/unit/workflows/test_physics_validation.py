@@ -124,7 +124,7 @@ def test_every_n_epochs_and_after_the_last_one(tmp_path, split, every, epochs):
 
 def test_the_reference_holds_what_there_is_to_beat(tmp_path, split):
     built = hook(Copies(), tmp_path, split, **{"callbacks.physics.num_events": 7})
-    reference = json.loads((tmp_path / physics_validation.REFERENCE_FILE).read_text())
+    reference = json.loads((tmp_path / physics_validation.REFERENCE_FILE).read_text(encoding="utf-8"))
     assert reference == built.reference
     assert (reference["dataset"], reference["num_events"]) == ("a", 7)
     # The baseline of fake events is their target.

@@ -29,16 +29,16 @@ def run_dir(tmp_path):
         "datasets": {DATASET: extra | evaluate_predictions(predictions)},
         "skipped": {"clic/other": "clic/other: not built <here>"},
     }
-    (run_dir / METRICS_FILE).write_text(json.dumps(metrics))
+    (run_dir / METRICS_FILE).write_text(json.dumps(metrics), encoding="utf-8")
     history = [
         {"epoch": e, "loss": 1.5, "val_loss": 2.5, "seconds": 30.0, "val_seconds": 6.0, "num_events": 60}
         for e in (1, 2)
     ]
-    (run_dir / "history.json").write_text(json.dumps(history))
-    (run_dir / "environment.json").write_text(json.dumps({"packages": {"numpy": "2.0"}}))
+    (run_dir / "history.json").write_text(json.dumps(history), encoding="utf-8")
+    (run_dir / "environment.json").write_text(json.dumps({"packages": {"numpy": "2.0"}}), encoding="utf-8")
     parity = {"outputs": {"pt": {"largest": 1e-5, "percentile_99": 2e-6}}, "class_flip_share": 0.0125}
     card = {"files": {"int8": {"file": "model_int8.onnx", "parity": parity}}}
-    (run_dir / "model_card.json").write_text(json.dumps(card))
+    (run_dir / "model_card.json").write_text(json.dumps(card), encoding="utf-8")
     return run_dir
 
 
@@ -47,7 +47,7 @@ def test_report_holds_tables_and_figures_and_loads_nothing(run_dir, monkeypatch)
     # every figure is drawn in test_performance; two are enough to see them embedded
     monkeypatch.setattr(plots, "dataset_figures", lambda p: (f for f, _ in zip(drawn(p), "12", strict=False)))
     report = plots.run(run_dir)
-    page = report.read_text()
+    page = report.read_text(encoding="utf-8")
     assert report == run_dir / "report.html"
     for text in (
         DATASET,
@@ -80,10 +80,10 @@ def test_report_holds_tables_and_figures_and_loads_nothing(run_dir, monkeypatch)
 def test_validation_physics_is_in_the_report_beside_the_baseline(run_dir, monkeypatch):
     monkeypatch.setattr(plots, "dataset_figures", lambda _: ())
     record = {"epoch": 1, "loss": 1.5, "val_loss": 2.5, "val_jet_response_iqr": 0.08, "seconds": 30.0}
-    (run_dir / "history.json").write_text(json.dumps([record | {"num_elements": 600}]))
+    (run_dir / "history.json").write_text(json.dumps([record | {"num_elements": 600}]), encoding="utf-8")
     reference = {"methods": {"cand": {"jet_response_iqr": 0.06}}}
-    (run_dir / "validation_reference.json").write_text(json.dumps(reference))
-    page = plots.run(run_dir).read_text()
+    (run_dir / "validation_reference.json").write_text(json.dumps(reference), encoding="utf-8")
+    page = plots.run(run_dir).read_text(encoding="utf-8")
     row = "<td>last validation jet response IQR/median</td><td>0.0800 (baseline 0.0600)</td>"
     assert row in page
     assert "<td>training elements/s</td><td>20</td>" in page
@@ -101,7 +101,7 @@ def test_each_class_and_quantity_has_its_figure():
 def test_missing_pieces_say_what_to_run(run_dir, tmp_path):
     with pytest.raises(CheckpointError, match="not a run directory"):
         plots.run(tmp_path)
-    (run_dir / METRICS_FILE).write_text("{")
+    (run_dir / METRICS_FILE).write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="not valid JSON"):
         plots.run(run_dir)
     (run_dir / METRICS_FILE).unlink()

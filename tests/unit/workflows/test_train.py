@@ -1,25 +1,30 @@
 """What a training checks before it starts, and what it writes down."""
 
 import io
+from dataclasses import replace
 
+import keras
 import pytest
 import tensorflow as tf
 from rich.console import Console
 
+from mlpf import devices
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError, MissingDependency
+from mlpf.host import read_host
 from mlpf.workflows import train
 from mlpf.workflows.resuming import recorded_limits
 from mlpf.workflows.trained import ENVIRONMENT_FILE
 from mlpf.workflows.trainer_setup import prepare_process
 from tests.support.configs import SMALL
+from tests.support.number_formats import skip_if_it_aborts
 
 
 def test_a_resumed_run_remembers_its_limits(tmp_path):
     config = Config.model_validate(SMALL)
     train._write_description(config, tmp_path, {"ntrain": 7, "ntest": None})
     assert recorded_limits(tmp_path) == {"ntrain": 7, "ntest": None}
-    (tmp_path / ENVIRONMENT_FILE).write_text("{")
+    (tmp_path / ENVIRONMENT_FILE).write_text("{", encoding="utf-8")
     assert recorded_limits(tmp_path) == {}
 
 
@@ -48,6 +53,25 @@ def test_devices_are_set_up_as_the_configuration_says(allowed):
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
     assert "training on 1 x " in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "has_bfloat16", "told"),
+    [("mixed_bfloat16", False, True), ("mixed_bfloat16", True, False), ("float32", False, False)],
+)
+def test_bfloat16_is_announced_where_the_cpu_emulates_it(monkeypatch, dtype, has_bfloat16, told):
+    host = replace(read_host(), has_bfloat16=has_bfloat16)
+    monkeypatch.setattr(devices, "read_host", lambda *_: host)
+    monkeypatch.setattr(devices, "accelerators", list)
+    console = Console(file=io.StringIO())
+    skip_if_it_aborts(dtype)
+    config = Config.model_validate(SMALL).with_overrides({"setup.dtype": dtype})
+    try:
+        prepare_process(config, None, False, console)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    lines = [line for line in console.file.getvalue().splitlines() if "no instructions for bfloat16" in line]
+    assert len(lines) == told
 
 
 def test_gaudi_without_its_plugin_is_refused_before_anything_is_written(tmp_path):

@@ -1,0 +1,170 @@
+"""Command that trains an ensemble."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
+from mlpf.runtime import limit_library_threads
+
+
+class Seeds(click.ParamType):
+    """Seeds such as ``1:20`` or ``1,2,5``."""
+
+    name = "SEEDS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """Parse ranges, both ends included, and single seeds."""
+        if isinstance(value, list):
+            return value
+        from mlpf.ensemble.plan import parse_seeds
+
+        try:
+            return parse_seeds(value)
+        except ValueError as error:
+            self.fail(f"{error}; give e.g. 1:20 or 1,2,5", param, ctx)
+
+
+@click.group("train-many", invoke_without_command=True)
+@click.option("-c", "--config", "config_path", type=PATH, help="YAML file (not needed with --resume).")
+@click.option("-o", "--outdir", "directory", type=PATH, help="Directory of the ensemble.")
+@click.option("--seeds", type=Seeds(), help="Train with each of these: 1:20 (both included), 1,2,5.")
+@click.option("--table", type=PATH, help="YAML list or CSV file: keys that each training changes.")
+@click.option("--nepochs", type=click.IntRange(1), help="Epochs; shortcut for setup.num_epochs.")
+@click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
+@click.option("--ntest", type=click.IntRange(1), help="Most validation events.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Trainings at a time here; default one per group of GPUs, or 1.",
+)
+@click.option(
+    "--gpus-per-training",
+    "gpus",
+    type=click.IntRange(0),
+    help="GPUs of each; default 1 where there are GPUs.",
+)
+@click.option("--cpus-per-training", "cpus", type=click.IntRange(1), help="Cores of each; default a share.")
+@click.option("--site", metavar="NAME|FILE", help="Run on a cluster; see mlpf site list.")
+@click.option("--nodes", type=click.IntRange(1), help="With --site: nodes; default 1.")
+@click.option("--inside", is_flag=True, help="With --site: on the nodes of the job that this runs in.")
+@click.option(
+    "--max-retries", type=click.IntRange(0), default=2, help="Tries again after a crash, per training."
+)
+@click.option(
+    "--max-losses", type=click.IntRange(0), default=3, help="Tries again after a lost worker, likewise."
+)
+@click.option("--max-time", "max_seconds", type=Duration(), help="Longest training, all its tries together.")
+@click.option(
+    "--time-limit",
+    type=Duration(),
+    help="Save and stop, with exit code 75, after e.g. 55m; go on with --resume.",
+)
+@click.option("--resume", is_flag=True, help="Go on in the directory; seeds and rows may be added.")
+@click.option("--retry-failed", is_flag=True, help="With --resume: try failed trainings again too.")
+@data_dir_option
+@set_option
+@click.pass_context
+def train_many(context: click.Context, **options: Any) -> None:
+    """Train an ensemble: one configuration with many seeds, or the rows of a table.
+
+    Ends with exit code 0 when all trainings are completed, 1 when some failed, 75 when it was stopped and can
+    go on.
+    """
+    if context.invoked_subcommand is not None:
+        given = [
+            parameter.opts[0]
+            for parameter in context.command.params
+            if context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        ]
+        if given:
+            raise click.UsageError(f"{given[0]} is no option of {context.invoked_subcommand}; leave it out")
+        return
+    started = time.monotonic()
+    if options["directory"] is None:
+        if options["config_path"] is None and not options["resume"]:
+            click.echo(context.get_help())
+            return
+        raise click.UsageError("give -o DIR, the directory of the ensemble")
+    _run(started, **options)
+
+
+def _run(
+    started: float,
+    config_path: Path | None,
+    directory: Path,
+    table: Path | None,
+    seeds: list[int] | None,
+    nepochs: int | None,
+    workers: int | None,
+    site: str | None,
+    nodes: int | None,
+    inside: bool,
+    ntrain: int | None,
+    ntest: int | None,
+    resume: bool,
+    retry_failed: bool,
+    data_dir: Path | None,
+    overrides: tuple[str, ...],
+    **resources: Any,
+) -> None:
+    """Check options, load configuration and table, train."""
+    if site is None and (nodes is not None or inside):
+        raise click.UsageError("--nodes and --inside are about a cluster: give --site NAME")
+    if site is not None and workers is not None:
+        raise click.UsageError("--workers is about this machine: leave it out with --site, give --nodes")
+    if retry_failed and not resume:
+        raise click.UsageError("--retry-failed is about an ensemble that has begun: give --resume")
+    if not resume and seeds is None and table is None:
+        raise click.UsageError("give --seeds such as 1:20, or --table FILE, or both")
+    from mlpf.config.loading import RESOLVED_FILE, load_config
+
+    if config_path is None:
+        if not resume:
+            raise click.UsageError("give -c CONFIG for a new ensemble, or --resume")
+        config_path = directory / RESOLVED_FILE
+        if not config_path.is_file():
+            raise click.UsageError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it")
+    config = load_config(config_path, overrides, {} if nepochs is None else {"setup.num_epochs": nepochs})
+    if data_dir is not None:
+        config = config.with_data_dir(str(data_dir))
+    from mlpf.engine.opening import Placement
+    from mlpf.ensemble.table import read_rows
+    from mlpf.workflows import train_many as workflow
+
+    workflow.run(
+        config,
+        directory,
+        workflow.Resources(Placement(workers or 0, site, nodes or 1, inside), **resources, started=started),
+        rows=None if table is None else read_rows(table),
+        seeds=seeds,
+        ntrain=ntrain,
+        ntest=ntest,
+        resume=resume,
+        retry_failed=retry_failed,
+    )
+
+
+@train_many.command()
+@click.argument("directory", type=PATH)
+def report(directory: Path) -> None:
+    """Write and print the tables of the ensemble in DIRECTORY again."""
+    from mlpf.workflows import train_many as workflow
+
+    workflow.report(directory)
+
+
+@train_many.command(hidden=True)
+@click.argument("directory", type=PATH)
+@click.argument("name")
+@click.option("--num-cpus", type=click.IntRange(1), help="Threads; default all cores.")
+@click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
+@click.option("--ntest", type=click.IntRange(1), help="Most validation events.")
+def member(directory: Path, name: str, num_cpus: int | None, **limits: int | None) -> None:
+    """Train NAME of the ensemble in DIRECTORY; started by its workers."""
+    limit_library_threads(num_cpus)
+    from mlpf.workflows import ensemble_member as workflow
+
+    workflow.run(directory, name, num_cpus=num_cpus, **limits)

@@ -1,0 +1,147 @@
+"""The task of an engine: one training of an ensemble in a process of its own, up to its end or a stop."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlpf.atomic import read_json
+from mlpf.engine.base import SLOT_VARIABLE
+from mlpf.engine.child import DRIVER_FILE, ChildEnd, Watch, run_child
+from mlpf.ensemble.state import MemberFiles, MemberState, read_state
+from mlpf.errors import ConfigError
+from mlpf.run_files import CHECKPOINTS_FOLDER, EXIT_BUSY, EXIT_FAILED
+
+# Between two notes of the time that a training has taken.
+_NOTE_SECONDS = 10.0
+# What the driver has written reaches the other nodes of a shared file system after some seconds.
+_SHARED_SECONDS = 60.0
+# A process of a driver or node that is gone saves before it leaves its run.
+_BUSY_SECONDS = 300.0
+_NAP_SECONDS = 1.0
+# Stops in a row that may bring a training no further: its pilot jobs are too short for it.
+_MAX_STALLS = 2
+
+
+@dataclass(frozen=True)
+class MemberTask:
+    """What a worker must know to run a training.
+
+    Attributes:
+        directory: of the ensemble.
+        name: of the training.
+        command: program and arguments of the process.
+        driver: id of the driver that gives the task.
+        retries: crashes after which the training is tried again.
+        max_seconds: most wall time of all attempts together, None = no limit.
+    """
+
+    directory: Path
+    name: str
+    command: Sequence[str]
+    driver: str
+    retries: int
+    max_seconds: float | None = None
+
+
+def train_member(task: MemberTask) -> MemberState:
+    """Run the training in a process of its own; return and write where it stands then.
+
+    Its state is ``waiting`` if the training is to be given again: after a stop, or a crash that may be
+    retried. It goes on from its latest checkpoint then.
+
+    Raises:
+        ConfigError: this node does not see the directory of the ensemble.
+        OSError: it cannot be written.
+    """
+    _require_shared(task.directory)
+    files = MemberFiles(task.directory, task.name)
+    state = read_state(files)
+    before, noted = state.seconds, 0.0
+    left = None if task.max_seconds is None else max(task.max_seconds - before, 0.0)
+    state.state, state.kind, state.reason = "running", "", ""
+    state.attempts += 1
+    state.slot = os.environ.get(SLOT_VARIABLE, "")
+    state.write(files)
+
+    def note(seconds: float) -> None:
+        nonlocal noted
+        if seconds - noted >= _NOTE_SECONDS:
+            state.seconds, noted = before + seconds, seconds
+            state.write(files)
+
+    files.outcome.unlink(missing_ok=True)
+    reached = _checkpoint(files)
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        end = run_child(task.command, files.log, Watch(task.directory, task.driver, left), note=note)
+        if end.code != EXIT_BUSY or time.monotonic() > deadline:
+            break
+        time.sleep(_NAP_SECONDS)
+    state.seconds = before + end.seconds
+    judge(state, end, read_json(files.outcome, dict), moved=_checkpoint(files) != reached, task=task)
+    state.write(files)
+    return state
+
+
+def _require_shared(directory: Path) -> None:
+    """Wait until this node sees what the driver has written."""
+    deadline = time.monotonic() + _SHARED_SECONDS
+    while not (directory / DRIVER_FILE).is_file():
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"{directory}: worker {os.environ.get(SLOT_VARIABLE, '')} does not see the directory of the "
+                "ensemble; choose -o on a file system that all nodes share"
+            )
+        time.sleep(_NAP_SECONDS)
+
+
+def judge(
+    state: MemberState, end: ChildEnd, outcome: dict[str, Any], *, moved: bool, task: MemberTask
+) -> None:
+    """Set the state of a training after a process of it ended.
+
+    Args:
+        state: is changed.
+        end: how the process ended.
+        outcome: what it wrote about itself, see ``training/outcome.py``; empty if nothing.
+        moved: it wrote a checkpoint.
+        task: says how often a crash is retried.
+    """
+    said = str(outcome.get("reason", ""))
+    if end.code == 0:
+        state.state, state.reason, state.stalls = "completed", said, 0
+    elif end.code == EXIT_FAILED and outcome.get("state") == "failed":
+        state.fail(str(outcome.get("kind", "")), said)
+    elif end.reason == "time":
+        state.fail(
+            "time",
+            f"{state.seconds:.0f} s of training, the limit is {task.max_seconds:.0f} s; it is saved, go on "
+            "with --resume --retry-failed and a larger --max-time",
+        )
+    elif end.reason or outcome.get("state") == "stopped":
+        state.state, state.reason = "waiting", said or f"stopped: {end.how}"
+        state.stalls = 0 if moved or end.reason == "driver" else state.stalls + 1
+        if state.stalls > _MAX_STALLS:
+            state.fail(
+                "time",
+                f"{state.stalls} stops in a row without a checkpoint in between; give it longer jobs",
+            )
+    else:
+        state.crashes += 1
+        state.stalls = 0
+        reason = f"{end.how}: {said or end.said}"
+        if state.crashes > task.retries:
+            state.fail("crash", reason)
+        else:
+            state.state, state.reason = "waiting", reason
+
+
+def _checkpoint(files: MemberFiles) -> str:
+    """Return what changes with each checkpoint."""
+    try:
+        return (files.run_dir / CHECKPOINTS_FOLDER / "latest.json").read_text(encoding="utf-8")
+    except OSError:
+        return ""
