@@ -18,6 +18,9 @@ from typing import Any
 from mlpf.engine.base import SLOT_VARIABLE, Engine, Slot, TaskLost
 from mlpf.engine.device_groups import DeviceGroup, bind
 
+# What terminals and batch systems send to a whole group of processes.
+_GROUP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -55,9 +58,9 @@ class LocalEngine(Engine):
     """Worker processes on this machine, one task at a time each.
 
     Every worker is a pool of its own: when a worker is killed, exactly one task is known to be lost, and the
-    other workers go on. Workers are started when they are first needed. They ignore Ctrl-C, which reaches
-    them from a terminal too: the process that owns the engine decides. When that process is gone, also by
-    ``kill -9``, they end at once.
+    other workers go on. Workers are started when they are first needed. They ignore Ctrl-C, SIGTERM
+    and SIGUSR1, which reach them too when a whole group of processes gets them: the process that owns the
+    engine decides. When that process is gone, also by ``kill -9``, they end at once.
 
     Args:
         groups: GPUs and cores of each worker.
@@ -149,7 +152,6 @@ class _Lane:
         self._pool: ProcessPoolExecutor | None = None
         self._broken: ProcessPoolExecutor | None = None
         self._hold: Connection | None = None
-        self._lock = threading.Lock()
 
     def start(self, task: _Task) -> Future[Any]:
         """Run a task; the future fails with ``BrokenProcessPool`` if the worker dies in it."""
@@ -184,7 +186,7 @@ class _Lane:
     def _submit(self, task: _Task) -> Future[Any]:
         if self._pool is None:
             self._pool = self._open()
-        with _interrupt_held():  # the process starts here
+        with _signals_held():  # the process starts here
             return self._pool.submit(task.function, *task.arguments)
 
     def _open(self) -> ProcessPoolExecutor:
@@ -213,20 +215,18 @@ class _Lane:
         self._broken, self._pool = self._pool, None
 
     def _let_go(self) -> None:
-        # Two threads come here when a worker dies while the engine is shut down.
-        with self._lock:
-            hold, self._hold = self._hold, None
-        if hold is not None:
-            hold.close()
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
 
 
 @contextmanager
-def _interrupt_held() -> Iterator[None]:
-    """Hold Ctrl-C back from this thread, and from a process that it starts until that is ready for it."""
+def _signals_held() -> Iterator[None]:
+    """Hold signals back from this thread, and from a process that it starts until that is ready for them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
     try:
         yield
     finally:
@@ -235,9 +235,11 @@ def _interrupt_held() -> Iterator[None]:
 
 def _begin(held: Connection, environment: Mapping[str, str], cpus: frozenset[int]) -> None:
     """Make a worker ready, before anything heavy is imported in it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _GROUP_SIGNALS:
+        # A handler, unlike SIG_IGN, is not handed down to programs that a task starts.
+        signal.signal(number, lambda *_: None)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
     os.environ.update(environment)
     bind(os.getpid(), cpus)
     parent = parent_process()
