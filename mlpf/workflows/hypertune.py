@@ -12,11 +12,11 @@ from rich.console import Console
 from mlpf.config.schema import Config
 from mlpf.data.prepared import require_built
 from mlpf.engine.base import Engine, Slot
-from mlpf.engine.child import program_before
+from mlpf.engine.child import SAVE_SECONDS, program_before
 from mlpf.engine.device_groups import device_groups
 from mlpf.engine.local import LocalEngine
 from mlpf.engine.opening import Placement, open_cluster
-from mlpf.errors import MissingDependency, MLPFError
+from mlpf.errors import ConfigError, MissingDependency, MLPFError
 from mlpf.locking import locked
 from mlpf.training.guard import StopRequest, TrainingStopped
 from mlpf.tuning.directory import ENGINE_FOLDER, LOCK_FILE, lay_out, require_empty, require_same
@@ -24,6 +24,9 @@ from mlpf.tuning.driver import Driver, SearchFailed, View
 from mlpf.tuning.options import TrialOptions
 from mlpf.tuning.state import LOGS_FOLDER, ORACLE_FILE, SearchState, read_search
 from mlpf.workflows.run_status import recorded_status
+
+# Of a pilot job: what a trial needs to save, and some time before it.
+_SHORTEST_MINUTES = int(SAVE_SECONDS / 60) + 2
 
 if TYPE_CHECKING:
     from mlpf.tuning.oracle import SearchOracle
@@ -55,7 +58,7 @@ class Resources:
             before: options of the search that is resumed.
 
         Raises:
-            ConfigError: more than there is, or no such site.
+            ConfigError: more than there is, no such site, or one with too short pilot jobs.
         """
         gpus = self.gpus_per_trial
         if gpus is None and before is not None and before.devices > 1:
@@ -71,6 +74,11 @@ class Resources:
         share = site.num_cores // max(1, site.gpus_per_node // max(gpus, 1))
         slot = Slot(self.cpus_per_trial or max(1, share), gpus)
         slots_per_node(site, slot)
+        if site.max_minutes is not None and site.max_minutes < _SHORTEST_MINUTES:
+            raise ConfigError(
+                f"site {self.placement.site}: max_minutes {site.max_minutes} is too short for a trial, which "
+                f"saves {SAVE_SECONDS:g} s before the end; give at least {_SHORTEST_MINUTES}"
+            )
         return slot
 
     def open(self, directory: Path, slot: Slot) -> Engine:
@@ -138,21 +146,21 @@ def run(
             )
             _require_success(read_search(directory))
             return
-        engine = resources.open(directory, slot)
-        lay_out(config, directory, options)
-        (directory / LOGS_FOLDER).mkdir(exist_ok=True)
-        driver = Driver(
-            oracle,
-            engine,
-            directory,
-            config,
-            program=program_before("hypertune"),
-            arguments=options.arguments(),
-            stop=stop,
-            view=_view(directory, console),
-            say=_say(console),
-        )
-        _search(driver, oracle, engine, directory, console)
+        with resources.open(directory, slot) as engine:
+            lay_out(config, directory, options)
+            (directory / LOGS_FOLDER).mkdir(exist_ok=True)
+            driver = Driver(
+                oracle,
+                engine,
+                directory,
+                config,
+                program=program_before("hypertune"),
+                arguments=options.arguments(),
+                stop=stop,
+                view=_view(directory, console),
+                say=_say(console),
+            )
+            _search(driver, oracle, engine, directory, console)
 
 
 def _oracle(config: Config, directory: Path) -> "SearchOracle":
@@ -182,7 +190,7 @@ def _search(
     """
     try:
         with recorded_status(directory):
-            with engine:
+            with engine:  # nothing runs on it while results are written
                 reason = driver.run()
                 if reason is not None:
                     done = sum(trial.status == "completed" for trial in oracle.records.values())

@@ -1,115 +1,37 @@
 """A search whose processes are killed at random moments ends as if they had not been."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from contextlib import suppress
 
-import psutil
 import pytest
 
-from mlpf.config.loading import write_resolved
-from tests.support.search import search_config, state_of
+from mlpf.tuning.state import ORACLE_FILE
+from tests.support.search import state_of
+from tests.support.search_process import SearchProcess
 
-TARGETS = ("worker", "chief", "group", "trial", "everything")
+TARGETS = ("worker", "trial", "driver", "group", "everything")
 DEADLINE_S = 300
-
-
-class Search:
-    """A search in processes of its own, in one directory."""
-
-    def __init__(self, repo_root, directory, pretend, **section):
-        self.directory, self._repo_root = directory / "search", repo_root
-        self._config = directory / "config.yaml"
-        write_resolved(search_config(**section), self._config)
-        self._environment = os.environ | {"PYTHONPATH": str(repo_root), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        if pretend:
-            self._environment["MLPF_TEST_TRIALS"] = "pretend"
-        self.launcher = None
-
-    def start(self, *options):
-        with (self.directory.parent / "output.txt").open("ab") as output:
-            self.launcher = self._popen(options, output)
-
-    def _popen(self, options, output):
-        begun = (self.directory / "config.resolved.yaml").exists()
-        resume = ["--resume"] if begun else ["-c", str(self._config)]
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.support.search_cli",
-                "hypertune",
-                *resume,
-                "-o",
-                str(self.directory),
-                *options,
-            ],
-            cwd=self._repo_root,
-            env=self._environment,
-            start_new_session=True,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-
-    def processes(self):
-        """All processes of this search that are alive, by kind."""
-        found = {}
-        for process in psutil.process_iter(["cmdline", "status"]):
-            words = process.info["cmdline"] or []
-            if str(self.directory) not in words or process.info["status"] == psutil.STATUS_ZOMBIE:
-                continue
-            after = words[words.index("hypertune") + 1] if "hypertune" in words[:-1] else ""
-            found[process.pid] = after if after in ("chief", "worker", "trial") else "launcher"
-        return found
-
-    def kill(self, target, generator):
-        """Send SIGKILL; return whether the launcher is gone."""
-        deadline = time.monotonic() + 60
-        while target not in (*(alive := self.processes()).values(), "group", "everything"):
-            assert time.monotonic() < deadline, f"no {target} among {alive}\n{self.said()[-3000:]}"
-            time.sleep(0.02)
-        if target == "group":
-            os.killpg(self.launcher.pid, signal.SIGKILL)
-            return True
-        chosen = [pid for pid, kind in alive.items() if target in (kind, "everything")]
-        if target != "everything":
-            chosen = generator.sample(chosen, min(1, len(chosen)))
-        for pid in chosen:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return target == "everything"
-
-    def wait_until_gone(self):
-        self.launcher.wait(60)
-        deadline = time.monotonic() + 60
-        while alive := self.processes():
-            assert time.monotonic() < deadline, f"left behind: {alive}"
-            time.sleep(0.05)
-
-    def said(self):
-        return (self.directory.parent / "output.txt").read_text(errors="replace")
+HERE = ("--workers", "2", "--cpus-per-trial", "1")
+PATIENT = {"algorithm": "asha", "num_trials": 9, "max_losses": 100, "max_retries": 100}
 
 
 def survive(search, generator, num_kills, shortest, longest):
     """Kill ``num_kills`` times, resume, let the search end; return what was killed."""
     killed = Counter()
-    options = ("--workers", "2", "--cpus-per-trial", "1")
-    search.start(*options)
+    search.start(*HERE)
     while sum(killed.values()) < num_kills:
         time.sleep(generator.uniform(shortest, longest))
-        assert search.launcher.poll() is None, f"ended before all kills: {killed}\n{search.said()[-3000:]}"
         target = TARGETS[sum(killed.values()) % len(TARGETS)]
+        if not search.kill(target, generator):
+            break
         killed[target] += 1
-        if search.kill(target, generator):
+        if target in ("driver", "group", "everything"):
             search.wait_until_gone()
-            search.start(*options)
-    assert search.launcher.wait(DEADLINE_S) == 0, search.said()[-3000:]
+            search.start(*HERE)
+    assert search.driver.wait(DEADLINE_S) == 0, search.said()[-3000:]
     search.wait_until_gone()
     return killed
 
@@ -117,7 +39,7 @@ def survive(search, generator, num_kills, shortest, longest):
 def check(directory, num_configurations):
     """Every trial ended exactly once, none was lost."""
     records = state_of(directory)
-    oracle = json.loads((directory / "oracle.json").read_text())
+    oracle = json.loads((directory / ORACLE_FILE).read_text())
     assert oracle["finished"]
     assert sorted(oracle["end_order"]) == sorted(records)
     assert {r.status for r in records.values()} <= {"completed", "failed"}
@@ -128,18 +50,9 @@ def check(directory, num_configurations):
 
 
 def test_pretended_trainings(repo_root, tmp_path):
-    search = Search(
-        repo_root,
-        tmp_path,
-        True,
-        algorithm="asha",
-        num_trials=9,
-        lease_seconds=3,
-        max_losses=100,
-        max_retries=100,
-    )
-    (tmp_path / "fake.json").write_text(json.dumps({"*": {"seconds": 0.25}}))
-    killed = survive(search, random.Random(1), 10, 0.2, 3.0)
+    search = SearchProcess(repo_root, tmp_path, **PATIENT).pretend({"*": {"seconds": 0.5}})
+    killed = survive(search, random.Random(1), 10, 0.2, 2.0)
+    assert sum(killed.values()) == 10, killed
     records = check(search.directory, 9)
     assert {r.status for r in records.values()} == {"completed"}
     trained = Counter((search.directory / "trained.txt").read_text().splitlines())
@@ -153,13 +66,46 @@ def test_pretended_trainings(repo_root, tmp_path):
 @pytest.mark.parametrize("seed", [1])
 def test_trainings(repo_root, tmp_path, seed):
     """Twenty kills of real trainings."""
-    section = {
-        "algorithm": "asha",
-        "num_trials": 9,
-        "lease_seconds": 6,
-        "max_losses": 100,
-        "max_retries": 100,
-    }
-    search = Search(repo_root, tmp_path, False, **section)
-    survive(search, random.Random(seed), 20, 2.0, 12.0)
+    search = SearchProcess(repo_root, tmp_path, **PATIENT)
+    killed = survive(search, random.Random(seed), 20, 2.0, 12.0)
+    assert sum(killed.values()) == 20, killed
     check(search.directory, 9)
+
+
+@pytest.mark.parametrize("whom", ["driver", "group"])
+def test_a_search_that_is_asked_to_stop_goes_on_to_the_same_numbers(repo_root, tmp_path, whom):
+    """Real trainings: what was stopped in the middle of an epoch has lost no step."""
+    section = {"algorithm": "random", "num_trials": 2, "num_epochs": 6, "setup.deterministic": True}
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = SearchProcess(repo_root, tmp_path / "whole", **section)
+    whole.start(*HERE)
+    parts = SearchProcess(repo_root, tmp_path / "parts", pause=0.2, **section)
+    parts.start(*HERE)
+    parts.wait_for_epoch("0000", 2)
+    if whom == "driver":
+        parts.driver.send_signal(signal.SIGTERM)
+    else:
+        parts.signal_group(signal.SIGTERM)
+    assert parts.driver.wait(DEADLINE_S) == 75, parts.said()[-3000:]
+    parts.wait_until_gone()
+    waiting = state_of(parts.directory)
+    assert {(r.status, r.losses, r.crashes) for r in waiting.values()} == {("waiting", 0, 0)}
+    saved = [
+        json.loads(f.read_text())["folder"] for f in parts.directory.glob("runs/*/checkpoints/latest.json")
+    ]
+    assert len(saved) == 2
+    parts.start(*HERE)
+    assert parts.driver.wait(DEADLINE_S) == 0, parts.said()[-3000:]
+    assert whole.driver.wait(DEADLINE_S) == 0, whole.said()[-3000:]
+    for record in state_of(whole.directory).values():
+        again = state_of(parts.directory)[record.trial_id]
+        assert (again.values, again.objective) == (record.values, record.objective)
+        assert histories(parts, record.run) == histories(whole, record.run)
+    parts.wait_until_gone()
+
+
+def histories(search, run):
+    """What was recorded of each epoch, but for the time that it took."""
+    history = json.loads((search.directory / "runs" / run / "history.json").read_text())
+    return [{k: v for k, v in record.items() if "seconds" not in k} for record in history]

@@ -55,28 +55,34 @@ def start(repo_root, run_dir, *, launcher=(), pause=0.0, config=None, trial=None
     )
 
 
+def slow_down(seconds):
+    """Let all trainings of this process pause after each step."""
+    from mlpf.training.trainer import Trainer
+
+    build = Trainer.__init__
+
+    def slowly(self, *arguments, **options):
+        build(self, *arguments, **options)
+        step = self._train_step
+
+        def paused(batch):
+            time.sleep(seconds)
+            return step(batch)
+
+        self._train_step = paused
+
+    Trainer.__init__ = slowly
+
+
 def main(run_dir, order):
     """Train as the order says."""
     from mlpf.cli import main as command_line
-    from mlpf.training.trainer import Trainer
     from mlpf.workflows import train, training_data, trial
 
     training_data.open_split = open_fake
     order = json.loads(order)
     if order["pause"]:
-        build = Trainer.__init__
-
-        def slowly(self, *arguments, **options):
-            build(self, *arguments, **options)
-            step = self._train_step
-
-            def paused(batch):
-                time.sleep(order["pause"])
-                return step(batch)
-
-            self._train_step = paused
-
-        Trainer.__init__ = slowly
+        slow_down(order["pause"])
 
     def run(standalone_mode):
         if order["trial"]:

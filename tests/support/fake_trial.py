@@ -24,6 +24,9 @@ def main(directory, run, epochs, num_cpus):
         starts.write(f"{run} {epochs} {num_cpus} {os.environ.get('KERAS_BACKEND')} {os.getpid()}\n")
     config = load_config(directory / "runs" / f"{run}.yaml")
     signal.signal(signal.SIGTERM, lambda *_: leave(run_dir, "stopped", 75))
+    if plan.get("stubborn"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (run_dir / "stubborn").touch()
     if plan.get("busy"):
         with (run_dir / "busy").open("a+") as busy:
             busy.write("x")

@@ -8,23 +8,26 @@ import sys
 
 
 def main():
-    from mlpf.cli import main as command_line
-    from mlpf.data import prepared
     from mlpf.lifeline import end_with_parent
 
+    is_trial = sys.argv[1:3] == ["hypertune", "trial"]
+    if is_trial and os.environ.get("MLPF_TEST_TRIALS") == "pretend":
+        from tests.support.fake_trial import main as pretend
+
+        end_with_parent()
+        options = dict(zip(sys.argv[5::2], sys.argv[6::2], strict=False))
+        pretend(sys.argv[3], sys.argv[4], options["--epochs"], options["--num-cpus"])
+    from mlpf.cli import main as command_line
+    from mlpf.data import prepared
+
     prepared.require_built = lambda *_: None  # the datasets are in memory
-    if sys.argv[1:3] == ["hypertune", "trial"]:
-        if os.environ.get("MLPF_TEST_TRIALS") == "pretend":
-            from tests.support.fake_trial import main as pretend
+    if is_trial:
+        from mlpf.workflows import training_data
+        from tests.support.fake_training import open_fake, slow_down
 
-            end_with_parent()
-            options = dict(zip(sys.argv[5::2], sys.argv[6::2], strict=False))
-            pretend(sys.argv[3], sys.argv[4], options["--epochs"], options["--num-cpus"])
-        else:
-            from mlpf.workflows import training_data
-            from tests.support.fake_training import open_fake
-
-            training_data.open_split = open_fake
+        training_data.open_split = open_fake
+        if pause := float(os.environ.get("MLPF_TEST_PAUSE", "0")):
+            slow_down(pause)
     command_line()
 
 

@@ -32,7 +32,11 @@ def test_a_changed_key_is_shown(config, key, value, line):
         ("callbacks.comet", {"project": "p"}),
         ("callbacks.checkpoint.every_minutes", None),
         ("callbacks.checkpoint.every_steps", 9),
-        ("hypertune.lease_seconds", 5.0),
+        ("hypertune.max_total_epochs", 5),
+        ("hypertune.max_total_hours", 0.5),
+        ("hypertune.max_device_hours", 0.5),
+        ("hypertune.max_trial_hours", 0.5),
+        ("hypertune.confirm.keep_checkpoints", True),
     ],
 )
 def test_keys_without_effect_do_not_count(config, key, value):

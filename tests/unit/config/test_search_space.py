@@ -250,8 +250,12 @@ def test_variants_of_a_section_can_be_searched():
             "hypertune.num_trials: belongs to random, bayesian, asha",
         ),
         (
-            {"algorithm": "asha", "min_epochs": 151},
-            "hypertune.min_epochs: 151 is more than setup.num_epochs 150",
+            {"algorithm": "asha", "min_epochs": 51},
+            "hypertune.min_epochs: 51 x factor 3 is more than setup.num_epochs 150, so no trial could be",
+        ),
+        (
+            {"algorithm": "hyperband", "min_epochs": 38, "factor": 4},
+            "hypertune.min_epochs: 38 x factor 4 is more than setup.num_epochs 150",
         ),
         ({"objective": "val_lose"}, "hypertune.objective: 'val_lose' is not recorded; choose one of loss"),
         (

@@ -1,28 +1,14 @@
-import contextlib
-import socket
-
 import pytest
 
 from mlpf.errors import OutputExists
-from mlpf.tuning.directory import claim_name, require_empty
+from mlpf.tuning.directory import ENGINE_FOLDER, LOCK_FILE, require_empty
 
 
-def test_a_directory_with_locks_only_is_empty(tmp_path):
+def test_a_directory_with_what_is_left_of_an_attempt_to_start_is_empty(tmp_path):
     require_empty(tmp_path / "missing")
-    for name in (".lock", ".w.lock"):
-        (tmp_path / name).touch()
+    (tmp_path / LOCK_FILE).touch()
+    (tmp_path / ENGINE_FOLDER / "20260101-000000-1").mkdir(parents=True)
     require_empty(tmp_path)
     (tmp_path / "oracle.json").touch()
     with pytest.raises(OutputExists, match="is not empty"):
         require_empty(tmp_path)
-
-
-def test_launchers_without_a_name_take_the_first_that_is_free(tmp_path, monkeypatch):
-    monkeypatch.setattr(socket, "gethostname", lambda: "my chief.example.org")
-    with contextlib.ExitStack() as stack:
-        assert claim_name(None, tmp_path, stack) == "my-c"
-        assert claim_name(None, tmp_path, stack) == "my-c-2"
-        with pytest.raises(OutputExists, match="--name my-c: a launcher of that name is at work"):
-            claim_name("my-c", tmp_path, stack)
-    with contextlib.ExitStack() as stack:
-        assert claim_name(None, tmp_path, stack) == "my-c"

@@ -1,63 +1,79 @@
-"""The command hypertune from end to end, with stand-ins for chief and workers."""
+"""The command hypertune from end to end, with pretended trainings."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
+import click
+import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
-from mlpf.tuning.launcher import SearchFailed
 
 from mlpf.cli.tuning import hypertune
+from mlpf.engine.base import Engine, EngineFailed, Slot
 from mlpf.errors import CheckpointError, ConfigError, DataError, MissingDependency, MLPFError, OutputExists
 from mlpf.locking import locked
-from mlpf.tuning import launcher
-from mlpf.tuning.options import TrialOptions
+from mlpf.training.guard import TrainingStopped
+from mlpf.tuning.driver import NodeRefused, SearchFailed
 from mlpf.workflows import hypertune as workflow
 from tests.support.configs import write_config
-from tests.support.fake_launch import PROGRAM, modules
-from tests.support.fake_search import ORDERS
-from tests.support.processes import wait_until_gone
+from tests.support.search import state_of
 
-SPACE = "hypertune: {space: {setup.lr: {float: [1.0e-4, 1.0e-2]}}, algorithm: asha}\n"
-FINISH = {"expected": 1, "w-0": ["finish"]}
+SPACE = """\
+setup: {num_epochs: 2}
+hypertune:
+  space: {setup.lr: {float: [1.0e-4, 1.0e-2]}}
+  algorithm: random
+  num_trials: 2
+  confirm: {top: 0}
+"""
+PROGRAM = [sys.executable, "-m", "tests.support.search_cli"]
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, repo_root):
-    """Return configuration, directory of a search and the options that find the data."""
-    for name, module in modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(launcher, "started_by", lambda: [*PROGRAM])
+    """Configuration, directory of a search and the options that find the data."""
+    monkeypatch.setattr(workflow, "program_before", lambda _: PROGRAM)
+    monkeypatch.setattr(workflow, "_report", lambda _, plots: click.echo(f"report plots={plots}"))
     monkeypatch.setenv("PYTHONPATH", str(repo_root))
-    monkeypatch.setenv(ORDERS, json.dumps(FINISH))
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # the command chooses another one for its process
+    monkeypatch.setenv("MLPF_TEST_TRIALS", "pretend")
     description = tmp_path / "data" / "clic_edm4hep" / "ttbar" / "1.0.0" / "dataset_info.json"
     description.parent.mkdir(parents=True)
     description.write_text("{}")
+    plan(tmp_path)
     return write_config(tmp_path, SPACE), tmp_path / "search", ["--data-dir", str(tmp_path / "data")]
+
+
+def plan(folder, **runs):
+    """Say how pretended trainings go; ``all`` stands for those that are not named."""
+    (folder / "fake.json").write_text(json.dumps({run.replace("all", "*"): p for run, p in runs.items()}))
 
 
 def search(*arguments):
     """Run the command in this process; errors are raised."""
-    done = CliRunner().invoke(
-        hypertune, ["--name", "w", *map(str, arguments)], catch_exceptions=False, standalone_mode=False
-    )
-    return done.output
+    arguments = ["--workers", "1", "--cpus-per-trial", "1", *map(str, arguments)]
+    if "--site" in arguments:
+        arguments = arguments[4:]
+    return CliRunner().invoke(hypertune, arguments, catch_exceptions=False, standalone_mode=False).output
 
 
-def start(place, *arguments, orders=FINISH):
+def new(place, *arguments):
+    """Begin a search."""
+    return search("-c", place[0], "-o", place[1], *place[2], *arguments)
+
+
+def start(place, *arguments):
     """Run the command in a process of its own."""
     config, directory, data = place
-    environment = {**os.environ, ORDERS: json.dumps(orders)}
-    command = [*PROGRAM, "hypertune", "-c", config, "-o", directory]
+    command = [*PROGRAM, "hypertune", "-o", directory, "--workers", 1, "--cpus-per-trial", 1, *data]
     return subprocess.Popen(
-        [*command, "--name", "w", *data, *map(str, arguments)],
-        env=environment,
+        [str(word) for word in (*command, *(arguments or ["-c", config]))],
+        env=os.environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -72,62 +88,99 @@ def wait_for(*files):
     assert all(f.exists() for f in files)
 
 
-def pids(directory):
-    lines = [line for f in directory.glob("starts-*.txt") for line in f.read_text().splitlines()]
-    return [json.loads(line)["pid"] for line in lines]
+def no_process_left(directory):
+    """Wait until nothing works for a search any more."""
+    deadline = time.monotonic() + 60
+    while left := [
+        p for p in psutil.process_iter(["cmdline"]) if str(directory) in (p.info["cmdline"] or [])
+    ]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def starts(directory):
+    return (directory / "starts.txt").read_text().splitlines()
 
 
 def status(directory):
     return json.loads((directory / "status.json").read_text())["state"]
 
 
-def test_a_search_runs_to_its_end(place):
-    config, directory, data = place
-    said = search("-c", config, "-o", directory, *data, "--ntrain", 500)
-    assert "not encrypted: users of this machine" in said
-    assert "report plots=True" in said
-    assert "table closed" in said
-    assert status(directory) == "finished"
-    resolved = yaml.safe_load((directory / "config.resolved.yaml").read_text())
-    assert resolved["hypertune"]["algorithm"] == "asha"
-    assert resolved["datasets"]["clic_edm4hep/ttbar"]["data_dir"] == data[1]
-    assert json.loads((directory / "options.json").read_text()) == {
-        "ntrain": 500,
-        "ntest": None,
-        "devices": 1,
-    }
-    wait_until_gone(pids(directory))
-
-
-def test_a_finished_search_says_so(place):
-    config, directory, data = place
-    search("-c", config, "-o", directory, *data)
-    before = len(pids(directory))
-    assert "the search is finished" in search("-o", directory, "--resume")
-    assert len(pids(directory)) == before
-
-
-@pytest.mark.parametrize(
-    ("orders", "reason"),
-    [
-        ({"status": "failed"}, "no trial was completed"),
-        ({"problem": "5 trials in a row crashed"}, "gave up: 5 trials in a row crashed"),
-    ],
-)
-def test_a_search_without_success_fails(place, monkeypatch, orders, reason):
-    config, directory, data = place
-    monkeypatch.setenv(ORDERS, json.dumps(FINISH | orders))
-    with pytest.raises(SearchFailed, match=reason) as caught:
-        search("-c", config, "-o", directory, *data)
-    assert caught.value.exit_code == 1
-    assert status(directory) == "failed"
-
-
 def refused(error, match, *arguments):
+    """Expect one line and exit code 2."""
     with pytest.raises(error, match=match) as caught:
         search(*arguments)
     if isinstance(caught.value, MLPFError):
         assert caught.value.exit_code == 2
+        assert "\n" not in str(caught.value)
+
+
+def test_a_search_runs_to_its_end(place):
+    said = new(place, "--ntrain", 500)
+    directory = place[1]
+    assert "configurations 2/2  completed 2" in said
+    assert said.rstrip().endswith("report plots=True")
+    assert status(directory) == "finished"
+    resolved = yaml.safe_load((directory / "config.resolved.yaml").read_text())
+    assert resolved["hypertune"]["algorithm"] == "random"
+    assert resolved["datasets"]["clic_edm4hep/ttbar"]["data_dir"] == place[2][1]
+    options = {"ntrain": 500, "ntest": None, "devices": 1}
+    assert json.loads((directory / "options.json").read_text()) == options
+    assert {r.status for r in state_of(directory).values()} == {"completed"}
+    assert all(r.worker for r in state_of(directory).values())
+    no_process_left(directory)
+
+
+def test_two_workers_find_what_one_finds(place, tmp_path):
+    new(place)
+    two = (place[0], tmp_path / "two", place[2])
+    search("-c", two[0], "-o", two[1], *two[2], "--workers", 2)
+    tables = [
+        {i: (r.values, r.objective, r.epochs) for i, r in state_of(d).items()} for d in (place[1], two[1])
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_a_finished_search_says_so(place):
+    new(place)
+    before = starts(place[1])
+    assert "the search is finished; mlpf hypertune report writes its results again" in search(
+        "-o", place[1], "--resume"
+    )
+    assert starts(place[1]) == before
+
+
+def test_a_finished_search_goes_on_with_a_raised_limit(place):
+    config, directory, _ = place
+    new(place, "--total-time", "1s", "--set", "hypertune.num_trials=4")
+    done = len(state_of(directory))
+    resolved = yaml.safe_load((directory / "config.resolved.yaml").read_text())
+    assert resolved["hypertune"]["max_total_hours"] == pytest.approx(1 / 3600)
+    if done < 4:
+        search("-o", directory, "--resume", "--total-time", "1h")
+    assert len(state_of(directory)) == 4
+    assert config.exists()
+
+
+def test_trials_that_all_fail_fail_the_search(place, tmp_path):
+    plan(tmp_path, all={"kind": "nan"})
+    with pytest.raises(SearchFailed, match="no trial was completed: it is too large") as caught:
+        new(place)
+    assert caught.value.exit_code == 1
+    assert status(place[1]) == "failed"
+    with pytest.raises(SearchFailed, match="no trial was completed"):
+        search("-o", place[1], "--resume")
+
+
+def test_a_search_that_gave_up_tries_again(place, tmp_path):
+    plan(tmp_path, all={"code": 1})
+    more = ["--set", "hypertune.max_retries=0", "--set", "hypertune.max_consecutive_failures=1"]
+    with pytest.raises(SearchFailed, match=r"gave up: 1 trials in a row failed, .*exit code 1: the reason"):
+        new(place, *more)
+    plan(tmp_path)
+    search("-o", place[1], "--resume")
+    assert status(place[1]) == "finished"
+    assert [r.status for r in state_of(place[1]).values()] == ["failed", "completed"]
 
 
 def test_a_configuration_without_search(place, tmp_path):
@@ -135,13 +188,9 @@ def test_a_configuration_without_search(place, tmp_path):
     refused(ConfigError, r"no section hypertune.* such as hypertune: \{space", "-c", config, "-o", place[1])
 
 
-def test_a_search_that_cannot_work_is_refused(place, monkeypatch):
-    def refuse(config):
-        raise ConfigError("hypertune.space.x: no such key")
-
-    for name, module in modules(refuse).items():
-        monkeypatch.setitem(sys.modules, name, module)
-    refused(ConfigError, "no such key", "-c", place[0], "-o", place[1], *place[2])
+def test_a_search_that_cannot_work_is_refused(place):
+    arguments = ["-c", place[0], "-o", place[1], *place[2], "--set", "hypertune.algorithm=asha"]
+    refused(ConfigError, "min_epochs: 1 x factor 3 is more than setup.num_epochs 2", *arguments)
     assert not place[1].exists()
 
 
@@ -152,9 +201,8 @@ def test_a_dataset_that_is_not_there(place):
 
 def test_keras_tuner_that_is_not_installed(place, monkeypatch):
     monkeypatch.setattr(workflow, "find_spec", lambda name: None if name == "keras_tuner" else name)
-    refused(
-        MissingDependency, r"keras_tuner: not installed.*mlpf\[hypertune\]", "-c", place[0], "-o", place[1]
-    )
+    arguments = ["-c", place[0], "-o", place[1]]
+    refused(MissingDependency, r"keras_tuner: not installed.*mlpf\[hypertune\]", *arguments)
 
 
 def test_a_directory_that_is_not_empty(place):
@@ -170,9 +218,26 @@ def test_more_gpus_than_there_are(place, monkeypatch):
     assert not place[1].exists()
 
 
-@pytest.mark.parametrize("name", ["chief-1", "a b", "../x", "The.Chief"])
-def test_names_that_cannot_be(place, name):
-    refused(ConfigError, "without the word chief", "-c", place[0], "-o", place[1], *place[2], "--name", name)
+def test_a_site_that_is_not_there(place):
+    arguments = ["-c", place[0], "-o", place[1], *place[2], "--site", "atlantis"]
+    refused(ConfigError, "site atlantis: no such site; there are ", *arguments)
+    assert not place[1].exists()
+
+
+def test_a_site_with_fewer_cores_than_a_trial_wants(place, tmp_path):
+    site = tmp_path / "site.yaml"
+    site.write_text("{description: x, provider: local, cores_per_node: 2}")
+    arguments = ["-c", place[0], "-o", place[1], *place[2], "--site", site, "--cpus-per-trial", 3]
+    refused(ConfigError, "3", *arguments)
+    assert not place[1].exists()
+
+
+def test_pilot_jobs_that_are_too_short_for_any_trial(place, tmp_path):
+    site = tmp_path / "site.yaml"
+    site.write_text("{description: x, provider: slurm, cores_per_node: 1, max_minutes: 3, stop_margin: 0}")
+    arguments = ["-c", place[0], "-o", place[1], *place[2], "--site", site]
+    refused(ConfigError, r"max_minutes 3 .* give at least 4", *arguments)
+    assert not place[1].exists()
 
 
 def test_nothing_to_resume(place):
@@ -180,43 +245,48 @@ def test_nothing_to_resume(place):
 
 
 def test_changed_settings_are_refused_with_the_difference(place, tmp_path):
-    config, directory, data = place
-    search("-c", config, "-o", directory, *data, "--ntrain", 500)
-    changed = write_config(tmp_path, SPACE.replace("asha", "random"), name="changed.yaml")
+    new(place, "--ntrain", 500)
+    changed = write_config(tmp_path, SPACE.replace("random", "asha"), name="changed.yaml")
+    arguments = ["--resume", "--ntrain", 1000, "--set", "setup.lr=0.5", "--set", "setup.num_epochs=3"]
     with pytest.raises(ConfigError) as caught:
-        search("-c", changed, "-o", directory, *data, "--resume", "--ntrain", 1000, "--set", "setup.lr=0.5")
+        search("-c", changed, "-o", place[1], *place[2], *arguments)
     first, *lines = str(caught.value).splitlines()
     assert "these differ (before -> now)" in first
-    assert lines == [
-        "setup.lr: 0.001 -> 0.5",
-        "hypertune.algorithm: asha -> random",
+    assert sorted(lines) == [
         "--ntrain: 500 -> 1000",
+        "hypertune.algorithm: random -> asha",
+        "setup.lr: 0.001 -> 0.5",
+        "setup.num_epochs: 2 -> 3",
     ]
 
 
-def test_trials_keep_their_number_of_gpus(place, monkeypatch):
+def test_another_space_is_refused(place, tmp_path):
+    new(place)
+    changed = write_config(tmp_path, SPACE.replace("1.0e-4", "1.0e-5"), name="changed.yaml")
+    with pytest.raises(ConfigError, match=r"hypertune\.space\.setup\.lr") as caught:
+        search("-c", changed, "-o", place[1], *place[2], "--resume")
+    assert caught.value.exit_code == 2
+
+
+def test_trials_keep_their_limits_of_events_and_number_of_gpus(place, monkeypatch):
     """A batch grows with the GPUs of a trial: another number would be another training."""
-    config, directory, data = place
+    directory = place[1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    search("-c", config, "-o", directory, *data, "--workers", 1, "--gpus-per-trial", 2)
-    for file in (directory / "oracle.json", directory / "done-w-0"):
-        file.unlink()
-    refused(ConfigError, r"--gpus-per-trial: 2 -> 1", "-o", directory, "--resume", "--gpus-per-trial", 1)
-    arguments = ["--join", "auto", "-o", directory, "--gpus-per-trial", 1]
-    refused(ConfigError, "have 2 GPUs each", *arguments)
-    monkeypatch.setenv(ORDERS, json.dumps({"expected": 2, "w-0": ["finish"], "w-1": ["finish"]}))
+    new(place, "--ntrain", 500, "--gpus-per-trial", 2)
+    (directory / "oracle.json").unlink()
+    with pytest.raises(ConfigError, match="--gpus-per-trial: 2 -> 1"):
+        search("-o", directory, "--resume", "--gpus-per-trial", 1)
     search("-o", directory, "--resume")
-    gpus = [json.loads(f.read_text().splitlines()[-1])["gpus"] for f in directory.glob("starts-w-*.txt")]
-    assert sorted(gpus) == ["0,1", "2,3"]
+    assert {(r.devices, r.on_gpu) for r in state_of(directory).values()} == {(2, True)}
+    options = {"ntrain": 500, "ntest": None, "devices": 2}
+    assert json.loads((directory / "options.json").read_text()) == options
 
 
 def test_data_may_move_between_two_parts_of_a_search(place, tmp_path):
     config, directory, data = place
     (tmp_path / "data").rename(tmp_path / "moved")
-    moved = ["--data-dir", str(tmp_path / "moved")]
-    search("-c", config, "-o", directory, *moved)
+    search("-c", config, "-o", directory, "--data-dir", tmp_path / "moved")
     run = directory / "runs" / "a.yaml"
-    run.parent.mkdir()
     run.write_text(config.read_text().replace(SPACE, "setup: {lr: 0.25}\n"))
     (tmp_path / "moved").rename(tmp_path / "data")
     (directory / "oracle.json").unlink()
@@ -227,132 +297,118 @@ def test_data_may_move_between_two_parts_of_a_search(place, tmp_path):
 
 
 def test_two_searches_in_one_directory(place):
-    config, directory, data = place
-    search("-c", config, "-o", directory, *data)
-    with locked(directory / ".lock", "x"):
-        refused(OutputExists, "is at work there", "-o", directory, "--resume")
+    new(place)
+    with locked(place[1] / ".lock", "x"):
+        refused(OutputExists, "is at work there", "-o", place[1], "--resume")
 
 
-def test_a_warning_where_the_network_can_reach_the_chief(place):
-    config, directory, data = place
-    said = search("-c", config, "-o", directory, *data, "--address", "0.0.0.0")
-    assert "warning: the chief listens on 0.0.0.0, not encrypted" in said
+def test_a_damaged_state_is_named(place):
+    new(place)
+    (place[1] / "oracle.json").write_text("{")
+    refused(CheckpointError, r"oracle\.json: damaged", "-o", place[1], "--resume")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_signals_stop_a_search_that_can_go_on(place, number):
+class Recorder(Engine):
+    """An engine that tells whether it was shut down."""
+
+    num_slots, slot = 1, Slot()
+
+    def __init__(self, error=None):
+        self.ended, self._error = [], error
+
+    def submit(self, function, *arguments):
+        if self._error:
+            raise self._error
+        return super().submit(function, *arguments)
+
+    def shutdown(self, now):
+        self.ended.append(now)
+
+
+def test_an_engine_that_cannot_start_leaves_the_directory_for_another_attempt(place, monkeypatch):
+    def refuse(*_):
+        raise EngineFailed("sbatch: error: no such partition")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow.Resources, "open", refuse)
+        refused(EngineFailed, "sbatch: error: no such partition", "-c", place[0], "-o", place[1], *place[2])
+    new(place)
+    assert status(place[1]) == "finished"
+
+
+def test_an_engine_that_fails_leaves_a_search_that_can_go_on(place, monkeypatch):
+    engine = Recorder(EngineFailed("the interchange has ended"))
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow.Resources, "open", lambda *_: engine)
+        refused(EngineFailed, "the interchange has ended", "-c", place[0], "-o", place[1], *place[2])
+    assert True in engine.ended
+    assert status(place[1]) == "failed"
+    search("-o", place[1], "--resume")
+    assert status(place[1]) == "finished"
+    assert {r.losses for r in state_of(place[1]).values()} == {0}
+
+
+def test_an_engine_is_shut_down_whatever_fails_after_its_start(place, monkeypatch):
+    engine = Recorder()
+
+    def refuse(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(workflow.Resources, "open", lambda *_: engine)
+    monkeypatch.setattr(workflow, "lay_out", refuse)
+    with pytest.raises(OSError, match="no space left"):
+        new(place)
+    assert engine.ended
+
+
+def test_a_worker_that_refuses_ends_the_command(place, tmp_path):
+    plan(tmp_path, all={"code": 2})
+    with pytest.raises(NodeRefused, match="run 0000: the reason") as caught:
+        new(place)
+    assert caught.value.exit_code == 2
+    assert status(place[1]) == "failed"
+    plan(tmp_path)
+    search("-o", place[1], "--resume")
+    assert status(place[1]) == "finished"
+
+
+def test_a_signal_stops_a_search_that_can_go_on(place, tmp_path):
     directory = place[1]
-    process = start(place, orders={"expected": 1})
-    wait_for(directory / "ready-w-0")
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
+    plan(tmp_path, all={"seconds": 0.3})
+    process = start(place, "-c", place[0], "--set", "setup.num_epochs=12")
+    wait_for(directory / "runs" / "0000" / "history.json")
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode == 75, said
-    assert f"stopped: {signal.Signals(number).name}, after 0 completed trials" in said
-    assert "report plots=False" in said
-    assert (directory / "saved-w-0").exists()
+    assert "stopped: SIGTERM, after 0 completed trials" in said
     assert status(directory) == "stopped"
-    wait_until_gone(pids(directory))
-    resumed = start(place, "--resume")
-    said, _ = resumed.communicate(timeout=60)
-    assert resumed.returncode == 0, said
+    assert [(r.status, r.losses) for r in state_of(directory).values()] == [("waiting", 0)]
+    no_process_left(directory)
+    plan(tmp_path)
+    assert "completed 2" in search("-o", directory, "--resume", *place[2])
     assert status(directory) == "finished"
+    trained = (directory / "trained.txt").read_text().splitlines()
+    assert len(trained) == len(set(trained)) == 24
 
 
-def test_a_second_interrupt_ends_at_once(place):
+def test_a_second_interrupt_ends_at_once(place, tmp_path):
     directory = place[1]
-    process = start(place, orders={"expected": 1, "w-0": ["stubborn"]})
-    wait_for(directory / "ready-w-0")
+    plan(tmp_path, all={"seconds": 600, "stubborn": True})
+    process = start(place)
+    wait_for(directory / "runs" / "0000" / "stubborn")
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    while json.loads((directory / "driver.json").read_text())["driver"]:
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
-    wait_until_gone(pids(directory))
+    no_process_left(directory)
 
 
-def test_a_time_limit_stops_a_search(place):
-    process = start(place, "--time-limit", "2s", orders={"expected": 1})
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, said
-    assert "stopped: time limit" in said
-    wait_until_gone(pids(place[1]))
-
-
-def test_a_killed_launcher_leaves_no_process(place):
-    directory = place[1]
-    process = start(place, "--workers", 2, orders={"expected": 9, "w-0": ["child"], "w-1": ["stubborn"]})
-    wait_for(directory / "child-w-0", directory / "ready-w-1")
-    left = [*pids(directory), int((directory / "child-w-0").read_text())]
-    assert len(left) == 4
-    process.kill()
-    process.wait()
-    wait_until_gone(left)
-    process.stdout.close()
-    resumed = start(place, "--resume")  # the lock is gone with its process
-    said, _ = resumed.communicate(timeout=60)
-    assert resumed.returncode == 0, said
-
-
-def test_another_launcher_joins_and_ends_with_the_search(place):
-    directory = place[1]
-    process = start(place, orders={"expected": 2, "w-0": ["finish"]})
-    wait_for(directory / "chief.json")
-    environment = {**os.environ, ORDERS: json.dumps({"v-0": ["finish"]})}
-    command = [*PROGRAM, "hypertune", "--join", "auto"]
-    joined = subprocess.run(
-        [*command, "-o", directory, "--name", "v"], env=environment, capture_output=True, text=True
-    )
-    said, _ = process.communicate(timeout=60)
-    assert (joined.returncode, process.returncode) == (0, 0), joined.stderr + said
-    assert (directory / "done-v-0").exists()
-
-
-def test_a_finished_search_needs_nobody(place):
-    config, directory, data = place
-    search("-c", config, "-o", directory, *data)
-    before = len(pids(directory))
-    assert "the search is finished" in search("--join", "auto", "-o", directory, "--name", "v")
-    assert len(pids(directory)) == before
-
-
-def test_who_joined_and_was_not_told_ends_with_the_search(place):
-    directory = place[1]
-    process = start(place, orders={"expected": 2, "w-0": ["finish"]})
-    wait_for(directory / "done-w-0")
-    environment = {**os.environ, ORDERS: json.dumps({"v-0": ["work"]})}
-    command = [*PROGRAM, "hypertune", "--join", "auto", "-o", directory, "--name", "v"]
-    joined = subprocess.Popen(command, env=environment)
-    wait_for(directory / "ready-v-0")
-    (directory / "done-x").touch()
-    said = process.communicate(timeout=60)[0]
-    assert (process.returncode, joined.wait(timeout=60)) == (0, 0), said
-
-
-def test_who_joined_stops_with_the_search(place):
-    directory = place[1]
-    process = start(place, orders={"expected": 2})
-    wait_for(directory / "ready-w-0")
-    command = [*PROGRAM, "hypertune", "--join", "localhost:40000"]
-    joined = subprocess.Popen([*command, "-o", directory, "--name", "v"], stderr=subprocess.PIPE, text=True)
-    wait_for(directory / "ready-v-0")
-    process.terminate()
-    process.communicate(timeout=60)
-    said = joined.communicate(timeout=60)[1]
-    assert joined.returncode == 75
-    assert "the search was stopped: SIGTERM" in said
-    assert (directory / "saved-v-0").exists()
-    options = json.loads((directory / "starts-v-0.txt").read_text())["options"]
-    assert options["--chief"] == "localhost:40000"
-
-
-def test_a_chief_on_the_loopback_of_another_machine_cannot_be_joined(place):
-    directory = place[1]
-    directory.mkdir()
-    (directory / "config.resolved.yaml").write_text(place[0].read_text())
-    TrialOptions().write(directory)
-    (directory / "chief.json").write_text(json.dumps({"address": "127.0.0.1", "port": 1, "pid": 1}))
-    (directory / ".lock").write_text(json.dumps({"host": f"not-{socket.gethostname()}", "pid": 1}))
-    for at in ("auto", "localhost:5"):
-        refused(
-            ConfigError, r"listens on .* only.*start the search with --address", "--join", at, "-o", directory
-        )
+def test_a_time_limit_stops_a_search(place, tmp_path):
+    plan(tmp_path, all={"seconds": 600})
+    with pytest.raises(TrainingStopped, match="time limit, after 0 completed trials") as caught:
+        new(place, "--time-limit", "3s")
+    assert caught.value.exit_code == 75
+    assert status(place[1]) == "stopped"
+    no_process_left(place[1])
