@@ -54,9 +54,10 @@ fmt: $(READY)  ## Format and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Throughput of every stage, speed and memory of the models, searches
+bench: $(READY)  ## Throughput of every stage, speed and memory of the models, engine, searches
 	$(BIN)/python scripts/bench.py
 	$(BIN)/python scripts/bench_models.py
+	$(BIN)/python scripts/bench_engine.py
 	$(BIN)/python scripts/bench_hypertune.py --only idle --only chief
 
 docs: $(READY)  ## Rebuild the generated pages in docs/

@@ -132,7 +132,7 @@ class Blocks:
             place.failures = 0
         else:
             said = " ".join((state.stderr_summary or state.message or "").split())
-            self._failed(place, said or "it said nothing")
+            self._failed(place, said or "it left no message; do all nodes see the folder of the run?")
 
     def _failed(self, place: _Place, why: str) -> None:
         place.failures += 1

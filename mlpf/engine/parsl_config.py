@@ -62,7 +62,6 @@ def make_executor(
         raise ConfigError(
             f"{run_dir}: job scripts want paths without spaces, quotes and signs such as $; use another one"
         )
-    slots = slots_per_node(site, slot)
     if inside_allocation:
         _require_allocation(site, nodes)
         provider: Any = LocalGroups(
@@ -71,22 +70,18 @@ def make_executor(
     else:
         provider = make_provider(site, nodes, _setup(site, None), printed)
     address, addresses = (None, {"DRIVER"}) if printed else _addresses(site, inside_allocation)
-    cores = site.num_cores
-    pilot = [_python(site, run_dir), f"-m mlpf.engine.pilot --slots {slots}"]
-    pilot.append(f"--cpus {slot.num_cpus} --gpus {slot.num_gpus} --cores {cores}")
-    pilot.append(f"--margin {60 * site.stop_margin}")
-    if site.provider == "local" and nodes > 1:
-        pilot.append("--unbound")  # "nodes" that share the cores of this machine
     executor = HighThroughputExecutor(
         label=LABEL,
         provider=provider,
-        launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", f"{' '.join(pilot)} --", 1),
+        launch_cmd=DEFAULT_LAUNCH_CMD.replace(
+            "process_worker_pool.py", _pilot(site, nodes, run_dir, slot), 1
+        ),
         interchange_launch_cmd=[
             *(sys.executable, "-P", interchange.__file__),
             *(str(os.getpid()), str(run_dir / "interchange.out")),
         ],
         address=_LOOPBACK,  # replaced below: without one, Parsl asks a web service for it
-        max_workers_per_node=slots,
+        max_workers_per_node=slots_per_node(site, slot),
         prefetch_capacity=0,
         heartbeat_period=HEARTBEAT_SECONDS,
         heartbeat_threshold=LOST_SECONDS,
@@ -162,6 +157,16 @@ def _submitted(provider: Any, command: str, folder: Path) -> str:
 
         return str(yaml.safe_dump(client.ApiClient().sanitize_for_serialization(provider.kube_client.pod)))
     return "\n".join(path.read_text() for path in sorted(folder.iterdir(), reverse=True))
+
+
+def _pilot(site: Site, nodes: int, run_dir: Path, slot: Slot) -> str:
+    """Return the program of a pilot job with its own options; those of Parsl's pool follow."""
+    words = [_python(site, run_dir), f"-m mlpf.engine.pilot --slots {slots_per_node(site, slot)}"]
+    words.append(f"--cpus {slot.num_cpus} --gpus {slot.num_gpus} --cores {site.num_cores}")
+    words.append(f"--margin {60 * site.stop_margin}")
+    if site.provider == "local" and nodes > 1:
+        words.append("--unbound")  # "nodes" that share the cores of this machine
+    return " ".join([*words, "--"])
 
 
 def _setup(site: Site, end: float | None) -> str:

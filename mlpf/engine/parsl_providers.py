@@ -44,6 +44,13 @@ class LocalGroups(LocalProvider):
         _end_groups(groups, signal.SIGKILL)
         return [True] * len(job_ids)
 
+    @staticmethod
+    def _is_alive(job_dict: dict[str, Any]) -> bool:
+        """Tell whether a pilot lives; in some containers killed processes keep their number."""
+        with suppress(psutil.NoSuchProcess):
+            return bool(psutil.Process(job_dict["remote_pid"]).status() != psutil.STATUS_ZOMBIE)
+        return False
+
 
 class Slurm(SlurmProvider):
     """Asks ``squeue`` for all jobs of the user at once.

@@ -7,7 +7,7 @@ import pytest
 from tests.support.configs import write_config
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "awkward", "uproot", "fastjet", "scipy", "pythia8mc")
-HEAVY += ("keras_tuner", "grpc", "sklearn")
+HEAVY += ("keras_tuner", "grpc", "sklearn", "parsl", "zmq")
 
 
 def run_cli(*arguments, cwd=None):
@@ -46,6 +46,8 @@ def modules_loaded_by(*arguments):
         ["plots"],
         ["export"],
         ["config"],
+        ["site"],
+        ["site", "show"],
         ["hypertune"],
         ["hypertune", "report"],
         ["hypertune", "worker"],

@@ -25,15 +25,21 @@ CLUSTERS = ["parsl", "slurm"]
 PATIENCE = 180.0
 RETRIES = 1
 
-SLURM_SITE = (
-    "description: two nodes\nprovider: slurm\ncores_per_node: 1\nmax_minutes: {minutes}\nstop_margin: 0\n"
-)
+SLURM_SITE = """\
+description: two nodes
+provider: slurm
+cores_per_node: 1
+max_minutes: {minutes}
+stop_margin: {margin}
+"""
 LOCAL_SITE = "description: one core of this machine\nprovider: local\ncores_per_node: 1\n"
 
 
-def site_file(kind, folder, minutes=30, more=""):
+def site_file(kind, folder, minutes=30, margin=0, more=""):
     path = folder / f"{kind}.yaml"
-    path.write_text((SLURM_SITE if kind == "slurm" else LOCAL_SITE).format(minutes=minutes) + more)
+    path.write_text(
+        (SLURM_SITE if kind == "slurm" else LOCAL_SITE).format(minutes=minutes, margin=margin) + more
+    )
     return path
 
 
@@ -53,6 +59,8 @@ def surroundings(kind, request):
     mark = uuid.uuid4().hex
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(tasks.MARK, mark)
+        # The interchange changes its title, and would overwrite its variables with it.
+        patch.setenv("SPT_NOENV", "1")
         if kind == "slurm":
             cluster = request.getfixturevalue("slurm_daemons")
             patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
@@ -60,14 +68,21 @@ def surroundings(kind, request):
 
 
 def marked(mark):
-    """Return the processes, but for this one, that began under a mark."""
+    """Return the processes that began under a mark, but for this one and its helper of multiprocessing."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             ours = process.pid != os.getpid() and process.environ().get(tasks.MARK) == mark
-            if ours and process.status() != psutil.STATUS_ZOMBIE:
+            helper = process.ppid() == os.getpid() and "resource_tracker" in " ".join(process.cmdline())
+            if ours and not helper and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
+
+
+def lives(pid):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def wait_for(condition, what, seconds=PATIENCE):
@@ -200,7 +215,7 @@ def test_killed_interchange_ends_the_engine(cluster_kind, request, tmp_path, log
     with surroundings(cluster_kind, request) as mark, open_engine(cluster_kind, tmp_path) as engine:
         futures = [engine.submit(tasks.stay, log, 600.0) for _ in range(3)]
         wait_for(Path(log).exists, "a task")
-        (interchange,) = [p for p in marked(mark) if "interchange.py" in " ".join(p.cmdline())]
+        (interchange,) = [p for p in marked(mark) if "HTEX interchange" in " ".join(p.cmdline())]
         interchange.kill()
         for future in futures:
             with pytest.raises(EngineFailed, match=r"interchange has ended \(killed by SIGKILL\)"):
@@ -220,7 +235,7 @@ def test_killed_manager_is_replaced(cluster_kind, request, tmp_path, log):
             worker, manager, _ = Path(log).read_text().split()
             os.kill(int(manager), signal.SIGKILL)
             assert future.result(PATIENCE) == 2
-            assert not psutil.pid_exists(int(worker))
+            assert not lives(int(worker))
             both = [engine.submit(tasks.surroundings, 3.0) for _ in range(2)]
             assert len({future.result(PATIENCE)["MLPF_SLOT"] for future in both}) == 2
         no_process_left(mark, cluster_kind, request)
@@ -232,16 +247,105 @@ def test_ended_driver_leaves_no_process_and_no_job(kind, number, request, tmp_pa
     where = "local" if kind == "local" else str(site_file(kind, tmp_path))
     with surroundings(kind, request) as mark:
         driver = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.engine_tasks", where, "2", str(tmp_path / "run"), log],
+            [sys.executable, "-m", "tests.support.engine_driver", where, "2", str(tmp_path / "run"), log],
             cwd=repo_root,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        wait_for(lambda: Path(log).exists() and tasks.times(log) == 2, "two tasks")
+        wait_for(lambda: driver.poll() or (Path(log).exists() and tasks.times(log) == 2), "two tasks")
         # A terminal sends Ctrl-C to the whole group.
         os.kill(driver.pid, number) if number != signal.SIGINT else os.killpg(driver.pid, number)
         said = driver.communicate(timeout=PATIENCE)[1]
         no_process_left(mark, kind, request)
     assert "parsl" not in said.replace("parsl_engine.py", "")
     assert driver.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: -2}[number]
+
+
+def inside(cluster, tmp_path, log, repo_root, nodes=2):
+    """Submit a driver that runs inside its own allocation."""
+    site = site_file("slurm", tmp_path)
+    script = (
+        "#!/bin/bash\n"
+        f"export PYTHONPATH={repo_root} {tasks.MARK}={os.environ[tasks.MARK]}\n"
+        f"exec {sys.executable} -m tests.support.engine_driver {site} {nodes} {tmp_path}/run {log} inside\n"
+    )
+    return cluster.sbatch(script, "--nodes=2", f"--output={tmp_path}/job.out", "--time=10", cwd=repo_root)
+
+
+@pytest.mark.usefixtures("slurm")
+class TestSlurm:
+    def test_refusal_is_shown_in_its_own_words(self, request, tmp_path):
+        with surroundings("slurm", request) as mark:
+            with pytest.raises(EngineFailed, match="invalid partition specified: nowhere") as caught:
+                open_engine("slurm", tmp_path, more="partition: nowhere\n")
+            assert len(str(caught.value).splitlines()) == 1
+            no_process_left(mark, "slurm", request)
+
+    def test_printed_job_is_one_that_slurm_takes(self, slurm, tmp_path):
+        from mlpf.engine.parsl_config import job_text
+
+        text = job_text(load_site(site_file("slurm", tmp_path)), 2, slot=Slot())
+        script = text[text.index("#!/bin/bash") :].replace("RUN_DIR", str(tmp_path))
+        done = slurm.command("sbatch", "--test-only", input=script)
+        assert "to start at" in done.stderr
+
+    @pytest.mark.slow
+    def test_jobs_that_never_come_up_end_the_engine(self, request, tmp_path):
+        with surroundings("slurm", request):
+            engine = open_engine("slurm", tmp_path, more="setup: ['echo no such module >&2; exit 1']\n")
+            with engine, pytest.raises(EngineFailed, match=r"3 times in a row: .*no such module"):
+                engine.submit(tasks.add, 1, 2).result(PATIENCE)
+
+    @pytest.mark.slow
+    def test_cancelled_pilot_job_is_replaced(self, slurm, request, tmp_path, log):
+        with surroundings("slurm", request), open_engine("slurm", tmp_path) as engine:
+            future = engine.submit(tasks.stay_at_first, log, 600.0)
+            wait_for(Path(log).exists, "the task")
+            node = Path(log).read_text().split()[2].partition("-")[0]
+            (job,) = [row.job for row in slurm.squeue() if row.nodes == node]
+            slurm.command("scancel", job)
+            assert future.result(PATIENCE) == 2
+            both = [engine.submit(tasks.surroundings, 5.0) for _ in range(2)]
+            assert {f.result(PATIENCE)["SLURMD_NODENAME"] for f in both} == {"n1", "n2"}
+            assert job not in {row.job for row in slurm.squeue()}
+
+    @pytest.mark.slow
+    def test_task_of_a_node_that_goes_down_runs_elsewhere(self, slurm, request, tmp_path, log):
+        with surroundings("slurm", request) as mark:
+            with open_engine("slurm", tmp_path) as engine:
+                future = engine.submit(tasks.stay_at_first, log, 600.0)
+                wait_for(Path(log).exists, "the task")
+                node = Path(log).read_text().split()[2].partition("-")[0]
+                slurm.down(node)
+                assert future.result(PATIENCE) == 2
+                assert not Path(log).read_text().splitlines()[1].split()[2].startswith(f"{node}-")
+                slurm.resume(node)
+                both = [engine.submit(tasks.surroundings, 10.0) for _ in range(2)]
+                assert {f.result(PATIENCE)["SLURMD_NODENAME"] for f in both} == {"n1", "n2"}
+            no_process_left(mark, "slurm", request)
+
+    @pytest.mark.slow
+    def test_pilot_jobs_that_end_are_followed_by_others(self, request, tmp_path, log):
+        """Jobs of three minutes that take no task in the last one, work for longer: no task is lost."""
+        with surroundings("slurm", request):
+            with open_engine("slurm", tmp_path, minutes=3, margin=1) as engine:
+                futures = [engine.submit(tasks.stay, log, 20.0) for _ in range(14)]
+                wait(futures)
+            assert [future.exception() for future in futures] == [None] * 14
+            assert tasks.times(log) == 14
+            slots = {line.split()[2].partition(".")[0] for line in Path(log).read_text().splitlines()}
+            assert len(slots) >= 4
+
+    @pytest.mark.slow
+    def test_driver_inside_its_allocation_uses_all_its_nodes(self, slurm, request, tmp_path, log, repo_root):
+        with surroundings("slurm", request) as mark:
+            job = inside(slurm, tmp_path, log, repo_root)
+            wait_for(lambda: Path(log).exists() and tasks.times(log) == 2, "two tasks")
+            lines = [line.split() for line in Path(log).read_text().splitlines()]
+            assert {slot.partition("-")[0] for _, _, slot, _ in lines} == {"n1", "n2"}
+            # The job has ten minutes.
+            assert all(500 < float(end) - time.time() <= 600 for *_, end in lines)
+            slurm.command("scancel", job)
+            slurm.wait(job)
+            no_process_left(mark, "slurm", request)

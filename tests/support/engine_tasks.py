@@ -1,7 +1,4 @@
-"""Tasks for tests of engines, and a driver that can be killed.
-
-As a program: ``python -m tests.support.engine_tasks SITE.yaml NODES RUN_DIR LOG``, or ``local`` for the pool.
-"""
+"""Tasks for tests of engines."""
 
 import os
 import signal
@@ -80,26 +77,6 @@ def stay_at_first(log, seconds):
 
 
 def stay(log, seconds):
-    note(log, f"{os.getpid()} {os.getppid()} {os.environ['MLPF_SLOT']}")
+    end = os.environ.get("MLPF_BLOCK_END", "never")
+    note(log, f"{os.getpid()} {os.getppid()} {os.environ['MLPF_SLOT']} {end}")
     time.sleep(seconds)
-
-
-def main(where, nodes, run_dir, log):
-    from mlpf.engine.base import Slot
-    from mlpf.engine.device_groups import DeviceGroup
-    from mlpf.engine.local import LocalEngine
-    from mlpf.engine.parsl_engine import ParslEngine
-    from mlpf.engine.sites import load_site
-
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-    if where == "local":
-        engine = LocalEngine([DeviceGroup()] * 2)
-    else:
-        engine = ParslEngine(load_site(where), int(nodes), run_dir=Path(run_dir), slot=Slot(), retries=1)
-    with engine:
-        for future in [engine.submit(stay, log, 600.0) for _ in range(3)]:
-            future.result()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
