@@ -149,7 +149,6 @@ class _Lane:
         self._pool: ProcessPoolExecutor | None = None
         self._broken: ProcessPoolExecutor | None = None
         self._hold: Connection | None = None
-        self._lock = threading.Lock()
 
     def start(self, task: _Task) -> Future[Any]:
         """Run a task; the future fails with ``BrokenProcessPool`` if the worker dies in it."""
@@ -213,11 +212,9 @@ class _Lane:
         self._broken, self._pool = self._pool, None
 
     def _let_go(self) -> None:
-        # Two threads come here when a worker dies while the engine is shut down.
-        with self._lock:
-            hold, self._hold = self._hold, None
-        if hold is not None:
-            hold.close()
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
 
 
 @contextmanager
