@@ -37,7 +37,6 @@ sys.exit(max(code if code >= 0 else 128 - code for code in codes))
 SCONTROL = """\
 #!/usr/bin/env bash
 echo "scontrol $*" >> "$LOG"
-if [[ "$*" == "show hostnames"* ]]; then printf 'node1\\nnode2\\nnode3\\n'; fi
 if [[ "$*" == "show job"* ]]; then
     echo "JobId=17 JobName=x Requeue=1 Command=${SUBMITTED:-(null)} WorkDir=/somewhere"
 fi
