@@ -35,11 +35,13 @@ time_limit() {
 forward() {
     signal="$1" num_signals=$((num_signals + 1))
     say "signal $signal: $what is to stop"
-    # srun hands SIGUSR1 on to its tasks, but not SIGTERM. After scancel they have that from Slurm itself.
-    if [[ "$signal" == TERM && "${command[0]}" == srun ]] && scancel --signal=TERM "$SLURM_JOB_ID" 2>/dev/null; then
-        return
+    # srun hands SIGUSR1 on to its tasks, but not SIGTERM. After scancel they have that from Slurm itself, and this one
+    # is refused only after half a minute.
+    if [[ "$signal" == TERM && "${command[0]}" == srun ]]; then
+        { scancel --signal=TERM "$SLURM_JOB_ID" || kill -s TERM "$process"; } 2>/dev/null &
+    else
+        kill -s "$signal" "$process" 2>/dev/null || true
     fi
-    kill -s "$signal" "$process" 2>/dev/null || true
 }
 
 # Run the command to its end and set exit_code.
