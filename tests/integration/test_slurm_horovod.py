@@ -137,15 +137,24 @@ def assert_same(folder, other):
 
 
 @pytest.mark.slow
-def test_sigterm_of_the_job_stops_all_ranks_in_order_and_requeues_nothing(slurm, repo_root, config, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "state"),
+    [((), "CANCELLED"), (("--batch", "--signal=TERM"), "FAILED")],
+    ids=["scancel", "only the script"],
+)
+def test_sigterm_stops_all_ranks_in_order_and_requeues_nothing(
+    slurm, repo_root, config, tmp_path, options, state
+):
     job = submit(slurm, repo_root, config, tmp_path)
     wait_for_epoch(slurm, tmp_path)
-    slurm.command("scancel", "--batch", "--signal=TERM", job)
+    slurm.command("scancel", *options, job)
     ended = slurm.wait(job)
+    slurm.wait_until_idle()
     output = (tmp_path / "out").read_text()
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "0"), output
+    assert (ended["JobState"], ended["Restarts"]) == (state, "0"), output
     assert "everything is saved, continue with --resume" in output
     assert "stopped by SIGTERM, not requeued" in output
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "stopped"
 
 
 # Refuses its data on one node.
