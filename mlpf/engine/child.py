@@ -87,7 +87,7 @@ def program_before(command: str) -> list[str]:
 def announce_driver(directory: Path, driver: str) -> None:
     """Write which driver is in charge: programs of an earlier one save and stop. Atomic."""
     with atomic_write(directory / DRIVER_FILE) as part:
-        part.write_text(json.dumps({"driver": driver}))
+        part.write_text(json.dumps({"driver": driver}), encoding="utf-8")
 
 
 def dismiss(directory: Path) -> None:
@@ -98,7 +98,7 @@ def dismiss(directory: Path) -> None:
 def is_in_charge(directory: Path, driver: str) -> bool:
     """Tell whether a driver is still in charge; a file that cannot be read now changes nothing."""
     try:
-        return bool(json.loads((directory / DRIVER_FILE).read_text())["driver"] == driver)
+        return bool(json.loads((directory / DRIVER_FILE).read_text(encoding="utf-8"))["driver"] == driver)
     except (OSError, ValueError, KeyError, TypeError):
         return True
 

@@ -30,7 +30,7 @@ def read_history(directory: Path, run: str) -> History:
     """
     path = TrialFiles(directory, run).run_dir / HISTORY_FILE
     try:
-        history = json.loads(path.read_text())
+        history = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:

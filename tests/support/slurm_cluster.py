@@ -208,7 +208,8 @@ class SlurmCluster:
         """Return the ends of the logs of the daemons."""
         files = sorted((self.folder / LOG_FOLDER).glob("*"))
         return "\n".join(
-            f"--- {file.name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-num_lines:])
+            f"--- {file.name}\n"
+            + "\n".join(file.read_text(errors="replace", encoding="utf-8").splitlines()[-num_lines:])
             for file in files
         )
 

@@ -90,7 +90,9 @@ def write_configuration(folder: Path) -> Path:
     key.write_bytes(os.urandom(128))
     path = folder / CONFIGURATION_FILE
     host = socket.gethostname().split(".")[0]
-    path.write_text(_CONFIGURATION.format(folder=folder, host=host, ports=free_ports(1 + len(NODES))))
+    path.write_text(
+        _CONFIGURATION.format(folder=folder, host=host, ports=free_ports(1 + len(NODES))), encoding="utf-8"
+    )
     return path
 
 

@@ -98,7 +98,7 @@ def test_state_is_in_the_file(directory, monkeypatch):
 
 def test_an_outcome_of_before_does_not_count(directory):
     files = MemberFiles(directory, "a")
-    files.outcome.write_text(json.dumps(FAILED))
+    files.outcome.write_text(json.dumps(FAILED), encoding="utf-8")
     state = train_member(task(directory, sys.executable, "-c", "import sys; print('why'); sys.exit(3)"))
     assert (state.state, state.crashes, state.reason) == ("waiting", 1, "exit code 3: why")
     again = train_member(task(directory, sys.executable, "-c", ""))

@@ -10,8 +10,8 @@ import pytest
 from mlpf.atomic import read_json
 from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.search_space import trial_config
-from mlpf.engine.base import BLOCK_END_VARIABLE, SLOT_VARIABLE
 from mlpf.engine import child
+from mlpf.engine.base import BLOCK_END_VARIABLE, SLOT_VARIABLE
 from mlpf.engine.child import SAVE_SECONDS, announce_driver, dismiss
 from mlpf.tuning import trial_task
 from mlpf.tuning.trial_files import TrialFiles
@@ -45,7 +45,7 @@ def lay_out(directory, **section):
 
 def train(directory, plan=None, trial_id="0000", **fields):
     """Train run 0000 as the plan says."""
-    (directory.parent / "fake.json").write_text(json.dumps({"0000": plan or {}}))
+    (directory.parent / "fake.json").write_text(json.dumps({"0000": plan or {}}), encoding="utf-8")
     fields = {"epochs": 3, "num_cpus": 2, "driver": "d"} | fields
     program = (sys.executable, "-m", "tests.support.fake_trial")
     order = TrialOrder(directory, trial_id, "0000", program=program, arguments=(), **fields)
@@ -53,7 +53,7 @@ def train(directory, plan=None, trial_id="0000", **fields):
 
 
 def starts(directory):
-    return [line.split() for line in (directory / "starts.txt").read_text().splitlines()]
+    return [line.split() for line in (directory / "starts.txt").read_text(encoding="utf-8").splitlines()]
 
 
 def once_training(directory, then):
@@ -87,7 +87,7 @@ def test_the_objective_of_a_rung_is_of_its_epochs(place):
     run_dir = place / "runs" / "0000"
     run_dir.mkdir()
     history = [{"epoch": e, "val_loss": float(v)} for e, v in ((1, 5), (2, 4), (3, 3))]
-    (run_dir / "history.json").write_text(json.dumps(history))
+    (run_dir / "history.json").write_text(json.dumps(history), encoding="utf-8")
     assert [train(place, epochs=epochs).objective for epochs in (1, 2, 3)] == [5.0, 4.0, 3.0]
 
 
