@@ -35,13 +35,16 @@ time_limit() {
 forward() {
     signal="$1" num_signals=$((num_signals + 1))
     say "signal $signal: $what is to stop"
-    # srun hands SIGUSR1 on to its tasks, but not SIGTERM. After scancel they have that from Slurm itself, and this one
-    # is refused only after half a minute.
+    # srun hands SIGUSR1 on to its tasks, but not SIGTERM. Where Slurm itself ends the job, the tasks have that already,
+    # and scancel would try again until it meets the next start.
+    local state=""
     if [[ "$signal" == TERM && "${command[0]}" == srun ]]; then
-        { scancel --signal=TERM "$SLURM_JOB_ID" || kill -s TERM "$process"; } 2>/dev/null &
-    else
-        kill -s "$signal" "$process" 2>/dev/null || true
+        state="$(squeue -h -j "$SLURM_JOB_ID" -o %T 2>/dev/null || true)"
     fi
+    case "$state" in
+        "") kill -s "$signal" "$process" 2>/dev/null || true ;;
+        RUNNING) timeout 5 scancel --signal=TERM "$SLURM_JOB_ID" || true ;;
+    esac
 }
 
 # Run the command to its end and set exit_code.
