@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from mlpf.tuning.state import ORACLE_FILE
+from tests.support.run_results import assert_same, result
 from tests.support.search import state_of
 from tests.support.search_process import SearchProcess
 
@@ -102,11 +103,5 @@ def test_a_search_that_is_asked_to_stop_goes_on_to_the_same_numbers(repo_root, t
     for record in state_of(whole.directory).values():
         again = state_of(parts.directory)[record.trial_id]
         assert (again.values, again.objective) == (record.values, record.objective)
-        assert histories(parts, record.run) == histories(whole, record.run)
+        assert_same(*(result(search.directory / "runs" / record.run) for search in (parts, whole)))
     parts.wait_until_gone()
-
-
-def histories(search, run):
-    """What was recorded of each epoch, but for the time that it took."""
-    history = json.loads((search.directory / "runs" / run / "history.json").read_text(encoding="utf-8"))
-    return [{k: v for k, v in record.items() if "seconds" not in k} for record in history]
