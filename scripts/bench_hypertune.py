@@ -50,7 +50,9 @@ def search(config: Config, directory: Path, *options: str) -> tuple[SearchState,
     with (directory / "output.txt").open("wb") as output:
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
     if code:
-        raise SystemExit(f"exit code {code}: {(directory / 'output.txt').read_text()[-2000:]}")
+        raise SystemExit(
+            f"exit code {code}: {(directory / 'output.txt').read_text(encoding='utf-8')[-2000:]}"
+        )
     return read_search(directory / "search"), time.monotonic() - started
 
 

@@ -85,7 +85,7 @@ def load_space(hypertune: HypertuneConfig) -> dict[str, ParameterSpace]:
             f"hypertune.space: no ready space {hypertune.space!r:.60}, expected one of {', '.join(known)}, "
             "or a mapping of keys to search"
         )
-    text = (files("mlpf") / "models" / f"{hypertune.space}{_READY_SUFFIX}").read_text()
+    text = (files("mlpf") / "models" / f"{hypertune.space}{_READY_SUFFIX}").read_text(encoding="utf-8")
     return TypeAdapter(SearchedKeys).validate_python(yaml.safe_load(text))
 
 

@@ -16,11 +16,17 @@ import mlpf
 from mlpf.atomic import atomic_write
 from mlpf.engine.base import BLOCK_END_VARIABLE, BLOCK_MARGIN_VARIABLE
 from mlpf.lifeline import Lifeline
+from mlpf.run_files import EXIT_BUSY, EXIT_STOPPED
 
 DRIVER_FILE = "driver.json"
 # A program that was asked to stop saves first; it is killed if it needs longer.
 SAVE_SECONDS = 120.0
 
+# A file that the driver has written reaches the other nodes of a shared file system after some seconds.
+_SHARED_SECONDS = 60.0
+# A program of a driver or node that is gone saves before it leaves its run.
+_BUSY_SECONDS = 300.0
+_NAP_SECONDS = 1.0
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 1.0
 _TAIL_BYTES, _TAIL_LINES = 4096, 3
@@ -81,7 +87,7 @@ def program_before(command: str) -> list[str]:
 def announce_driver(directory: Path, driver: str) -> None:
     """Write which driver is in charge: programs of an earlier one save and stop. Atomic."""
     with atomic_write(directory / DRIVER_FILE) as part:
-        part.write_text(json.dumps({"driver": driver}))
+        part.write_text(json.dumps({"driver": driver}), encoding="utf-8")
 
 
 def dismiss(directory: Path) -> None:
@@ -92,9 +98,19 @@ def dismiss(directory: Path) -> None:
 def is_in_charge(directory: Path, driver: str) -> bool:
     """Tell whether a driver is still in charge; a file that cannot be read now changes nothing."""
     try:
-        return bool(json.loads((directory / DRIVER_FILE).read_text())["driver"] == driver)
+        return bool(json.loads((directory / DRIVER_FILE).read_text(encoding="utf-8"))["driver"] == driver)
     except (OSError, ValueError, KeyError, TypeError):
         return True
+
+
+def sees(directory: Path) -> bool:
+    """Wait until this node sees what the driver has written; tell whether it does."""
+    deadline = time.monotonic() + _SHARED_SECONDS
+    while not (directory / DRIVER_FILE).is_file():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_NAP_SECONDS)
+    return True
 
 
 def block_ends() -> bool:
@@ -143,6 +159,25 @@ def run_child(
             process.kill()
             raise
     return ChildEnd(process.returncode, reason, time.monotonic() - started, _last_lines(log))
+
+
+def run_training(
+    command: Sequence[str],
+    log: Path,
+    watch: Watch,
+    *,
+    environment: Mapping[str, str] | None = None,
+    note: Callable[[float], None] = lambda _: None,
+) -> ChildEnd:
+    """Run a training as ``run_child`` does, once no earlier process of its run saves any more."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        end = run_child(command, log, watch, environment=environment, note=note)
+        if end.code != EXIT_BUSY or time.monotonic() > deadline:
+            return end
+        if reason := reason_to_stop(watch, end.seconds):
+            return ChildEnd(EXIT_STOPPED, reason, end.seconds, end.said)
+        time.sleep(_NAP_SECONDS)
 
 
 def _attend(

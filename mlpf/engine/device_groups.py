@@ -131,8 +131,8 @@ def usable_cores(root: Path = Path("/")) -> list[int]:
     def place(cpu: int) -> tuple[int, int, int]:
         folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
         try:
-            socket = int((folder / "physical_package_id").read_text())
-            return (socket, int((folder / "core_id").read_text()), cpu)
+            socket = int((folder / "physical_package_id").read_text(encoding="utf-8"))
+            return (socket, int((folder / "core_id").read_text(encoding="utf-8")), cpu)
         except (OSError, ValueError):
             return (0, cpu, cpu)
 

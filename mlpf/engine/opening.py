@@ -9,9 +9,12 @@ from pathlib import Path
 from mlpf.engine.base import Engine, Slot
 from mlpf.engine.device_groups import DeviceGroup, device_groups
 from mlpf.engine.local import HereEngine, LocalEngine
+from mlpf.errors import ConfigError
 
 # Folder in an output for the files of the engine of a cluster.
 ENGINE_FOLDER = ".engine"
+# Python and TensorFlow start, and the network is compiled, before a training can have a checkpoint.
+_SHORTEST_WORK_MINUTES = 2
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def training_slot(placement: Placement, num_gpus: int | None, num_cpus: int | No
         unit: what a training is called in options, such as ``--gpus-per-trial``.
 
     Raises:
-        ConfigError: more than there is, or no such site.
+        ConfigError: more than there is, no such site, or one with too short pilot jobs.
     """
     if placement.site is None:
         group = device_groups(placement.workers or None, num_gpus, num_cpus, unit)[0]
@@ -131,6 +134,12 @@ def training_slot(placement: Placement, num_gpus: int | None, num_cpus: int | No
     share = site.num_cores // max(1, site.gpus_per_node // max(gpus, 1))
     slot = Slot(num_cpus or max(1, share), gpus)
     slots_per_node(site, slot)
+    if site.max_minutes is not None and site.max_minutes - site.stop_margin < _SHORTEST_WORK_MINUTES:
+        raise ConfigError(
+            f"site {placement.site}: max_minutes {site.max_minutes} with stop_margin {site.stop_margin} "
+            f"leaves less than {_SHORTEST_WORK_MINUTES} minutes, and no {unit} would have a checkpoint; give "
+            "longer jobs"
+        )
     return slot
 
 

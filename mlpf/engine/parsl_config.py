@@ -156,7 +156,7 @@ def _submitted(provider: Any, command: str, folder: Path) -> str:
         from kubernetes import client
 
         return str(yaml.safe_dump(client.ApiClient().sanitize_for_serialization(provider.kube_client.pod)))
-    return "\n".join(path.read_text() for path in sorted(folder.iterdir(), reverse=True))
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.iterdir(), reverse=True))
 
 
 def _pilot(site: Site, nodes: int, run_dir: Path, slot: Slot) -> str:

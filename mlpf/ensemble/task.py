@@ -1,7 +1,6 @@
 """The task of an engine: one training of an ensemble in a process of its own, up to its end or a stop."""
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +8,13 @@ from typing import Any
 
 from mlpf.atomic import read_json
 from mlpf.engine.base import SLOT_VARIABLE
-from mlpf.engine.child import DRIVER_FILE, ChildEnd, Watch, run_child
+from mlpf.engine.child import ChildEnd, Watch, run_training, sees
 from mlpf.ensemble.state import MemberFiles, MemberState, read_state
 from mlpf.errors import ConfigError
-from mlpf.run_files import CHECKPOINTS_FOLDER, EXIT_BUSY, EXIT_FAILED
+from mlpf.run_files import CHECKPOINTS_FOLDER, EXIT_FAILED
 
 # Between two notes of the time that a training has taken.
 _NOTE_SECONDS = 10.0
-# What the driver has written reaches the other nodes of a shared file system after some seconds.
-_SHARED_SECONDS = 60.0
-# A process of a driver or node that is gone saves before it leaves its run.
-_BUSY_SECONDS = 300.0
-_NAP_SECONDS = 1.0
 # Stops in a row that may bring a training no further: its pilot jobs are too short for it.
 _MAX_STALLS = 2
 
@@ -56,7 +50,11 @@ def train_member(task: MemberTask) -> MemberState:
         ConfigError: this node does not see the directory of the ensemble.
         OSError: it cannot be written.
     """
-    _require_shared(task.directory)
+    if not sees(task.directory):
+        raise ConfigError(
+            f"{task.directory}: worker {os.environ.get(SLOT_VARIABLE, '')} does not see the directory of the "
+            "ensemble; choose -o on a file system that all nodes share"
+        )
     files = MemberFiles(task.directory, task.name)
     state = read_state(files)
     before, noted = state.seconds, 0.0
@@ -74,28 +72,11 @@ def train_member(task: MemberTask) -> MemberState:
 
     files.outcome.unlink(missing_ok=True)
     reached = _checkpoint(files)
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        end = run_child(task.command, files.log, Watch(task.directory, task.driver, left), note=note)
-        if end.code != EXIT_BUSY or time.monotonic() > deadline:
-            break
-        time.sleep(_NAP_SECONDS)
+    end = run_training(task.command, files.log, Watch(task.directory, task.driver, left), note=note)
     state.seconds = before + end.seconds
     judge(state, end, read_json(files.outcome, dict), moved=_checkpoint(files) != reached, task=task)
     state.write(files)
     return state
-
-
-def _require_shared(directory: Path) -> None:
-    """Wait until this node sees what the driver has written."""
-    deadline = time.monotonic() + _SHARED_SECONDS
-    while not (directory / DRIVER_FILE).is_file():
-        if time.monotonic() > deadline:
-            raise ConfigError(
-                f"{directory}: worker {os.environ.get(SLOT_VARIABLE, '')} does not see the directory of the "
-                "ensemble; choose -o on a file system that all nodes share"
-            )
-        time.sleep(_NAP_SECONDS)
 
 
 def judge(

@@ -115,7 +115,7 @@ def export_onnx(
                 "%s: largest difference %.1e", paths[precision], max(report.same_bins.largest.values())
             )
         content = model_card(entries, {precision: file.as_dict() for precision, file in files.items()})
-        card.write_text(json.dumps(content, indent=2) + "\n")
+        card.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return files
 
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 from mlpf.errors import MLPFError
+from mlpf.run_files import EXIT_STOPPED
 from mlpf.training.run_state import RunState
 
-# sysexits.h: try again later. Job scripts requeue on it.
-EXIT_STOPPED = 75
+# Job scripts requeue on exit code 75.
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 

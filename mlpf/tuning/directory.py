@@ -5,12 +5,12 @@ from pathlib import Path
 from mlpf.config.differences import differences
 from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
+from mlpf.engine.opening import ENGINE_FOLDER
 from mlpf.errors import CheckpointError, ConfigError, OutputExists
 from mlpf.tuning.options import TrialOptions, read_options
 from mlpf.tuning.state import RUNS_FOLDER
 
 LOCK_FILE = ".lock"
-ENGINE_FOLDER = ".engine"
 
 
 def require_empty(directory: Path) -> None:

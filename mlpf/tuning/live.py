@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from mlpf.atomic import read_json
 from mlpf.config.search_space import search_section
 from mlpf.errors import MLPFError
 from mlpf.run_files import HISTORY_FILE
@@ -25,7 +26,7 @@ from mlpf.tuning.run_progress import (
     trained_epochs,
 )
 from mlpf.tuning.state import ORACLE_FILE, SearchState, TrialRecord, ranked, read_search
-from mlpf.tuning.trial_files import TrialFiles, read_json
+from mlpf.tuning.trial_files import TrialFiles
 
 Stamp = tuple[int, int]
 

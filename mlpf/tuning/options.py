@@ -32,7 +32,7 @@ class TrialOptions:
     def write(self, directory: Path) -> None:
         """Write them into the directory of a search. Atomic."""
         with atomic_write(directory / OPTIONS_FILE) as part:
-            part.write_text(json.dumps(asdict(self)))
+            part.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
 def read_options(directory: Path) -> TrialOptions:
@@ -43,7 +43,7 @@ def read_options(directory: Path) -> TrialOptions:
     """
     file = directory / OPTIONS_FILE
     try:
-        data = json.loads(file.read_text())
+        data = json.loads(file.read_text(encoding="utf-8"))
         options = TrialOptions(ntrain=data["ntrain"], ntest=data["ntest"], devices=data["devices"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

@@ -186,7 +186,7 @@ def write_trials(results: Results) -> None:
     with atomic_write(directory / TRIALS_TABLE) as part:
         pq.write_table(trial_table(results.rows), part)
     with atomic_write(directory / TRIALS_JSON) as part:
-        part.write_text(json.dumps(as_json(results), indent=1, allow_nan=False))
+        part.write_text(json.dumps(as_json(results), indent=1, allow_nan=False), encoding="utf-8")
 
 
 def as_json(results: Results) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlpf.atomic import read_json
 from mlpf.config.hypertune_schema import NETWORK_METRICS, HypertuneConfig
 from mlpf.errors import DataError
 from mlpf.run_files import HISTORY_FILE
 from mlpf.tuning.objective import objective_value
 from mlpf.tuning.state import TrialRecord
-from mlpf.tuning.trial_files import TrialFiles, read_json
+from mlpf.tuning.trial_files import TrialFiles
 
 History = list[dict[str, float]]
 
@@ -29,7 +30,7 @@ def read_history(directory: Path, run: str) -> History:
     """
     path = TrialFiles(directory, run).run_dir / HISTORY_FILE
     try:
-        history = json.loads(path.read_text())
+        history = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:

@@ -132,7 +132,7 @@ def read_search(directory: Path) -> SearchState:
     config = read_search_config(directory)
     file = directory / ORACLE_FILE
     try:
-        data = json.loads(file.read_text())
+        data = json.loads(file.read_text(encoding="utf-8"))
         trials = [TrialRecord.from_json(record) for record in data["records"].values()]
         return SearchState(
             directory,

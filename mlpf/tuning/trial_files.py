@@ -1,14 +1,8 @@
 """What driver, worker and process of a trial tell each other, in files beside the run directory."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-from mlpf.atomic import atomic_write
 from mlpf.tuning.state import RUNS_FOLDER
-
-# Exit codes of `mlpf hypertune trial`; any other is a crash.
-COMPLETED, BAD_INPUT, FAILED, BUSY, STOPPED = 0, 2, 3, 4, 75
 
 
 class TrialFiles:
@@ -35,18 +29,3 @@ class TrialFiles:
         self.network = folder / f"{run}.network.json"
         self.cost = folder / f"{run}.cost.json"
         self.place = folder / f"{run}.place.json"
-
-
-def read_json(path: Path, kind: type) -> Any:
-    """Return what a JSON file holds; empty if it is missing, damaged or not of this kind."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return kind()
-    return content if isinstance(content, kind) else kind()
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file. Atomic."""
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(content, indent=1))

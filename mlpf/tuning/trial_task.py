@@ -8,37 +8,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mlpf.atomic import read_json, write_json
 from mlpf.config.hypertune_schema import NETWORK_METRICS
 from mlpf.config.search_space import search_section
 from mlpf.engine.base import BLOCK_END_VARIABLE, SLOT_VARIABLE
 from mlpf.engine.child import (
-    DRIVER_FILE,
     ChildEnd,
     Watch,
     block_ends,
     is_in_charge,
-    reason_to_stop,
-    run_child,
+    run_training,
+    sees,
 )
-from mlpf.run_files import CHECKPOINTS_FOLDER, HISTORY_FILE
+from mlpf.run_files import (
+    CHECKPOINTS_FOLDER,
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    HISTORY_FILE,
+)
 from mlpf.tuning.objective import objective_value
 from mlpf.tuning.state import LOGS_FOLDER, read_search_config
-from mlpf.tuning.trial_files import (
-    BAD_INPUT,
-    BUSY,
-    COMPLETED,
-    FAILED,
-    STOPPED,
-    TrialFiles,
-    read_json,
-    write_json,
-)
+from mlpf.tuning.trial_files import TrialFiles
 
 _NOTE_SECONDS = 10.0
-# A file that the driver has written reaches the other nodes of a shared file system after some seconds.
-_SHARED_SECONDS = 60.0
-# The process of a driver that is gone saves before it leaves its run.
-_BUSY_SECONDS = 300.0
 _NAP_SECONDS = 1.0
 _LATE_SECONDS = 10.0
 
@@ -111,7 +104,7 @@ def train_trial(order: TrialOrder) -> TrialEnd:
         OSError: it cannot be written.
     """
     worker = os.environ.get(SLOT_VARIABLE, "")
-    if not _sees(order.directory):
+    if not sees(order.directory):
         reason = (
             f"{order.directory}: worker {worker} does not see the directory of the search; all nodes need "
             "it: choose -o on a file system that they share"
@@ -133,16 +126,6 @@ def train_trial(order: TrialOrder) -> TrialEnd:
     return _judge(order, files, end, worker, cost.total, _latest(files) != before)
 
 
-def _sees(directory: Path) -> bool:
-    """Wait until this node sees what the driver has written."""
-    deadline = time.monotonic() + _SHARED_SECONDS
-    while not (directory / DRIVER_FILE).is_file():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_NAP_SECONDS)
-    return True
-
-
 def _latest(files: TrialFiles) -> Any:
     return read_json(files.run_dir / CHECKPOINTS_FOLDER / "latest.json", dict)
 
@@ -155,15 +138,9 @@ def _train(order: TrialOrder, cost: "_Cost") -> ChildEnd:
     log.parent.mkdir(exist_ok=True)
     left = None if order.max_seconds is None else max(0.0, order.max_seconds - cost.before)
     watch = Watch(order.directory, order.driver, left)
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        end = run_child(command, log, watch, environment={"KERAS_BACKEND": "tensorflow"}, note=cost.note)
-        if end.code != BUSY or time.monotonic() > deadline:
-            cost.add(end.seconds)
-            return end
-        if reason := reason_to_stop(watch, end.seconds):
-            return ChildEnd(STOPPED, reason, end.seconds, end.said)
-        time.sleep(_NAP_SECONDS)
+    end = run_training(command, log, watch, environment={"KERAS_BACKEND": "tensorflow"}, note=cost.note)
+    cost.add(end.seconds)
+    return end
 
 
 def _judge(
@@ -171,12 +148,12 @@ def _judge(
 ) -> TrialEnd:
     """Say what an exit code means."""
     outcome = read_json(files.outcome, dict)
-    if end.code == COMPLETED:
+    if end.code == 0:
         return _completed(order, files, outcome, worker, seconds)
-    if end.code == FAILED:
+    if end.code == EXIT_FAILED:
         kind = outcome.get("kind") or "error"
         return TrialEnd("failed", worker, seconds, outcome.get("reason", ""), kind)
-    asked = end.code in (STOPPED, -signal.SIGTERM) or (end.reason != "" and end.code == -signal.SIGKILL)
+    asked = end.code in (EXIT_STOPPED, -signal.SIGTERM) or (end.reason != "" and end.code == -signal.SIGKILL)
     if asked and end.reason == "time":
         hours = (order.max_seconds or 0.0) / 3600
         return TrialEnd(
@@ -187,7 +164,7 @@ def _judge(
         return TrialEnd(
             "stopped", worker, seconds, end.reason or "signal", progressed=progressed, block=block
         )
-    if end.code == BAD_INPUT:
+    if end.code == EXIT_BAD_INPUT:
         return TrialEnd("refused", worker, seconds, f"worker {worker}, run {order.run}: {end.said}")
     return TrialEnd("crashed", worker, seconds, f"{end.how}: {end.said}", "crash")
 

@@ -12,21 +12,16 @@ from rich.console import Console
 from mlpf.config.schema import Config
 from mlpf.data.prepared import require_built
 from mlpf.engine.base import Engine, Slot
-from mlpf.engine.child import SAVE_SECONDS, program_before
-from mlpf.engine.device_groups import device_groups
-from mlpf.engine.local import LocalEngine
-from mlpf.engine.opening import Placement, open_cluster
-from mlpf.errors import ConfigError, MissingDependency, MLPFError
+from mlpf.engine.child import program_before
+from mlpf.engine.opening import ENGINE_FOLDER, Placement, open_training_engine, training_slot
+from mlpf.errors import MissingDependency, MLPFError
 from mlpf.locking import locked
 from mlpf.training.guard import StopRequest, TrainingStopped
-from mlpf.tuning.directory import ENGINE_FOLDER, LOCK_FILE, lay_out, require_empty, require_same
-from mlpf.tuning.driver import Driver, SearchFailed, View
+from mlpf.tuning.directory import LOCK_FILE, lay_out, require_empty, require_same
+from mlpf.tuning.driver import Driver, SearchFailed
 from mlpf.tuning.options import TrialOptions
 from mlpf.tuning.state import LOGS_FOLDER, ORACLE_FILE, SearchState, read_search
 from mlpf.workflows.run_status import recorded_status
-
-# Of a pilot job: what a trial needs to save, and some time before it.
-_SHORTEST_MINUTES = int(SAVE_SECONDS / 60) + 2
 
 if TYPE_CHECKING:
     from mlpf.tuning.oracle import SearchOracle
@@ -63,23 +58,7 @@ class Resources:
         gpus = self.gpus_per_trial
         if gpus is None and before is not None and before.devices > 1:
             gpus = before.devices
-        if self.placement.site is None:
-            group = device_groups(self.placement.workers or None, gpus, self.cpus_per_trial)[0]
-            return Slot(group.num_cpus, group.num_gpus)
-        from mlpf.engine.sites import load_site, slots_per_node
-
-        site = load_site(self.placement.site)
-        if gpus is None:
-            gpus = min(1, site.gpus_per_node)
-        share = site.num_cores // max(1, site.gpus_per_node // max(gpus, 1))
-        slot = Slot(self.cpus_per_trial or max(1, share), gpus)
-        slots_per_node(site, slot)
-        if site.max_minutes is not None and site.max_minutes < _SHORTEST_MINUTES:
-            raise ConfigError(
-                f"site {self.placement.site}: max_minutes {site.max_minutes} is too short for a trial, which "
-                f"saves {SAVE_SECONDS:g} s before the end; give at least {_SHORTEST_MINUTES}"
-            )
-        return slot
+        return training_slot(self.placement, gpus, self.cpus_per_trial, "trial")
 
     def open(self, directory: Path, slot: Slot) -> Engine:
         """Start the engine. A trial that is lost is given again by the search, not by the engine.
@@ -92,10 +71,8 @@ class Resources:
             MissingDependency: a site, and the engine of clusters is not installed.
             EngineFailed: it cannot start.
         """
-        if self.placement.site is None:
-            groups = device_groups(self.placement.workers or None, slot.num_gpus, self.cpus_per_trial)
-            return LocalEngine(groups)
-        return open_cluster(self.placement, directory / ENGINE_FOLDER, slot, retries=0)
+        run_dir = directory / ENGINE_FOLDER
+        return open_training_engine(self.placement, run_dir, slot, self.cpus_per_trial, retries=0)
 
 
 def run(
@@ -141,26 +118,18 @@ def run(
     with stop.signals(), locked(directory / LOCK_FILE, f"{directory}: search"):
         oracle = _oracle(config, directory)
         if oracle.finished:
-            _say(console)(
-                f"{directory}: the search is finished; mlpf hypertune report writes its results again"
-            )
-            _require_success(read_search(directory))
+            _tell_finished(directory, console)
             return
         with resources.open(directory, slot) as engine:
             lay_out(config, directory, options)
             (directory / LOGS_FOLDER).mkdir(exist_ok=True)
-            driver = Driver(
-                oracle,
-                engine,
-                directory,
-                config,
-                program=program_before("hypertune"),
-                arguments=options.arguments(),
-                stop=stop,
-                view=_view(directory, console),
-                say=_say(console),
-            )
+            driver = _driver(config, directory, oracle, engine, options, stop, console)
             _search(driver, oracle, engine, directory, console)
+
+
+def _tell_finished(directory: Path, console: Console) -> None:
+    _say(console)(f"{directory}: the search is finished; mlpf hypertune report writes its results again")
+    _require_success(read_search(directory))
 
 
 def _oracle(config: Config, directory: Path) -> "SearchOracle":
@@ -174,10 +143,28 @@ def _oracle(config: Config, directory: Path) -> "SearchOracle":
     return oracle
 
 
-def _view(directory: Path, console: Console) -> View:
+def _driver(
+    config: Config,
+    directory: Path,
+    oracle: "SearchOracle",
+    engine: Engine,
+    options: TrialOptions,
+    stop: StopRequest,
+    console: Console,
+) -> Driver:
     from mlpf.tuning.live import LiveTable
 
-    return LiveTable(directory, console)
+    return Driver(
+        oracle,
+        engine,
+        directory,
+        config,
+        program=program_before("hypertune"),
+        arguments=options.arguments(),
+        stop=stop,
+        view=LiveTable(directory, console),
+        say=_say(console),
+    )
 
 
 def _search(

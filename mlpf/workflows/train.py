@@ -100,8 +100,7 @@ def run(
         TrainingStopped: the time limit is over or a signal came; all is saved.
         ProcessLost: another of the processes ended.
     """
-    started = time.monotonic() if started is None else started
-    stop = StopRequest(time_limit, started)
+    stop = StopRequest(time_limit, started := started or time.monotonic())
     check_callbacks(config)
     ending = Ending(config, stop_after)
     processes = join_processes() if horovod else None
@@ -113,22 +112,26 @@ def run(
     if processes is not None:
         console.print(f"processes: {processes.places()}", highlight=False, soft_wrap=True)
     distribution = build_distribution(config.setup.jit_compile, processes)
-    recorded = recorded_limits(run_dir) if resume else {}
-    limits = {"ntrain": ntrain or recorded.get("ntrain"), "ntest": ntest or recorded.get("ntest")}
+    limits = _limits(run_dir, resume, ntrain=ntrain, ntest=ntest)
     training = _Training(config, run_dir, distribution, console, limits, ending)
     with lost_processes():
         history = training.run(stop, resume, weights, partial)
-    summary = _summary(config, run_dir, history, time.monotonic() - started, ending)
-    console.print(_summary_table(summary))
+    return _summary(training, history, time.monotonic() - started)
+
+
+def _limits(run_dir: Path, resume: bool, **given: int | None) -> dict[str, int | None]:
+    """Return the limits of events; of a run that goes on, those of before where none are given."""
+    recorded = recorded_limits(run_dir) if resume else {}
+    return {name: limit or recorded.get(name) for name, limit in given.items()}
+
+
+def _summary(training: "_Training", history: list[Record], seconds: float) -> TrainingSummary:
+    """Print and return what a training has come to."""
+    monitor = training.config.callbacks.checkpoint.monitor
+    best, reason = best_epoch(history, monitor), training.ending.reason(history)
+    summary = TrainingSummary(training.run_dir, history, best, monitor, seconds, reason)
+    training.console.print(_summary_table(summary))
     return summary
-
-
-def _summary(
-    config: Config, run_dir: Path, history: list[Record], seconds: float, ending: Ending
-) -> TrainingSummary:
-    monitor = config.callbacks.checkpoint.monitor
-    best = best_epoch(history, monitor)
-    return TrainingSummary(run_dir, history, best, monitor, seconds, ending.reason(history))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mlpf.config.schema import Config
 from mlpf.data.prepared import require_built
 from mlpf.engine.base import Engine, Slot
 from mlpf.engine.child import announce_driver, dismiss, program_before
-from mlpf.engine.opening import Placement, open_training_engine, training_slot
+from mlpf.engine.opening import ENGINE_FOLDER, Placement, open_training_engine, training_slot
 from mlpf.ensemble.driver import Driver, read_states, resting
 from mlpf.ensemble.plan import Member, Plan, changes, configurations, read_plan
 from mlpf.ensemble.results import member_result, spreads, write_results
@@ -32,7 +32,6 @@ from mlpf.tuning.directory import require_empty
 from mlpf.workflows.run_status import recorded_status
 
 COMMAND = "train-many"
-ENGINE_FOLDER = "engine"
 
 _MOST_NAMED = 3
 

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mlpf.atomic import read_json, write_json
 from mlpf.config.hypertune_schema import INFERENCE_MS, NUM_PARAMETERS, HypertuneConfig
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
@@ -31,7 +32,7 @@ from mlpf.training.outcome import (
     recorded_outcome,
 )
 from mlpf.tuning.state import read_search_config
-from mlpf.tuning.trial_files import TrialFiles, read_json, write_json
+from mlpf.tuning.trial_files import TrialFiles
 from mlpf.workflows import train
 from mlpf.workflows.ending import Ending
 from mlpf.workflows.physics_validation import graph_forward

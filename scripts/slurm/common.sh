@@ -15,9 +15,12 @@ fail() { say "error: $*"; exit 2; }
 end_time() {
     if [[ -n "${SLURM_JOB_END_TIME:-}" ]]; then
         echo "$SLURM_JOB_END_TIME"
-    else
-        date -d "$(SLURM_TIME_FORMAT=standard squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s 2>/dev/null || true
+        return
     fi
+    local text
+    text="$(SLURM_TIME_FORMAT=standard squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null || true)"
+    # date takes no text for midnight.
+    if [[ -n "$text" ]]; then date -d "$text" +%s 2>/dev/null || true; fi
 }
 
 # Prints nothing if the job has no limit, or Slurm does not say it: then only the signal stops it in time.
@@ -32,12 +35,16 @@ time_limit() {
 forward() {
     signal="$1" num_signals=$((num_signals + 1))
     say "signal $signal: $what is to stop"
+    # srun hands SIGUSR1 on to its tasks, but not SIGTERM. Where Slurm itself ends the job, the tasks have that already,
+    # and scancel would try again until it meets the next start.
+    local state=""
     if [[ "$signal" == TERM && "${command[0]}" == srun ]]; then
-        # srun would not hand it on to its tasks but kill them. After scancel they have it from Slurm itself.
-        scancel --signal=TERM "$SLURM_JOB_ID" 2>/dev/null || true
-    else
-        kill -s "$signal" "$process" 2>/dev/null || true
+        state="$(squeue -h -j "$SLURM_JOB_ID" -o %T 2>/dev/null || true)"
     fi
+    case "$state" in
+        "") kill -s "$signal" "$process" 2>/dev/null || true ;;
+        RUNNING) timeout 5 scancel --signal=TERM "$SLURM_JOB_ID" || true ;;
+    esac
 }
 
 # Run the command to its end and set exit_code.

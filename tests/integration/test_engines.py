@@ -38,7 +38,8 @@ LOCAL_SITE = "description: one core of this machine\nprovider: local\ncores_per_
 def site_file(kind, folder, minutes=30, margin=0, more=""):
     path = folder / f"{kind}.yaml"
     path.write_text(
-        (SLURM_SITE if kind == "slurm" else LOCAL_SITE).format(minutes=minutes, margin=margin) + more
+        (SLURM_SITE if kind == "slurm" else LOCAL_SITE).format(minutes=minutes, margin=margin) + more,
+        encoding="utf-8",
     )
     return path
 
@@ -232,7 +233,7 @@ def test_killed_manager_is_replaced(cluster_kind, request, tmp_path, log):
         with open_engine(cluster_kind, tmp_path) as engine:
             future = engine.submit(tasks.stay_at_first, log, 600.0)
             wait_for(Path(log).exists, "the task")
-            worker, manager, _ = Path(log).read_text().split()
+            worker, manager, _ = Path(log).read_text(encoding="utf-8").split()
             os.kill(int(manager), signal.SIGKILL)
             assert future.result(PATIENCE) == 2
             assert not lives(int(worker))
@@ -302,7 +303,7 @@ class TestSlurm:
         with surroundings("slurm", request), open_engine("slurm", tmp_path) as engine:
             future = engine.submit(tasks.stay_at_first, log, 600.0)
             wait_for(Path(log).exists, "the task")
-            node = Path(log).read_text().split()[2].partition("-")[0]
+            node = Path(log).read_text(encoding="utf-8").split()[2].partition("-")[0]
             (job,) = [row.job for row in slurm.squeue() if row.nodes == node]
             slurm.command("scancel", job)
             assert future.result(PATIENCE) == 2
@@ -316,10 +317,16 @@ class TestSlurm:
             with open_engine("slurm", tmp_path) as engine:
                 future = engine.submit(tasks.stay_at_first, log, 600.0)
                 wait_for(Path(log).exists, "the task")
-                node = Path(log).read_text().split()[2].partition("-")[0]
+                node = Path(log).read_text(encoding="utf-8").split()[2].partition("-")[0]
                 slurm.down(node)
                 assert future.result(PATIENCE) == 2
-                assert not Path(log).read_text().splitlines()[1].split()[2].startswith(f"{node}-")
+                assert (
+                    not Path(log)
+                    .read_text(encoding="utf-8")
+                    .splitlines()[1]
+                    .split()[2]
+                    .startswith(f"{node}-")
+                )
                 slurm.resume(node)
                 both = [engine.submit(tasks.surroundings, 10.0) for _ in range(2)]
                 assert {f.result(PATIENCE)["SLURMD_NODENAME"] for f in both} == {"n1", "n2"}
@@ -334,7 +341,10 @@ class TestSlurm:
                 wait(futures)
             assert [future.exception() for future in futures] == [None] * 14
             assert tasks.times(log) == 14
-            slots = {line.split()[2].partition(".")[0] for line in Path(log).read_text().splitlines()}
+            slots = {
+                line.split()[2].partition(".")[0]
+                for line in Path(log).read_text(encoding="utf-8").splitlines()
+            }
             assert len(slots) >= 4
 
     @pytest.mark.slow
@@ -342,7 +352,7 @@ class TestSlurm:
         with surroundings("slurm", request) as mark:
             job = inside(slurm, tmp_path, log, repo_root)
             wait_for(lambda: Path(log).exists() and tasks.times(log) == 2, "two tasks")
-            lines = [line.split() for line in Path(log).read_text().splitlines()]
+            lines = [line.split() for line in Path(log).read_text(encoding="utf-8").splitlines()]
             assert {slot.partition("-")[0] for _, _, slot, _ in lines} == {"n1", "n2"}
             # The job has ten minutes.
             assert all(500 < float(end) - time.time() <= 600 for *_, end in lines)

@@ -40,7 +40,7 @@ def survive(search, generator, num_kills, shortest, longest):
 def check(directory, num_configurations):
     """Every trial ended exactly once, none was lost."""
     records = state_of(directory)
-    oracle = json.loads((directory / ORACLE_FILE).read_text())
+    oracle = json.loads((directory / ORACLE_FILE).read_text(encoding="utf-8"))
     assert oracle["finished"]
     assert sorted(oracle["end_order"]) == sorted(records)
     assert {r.status for r in records.values()} <= {"completed", "failed"}
@@ -56,7 +56,7 @@ def test_pretended_trainings(repo_root, tmp_path):
     assert sum(killed.values()) == 10, killed
     records = check(search.directory, 9)
     assert {r.status for r in records.values()} == {"completed"}
-    trained = Counter((search.directory / "trained.txt").read_text().splitlines())
+    trained = Counter((search.directory / "trained.txt").read_text(encoding="utf-8").splitlines())
     wanted = {f"{r.run} {epoch}" for r in records.values() for epoch in range(1, r.epochs + 1)}
     assert set(trained) == wanted
     # An epoch is trained again only if it was killed before it was saved.
@@ -93,7 +93,8 @@ def test_a_search_that_is_asked_to_stop_goes_on_to_the_same_numbers(repo_root, t
     waiting = state_of(parts.directory)
     assert {(r.status, r.losses, r.crashes) for r in waiting.values()} == {("waiting", 0, 0)}
     saved = [
-        json.loads(f.read_text())["folder"] for f in parts.directory.glob("runs/*/checkpoints/latest.json")
+        json.loads(f.read_text(encoding="utf-8"))["folder"]
+        for f in parts.directory.glob("runs/*/checkpoints/latest.json")
     ]
     assert len(saved) == 2
     parts.start(*HERE)

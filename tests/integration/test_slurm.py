@@ -46,7 +46,7 @@ def submit(slurm, script, tmp_path):
     """Submit the job of a training that ends with the given codes, one per start; return its number."""
     program = tmp_path / "bin" / "mlpf"
     program.parent.mkdir()
-    program.write_text(MLPF)
+    program.write_text(MLPF, encoding="utf-8")
     program.chmod(0o755)
     resources = ("--cpus-per-task=1", "--gpus-per-node=0", "--time=30", "--output=out")
 
@@ -74,7 +74,7 @@ def finish(slurm, job, restarts=0):
 
 
 def notes(tmp_path, name="run"):
-    return (tmp_path / f"{name}.log").read_text().splitlines()
+    return (tmp_path / f"{name}.log").read_text(encoding="utf-8").splitlines()
 
 
 def starts(tmp_path, name="run"):
@@ -91,7 +91,7 @@ def test_a_training_that_finishes_ends_the_job(slurm, submit, tmp_path):
 @pytest.mark.parametrize("code", ["2", "137"])
 def test_a_training_that_failed_ends_the_job_with_its_code(slurm, submit, tmp_path, code):
     assert finish(slurm, submit(CODES=code)) == ("FAILED", f"{code}:0")
-    assert f"training ended with exit code {code}" in (tmp_path / "out").read_text()
+    assert f"training ended with exit code {code}" in (tmp_path / "out").read_text(encoding="utf-8")
 
 
 def test_a_training_that_stopped_is_resumed_with_what_its_directory_does_not_hold(slurm, submit, tmp_path):
@@ -109,7 +109,7 @@ def test_a_run_without_a_checkpoint_starts_again_beside_what_it_left(slurm, subm
     assert finish(slurm, submit(CODES="75 0"), restarts=1) == ("COMPLETED", "0:0")
     assert len(set(starts(tmp_path))) == 1  # twice the same
     (aside,) = tmp_path.glob("run.without_checkpoint.*/")
-    assert (aside / "config.resolved.yaml").read_text() == "kept\n"
+    assert (aside / "config.resolved.yaml").read_text(encoding="utf-8") == "kept\n"
 
 
 def test_tasks_of_an_array_have_their_directories_and_are_requeued_alone(slurm, submit, tmp_path):
@@ -126,12 +126,12 @@ def test_tasks_of_an_array_have_their_directories_and_are_requeued_alone(slurm, 
 def test_the_number_of_requeues_has_a_limit(slurm, submit, tmp_path):
     job = submit(CODES="75 75", MAX_REQUEUES="1", SAVES="yes")
     assert finish(slurm, job, restarts=1) == ("FAILED", "75:0")
-    assert "requeued 1 times already: giving up" in (tmp_path / "out").read_text()
+    assert "requeued 1 times already: giving up" in (tmp_path / "out").read_text(encoding="utf-8")
 
 
 def test_a_requeue_that_slurm_refuses_is_an_error(slurm, submit, tmp_path):
     assert finish(slurm, submit("--no-requeue", CODES="75")) == ("FAILED", "75:0")
-    assert "error: scontrol requeue failed" in (tmp_path / "out").read_text()
+    assert "error: scontrol requeue failed" in (tmp_path / "out").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,9 @@ def test_scancel_stops_the_training_and_requeues_nothing(slurm, submit, tmp_path
     assert finish(slurm, job)[0] == "CANCELLED"
     slurm.wait_until_idle()
     assert "got TERM" in starts(tmp_path)
-    assert f"not requeued; to continue: RUN_DIR={tmp_path}/run" in (tmp_path / "out").read_text()
+    assert f"not requeued; to continue: RUN_DIR={tmp_path}/run" in (tmp_path / "out").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_without_mlpf_the_job_says_what_to_do(slurm, script, tmp_path):
@@ -185,7 +187,7 @@ def test_without_mlpf_the_job_says_what_to_do(slurm, script, tmp_path):
     options = ("--cpus-per-task=1", "--gpus-per-node=0", "--output=out")
     job = slurm.sbatch(script, *options, arguments=["-c", "x.yaml"], environment={"PATH": path}, cwd=tmp_path)
     assert finish(slurm, job) == ("FAILED", "2:0")
-    assert "activate the environment" in (tmp_path / "out").read_text()
+    assert "activate the environment" in (tmp_path / "out").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def run_by_hand(script, *arguments, **variables):
 
 
 def test_sbatch_reads_what_the_job_relies_on(script):
-    lines = script.read_text().splitlines()
+    lines = script.read_text(encoding="utf-8").splitlines()
     before_code = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
     for directive in ("--signal=B:USR1@120", "--requeue", "--open-mode=append"):
         assert f"#SBATCH {directive}" in before_code

@@ -12,7 +12,7 @@ def test_a_job_runs_on_two_nodes(slurm, tmp_path):
     script = "#!/bin/bash\nsrun bash -c 'echo $SLURM_PROCID on $SLURMD_NODENAME'"
     job = slurm.sbatch(script, "--nodes=2", "--ntasks-per-node=1", f"--output={tmp_path}/out")
     assert slurm.wait(job)["JobState"] == "COMPLETED"
-    assert sorted((tmp_path / "out").read_text().splitlines()) == ["0 on n1", "1 on n2"]
+    assert sorted((tmp_path / "out").read_text(encoding="utf-8").splitlines()) == ["0 on n1", "1 on n2"]
 
 
 def test_a_job_whose_node_goes_down_starts_again_on_the_other(slurm, tmp_path):
@@ -26,7 +26,7 @@ def test_a_job_whose_node_goes_down_starts_again_on_the_other(slurm, tmp_path):
     slurm.wait_for_state(job, "PENDING")
     slurm.start_now(job)
     assert slurm.wait(job)["Restarts"] == "1"
-    assert (tmp_path / "starts").read_text().splitlines() == ["0 n1", "1 n2"]
+    assert (tmp_path / "starts").read_text(encoding="utf-8").splitlines() == ["0 n1", "1 n2"]
     slurm.resume("n1")
     slurm.wait_until_idle()
 

@@ -51,7 +51,7 @@ def config(tmp_path_factory):
         "evaluation_datasets": {},
         "datasets": {"events": {"version": "1.5.0", "data_dir": str(folder)}},
     }
-    path.write_text(yaml.safe_dump(sections))
+    path.write_text(yaml.safe_dump(sections), encoding="utf-8")
     return path
 
 
@@ -76,7 +76,7 @@ def undisturbed(slurm_daemons, repo_root, config, tmp_path_factory):
     """The folder of a training on two nodes that was never stopped."""
     folder = tmp_path_factory.mktemp("undisturbed")
     job = submit(slurm_daemons, repo_root, config, folder)
-    assert slurm_daemons.wait(job)["JobState"] == "COMPLETED", (folder / "out").read_text()
+    assert slurm_daemons.wait(job)["JobState"] == "COMPLETED", (folder / "out").read_text(encoding="utf-8")
     return folder
 
 
@@ -92,16 +92,16 @@ def go_on_at_once(slurm, job):
 
 def weights_of(folder):
     store = folder / "run" / "checkpoints"
-    return saved_weights(store / json.loads((store / "latest.json").read_text())["folder"])
+    return saved_weights(store / json.loads((store / "latest.json").read_text(encoding="utf-8"))["folder"])
 
 
 def losses_of(folder):
-    history = json.loads((folder / "run" / "history.json").read_text())
+    history = json.loads((folder / "run" / "history.json").read_text(encoding="utf-8"))
     return [(record["epoch"], record["loss"], record["val_loss"]) for record in history]
 
 
 def test_two_nodes_train_like_one_process_with_twice_the_batch(undisturbed, repo_root, config, tmp_path):
-    assert "processes: 1 on n1, 1 on n2" in (undisturbed / "out").read_text()
+    assert "processes: 1 on n1, 1 on n2" in (undisturbed / "out").read_text(encoding="utf-8")
     words = ["-m", "mlpf.pipeline", "train", "-c", config, "-o", tmp_path / "run", "--set", f"{BATCH}=8"]
     environment = os.environ | {"PYTHONPATH": str(repo_root)}
     subprocess.run([sys.executable, *words], env=environment, check=True, capture_output=True)
@@ -121,7 +121,7 @@ def test_a_training_that_slurm_warns_is_requeued_and_ends_as_if_undisturbed(
     slurm.command("scancel", "--batch", "--signal=USR1", job)
     go_on_at_once(slurm, job)
     ended = slurm.wait(job)
-    output = (tmp_path / "out").read_text()
+    output = (tmp_path / "out").read_text(encoding="utf-8")
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), output
     assert output.count("stopped: SIGUSR1, after") == 1  # one of the ranks speaks
     assert output.count("processes: 1 on n1, 1 on n2") == 2
@@ -137,15 +137,24 @@ def assert_same(folder, other):
 
 
 @pytest.mark.slow
-def test_sigterm_of_the_job_stops_all_ranks_in_order_and_requeues_nothing(slurm, repo_root, config, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "state"),
+    [((), "CANCELLED"), (("--batch", "--signal=TERM"), "FAILED")],
+    ids=["scancel", "only the script"],
+)
+def test_sigterm_stops_all_ranks_in_order_and_requeues_nothing(
+    slurm, repo_root, config, tmp_path, options, state
+):
     job = submit(slurm, repo_root, config, tmp_path)
     wait_for_epoch(slurm, tmp_path)
-    slurm.command("scancel", "--batch", "--signal=TERM", job)
+    slurm.command("scancel", *options, job)
     ended = slurm.wait(job)
-    output = (tmp_path / "out").read_text()
-    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "75:0", "0"), output
+    slurm.wait_until_idle()
+    output = (tmp_path / "out").read_text(encoding="utf-8")
+    assert (ended["JobState"], ended["Restarts"]) == (state, "0"), output
     assert "everything is saved, continue with --resume" in output
     assert "stopped by SIGTERM, not requeued" in output
+    assert json.loads((tmp_path / "run" / "status.json").read_text(encoding="utf-8"))["state"] == "stopped"
 
 
 # Refuses its data on one node.
@@ -158,11 +167,11 @@ exec "$MLPF" "$@"
 
 def test_what_one_node_refuses_ends_the_job(slurm, repo_root, config, tmp_path):
     program = tmp_path / "mlpf"
-    program.write_text(ONE_SIDED)
+    program.write_text(ONE_SIDED, encoding="utf-8")
     program.chmod(0o755)
     job = submit(slurm, repo_root, config, tmp_path, path=tmp_path, MLPF=str(PROGRAMS / "mlpf"))
     ended = slurm.wait(job)
-    output = (tmp_path / "out").read_text()
+    output = (tmp_path / "out").read_text(encoding="utf-8")
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "2:0", "0"), output
     assert "error: events: not built, no nowhere/" in output
     assert "error: another process of this training ended" in output
@@ -172,7 +181,7 @@ def test_what_one_node_refuses_ends_the_job(slurm, repo_root, config, tmp_path):
 def test_an_unknown_network_interface_is_named_before_anything_starts(slurm, repo_root, config, tmp_path):
     job = submit(slurm, repo_root, config, tmp_path, NETWORK_INTERFACE="ib7")
     assert slurm.wait(job)["ExitCode"] == "2:0"
-    assert "error: NETWORK_INTERFACE=ib7: no IPv4 address" in (tmp_path / "out").read_text()
+    assert "error: NETWORK_INTERFACE=ib7: no IPv4 address" in (tmp_path / "out").read_text(encoding="utf-8")
     assert not (tmp_path / "run").exists()
 
 
@@ -184,7 +193,7 @@ def test_a_rank_that_is_killed_ends_the_job(slurm, repo_root, config, tmp_path):
     rank.kill()
     ended = slurm.wait(job)
     assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", "137:0", "0")
-    assert "error: another process of this training ended" in (tmp_path / "out").read_text()
+    assert "error: another process of this training ended" in (tmp_path / "out").read_text(encoding="utf-8")
 
 
 def is_rank(process, job, number):
@@ -205,5 +214,5 @@ def test_a_training_that_loses_a_node_goes_on_when_there_are_two_again(
     slurm.wait_for(lambda: slurm.job(job)["Restarts"] == "1", "Slurm to requeue the job")
     slurm.resume("n2")
     go_on_at_once(slurm, job)
-    assert slurm.wait(job)["JobState"] == "COMPLETED", (tmp_path / "out").read_text()
+    assert slurm.wait(job)["JobState"] == "COMPLETED", (tmp_path / "out").read_text(encoding="utf-8")
     assert_same(tmp_path, undisturbed)

@@ -59,10 +59,13 @@ class Ensemble:
         return self.said()
 
     def said(self):
-        return self._log.read_text(errors="replace")
+        return self._log.read_text(errors="replace", encoding="utf-8")
 
     def members(self):
-        return {m["name"]: m for m in json.loads((self.directory / "members.json").read_text())["members"]}
+        return {
+            m["name"]: m
+            for m in json.loads((self.directory / "members.json").read_text(encoding="utf-8"))["members"]
+        }
 
     def run_dir(self, name):
         return self.directory / "runs" / name
@@ -87,7 +90,9 @@ class Ensemble:
     def steps(self, name):
         """Checkpoint of a training, empty if there is none."""
         with suppress(OSError, ValueError):
-            return json.loads((self.run_dir(name) / "checkpoints" / "latest.json").read_text())["folder"]
+            return json.loads(
+                (self.run_dir(name) / "checkpoints" / "latest.json").read_text(encoding="utf-8")
+            )["folder"]
         return ""
 
 
@@ -124,7 +129,7 @@ def test_seeds_and_growth(ensemble, undisturbed):
     table = pq.read_table(ensemble.directory / "members.parquet")
     assert len(set(table["metric.val_loss"].to_pylist())) == 3  # seeds differ
     assert table["best"].to_pylist() == table["metric.val_loss"].to_pylist()
-    assert json.loads((ensemble.directory / "status.json").read_text())["state"] == "finished"
+    assert json.loads((ensemble.directory / "status.json").read_text(encoding="utf-8"))["state"] == "finished"
 
 
 @pytest.mark.slow
@@ -185,7 +190,8 @@ def test_bad_members_do_not_stop_the_others(ensemble, tmp_path):
     table.write_text(
         "- {name: diverges, setup.lr: 1e30, setup.optimizer: sgd}\n"
         f"- {{name: refused, {graph}.bin_size: 8, {graph}.max_num_bins: 2}}\n"
-        "- {name: good, setup.lr: 1e-4}\n"
+        "- {name: good, setup.lr: 1e-4}\n",
+        encoding="utf-8",
     )
     said = ensemble.run("-c", ensemble.config_path, "--table", table, "--workers", "2", "--ntrain", 8, code=1)
     members = ensemble.members()
@@ -195,7 +201,7 @@ def test_bad_members_do_not_stop_the_others(ensemble, tmp_path):
         "good": ("completed", "", 1),
     }
     assert members["good"]["values"] == {"setup.lr": 1e-4}
-    environment = json.loads((ensemble.run_dir("good") / "environment.json").read_text())
+    environment = json.loads((ensemble.run_dir("good") / "environment.json").read_text(encoding="utf-8"))
     assert environment["limits"] == {"ntrain": 8, "ntest": None}
     assert "failed: refused: refused: " in said
     assert "2 (1 nan, 1 refused) of 3 trainings failed" in said

@@ -48,7 +48,7 @@ def search(tmp_path):
 
 
 def outcome(directory):
-    return json.loads((directory / "runs" / "a.outcome.json").read_text())
+    return json.loads((directory / "runs" / "a.outcome.json").read_text(encoding="utf-8"))
 
 
 def failed(directory, epochs=1):
@@ -112,7 +112,9 @@ def test_a_loss_that_is_not_finite(search):
 def test_a_configuration_that_is_not_valid(search):
     directory = search()
     path = directory / "runs" / "a.yaml"
-    path.write_text(path.read_text().replace("num_epochs: 4", "num_epochs: -4"))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("num_epochs: 4", "num_epochs: -4"), encoding="utf-8"
+    )
     found = failed(directory)
     assert found["kind"] == "refused"
     assert "setup.num_epochs" in found["reason"]
@@ -155,7 +157,7 @@ def test_what_was_killed_before_its_report_is_not_trained_again(search, monkeypa
     monkeypatch.setattr(train, "run", None)
     trial.run(directory, "a", 1)
     assert outcome(directory) == before
-    assert len(json.loads((directory / "runs" / "a" / "history.json").read_text())) == 1
+    assert len(json.loads((directory / "runs" / "a" / "history.json").read_text(encoding="utf-8"))) == 1
 
 
 def test_what_was_killed_before_its_first_checkpoint_starts_anew(search):
@@ -163,8 +165,8 @@ def test_what_was_killed_before_its_first_checkpoint_starts_anew(search):
     left = directory / "runs" / "a"
     for folder in ("logs", "checkpoints/.epoch_1.part"):
         (left / folder).mkdir(parents=True)
-    (left / "logs" / "events").write_text("half")
-    left.with_name("a.outcome.json").write_text('{"state": "completed"}')
+    (left / "logs" / "events").write_text("half", encoding="utf-8")
+    left.with_name("a.outcome.json").write_text('{"state": "completed"}', encoding="utf-8")
     trial.run(directory, "a", 1)
     assert not (left / "logs").exists()
     assert (outcome(directory)["state"], outcome(directory)["epochs"]) == ("completed", 1)

@@ -52,7 +52,7 @@ def note(log, words):
 
 
 def times(log):
-    return len(Path(log).read_text().splitlines())
+    return len(Path(log).read_text(encoding="utf-8").splitlines())
 
 
 def die_at_first(log):

@@ -18,7 +18,7 @@ def main(directory, run, epochs, num_cpus):
     directory, epochs = Path(directory), int(epochs)
     run_dir = directory / "runs" / run
     run_dir.mkdir(exist_ok=True)
-    plans = json.loads((directory.parent / "fake.json").read_text())
+    plans = json.loads((directory.parent / "fake.json").read_text(encoding="utf-8"))
     plan = plans.get(run, plans.get("*", {}))
     with (directory / "starts.txt").open("a") as starts:
         starts.write(f"{run} {epochs} {num_cpus} {os.environ.get('KERAS_BACKEND')} {os.getpid()}\n")
@@ -44,7 +44,9 @@ def main(directory, run, epochs, num_cpus):
             os.kill(os.getpid(), signal.SIGKILL)
         sys.exit(1)
     history = (
-        json.loads((run_dir / "history.json").read_text()) if (run_dir / "history.json").exists() else []
+        json.loads((run_dir / "history.json").read_text(encoding="utf-8"))
+        if (run_dir / "history.json").exists()
+        else []
     )
     for epoch in range(len(history) + 1, epochs + 1):
         time.sleep(plan.get("seconds", 0.0))
@@ -52,10 +54,10 @@ def main(directory, run, epochs, num_cpus):
             trained.write(f"{run} {epoch}\n")
         history.append({"epoch": epoch, "val_loss": 10 * config.setup.lr + 1 / epoch})
         with atomic_write(run_dir / "history.json") as part:
-            part.write_text(json.dumps(history))
+            part.write_text(json.dumps(history), encoding="utf-8")
         (run_dir / "checkpoints").mkdir(exist_ok=True)
         with atomic_write(run_dir / "checkpoints" / "latest.json") as part:
-            part.write_text(json.dumps({"folder": f"epoch_{epoch}"}))
+            part.write_text(json.dumps({"folder": f"epoch_{epoch}"}), encoding="utf-8")
     if plan.get("lost_history"):
         (run_dir / "history.json").unlink()
     if plan.get("kind"):
@@ -65,7 +67,7 @@ def main(directory, run, epochs, num_cpus):
 
 def leave(run_dir, state, code, **more):
     with atomic_write(run_dir.with_name(f"{run_dir.name}.outcome.json")) as part:
-        part.write_text(json.dumps({"state": state, **more}))
+        part.write_text(json.dumps({"state": state, **more}), encoding="utf-8")
     os._exit(code)
 
 

@@ -42,7 +42,7 @@ def write_search(folder, trials, histories=None, *, config=None, finished=True, 
     write_resolved(config or search_config(), folder / RESOLVED_FILE)
     records = {trial.trial_id: trial.to_json() for trial in trials}
     content = {"records": records, "finished": finished, "problem": problem}
-    (folder / ORACLE_FILE).write_text(json.dumps(content))
+    (folder / ORACLE_FILE).write_text(json.dumps(content), encoding="utf-8")
     for run, history in (histories or {}).items():
         write_history(folder, run, history)
     return folder
@@ -52,7 +52,7 @@ def write_history(folder, run, history):
     """Write the history of a run; text is written as it is."""
     path = TrialFiles(folder, run).run_dir / HISTORY_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(history if isinstance(history, str) else json.dumps(history))
+    path.write_text(history if isinstance(history, str) else json.dumps(history), encoding="utf-8")
 
 
 def epoch_record(epoch, val_loss):

@@ -42,7 +42,7 @@ class SearchProcess:
     def pretend(self, plans):
         """Let trials pretend to train, as ``plans`` say by run."""
         self._environment["MLPF_TEST_TRIALS"] = "pretend"
-        (self.directory.parent / "fake.json").write_text(json.dumps(plans))
+        (self.directory.parent / "fake.json").write_text(json.dumps(plans), encoding="utf-8")
         return self
 
     def start(self, *options):
@@ -114,11 +114,11 @@ class SearchProcess:
         """Wait until a run has ended an epoch."""
         deadline = time.monotonic() + PATIENCE_S
         file = self.directory / "runs" / run / "history.json"
-        while not file.exists() or len(json.loads(file.read_text())) < epoch:
+        while not file.exists() or len(json.loads(file.read_text(encoding="utf-8"))) < epoch:
             assert time.monotonic() < deadline, self.said()[-3000:]
             assert self.driver.poll() is None, self.said()[-3000:]
             time.sleep(0.05)
 
     def said(self):
         """All that the driver has written."""
-        return (self.directory.parent / "output.txt").read_text(errors="replace")
+        return (self.directory.parent / "output.txt").read_text(errors="replace", encoding="utf-8")

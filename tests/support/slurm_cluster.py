@@ -153,7 +153,7 @@ class SlurmCluster:
         return self.job(job)["JobState"]
 
     def wait(self, job: str, timeout: float = PATIENCE) -> dict[str, str]:
-        """Wait until a job has ended and its nodes are free; return what Slurm knows about it."""
+        """Wait until a job has ended, also if its nodes still tidy up; return what Slurm knows about it."""
         self.wait_for(lambda: self.state(job) in _ENDED, f"the end of job {job}", timeout)
         return self.job(job)
 
@@ -208,7 +208,8 @@ class SlurmCluster:
         """Return the ends of the logs of the daemons."""
         files = sorted((self.folder / LOG_FOLDER).glob("*"))
         return "\n".join(
-            f"--- {file.name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-num_lines:])
+            f"--- {file.name}\n"
+            + "\n".join(file.read_text(errors="replace", encoding="utf-8").splitlines()[-num_lines:])
             for file in files
         )
 

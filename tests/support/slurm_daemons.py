@@ -7,6 +7,7 @@ everything that it or the daemons started, jobs included, and removes FOLDER.
 
 import ctypes
 import os
+import random
 import shutil
 import signal
 import socket
@@ -67,12 +68,17 @@ PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=60 State=UP
 
 
 def free_ports(count: int) -> list[int]:
-    """Return numbers of ports that nobody uses now."""
+    """Return numbers of ports that nobody uses now, and that no connection gets by chance."""
+    ports: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(ports) < count:
+            port = random.randrange(20000, 32000)  # Linux gives connections ports from 32768 on
+            try:
+                stack.enter_context(socket.socket()).bind(("", port))
+            except OSError:
+                continue
+            ports.append(port)
+    return ports
 
 
 def write_configuration(folder: Path) -> Path:
@@ -84,7 +90,9 @@ def write_configuration(folder: Path) -> Path:
     key.write_bytes(os.urandom(128))
     path = folder / CONFIGURATION_FILE
     host = socket.gethostname().split(".")[0]
-    path.write_text(_CONFIGURATION.format(folder=folder, host=host, ports=free_ports(1 + len(NODES))))
+    path.write_text(
+        _CONFIGURATION.format(folder=folder, host=host, ports=free_ports(1 + len(NODES))), encoding="utf-8"
+    )
     return path
 
 

@@ -31,6 +31,6 @@ def test_json_is_found_again_or_empty(tmp_path):
     write_json(path, {"a": [1, None]})
     assert read_json(path, dict) == {"a": [1, None]}
     assert read_json(path, list) == []
-    path.write_text('{"a"')
+    path.write_text('{"a"', encoding="utf-8")
     assert read_json(path, dict) == {}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]

@@ -30,9 +30,9 @@ def test_list_names_every_site():
 
 def test_check(tmp_path):
     good, bad, worse = (tmp_path / name for name in ("good.yaml", "bad.yaml", "worse.yaml"))
-    good.write_text(VALID)
-    bad.write_text(VALID + "cores: 4\n")
-    worse.write_text(VALID + "gpus_per_node: many\n")
+    good.write_text(VALID, encoding="utf-8")
+    bad.write_text(VALID + "cores: 4\n", encoding="utf-8")
+    worse.write_text(VALID + "gpus_per_node: many\n", encoding="utf-8")
     done = mlpf("site", "check", good)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{good}: ok\n", "")
     done = mlpf("site", "check", good, bad, worse)

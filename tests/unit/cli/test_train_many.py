@@ -47,7 +47,7 @@ def invoke(*words):
 
 def test_options_reach_the_workflow(calls, config_path, tmp_path):
     table = tmp_path / "t.csv"
-    table.write_text("setup.lr\n0.5\n")
+    table.write_text("setup.lr\n0.5\n", encoding="utf-8")
     invoke(
         "-c", config_path, "-o", tmp_path / "e", "--seeds", "1:3", "--table", table, "--nepochs", 2,
         "--ntrain", 5, "--ntest", 6, "--workers", 2, "--gpus-per-training", 0, "--cpus-per-training", 1,
@@ -73,7 +73,10 @@ def test_site(calls, config_path, tmp_path):
 
 def test_devices_are_those_that_the_ensemble_began_with(tmp_path):
     site = tmp_path / "s.yaml"
-    site.write_text("description: d\nprovider: slurm\ngpus_per_node: 4\ncores_per_node: 8\nmax_minutes: 60\n")
+    site.write_text(
+        "description: d\nprovider: slurm\ngpus_per_node: 4\ncores_per_node: 8\nmax_minutes: 60\n",
+        encoding="utf-8",
+    )
     resources = workflow.Resources(Placement(0, str(site)))
     assert resources.slot(1) == Slot(num_cpus=2, num_gpus=1)
     assert resources.slot(4) == Slot(num_cpus=8, num_gpus=4)
@@ -147,7 +150,7 @@ def test_other_settings_are_refused_with_resume(tmp_path, built):
     assert lines == [
         f"setup.lr: {config.setup.lr} -> 0.5", "--ntrain: 5 -> 6", "training seed_1: (given) -> (none)",
     ]  # fmt: skip
-    assert json.loads((tmp_path / "ensemble.json").read_text())["seeds"] == [1, 2]
+    assert json.loads((tmp_path / "ensemble.json").read_text(encoding="utf-8"))["seeds"] == [1, 2]
 
 
 @pytest.mark.parametrize("losses", [0, 2])

@@ -128,7 +128,7 @@ def test_a_key_is_set_by_one_searched_key_only():
 )
 def test_errors_name_the_line_and_one_problem(tmp_path, section, line, message):
     path = write_config(tmp_path, f"hypertune:\n{section}\n")
-    number = path.read_text().splitlines().index("hypertune:") + line
+    number = path.read_text(encoding="utf-8").splitlines().index("hypertune:") + line
     with pytest.raises(ConfigError) as error:
         load_config(path)
     (text,) = str(error.value).splitlines()

@@ -10,18 +10,18 @@ import psutil
 import pytest
 
 from mlpf.engine import child
-from mlpf.engine.base import BLOCK_END_VARIABLE
+from mlpf.engine.base import BLOCK_END_VARIABLE, BLOCK_MARGIN_VARIABLE
 from mlpf.engine.child import (
     DRIVER_FILE,
     SAVE_SECONDS,
     ChildEnd,
     Watch,
     announce_driver,
+    block_ends,
     dismiss,
     is_in_charge,
     program_before,
     run_child,
-    seconds_of_block,
 )
 from tests.support.processes import wait_until_gone
 
@@ -74,7 +74,7 @@ def when_ready(folder, then):
     """Call ``then`` once the program has written its first line, in a thread."""
 
     def wait():
-        while "ready" not in (folder / "log").read_text():
+        while "ready" not in (folder / "log").read_text(encoding="utf-8"):
             time.sleep(0.02)
         then()
 
@@ -83,11 +83,11 @@ def when_ready(folder, then):
 
 
 def test_output_goes_to_the_log_and_its_end_is_known(start, tmp_path):
-    (tmp_path / "log").write_text("of before\n")
+    (tmp_path / "log").write_text("of before\n", encoding="utf-8")
     code = "import sys; print('one'); print(); print('two'); print('three', file=sys.stderr); print('four')"
     end = start(code)
     assert (end.code, end.reason, end.said) == (0, "", "two | three | four")
-    assert (tmp_path / "log").read_text().splitlines()[:2] == ["of before", "one"]
+    assert (tmp_path / "log").read_text(encoding="utf-8").splitlines()[:2] == ["of before", "one"]
     assert end.seconds > 0
 
 
@@ -125,7 +125,7 @@ def test_a_program_saves_when_its_driver_is_not_in_charge(start, tmp_path, chang
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}', None])
 def test_a_file_that_cannot_be_read_changes_nothing(tmp_path, text):
     if text is not None:
-        (tmp_path / DRIVER_FILE).write_text(text)
+        (tmp_path / DRIVER_FILE).write_text(text, encoding="utf-8")
     assert is_in_charge(tmp_path, "d")
 
 
@@ -138,11 +138,20 @@ def test_a_program_saves_before_its_pilot_job_ends(start, tmp_path, monkeypatch)
 
 def test_a_pilot_job_that_does_not_end(monkeypatch):
     monkeypatch.delenv(BLOCK_END_VARIABLE, raising=False)
-    assert seconds_of_block() is None
+    assert not block_ends()
     monkeypatch.setenv(BLOCK_END_VARIABLE, "")
-    assert seconds_of_block() is None
-    monkeypatch.setenv(BLOCK_END_VARIABLE, str(time.time() + 100))
-    assert 90 < seconds_of_block() <= 100
+    assert not block_ends()
+
+
+@pytest.mark.parametrize(
+    ("left", "margin", "ends"), [(100, 150, True), (1000, 150, False), (100, None, True)]
+)
+def test_programs_save_as_long_before_the_end_as_the_engine_says(monkeypatch, left, margin, ends):
+    monkeypatch.setenv(BLOCK_END_VARIABLE, str(time.time() + left))
+    monkeypatch.delenv(BLOCK_MARGIN_VARIABLE, raising=False)
+    if margin is not None:
+        monkeypatch.setenv(BLOCK_MARGIN_VARIABLE, str(margin))
+    assert block_ends() == ends
 
 
 def test_the_time_of_a_program_is_limited(start):
@@ -173,12 +182,12 @@ def test_an_error_of_the_caller_leaves_no_program(start, tmp_path):
     )
 
     def refuse(_seconds):
-        if "pid" in (tmp_path / "log").read_text():
+        if "pid" in (tmp_path / "log").read_text(encoding="utf-8"):
             raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
         start(code, note=refuse)
-    wait_until_gone([int((tmp_path / "log").read_text().split()[1])])
+    wait_until_gone([int((tmp_path / "log").read_text(encoding="utf-8").split()[1])])
     assert not psutil.Process().children()  # nor a zombie
 
 
@@ -191,12 +200,12 @@ def test_a_program_ends_when_its_worker_is_killed(tmp_path, repo_root):
         time.sleep(0.02)
     worker.kill()
     worker.wait()
-    wait_until_gone([int((tmp_path / "pid").read_text())])
+    wait_until_gone([int((tmp_path / "pid").read_text(encoding="utf-8"))])
 
 
 def test_the_driver_in_charge_is_one_file(tmp_path):
     announce_driver(tmp_path, "d")
-    assert json.loads((tmp_path / DRIVER_FILE).read_text()) == {"driver": "d"}
+    assert json.loads((tmp_path / DRIVER_FILE).read_text(encoding="utf-8")) == {"driver": "d"}
     assert (is_in_charge(tmp_path, "d"), is_in_charge(tmp_path, "e")) == (True, False)
     dismiss(tmp_path)
     assert not is_in_charge(tmp_path, "d")

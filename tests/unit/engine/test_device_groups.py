@@ -33,7 +33,8 @@ def bare_machine(monkeypatch, tmp_path):
 def tool(folder, name, text, code=0):
     path = folder / name
     path.write_text(
-        f"#!/bin/sh\nwhile read -r line; do echo \"$line\"; done <<'EOF'\n{text}EOF\nexit {code}\n"
+        f"#!/bin/sh\nwhile read -r line; do echo \"$line\"; done <<'EOF'\n{text}EOF\nexit {code}\n",
+        encoding="utf-8",
     )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
@@ -164,6 +165,6 @@ def test_threads_of_a_core_are_neighbours(tmp_path, monkeypatch):
     for cpu, (socket, core) in {0: (0, 0), 1: (1, 0), 2: (0, 0), 3: (1, 0)}.items():
         folder = tmp_path / f"sys/devices/system/cpu/cpu{cpu}/topology"
         folder.mkdir(parents=True)
-        (folder / "physical_package_id").write_text(f"{socket}\n")
-        (folder / "core_id").write_text(f"{core}\n")
+        (folder / "physical_package_id").write_text(f"{socket}\n", encoding="utf-8")
+        (folder / "core_id").write_text(f"{core}\n", encoding="utf-8")
     assert usable_cores(tmp_path) == [0, 2, 1, 3]

@@ -39,7 +39,7 @@ CONDOR_COMMANDS = {
 
 def site(folder, text):
     path = folder / "site.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return load_site(path)
 
 
@@ -139,7 +139,7 @@ def test_paths_that_a_script_cannot_hold_are_refused(tmp_path):
     ("key", "value"), [("network_interface", "nosuch0"), ("host_suffix", ".no-such-host.invalid")]
 )
 def test_address_that_is_not_there_is_named(tmp_path, key, value, monkeypatch):
-    (tmp_path / "sbatch").write_text("")
+    (tmp_path / "sbatch").write_text("", encoding="utf-8")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(ConfigError, match="no IPv4 address"):
@@ -147,7 +147,7 @@ def test_address_that_is_not_there_is_named(tmp_path, key, value, monkeypatch):
 
 
 def test_network_interface_gives_its_address(tmp_path, monkeypatch):
-    (tmp_path / "sbatch").write_text("")
+    (tmp_path / "sbatch").write_text("", encoding="utf-8")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     one = make_executor(site(tmp_path, SLURM + "network_interface: lo\n"), 1, run_dir=tmp_path, slot=Slot())
@@ -205,7 +205,7 @@ class TestKubernetes:
             "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
             "current-context": "a",
         }
-        (tmp_path / "access.yaml").write_text(yaml.safe_dump(access))
+        (tmp_path / "access.yaml").write_text(yaml.safe_dump(access), encoding="utf-8")
         monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "access.yaml"))
         text = job_text(site(tmp_path, self.TEXT), 2, slot=Slot(1, 1))
         return yaml.safe_load(text[text.index("\n\n") :])

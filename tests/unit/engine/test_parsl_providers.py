@@ -76,9 +76,9 @@ class TestLocalGroups:
         return start
 
     def wait_for(self, path):
-        while not path.exists() or not path.read_text().endswith("\n"):
+        while not path.exists() or not path.read_text(encoding="utf-8").endswith("\n"):
             time.sleep(0.02)
-        return int(path.read_text())
+        return int(path.read_text(encoding="utf-8"))
 
     @pytest.mark.parametrize("trap", ["", "trap '' TERM;"])
     def test_cancel_ends_all_processes(self, start, tmp_path, trap, monkeypatch):

@@ -11,7 +11,7 @@ MINIMAL = "description: a machine\nprovider: slurm\ncores_per_node: 8\nmax_minut
 
 def written(folder, text):
     path = folder / "site.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

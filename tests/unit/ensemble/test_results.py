@@ -76,7 +76,7 @@ def test_row_of_a_training(tmp_path):
         {"epoch": 2, "loss": 2.5, "val_loss": 1.5, "seconds": 1.0, "val_jet_response_median": math.nan},
         {"epoch": 3, "loss": 2.0, "val_loss": 1.8, "seconds": 1.0},
     ]
-    files.history.write_text(json.dumps(records))
+    files.history.write_text(json.dumps(records), encoding="utf-8")
     state = MemberState("failed", "time", "too long", 2, 1, 0, 12.5, "h-1")
     assert member_result(member, config, files, state) == MemberResult(
         "a_seed_5", "a", 5, "failed", "time", "too long", 3, 4, "val_loss", 1.5, 2, 12.5, 2, 1, "h-1",
@@ -97,7 +97,7 @@ def test_files(tmp_path):
     assert table["k"].to_pylist() == ["[1, 2]", "null", None]
     assert table["s"].to_pylist() == ["x", None, None]
     assert table["metric.loss"].to_pylist() == [None, 4.0, None]
-    content = json.loads((tmp_path / "members.json").read_text())
+    content = json.loads((tmp_path / "members.json").read_text(encoding="utf-8"))
     assert [member["name"] for member in content["members"]] == ["a", "b", "c"]
     assert content["members"][0]["metrics"] == {"val_loss": 1.0}
     spread = content["spread"][0]

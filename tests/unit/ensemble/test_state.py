@@ -17,9 +17,9 @@ def test_what_has_no_file_or_a_damaged_one_waits(tmp_path):
     files = MemberFiles(tmp_path, "a")
     files.state.parent.mkdir()
     assert read_state(files) == MemberState("waiting")
-    files.state.write_text('{"sta')
+    files.state.write_text('{"sta', encoding="utf-8")
     assert read_state(files) == MemberState("waiting")
-    files.state.write_text(json.dumps({"state": 3, "attempts": "x", "crashes": 2}))
+    files.state.write_text(json.dumps({"state": 3, "attempts": "x", "crashes": 2}), encoding="utf-8")
     assert read_state(files) == MemberState("waiting", crashes=2)
 
 
@@ -28,5 +28,5 @@ def test_a_history_that_cannot_be_read_is_empty(tmp_path):
     assert read_history(files) == []
     files.history.parent.mkdir(parents=True)
     for text, expected in (("[3]", []), ("{", []), ('[{"epoch": 1}]', [{"epoch": 1}])):
-        files.history.write_text(text)
+        files.history.write_text(text, encoding="utf-8")
         assert read_history(files) == expected

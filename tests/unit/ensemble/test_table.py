@@ -8,7 +8,7 @@ from mlpf.errors import ConfigError
 
 def write(folder, text, name="t.yaml"):
     path = folder / name
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -32,7 +32,9 @@ class Scene:
     def history(self, name, *values):
         path = MemberFiles(self.folder, name).history
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([{"epoch": i, "val_loss": v} for i, v in enumerate(values, start=1)]))
+        path.write_text(
+            json.dumps([{"epoch": i, "val_loss": v} for i, v in enumerate(values, start=1)]), encoding="utf-8"
+        )
 
     def said(self):
         return self.console.file.getvalue()

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from mlpf.engine import child
 from mlpf.engine.child import ChildEnd, announce_driver
-from mlpf.ensemble import task as task_module
 from mlpf.ensemble.state import LOGS_FOLDER, STATES_FOLDER, MemberFiles, MemberState, read_state
 from mlpf.ensemble.task import MemberTask, judge, train_member
 from mlpf.errors import ConfigError
@@ -98,7 +98,7 @@ def test_state_is_in_the_file(directory, monkeypatch):
 
 def test_an_outcome_of_before_does_not_count(directory):
     files = MemberFiles(directory, "a")
-    files.outcome.write_text(json.dumps(FAILED))
+    files.outcome.write_text(json.dumps(FAILED), encoding="utf-8")
     state = train_member(task(directory, sys.executable, "-c", "import sys; print('why'); sys.exit(3)"))
     assert (state.state, state.crashes, state.reason) == ("waiting", 1, "exit code 3: why")
     again = train_member(task(directory, sys.executable, "-c", ""))
@@ -113,7 +113,7 @@ def test_a_program_of_another_driver_stops(directory):
 
 
 def test_a_node_that_does_not_see_the_directory(tmp_path, monkeypatch):
-    monkeypatch.setattr(task_module, "_SHARED_SECONDS", 0.0)
+    monkeypatch.setattr(child, "_SHARED_SECONDS", 0.0)
     with pytest.raises(ConfigError, match="choose -o on a file system that all nodes share"):
         train_member(task(tmp_path))
 
@@ -127,6 +127,6 @@ sys.exit(0 if seen.exists() else seen.touch() or 4)
 
 
 def test_a_run_that_is_still_saved_is_waited_for(directory, monkeypatch):
-    monkeypatch.setattr(task_module, "_NAP_SECONDS", 0.01)
+    monkeypatch.setattr(child, "_NAP_SECONDS", 0.01)
     state = train_member(task(directory, sys.executable, "-c", BUSY_ONCE, str(directory / "seen")))
     assert (state.state, state.attempts, state.crashes) == ("completed", 1, 0)

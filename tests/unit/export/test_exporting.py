@@ -117,7 +117,7 @@ def test_one_card_describes_all_files(exported):
     folder = files["float32"].path.parent
     names = ["model.onnx", "model_card.json", "model_float16.onnx", "model_int8.onnx"]
     assert sorted(p.name for p in folder.iterdir()) == names
-    card = json.loads((folder / "model_card.json").read_text())
+    card = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))
     assert card["checkpoint"] == "epoch_3"
     assert card["target"] == target.name
     assert set(card["files"]) == set(PRECISIONS)

@@ -89,7 +89,7 @@ def search(tmp_path, monkeypatch, repo_root):
     def make(plans=None, engine=None, then=lambda: None, **section):
         config = search_config(**{"algorithm": "random", "num_trials": 2, "num_epochs": 3, **section})
         write_resolved(config, directory / RESOLVED_FILE)
-        (tmp_path / "fake.json").write_text(json.dumps(plans or {}))
+        (tmp_path / "fake.json").write_text(json.dumps(plans or {}), encoding="utf-8")
         oracle = build_oracle(directory, config)
         if (directory / "oracle.json").exists():
             oracle.reload()
@@ -114,7 +114,7 @@ def search(tmp_path, monkeypatch, repo_root):
 
 
 def starts(directory):
-    return [line.split() for line in (directory / "starts.txt").read_text().splitlines()]
+    return [line.split() for line in (directory / "starts.txt").read_text(encoding="utf-8").splitlines()]
 
 
 def first_epoch_of(directory, run="0000"):
@@ -152,7 +152,9 @@ def test_a_promotion_continues_in_the_run_it_comes_from(search):
     promoted = records[-1]
     assert (promoted.rung, promoted.initial_epoch, promoted.epochs) == (1, 1, 3)
     assert promoted.run in {r.run for r in records[:3]}
-    history = json.loads((search.directory / "runs" / promoted.run / "history.json").read_text())
+    history = json.loads(
+        (search.directory / "runs" / promoted.run / "history.json").read_text(encoding="utf-8")
+    )
     assert [r["epoch"] for r in history] == [1, 2, 3]
 
 
@@ -213,7 +215,7 @@ def test_a_lost_task_counts_and_its_trial_goes_on(search):
 def test_what_a_lost_attempt_has_cost_counts(search):
     def lose(order):
         if not search.oracle.records["0000"].losses:
-            (search.directory / "runs" / "0000.cost.json").write_text('{"0000": 50.0}')
+            (search.directory / "runs" / "0000.cost.json").write_text('{"0000": 50.0}', encoding="utf-8")
             raise TaskLost("killed")
 
     search(engine=ThreadEngine(before=lose), num_trials=1).run()
@@ -234,7 +236,7 @@ def test_a_node_that_refuses_ends_the_search_and_the_others_are_saved(search):
     assert caught.value.exit_code == 2
     records = state_of(search.directory)
     assert [(r.status, r.losses, r.failure) for r in records.values()] == [("waiting", 0, "")] * 2
-    outcome = json.loads(TrialFiles(search.directory, "0000").outcome.read_text())
+    outcome = json.loads(TrialFiles(search.directory, "0000").outcome.read_text(encoding="utf-8"))
     assert outcome["state"] == "stopped"
     assert search.view.closed == 1
 
@@ -250,7 +252,10 @@ def test_an_error_of_a_worker_ends_the_search_in_order(search):
     with pytest.raises(OSError, match="no space left"):
         driver.run()
     assert [(r.status, r.losses) for r in state_of(search.directory).values()] == [("waiting", 0)] * 2
-    assert json.loads(TrialFiles(search.directory, "0000").outcome.read_text())["state"] == "stopped"
+    assert (
+        json.loads(TrialFiles(search.directory, "0000").outcome.read_text(encoding="utf-8"))["state"]
+        == "stopped"
+    )
 
 
 def test_a_failed_engine_gives_all_trials_back(search):
@@ -284,12 +289,15 @@ def test_a_request_to_stop_saves_and_gives_back(search):
     records = state_of(search.directory)
     assert [(r.status, r.losses) for r in records.values()] == [("waiting", 0)] * 2
     assert records["0000"].seconds > 0
-    assert json.loads(TrialFiles(search.directory, "0000").outcome.read_text())["state"] == "stopped"
+    assert (
+        json.loads(TrialFiles(search.directory, "0000").outcome.read_text(encoding="utf-8"))["state"]
+        == "stopped"
+    )
     assert not search.oracle.finished
     assert search({"*": {}}, ThreadEngine(2)).run() is None
     records = state_of(search.directory)
     assert [(r.status, r.losses) for r in records.values()] == [("completed", 0)] * 2
-    trained = (search.directory / "trained.txt").read_text().splitlines()
+    trained = (search.directory / "trained.txt").read_text(encoding="utf-8").splitlines()
     assert len(trained) == len(set(trained))  # no epoch twice
 
 
@@ -307,7 +315,7 @@ def test_a_trial_that_does_not_save_is_given_back(search, monkeypatch):
     engine = ManualEngine(1)
 
     def begin_and_stop():
-        TrialFiles(search.directory, "0000").place.write_text("{}")
+        TrialFiles(search.directory, "0000").place.write_text("{}", encoding="utf-8")
         search.stop.reason = "SIGTERM"
 
     assert search(engine=engine, then=begin_and_stop).run() == "SIGTERM"
@@ -363,13 +371,13 @@ def test_the_wall_time_adds_up_over_starts(search, monkeypatch):
                 future.set_result(TrialEnd("failed", "h-0", seconds, "x", "nan"))
 
     search(engine=engine, then=end, num_trials=2, max_total_hours=45 / 3600).run()
-    assert json.loads((search.directory / "oracle.json").read_text())["wall_seconds"] == 50
+    assert json.loads((search.directory / "oracle.json").read_text(encoding="utf-8"))["wall_seconds"] == 50
     assert search.oracle.limit == "hypertune.max_total_hours: 0.01389 of 0.0125 h are over"
     now[0] += 1000
     engine = ManualEngine()
     ends = iter([7.0])
     search(engine=engine, then=end, num_trials=3, max_total_hours=1.0).run()
-    assert json.loads((search.directory / "oracle.json").read_text())["wall_seconds"] == 57
+    assert json.loads((search.directory / "oracle.json").read_text(encoding="utf-8"))["wall_seconds"] == 57
 
 
 def test_the_wall_time_is_kept_while_a_trial_runs(search, monkeypatch):
@@ -377,7 +385,7 @@ def test_the_wall_time_is_kept_while_a_trial_runs(search, monkeypatch):
     engine = ManualEngine()
 
     def look():
-        kept = json.loads((search.directory / "oracle.json").read_text())["wall_seconds"]
+        kept = json.loads((search.directory / "oracle.json").read_text(encoding="utf-8"))["wall_seconds"]
         if kept > 0.2 and not engine.futures[0][0].done():
             engine.futures[0][0].set_result(TrialEnd("failed", "h-0", 1.0, "x", "nan"))
 
@@ -390,14 +398,14 @@ def test_a_second_driver_stops_programs_of_the_first_which_leaves_the_state(sear
     def take_over():
         if first_epoch_of(search.directory) and not state:
             announce_driver(search.directory, "another")
-            state.append((search.directory / "oracle.json").read_text())
+            state.append((search.directory / "oracle.json").read_text(encoding="utf-8"))
 
     driver = search({"*": {"seconds": 0.3}}, ThreadEngine(2), take_over, num_epochs=100)
     with pytest.raises(TakenOver, match="another driver has taken over") as caught:
         driver.run()
     assert caught.value.exit_code == 2
-    assert (search.directory / "oracle.json").read_text() == state[0]
-    outcome = json.loads(TrialFiles(search.directory, "0000").outcome.read_text())
+    assert (search.directory / "oracle.json").read_text(encoding="utf-8") == state[0]
+    outcome = json.loads(TrialFiles(search.directory, "0000").outcome.read_text(encoding="utf-8"))
     assert outcome["state"] == "stopped"
     assert search.view.closed == 1
 
@@ -418,7 +426,7 @@ def test_a_new_driver_stops_what_an_earlier_one_has_left(search):
     first.join()
     record = state_of(search.directory)["0000"]
     assert (record.status, record.losses) == ("completed", 1)
-    trained = (search.directory / "trained.txt").read_text().splitlines()
+    trained = (search.directory / "trained.txt").read_text(encoding="utf-8").splitlines()
     assert len(trained) == 8
 
 

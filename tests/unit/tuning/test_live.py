@@ -72,7 +72,7 @@ def test_lines_come_when_something_changed(tmp_path):
 def test_terminals_show_who_trains_what_and_how_far_it_is(tmp_path):
     trials = [running(rung=1), running("0002", worker="node2-0", on_gpu=True, devices=2)]
     write_search(tmp_path, trials, {"0001": [epoch_record(e, 0.5 / e) for e in (1, 2)]}, finished=False)
-    TrialFiles(tmp_path, "0002").cost.write_text(json.dumps({"0002": 3600.0}))
+    TrialFiles(tmp_path, "0002").cost.write_text(json.dumps({"0002": 3600.0}), encoding="utf-8")
     table, output, clock = watch(tmp_path, terminal=True)
     clock.now += 65
     table.update()
@@ -131,7 +131,7 @@ def test_what_cannot_be_read_leaves_the_last_state(tmp_path, terminal, text):
     write_search(tmp_path / "search", [running(), completed("0000", 0.25)], finished=False)
     write_history(tmp_path / "search", "0001", "[half")
     table.update()
-    (tmp_path / "search" / ORACLE_FILE).write_text(text)
+    (tmp_path / "search" / ORACLE_FILE).write_text(text, encoding="utf-8")
     table.update()
     (tmp_path / "search" / ORACLE_FILE).unlink()
     table.close()

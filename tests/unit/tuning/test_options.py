@@ -32,6 +32,6 @@ def test_options_come_back_and_become_arguments(tmp_path, options, arguments):
 )
 def test_a_damaged_file_is_named(tmp_path, text):
     if text is not None:
-        (tmp_path / OPTIONS_FILE).write_text(text)
+        (tmp_path / OPTIONS_FILE).write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=OPTIONS_FILE):
         read_options(tmp_path)

@@ -251,7 +251,7 @@ def test_a_damaged_state_is_named(tmp_path):
     oracle = make(tmp_path)
     oracle.save()
     file = tmp_path / "oracle.json"
-    file.write_text(json.dumps({"trials": {}}))
+    file.write_text(json.dumps({"trials": {}}), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"oracle\.json: damaged"):
         oracle.reload()
 

@@ -96,7 +96,7 @@ def test_table_has_a_typed_row_for_every_trial(search):
 def test_json_holds_the_same_rows_and_the_summary(search):
     results = collect(read_search(search))
     write_trials(results)
-    content = json.loads((search / TRIALS_JSON).read_text())
+    content = json.loads((search / TRIALS_JSON).read_text(encoding="utf-8"))
 
     assert [row["trial_id"] for row in content["trials"]] == [t.trial_id for t in results.state.trials]
     assert content["best"] == results.best.trial_id
@@ -122,7 +122,7 @@ def test_values_without_a_type_of_their_own_are_json_text(tmp_path):
 def test_numbers_that_json_does_not_have_are_null(tmp_path):
     results = written(tmp_path, completed("0000", 1.0, metrics={"val_jet_response_iqr": math.nan}))
     write_trials(results)
-    text = (tmp_path / "search" / TRIALS_JSON).read_text()
+    text = (tmp_path / "search" / TRIALS_JSON).read_text(encoding="utf-8")
 
     assert "NaN" not in text
     assert json.loads(text)["trials"][0]["metrics"] == {"val_jet_response_iqr": None}
@@ -157,16 +157,16 @@ def test_best_configuration_is_complete_and_has_the_values(tmp_path):
     assert config.parameters.combined_graph_layer.bin_size == 16
     assert config.setup.optimizer == "lion"
     assert config.setup.num_epochs == results.state.config.setup.num_epochs
-    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert any("trial 0000" in line and "9 of 9 epochs" in line for line in head)
     assert any(f"mlpf train -c {path}" in line for line in head)
 
 
 def test_best_configuration_says_which_events_the_search_had(tmp_path):
     results = written(tmp_path, completed("0000", 0.5, values=VALUES))
-    assert "has trained with" not in write_best(results).read_text()
+    assert "has trained with" not in write_best(results).read_text(encoding="utf-8")
     TrialOptions(ntrain=500).write(tmp_path / "search")
-    assert "# The search has trained with --ntrain 500.\n" in write_best(results).read_text()
+    assert "# The search has trained with --ntrain 500.\n" in write_best(results).read_text(encoding="utf-8")
 
 
 def test_no_name_of_a_directory_ends_the_comment(tmp_path):

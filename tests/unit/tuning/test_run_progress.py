@@ -54,13 +54,13 @@ def test_seconds_of_an_open_trial_are_those_its_worker_noted(tmp_path):
     trial = TrialRecord("0007", "0000", status="running", seconds=10.0)
     assert spent_seconds(tmp_path, trial) == 10
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"0000": 99.0, "0007": 12.5}))
+    path.write_text(json.dumps({"0000": 99.0, "0007": 12.5}), encoding="utf-8")
     assert spent_seconds(tmp_path, trial) == 12.5
-    path.write_text("[half")
+    path.write_text("[half", encoding="utf-8")
     assert spent_seconds(tmp_path, trial) == 10
-    path.write_text(json.dumps({"0007": "x"}))
+    path.write_text(json.dumps({"0007": "x"}), encoding="utf-8")
     assert spent_seconds(tmp_path, trial) == 10
-    path.write_text(json.dumps({"0007": 99.0}))
+    path.write_text(json.dumps({"0007": 99.0}), encoding="utf-8")
     trial.status = "completed"
     assert spent_seconds(tmp_path, trial) == 10
 

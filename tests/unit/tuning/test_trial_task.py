@@ -7,12 +7,14 @@ import time
 
 import pytest
 
+from mlpf.atomic import read_json
 from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.search_space import trial_config
+from mlpf.engine import child
 from mlpf.engine.base import BLOCK_END_VARIABLE, SLOT_VARIABLE
 from mlpf.engine.child import SAVE_SECONDS, announce_driver, dismiss
 from mlpf.tuning import trial_task
-from mlpf.tuning.trial_files import TrialFiles, read_json
+from mlpf.tuning.trial_files import TrialFiles
 from mlpf.tuning.trial_task import TrialEnd, TrialOrder, train_trial
 from tests.support.search import search_config
 
@@ -26,6 +28,7 @@ def place(tmp_path, monkeypatch, repo_root):
     monkeypatch.setenv(SLOT_VARIABLE, "host-0")
     monkeypatch.delenv(BLOCK_END_VARIABLE, raising=False)
     monkeypatch.setattr(trial_task, "_LATE_SECONDS", 0.1)
+    monkeypatch.setattr(child, "_NAP_SECONDS", 0.1)
     monkeypatch.setattr(trial_task, "_NAP_SECONDS", 0.1)
     directory = tmp_path / "search"
     (directory / "runs").mkdir(parents=True)
@@ -42,7 +45,7 @@ def lay_out(directory, **section):
 
 def train(directory, plan=None, trial_id="0000", **fields):
     """Train run 0000 as the plan says."""
-    (directory.parent / "fake.json").write_text(json.dumps({"0000": plan or {}}))
+    (directory.parent / "fake.json").write_text(json.dumps({"0000": plan or {}}), encoding="utf-8")
     fields = {"epochs": 3, "num_cpus": 2, "driver": "d"} | fields
     program = (sys.executable, "-m", "tests.support.fake_trial")
     order = TrialOrder(directory, trial_id, "0000", program=program, arguments=(), **fields)
@@ -50,7 +53,7 @@ def train(directory, plan=None, trial_id="0000", **fields):
 
 
 def starts(directory):
-    return [line.split() for line in (directory / "starts.txt").read_text().splitlines()]
+    return [line.split() for line in (directory / "starts.txt").read_text(encoding="utf-8").splitlines()]
 
 
 def once_training(directory, then):
@@ -84,7 +87,7 @@ def test_the_objective_of_a_rung_is_of_its_epochs(place):
     run_dir = place / "runs" / "0000"
     run_dir.mkdir()
     history = [{"epoch": e, "val_loss": float(v)} for e, v in ((1, 5), (2, 4), (3, 3))]
-    (run_dir / "history.json").write_text(json.dumps(history))
+    (run_dir / "history.json").write_text(json.dumps(history), encoding="utf-8")
     assert [train(place, epochs=epochs).objective for epochs in (1, 2, 3)] == [5.0, 4.0, 3.0]
 
 
@@ -129,7 +132,7 @@ def test_a_run_that_is_still_saved_is_waited_for(place):
 
 
 def test_a_run_that_stays_busy_counts_as_crashed(place, monkeypatch):
-    monkeypatch.setattr(trial_task, "_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(child, "_BUSY_SECONDS", 0.1)
     end = train(place, {"busy": 9})
     assert end.state == "crashed"
     assert end.reason.startswith("exit code 4")
@@ -231,8 +234,8 @@ def test_cost_is_noted_while_a_trial_runs(place, monkeypatch):
 
 
 def test_a_worker_that_does_not_see_the_directory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(trial_task, "_SHARED_SECONDS", 0.2)
-    monkeypatch.setattr(trial_task, "_NAP_SECONDS", 0.1)
+    monkeypatch.setattr(child, "_SHARED_SECONDS", 0.2)
+    monkeypatch.setattr(child, "_NAP_SECONDS", 0.1)
     monkeypatch.setenv(SLOT_VARIABLE, "n1-0")
     (tmp_path / "fake.json").touch()
     end = train(tmp_path / "not_here")

@@ -44,14 +44,16 @@ def place(tmp_path, monkeypatch, repo_root):
     monkeypatch.setenv("MLPF_TEST_TRIALS", "pretend")
     description = tmp_path / "data" / "clic_edm4hep" / "ttbar" / "1.0.0" / "dataset_info.json"
     description.parent.mkdir(parents=True)
-    description.write_text("{}")
+    description.write_text("{}", encoding="utf-8")
     plan(tmp_path)
     return write_config(tmp_path, SPACE), tmp_path / "search", ["--data-dir", str(tmp_path / "data")]
 
 
 def plan(folder, **runs):
     """Say how pretended trainings go; ``all`` stands for those that are not named."""
-    (folder / "fake.json").write_text(json.dumps({run.replace("all", "*"): p for run, p in runs.items()}))
+    (folder / "fake.json").write_text(
+        json.dumps({run.replace("all", "*"): p for run, p in runs.items()}), encoding="utf-8"
+    )
 
 
 def search(*arguments):
@@ -99,11 +101,11 @@ def no_process_left(directory):
 
 
 def starts(directory):
-    return (directory / "starts.txt").read_text().splitlines()
+    return (directory / "starts.txt").read_text(encoding="utf-8").splitlines()
 
 
 def status(directory):
-    return json.loads((directory / "status.json").read_text())["state"]
+    return json.loads((directory / "status.json").read_text(encoding="utf-8"))["state"]
 
 
 def refused(error, match, *arguments):
@@ -121,11 +123,11 @@ def test_a_search_runs_to_its_end(place):
     assert "configurations 2/2  completed 2" in said
     assert said.rstrip().endswith("report plots=True")
     assert status(directory) == "finished"
-    resolved = yaml.safe_load((directory / "config.resolved.yaml").read_text())
+    resolved = yaml.safe_load((directory / "config.resolved.yaml").read_text(encoding="utf-8"))
     assert resolved["hypertune"]["algorithm"] == "random"
     assert resolved["datasets"]["clic_edm4hep/ttbar"]["data_dir"] == place[2][1]
     options = {"ntrain": 500, "ntest": None, "devices": 1}
-    assert json.loads((directory / "options.json").read_text()) == options
+    assert json.loads((directory / "options.json").read_text(encoding="utf-8")) == options
     assert {r.status for r in state_of(directory).values()} == {"completed"}
     assert all(r.worker for r in state_of(directory).values())
     no_process_left(directory)
@@ -154,7 +156,7 @@ def test_a_finished_search_goes_on_with_a_raised_limit(place):
     config, directory, _ = place
     new(place, "--total-time", "1s", "--set", "hypertune.num_trials=4")
     done = len(state_of(directory))
-    resolved = yaml.safe_load((directory / "config.resolved.yaml").read_text())
+    resolved = yaml.safe_load((directory / "config.resolved.yaml").read_text(encoding="utf-8"))
     assert resolved["hypertune"]["max_total_hours"] == pytest.approx(1 / 3600)
     if done < 4:
         search("-o", directory, "--resume", "--total-time", "1h")
@@ -226,7 +228,7 @@ def test_a_site_that_is_not_there(place):
 
 def test_a_site_with_fewer_cores_than_a_trial_wants(place, tmp_path):
     site = tmp_path / "site.yaml"
-    site.write_text("{description: x, provider: local, cores_per_node: 2}")
+    site.write_text("{description: x, provider: local, cores_per_node: 2}", encoding="utf-8")
     arguments = ["-c", place[0], "-o", place[1], *place[2], "--site", site, "--cpus-per-trial", 3]
     refused(ConfigError, "3", *arguments)
     assert not place[1].exists()
@@ -234,7 +236,10 @@ def test_a_site_with_fewer_cores_than_a_trial_wants(place, tmp_path):
 
 def test_pilot_jobs_that_are_too_short_for_any_trial(place, tmp_path):
     site = tmp_path / "site.yaml"
-    site.write_text("{description: x, provider: slurm, cores_per_node: 1, max_minutes: 3, stop_margin: 0}")
+    site.write_text(
+        "{description: x, provider: slurm, cores_per_node: 1, max_minutes: 3, stop_margin: 0}",
+        encoding="utf-8",
+    )
     arguments = ["-c", place[0], "-o", place[1], *place[2], "--site", site]
     refused(ConfigError, r"max_minutes 3 .* give at least 4", *arguments)
     assert not place[1].exists()
@@ -279,7 +284,7 @@ def test_trials_keep_their_limits_of_events_and_number_of_gpus(place, monkeypatc
     search("-o", directory, "--resume")
     assert {(r.devices, r.on_gpu) for r in state_of(directory).values()} == {(2, True)}
     options = {"ntrain": 500, "ntest": None, "devices": 2}
-    assert json.loads((directory / "options.json").read_text()) == options
+    assert json.loads((directory / "options.json").read_text(encoding="utf-8")) == options
 
 
 def test_data_may_move_between_two_parts_of_a_search(place, tmp_path):
@@ -287,11 +292,11 @@ def test_data_may_move_between_two_parts_of_a_search(place, tmp_path):
     (tmp_path / "data").rename(tmp_path / "moved")
     search("-c", config, "-o", directory, "--data-dir", tmp_path / "moved")
     run = directory / "runs" / "a.yaml"
-    run.write_text(config.read_text().replace(SPACE, "setup: {lr: 0.25}\n"))
+    run.write_text(config.read_text(encoding="utf-8").replace(SPACE, "setup: {lr: 0.25}\n"), encoding="utf-8")
     (tmp_path / "moved").rename(tmp_path / "data")
     (directory / "oracle.json").unlink()
     search("-c", config, "-o", directory, *data, "--resume")
-    of_run = yaml.safe_load(run.read_text())
+    of_run = yaml.safe_load(run.read_text(encoding="utf-8"))
     assert of_run["datasets"]["clic_edm4hep/ttbar"]["data_dir"] == data[1]
     assert of_run["setup"]["lr"] == 0.25
 
@@ -304,7 +309,7 @@ def test_two_searches_in_one_directory(place):
 
 def test_a_damaged_state_is_named(place):
     new(place)
-    (place[1] / "oracle.json").write_text("{")
+    (place[1] / "oracle.json").write_text("{", encoding="utf-8")
     refused(CheckpointError, r"oracle\.json: damaged", "-o", place[1], "--resume")
 
 
@@ -387,7 +392,7 @@ def test_a_signal_stops_a_search_that_can_go_on(place, tmp_path):
     plan(tmp_path)
     assert "completed 2" in search("-o", directory, "--resume", *place[2])
     assert status(directory) == "finished"
-    trained = (directory / "trained.txt").read_text().splitlines()
+    trained = (directory / "trained.txt").read_text(encoding="utf-8").splitlines()
     assert len(trained) == len(set(trained)) == 24
 
 
@@ -397,7 +402,7 @@ def test_a_second_interrupt_ends_at_once(place, tmp_path):
     process = start(place)
     wait_for(directory / "runs" / "0000" / "stubborn")
     process.send_signal(signal.SIGINT)
-    while json.loads((directory / "driver.json").read_text())["driver"]:
+    while json.loads((directory / "driver.json").read_text(encoding="utf-8"))["driver"]:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=120)

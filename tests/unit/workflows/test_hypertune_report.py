@@ -33,7 +33,7 @@ def test_all_is_rebuilt_from_the_files(tmp_path, capsys):
     printed = capsys.readouterr().out
 
     assert figures(folder) == figures(folder, "pdf") == FIGURES
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text(encoding="utf-8")
     for heading in (
         "Gain over the default",
         "Cost",
@@ -64,7 +64,7 @@ def test_a_search_in_progress_shows_what_there_is(tmp_path, capsys):
     assert figures(folder) == FIGURES - {"importance", "confirmation"}
     assert "not finished" in printed
     assert "too few trials for the importance of keys: 1" in printed
-    assert "not over when this was written" in (folder / BEST_FILE).read_text()
+    assert "not over when this was written" in (folder / BEST_FILE).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("trials", [[], [TrialRecord("0000", "0000", status="failed", failure_kind="nan")]])
@@ -74,7 +74,7 @@ def test_a_search_without_completed_trials_says_so(tmp_path, capsys, trials):
 
     assert "no trial has completed" in " ".join(capsys.readouterr().out.split())
     assert not (folder / BEST_FILE).exists()
-    assert json.loads((folder / TRIALS_JSON).read_text())["best"] is None
+    assert json.loads((folder / TRIALS_JSON).read_text(encoding="utf-8"))["best"] is None
     assert (folder / "report.html").is_file()
 
 
@@ -87,7 +87,7 @@ def test_a_damaged_history_is_reported_and_the_rest_drawn(tmp_path, capsys):
     assert "1 of the runs left out" in printed
     assert "runs/0000/history.json" in printed.replace(" ", "")
     assert not (folder / "plots").exists()
-    assert "<h2>Figures" not in (folder / "report.html").read_text()
+    assert "<h2>Figures" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_of_a_training_is_refused(tmp_path):
