@@ -73,35 +73,50 @@ def test_trainings(repo_root, tmp_path, seed):
     check(search.directory, 9)
 
 
+TRAINED = {"algorithm": "random", "num_trials": 2, "num_epochs": 6, "setup.deterministic": True}
+
+
+@pytest.fixture(scope="module")
+def whole(repo_root, tmp_path_factory):
+    """A search of real trainings that nobody stopped."""
+    search = SearchProcess(repo_root, tmp_path_factory.mktemp("whole"), **TRAINED)
+    search.start(*HERE)
+    assert search.driver.wait(DEADLINE_S) == 0, search.said()[-3000:]
+    return search
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("whom", ["driver", "group"])
-def test_a_search_that_is_asked_to_stop_goes_on_to_the_same_numbers(repo_root, tmp_path, whom):
-    """Real trainings: what was stopped in the middle of an epoch has lost no step."""
-    section = {"algorithm": "random", "num_trials": 2, "num_epochs": 6, "setup.deterministic": True}
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "parts").mkdir()
-    whole = SearchProcess(repo_root, tmp_path / "whole", **section)
-    whole.start(*HERE)
-    parts = SearchProcess(repo_root, tmp_path / "parts", pause=0.2, **section)
-    parts.start(*HERE)
-    parts.wait_for_epoch("0000", 2)
+def test_a_search_that_is_asked_to_stop_goes_on_to_the_same_numbers(repo_root, tmp_path, whole, whom):
+    """Trials are stopped in the middle of an epoch, and lose no step."""
+    search = SearchProcess(repo_root, tmp_path, pause=0.2, **TRAINED)
+    search.start(*HERE)
+    search.wait_for_epoch("0000", 2)
     if whom == "driver":
-        parts.driver.send_signal(signal.SIGTERM)
+        search.driver.send_signal(signal.SIGTERM)
     else:
-        parts.signal_group(signal.SIGTERM)
-    assert parts.driver.wait(DEADLINE_S) == 75, parts.said()[-3000:]
-    parts.wait_until_gone()
-    waiting = state_of(parts.directory)
+        search.signal_group(signal.SIGTERM)
+    assert search.driver.wait(DEADLINE_S) == 75, search.said()[-3000:]
+    search.wait_until_gone()
+    waiting = state_of(search.directory)
     assert {(r.status, r.losses, r.crashes) for r in waiting.values()} == {("waiting", 0, 0)}
-    saved = [
-        json.loads(f.read_text(encoding="utf-8"))["folder"]
-        for f in parts.directory.glob("runs/*/checkpoints/latest.json")
-    ]
-    assert len(saved) == 2
-    parts.start(*HERE)
-    assert parts.driver.wait(DEADLINE_S) == 0, parts.said()[-3000:]
-    assert whole.driver.wait(DEADLINE_S) == 0, whole.said()[-3000:]
-    for record in state_of(whole.directory).values():
-        again = state_of(parts.directory)[record.trial_id]
-        assert (again.values, again.objective) == (record.values, record.objective)
-        assert_same(*(result(search.directory / "runs" / record.run) for search in (parts, whole)))
-    parts.wait_until_gone()
+    saved = json.loads((search.directory / "runs/0000/checkpoints/latest.json").read_text())["folder"]
+    search.start(*HERE)
+    assert search.driver.wait(DEADLINE_S) == 0, search.said()[-3000:]
+    search.wait_until_gone()
+    assert_same_search(search, whole)
+    said = (search.directory / "logs" / "0000.log").read_text()
+    assert saved in said or saved.replace("_", " ") in said, said  # from where it went on
+
+
+def assert_same_search(search, other):
+    """Values, objectives and epochs of all trials are equal, and the weights of the best."""
+    records, others = state_of(search.directory), state_of(other.directory)
+    assert table(records) == table(others)
+    best = min(records.values(), key=lambda r: r.objective)
+    assert_same(*(result(s.directory / "runs" / best.run) for s in (search, other)))
+
+
+def table(records):
+    """What a search has found, but for how long it took."""
+    return {i: (r.values, r.objective, r.epochs, r.best_epoch, r.failure_kind) for i, r in records.items()}
