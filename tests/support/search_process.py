@@ -16,6 +16,13 @@ from tests.support.search import search_config
 PATIENCE_S = 120.0
 # Variable of all processes of a search.
 MARK = "MLPF_TEST_SEARCH"
+# What stands in the command line of processes of the engines.
+_KINDS = {
+    "spawn_main": "worker",
+    "HTEX interchange": "interchange",
+    "HTEX worker": "worker",
+    "process_worker_pool": "manager",
+}
 
 
 class SearchProcess:
@@ -61,23 +68,21 @@ class SearchProcess:
             )
 
     def processes(self):
-        """All processes of this search that are alive, by kind: driver, worker, trial."""
+        """All processes of this search that are alive, by kind; those of jobs of Slurm too."""
         found = {}
-        for process in psutil.process_iter(["cmdline", "status", "ppid"]):
-            words = process.info["cmdline"] or []
-            if process.info["status"] == psutil.STATUS_ZOMBIE:
-                continue
-            if str(self.directory) in words:
-                found[process.pid] = "trial" if "trial" in words else "driver"
-            elif "spawn_main" in " ".join(words) and self._is_ours(process):
-                found[process.pid] = "worker"
+        for process in psutil.process_iter(["cmdline"]):
+            with suppress(psutil.Error):
+                ours = process.environ().get(MARK) == str(self.directory)
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found[process.pid] = self._kind(" ".join(process.info["cmdline"]))
         return found
 
-    def _is_ours(self, process):
-        """Tell whether a process of a pool has the environment of this search."""
-        with suppress(psutil.Error):
-            return process.environ().get(MARK) == str(self.directory)
-        return False
+    def _kind(self, line):
+        if f"hypertune trial {self.directory}" in line:
+            return "trial"
+        if "search_cli hypertune" in line:
+            return "driver"
+        return next((kind for words, kind in _KINDS.items() if words in line), "other")
 
     def kill(self, target, generator):
         """Send SIGKILL; return whether there was something to kill before the search ended."""
