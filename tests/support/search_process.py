@@ -42,7 +42,8 @@ class SearchProcess:
         whole = {key: section.pop(key) for key in list(section) if "." in key}
         write_resolved(search_config(**section).with_overrides(whole), self._config)
         self._environment = os.environ | {"PYTHONPATH": str(repo_root), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        ours = {"MLPF_TEST_PAUSE": str(pause), MARK: str(self.directory)}
+        # Parsl's interchange changes its title, and would overwrite its variables with it.
+        ours = {"MLPF_TEST_PAUSE": str(pause), MARK: str(self.directory), "SPT_NOENV": "1"}
         self._environment |= ours | (environment or {})
         self.driver = None
 
