@@ -58,7 +58,7 @@ bench: $(READY)  ## Throughput of every stage, speed and memory of the models, e
 	$(BIN)/python scripts/bench.py
 	$(BIN)/python scripts/bench_models.py
 	$(BIN)/python scripts/bench_engine.py
-	$(BIN)/python scripts/bench_hypertune.py --only idle --only chief
+	$(BIN)/python scripts/bench_hypertune.py --only idle --only start
 
 docs: $(READY)  ## Rebuild the generated pages in docs/
 	$(BIN)/python scripts/generate_docs.py

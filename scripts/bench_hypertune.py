@@ -1,14 +1,15 @@
-"""Speed of a search: two workers against one, idle workers, load of the chief, ASHA against random.
+"""Speed of a search: two workers against one, idle workers, time to the first trial, ASHA against random.
 
-``python scripts/bench_hypertune.py --data-dir DIR [--only workers|idle|chief|asha]``; workers and asha train
+``python scripts/bench_hypertune.py --data-dir DIR [--only workers|idle|start|asha]``; workers and asha train
 on a dataset prepared as in the demo, the others need none. Numbers are ratios within one run.
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,8 +22,9 @@ from rich.table import Table
 from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.config.search_space import search_section
+from mlpf.lifeline import end_with_parent
+from mlpf.training.guard import EXIT_STOPPED
 from mlpf.tuning.objective import objective_value
-from mlpf.tuning.options import TrialOptions
 from mlpf.tuning.run_progress import read_history
 from mlpf.tuning.state import SearchState, TrialRecord, ranked, read_search
 
@@ -84,100 +86,95 @@ def bench_workers(config: Config, folder: Path, options: list[str]) -> Table:
 
 
 def bench_idle(config: Config, folder: Path, seconds: float = 30.0) -> Table:
-    """Measure the CPU share of workers that wait for the last trial of another, and of the chief."""
-    held = _HeldChief(config, folder / "idle")
-    workers = [held.start_worker(f"idle-{i}") for i in range(4)]
-    time.sleep(10.0)  # they start, ask, and wait ever longer
-    processes = {"chief": psutil.Process(held.chief.pid)} | {
-        f"idle worker {i}": psutil.Process(w.pid) for i, w in enumerate(workers)
-    }
-    before = {name: sum(p.cpu_times()[:2]) for name, p in processes.items()}
-    time.sleep(seconds)
-    table = Table("process", "share of a core", title=f"while one trial runs elsewhere, {seconds:.0f} s")
-    for name, process in processes.items():
-        table.add_row(name, f"{(sum(process.cpu_times()[:2]) - before[name]) / seconds:.2%}")
-    held.end()
-    codes = [worker.wait(60) for worker in workers]
-    if any(codes):
-        raise SystemExit(f"workers ended with {codes}, see {held.directory / 'chief.log'}")
-    table.caption = f"exit codes afterwards: workers {codes}, chief {held.chief.wait(60)}"
-    return table
-
-
-def bench_chief(config: Config, folder: Path, num_workers: int = 50, seconds: float = 30.0) -> Table:
-    """Let so many idle workers ask one chief; count what went wrong."""
-    from mlpf.tuning.client import ChiefClient, RemoteOracle
-
-    held = _HeldChief(config, folder / "chief")
-    ends: list[str] = []
-
-    def idle(name: str) -> None:
-        try:
-            client = ChiefClient(held.directory, name, "bench", name)
-            client.call("hello")
-            ends.append(RemoteOracle(client).create_trial(name).status)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is what we count)
-            ends.append(repr(error))
-
-    threads = [
-        threading.Thread(target=idle, args=(f"simulated-{i}",), daemon=True) for i in range(num_workers)
-    ]
-    for thread in threads:
-        thread.start()
-    chief = psutil.Process(held.chief.pid)
-    time.sleep(10.0)
-    before = sum(chief.cpu_times()[:2])
-    time.sleep(seconds)
-    share = (sum(chief.cpu_times()[:2]) - before) / seconds
-    early = len(ends)
-    held.end()
-    for thread in threads:
-        thread.join(60)
-    code = held.chief.wait(60)
-    table = Table(
-        "simulated idle workers", "left early or with an error", "told that it is over", "chief", "its exit"
-    )
-    bad = early + sum(end != "STOPPED" for end in ends[early:])
-    table.add_row(str(num_workers), str(bad), str(ends.count("STOPPED")), f"{share:.2%} of a core", str(code))
-    return table
-
-
-class _HeldChief:
-    """A chief whose only trial is held until ``end``."""
-
-    def __init__(self, config: Config, directory: Path):
-        from mlpf.tuning.client import ChiefClient
-
-        section = config.model_dump(by_alias=True)["hypertune"]
-        one = section | {
-            "algorithm": "random",
-            "num_trials": 1,
-            "confirm": {"top": 0},
-            "lease_seconds": 600.0,
+    """Measure the CPU share of workers that have nothing to do, and of the driver, while a trial runs."""
+    search = _Waiting(config, folder / "idle", "--workers", "4", "--cpus-per-trial", "1")
+    try:
+        search.wait_for_a_trial()
+        time.sleep(10.0)
+        table = Table("process", "share of a core", title=f"while one trial runs elsewhere, {seconds:.0f} s")
+        processes = {"driver": psutil.Process(search.driver.pid)} | {
+            f"worker {i}": process for i, process in enumerate(search.workers())
         }
+        before = {name: _cpu_seconds(process) for name, process in processes.items()}
+        time.sleep(seconds)
+        for name, process in processes.items():
+            table.add_row(name, f"{(_cpu_seconds(process) - before[name]) / seconds:.2%}")
+    finally:
+        search.end()
+    return table
+
+
+def bench_start(config: Config, folder: Path, repetitions: int = 3) -> Table:
+    """Time from the command to the first process of a trial."""
+    table = Table("start", "s", title="from mlpf hypertune to the first process of a trial")
+    for number in range(repetitions):
+        search = _Waiting(config, folder / f"start_{number}", "--workers", "1")
+        try:
+            search.wait_for_a_trial()
+            table.add_row(str(number + 1), f"{time.monotonic() - search.started:.1f}")
+        finally:
+            search.end()
+    return table
+
+
+class _Waiting:
+    """A search whose only trial waits until ``end``; it needs no dataset.
+
+    Args:
+        config: of a search.
+        directory: empty or absent.
+        options: of the command.
+    """
+
+    def __init__(self, config: Config, directory: Path, *options: str):
+        section = config.model_dump(by_alias=True)["hypertune"]
+        one = section | {"algorithm": "random", "num_trials": 1, "confirm": {"top": 0}}
         directory.mkdir(parents=True)
-        self.directory = directory
-        write_resolved(config.with_overrides({"hypertune": one}), directory / RESOLVED_FILE)
-        TrialOptions().write(directory)
-        self._log = (directory / "chief.log").open("wb")
-        self.chief = self._start("chief", str(directory), "--address", "127.0.0.1")
-        self._client = ChiefClient(directory, "holder", "bench", "holder")
-        self._client.call("hello")
-        self._trial = self._client.call("create")["record"]["trial_id"]
+        self._trial = directory / "trial.pid"
+        write_resolved(config.with_overrides({"hypertune": one}), directory / "config.yaml")
+        words = [sys.executable, __file__, "--waiting-trial", str(self._trial), "hypertune"]
+        words += ["-c", str(directory / "config.yaml"), "-o", str(directory / "search"), *options]
+        self.started = time.monotonic()
+        with (directory / "output.txt").open("wb") as output:
+            self.driver = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
+        self._output = directory / "output.txt"
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*MLPF, "hypertune", *arguments], stdout=self._log, stderr=subprocess.STDOUT)
+    def wait_for_a_trial(self) -> None:
+        """Return as soon as the process of the trial has begun."""
+        while not self._trial.exists():
+            if self.driver.poll() is not None:
+                raise SystemExit(f"no trial has begun: {self._output.read_text(encoding='utf-8')[-2000:]}")
+            time.sleep(0.01)
 
-    def start_worker(self, name: str) -> subprocess.Popen[bytes]:
-        """Start a real worker, which will be idle."""
-        return self._start("worker", str(self.directory), "--id", name, "--launcher", name)
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes of the pool."""
+        children = psutil.Process(self.driver.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     def end(self) -> None:
-        """End the trial, and with it the search."""
-        self._client.call(
-            "end", trial=self._trial, status="FAILED", failure="end of the benchmark", kind="limit"
-        )
-        self._client.call("create")
+        """Stop the search."""
+        if self.driver.poll() is None:
+            self.driver.send_signal(signal.SIGTERM)
+        self.driver.wait(120)
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    return float(sum(process.cpu_times()[:2]))
+
+
+def _run_with_waiting_trials(pid_file: Path) -> None:
+    """Be ``mlpf hypertune``, whose trials wait for a signal instead of training."""
+    from mlpf.cli import main as command_line
+    from mlpf.data import prepared
+
+    if sys.argv[1:3] == ["hypertune", "trial"]:
+        pid_file.write_text(str(os.getpid()), encoding="utf-8")
+        end_with_parent()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
+        while True:
+            signal.pause()
+    prepared.require_built = lambda *_: None
+    command_line()
 
 
 def bench_asha(
@@ -218,12 +215,10 @@ def replay(config: Config, full: SearchState) -> list[TrialRecord]:
     }
     with tempfile.TemporaryDirectory() as folder:
         oracle = build_oracle(Path(folder), config)
-        while (trial := oracle.create_trial("replay")).status != "STOPPED":
-            record = oracle.records[trial.trial_id]
+        while (record := oracle.next_trial()) is not None:
             history = histories[json.dumps(record.values, sort_keys=True)][: record.epochs]
             value, epoch = objective_value(search_section(config), history)
-            metrics = {"objective": value}
-            oracle.finish_trial("replay", trial.trial_id, "COMPLETED", metrics=metrics, best_epoch=epoch)
+            oracle.complete(record.trial_id, value, epoch, {}, seconds=0.0)
     return list(oracle.records.values())
 
 
@@ -234,7 +229,7 @@ def _epochs(trials: Iterable[TrialRecord]) -> int:
 @click.command()
 @click.option("-c", "--config", "path", type=click.Path(path_type=Path), default=CONFIG, show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path), help="For workers and asha.")
-@click.option("--only", type=click.Choice(["workers", "idle", "chief", "asha"]), multiple=True)
+@click.option("--only", type=click.Choice(["workers", "idle", "start", "asha"]), multiple=True)
 @click.option("--ntrain", default=500, show_default=True, help="Training events per dataset.")
 @click.option(
     "--seed", "seeds", type=int, multiple=True, default=(1, 2, 3), show_default=True, help="Of asha."
@@ -255,7 +250,7 @@ def main(
     outdir: Path | None,
 ) -> None:
     """Measure searches."""
-    wanted = only or ("workers", "idle", "chief", "asha")
+    wanted = only or ("workers", "idle", "start", "asha")
     if data_dir is None and {"workers", "asha"} & set(wanted):
         raise click.UsageError("workers and asha train: give --data-dir, e.g. demo/tensorflow_datasets")
     config = load_config(path)
@@ -269,12 +264,16 @@ def main(
             console.print(bench_workers(config, folder, options))
         if "idle" in wanted:
             console.print(bench_idle(config, folder))
-        if "chief" in wanted:
-            console.print(bench_chief(config, folder))
+        if "start" in wanted:
+            console.print(bench_start(config, folder))
         if "asha" in wanted:
             asha_options = [*options, "--workers", str(num_workers), "--cpus-per-trial", "1"]
             console.print(bench_asha(config, folder, asha_options, seeds, replayed))
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--waiting-trial"]:
+        waiting_file = Path(sys.argv[2])
+        del sys.argv[1:3]
+        _run_with_waiting_trials(waiting_file)
     main()
