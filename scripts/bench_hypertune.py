@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -23,7 +24,7 @@ from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.config.search_space import search_section
 from mlpf.lifeline import end_with_parent
-from mlpf.training.guard import EXIT_STOPPED
+from mlpf.run_files import EXIT_FAILED, EXIT_STOPPED
 from mlpf.tuning.objective import objective_value
 from mlpf.tuning.run_progress import read_history
 from mlpf.tuning.state import SearchState, TrialRecord, ranked, read_search
@@ -85,30 +86,39 @@ def bench_workers(config: Config, folder: Path, options: list[str]) -> Table:
     return table
 
 
-def bench_idle(config: Config, folder: Path, seconds: float = 30.0) -> Table:
-    """Measure the CPU share of workers that have nothing to do, and of the driver, while a trial runs."""
-    search = _Waiting(config, folder / "idle", "--workers", "4", "--cpus-per-trial", "1")
-    try:
-        search.wait_for_a_trial()
-        time.sleep(10.0)
-        table = Table("process", "share of a core", title=f"while one trial runs elsewhere, {seconds:.0f} s")
-        processes = {"driver": psutil.Process(search.driver.pid)} | {
-            f"worker {i}": process for i, process in enumerate(search.workers())
-        }
-        before = {name: _cpu_seconds(process) for name, process in processes.items()}
-        time.sleep(seconds)
-        for name, process in processes.items():
-            table.add_row(name, f"{(_cpu_seconds(process) - before[name]) / seconds:.2%}")
-    finally:
-        search.end()
-    return table
+def bench_idle(config: Config, folder: Path, seconds: float = 30.0) -> list[Table]:
+    """Measure the CPU share of a worker that has nothing to do, and of what else a search keeps running."""
+    folder.mkdir(parents=True, exist_ok=True)
+    site = folder / "site.yaml"
+    site.write_text(
+        "description: two cores of this machine\nprovider: local\ncores_per_node: 2\n", encoding="utf-8"
+    )
+    places = {
+        "processes of this machine": ("--workers", "2"),
+        "Parsl on this machine": ("--site", str(site)),
+    }
+    tables = []
+    for number, (place, options) in enumerate(places.items()):
+        search = _Waiting(config, folder / f"idle_{number}", *options, "--cpus-per-trial", "1")
+        try:
+            search.wait_for_a_trial()
+            time.sleep(10.0)  # the other trial has ended, its worker waits
+            before = {process: _cpu_seconds(process) for process in search.processes()}
+            time.sleep(seconds)
+            table = Table("process", "share of a core", title=f"{place}, one of two workers idle")
+            for process, spent in before.items():
+                table.add_row(_name(process), f"{(_cpu_seconds(process) - spent) / seconds:.2%}")
+            tables.append(table)
+        finally:
+            search.end()
+    return tables
 
 
 def bench_start(config: Config, folder: Path, repetitions: int = 3) -> Table:
     """Time from the command to the first process of a trial."""
-    table = Table("start", "s", title="from mlpf hypertune to the first process of a trial")
+    table = Table("start", "s", title="until the first trial begins")
     for number in range(repetitions):
-        search = _Waiting(config, folder / f"start_{number}", "--workers", "1")
+        search = _Waiting(config, folder / f"start_{number}", "--workers", "2", "--cpus-per-trial", "1")
         try:
             search.wait_for_a_trial()
             table.add_row(str(number + 1), f"{time.monotonic() - search.started:.1f}")
@@ -118,7 +128,7 @@ def bench_start(config: Config, folder: Path, repetitions: int = 3) -> Table:
 
 
 class _Waiting:
-    """A search whose only trial waits until ``end``; it needs no dataset.
+    """A search of two trials: one fails at once, the other waits until ``end``. It needs no dataset.
 
     Args:
         config: of a search.
@@ -128,7 +138,7 @@ class _Waiting:
 
     def __init__(self, config: Config, directory: Path, *options: str):
         section = config.model_dump(by_alias=True)["hypertune"]
-        one = section | {"algorithm": "random", "num_trials": 1, "confirm": {"top": 0}}
+        one = section | {"algorithm": "random", "num_trials": 2, "confirm": {"top": 0}}
         directory.mkdir(parents=True)
         self._trial = directory / "trial.pid"
         write_resolved(config.with_overrides({"hypertune": one}), directory / "config.yaml")
@@ -136,7 +146,14 @@ class _Waiting:
         words += ["-c", str(directory / "config.yaml"), "-o", str(directory / "search"), *options]
         self.started = time.monotonic()
         with (directory / "output.txt").open("wb") as output:
-            self.driver = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
+            # Parsl's interchange changes its title, and would overwrite its variables with it.
+            self._mark = {"MLPF_BENCH_SEARCH": str(directory)}
+            self.driver = subprocess.Popen(
+                words,
+                env=os.environ | self._mark | {"SPT_NOENV": "1"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         self._output = directory / "output.txt"
 
     def wait_for_a_trial(self) -> None:
@@ -146,10 +163,14 @@ class _Waiting:
                 raise SystemExit(f"no trial has begun: {self._output.read_text(encoding='utf-8')[-2000:]}")
             time.sleep(0.01)
 
-    def workers(self) -> list[psutil.Process]:
-        """Return the processes of the pool."""
-        children = psutil.Process(self.driver.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    def processes(self) -> list[psutil.Process]:
+        """Return the driver and all that it has started, but for the trial."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if self._mark.items() <= process.environ().items() and "trial" not in process.cmdline():
+                    found.append(process)
+        return found
 
     def end(self) -> None:
         """Stop the search."""
@@ -162,12 +183,29 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return float(sum(process.cpu_times()[:2]))
 
 
+def _name(process: psutil.Process) -> str:
+    """Return what a process is, and its number."""
+    line = " ".join(process.cmdline())
+    named = {
+        "spawn_main": "worker",
+        "resource_tracker": "resource tracker",
+        "HTEX interchange": "interchange",
+        "process_worker_pool": "manager",
+        "mlpf.engine.pilot": "pilot",
+        "--waiting-trial": "driver",
+    }
+    what = next((name for words, name in named.items() if words in line), line[:40])
+    return f"{what} ({process.pid})"
+
+
 def _run_with_waiting_trials(pid_file: Path) -> None:
-    """Be ``mlpf hypertune``, whose trials wait for a signal instead of training."""
+    """Be ``mlpf hypertune``, whose second trial waits for a signal instead of training."""
     from mlpf.cli import main as command_line
     from mlpf.data import prepared
 
     if sys.argv[1:3] == ["hypertune", "trial"]:
+        if sys.argv[4] == "0000":
+            sys.exit(EXIT_FAILED)
         pid_file.write_text(str(os.getpid()), encoding="utf-8")
         end_with_parent()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_STOPPED))
@@ -263,7 +301,7 @@ def main(
         if "workers" in wanted:
             console.print(bench_workers(config, folder, options))
         if "idle" in wanted:
-            console.print(bench_idle(config, folder))
+            console.print(*bench_idle(config, folder))
         if "start" in wanted:
             console.print(bench_start(config, folder))
         if "asha" in wanted:
