@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.waiting import wait_until
@@ -20,3 +21,12 @@ def alive(pid):
 def wait_until_gone(pids):
     """Wait for processes to end."""
     wait_until(lambda: not any(map(alive, pids)), f"the end of {pids}")
+
+
+def no_process_left(directory):
+    """Wait until no process names a directory in its command line."""
+
+    def none():
+        return not any(str(directory) in (p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"]))
+
+    wait_until(none, f"the end of the processes of {directory}")

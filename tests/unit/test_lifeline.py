@@ -104,17 +104,18 @@ def test_without_a_variable_nothing_happens(monkeypatch):
 
 
 def test_the_command_line_hangs_on_its_lifeline(tmp_path, repo_root):
-    """A command that waits long: joining a search that nobody starts."""
+    """A command that takes long: a million events."""
     with Lifeline() as line:
         environment = {**os.environ, **line.environment}
-        command = [sys.executable, str(repo_root / "mlpf" / "pipeline.py"), "hypertune", "--join", "auto"]
+        command = [sys.executable, str(repo_root / "mlpf" / "pipeline.py"), "simulate", "ttbar"]
         child = subprocess.Popen(
-            [*command, "-o", tmp_path],
+            [*command, "-n", "1000000", "-o", tmp_path],
             pass_fds=line.pass_fds,
             env=environment,
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
-        assert "waiting for the chief" in child.stdout.readline()
+        wait_until(lambda: any(tmp_path.iterdir()), "the command is at work")
     child.communicate(timeout=PATIENCE_SECONDS)
     assert child.returncode == EXIT_ORPHANED

@@ -187,8 +187,9 @@ def test_an_error_of_the_caller_leaves_no_program(start, tmp_path):
 
     with pytest.raises(OSError, match="no space left"):
         start(code, note=refuse)
-    wait_until_gone([int((tmp_path / "log").read_text(encoding="utf-8").split()[1])])
-    assert not psutil.Process().children()  # nor a zombie
+    pid = int((tmp_path / "log").read_text(encoding="utf-8").split()[1])
+    wait_until_gone([pid])
+    assert not psutil.pid_exists(pid)  # nor a zombie
 
 
 def test_a_program_ends_when_its_worker_is_killed(tmp_path, repo_root):

@@ -2,12 +2,12 @@ import json
 import sys
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
-from mlpf.engine.base import Engine, EngineFailed, Slot, TaskLost
+from mlpf.engine.base import EngineFailed, Slot, TaskLost
 from mlpf.engine.child import announce_driver
 from mlpf.errors import ConfigError
 from mlpf.tuning import driver as driver_module
@@ -15,53 +15,8 @@ from mlpf.tuning.algorithms import build_oracle
 from mlpf.tuning.driver import Driver, NodeRefused, SearchFailed, TakenOver
 from mlpf.tuning.trial_files import TrialFiles
 from mlpf.tuning.trial_task import TrialEnd
+from tests.support.engines import ManualEngine, ThreadEngine
 from tests.support.search import search_config, state_of
-
-
-class ThreadEngine(Engine):
-    """Runs tasks in threads of this process; ``before(order)`` may lose or refuse them first."""
-
-    def __init__(self, num_slots=1, slot=None, before=None):
-        self.num_slots, self.slot = num_slots, slot or Slot(2)
-        self._before = before or (lambda _: None)
-        self._pool = ThreadPoolExecutor(num_slots)
-        self.orders = []
-
-    def submit(self, function, *arguments):
-        self.orders.append(arguments[0])
-        return self._pool.submit(self._run, function, *arguments)
-
-    def _run(self, function, order):
-        return self._before(order) or function(order)
-
-    def shutdown(self, now):  # noqa: ARG002 - no thread can be killed
-        self._pool.shutdown(wait=True)
-
-
-class ManualEngine(Engine):
-    """Runs nothing: the test ends the futures, in the order in which they were submitted."""
-
-    def __init__(self, num_slots=1):
-        self.num_slots, self.slot = num_slots, Slot()
-        self.futures = []
-        self.refuses = None
-
-    def submit(self, function, *arguments):  # noqa: ARG002 - nothing is run
-        if self.refuses:
-            raise self.refuses
-        future = Future()
-        future.set_running_or_notify_cancel()
-        self.futures.append((future, *arguments))
-        return future
-
-    def shutdown(self, now):
-        pass
-
-
-class Stop:
-    """A request to stop, once somebody sets it."""
-
-    reason = None
 
 
 class View:
@@ -94,7 +49,7 @@ def search(tmp_path, monkeypatch, repo_root):
         if (directory / "oracle.json").exists():
             oracle.reload()
             oracle.resume()
-        make.said, make.stop, make.view, make.oracle = [], Stop(), View(then), oracle
+        make.said, make.stop, make.view, make.oracle = [], SimpleNamespace(reason=None), View(then), oracle
         make.engine = engine or ThreadEngine()
         return Driver(
             oracle,
@@ -427,7 +382,8 @@ def test_a_new_driver_stops_what_an_earlier_one_has_left(search):
     record = state_of(search.directory)["0000"]
     assert (record.status, record.losses) == ("completed", 1)
     trained = (search.directory / "trained.txt").read_text(encoding="utf-8").splitlines()
-    assert len(trained) == 8
+    # Of a pretended training one epoch may have been counted and not yet saved.
+    assert 8 <= len(trained) <= 9
 
 
 def test_an_interrupt_goes_through(search):

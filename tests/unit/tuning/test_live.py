@@ -73,6 +73,9 @@ def test_terminals_show_who_trains_what_and_how_far_it_is(tmp_path):
     trials = [running(rung=1), running("0002", worker="node2-0", on_gpu=True, devices=2)]
     write_search(tmp_path, trials, {"0001": [epoch_record(e, 0.5 / e) for e in (1, 2)]}, finished=False)
     TrialFiles(tmp_path, "0002").cost.write_text(json.dumps({"0002": 3600.0}), encoding="utf-8")
+    for trial_id, worker in (("0001", "node1-0"), ("0002", "node2-0")):
+        place = {"trial_id": trial_id, "worker": worker, "since": START}
+        TrialFiles(tmp_path, trial_id).place.write_text(json.dumps(place), encoding="utf-8")
     table, output, clock = watch(tmp_path, terminal=True)
     clock.now += 65
     table.update()

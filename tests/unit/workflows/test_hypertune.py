@@ -5,23 +5,25 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import click
-import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from mlpf.cli.tuning import hypertune
-from mlpf.engine.base import Engine, EngineFailed, Slot
+from mlpf.engine.base import EngineFailed
+from mlpf.engine.child import is_in_charge
 from mlpf.errors import CheckpointError, ConfigError, DataError, MissingDependency, MLPFError, OutputExists
 from mlpf.locking import locked
 from mlpf.training.guard import TrainingStopped
 from mlpf.tuning.driver import NodeRefused, SearchFailed
 from mlpf.workflows import hypertune as workflow
 from tests.support.configs import write_config
+from tests.support.engines import Recorder
+from tests.support.processes import no_process_left
 from tests.support.search import state_of
+from tests.support.waiting import wait_until
 
 SPACE = """\
 setup: {num_epochs: 2}
@@ -42,9 +44,9 @@ def place(tmp_path, monkeypatch, repo_root):
     monkeypatch.setenv("PYTHONPATH", str(repo_root))
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # the command chooses another one for its process
     monkeypatch.setenv("MLPF_TEST_TRIALS", "pretend")
-    description = tmp_path / "data" / "clic_edm4hep" / "ttbar" / "1.0.0" / "dataset_info.json"
-    description.parent.mkdir(parents=True)
-    description.write_text("{}", encoding="utf-8")
+    dataset = tmp_path / "data" / "clic_edm4hep" / "ttbar" / "1.0.0"
+    dataset.mkdir(parents=True)
+    (dataset / "dataset_info.json").write_text("{}", encoding="utf-8")
     plan(tmp_path)
     return write_config(tmp_path, SPACE), tmp_path / "search", ["--data-dir", str(tmp_path / "data")]
 
@@ -84,24 +86,11 @@ def start(place, *arguments):
 
 
 def wait_for(*files):
-    deadline = time.monotonic() + 60
-    while not all(f.exists() for f in files) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert all(f.exists() for f in files)
+    wait_until(lambda: all(f.exists() for f in files), f"{files}")
 
 
-def no_process_left(directory):
-    """Wait until nothing works for a search any more."""
-    deadline = time.monotonic() + 60
-    while left := [
-        p for p in psutil.process_iter(["cmdline"]) if str(directory) in (p.info["cmdline"] or [])
-    ]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
-
-
-def starts(directory):
-    return (directory / "starts.txt").read_text(encoding="utf-8").splitlines()
+def lines(file):
+    return file.read_text(encoding="utf-8").splitlines()
 
 
 def status(directory):
@@ -145,11 +134,11 @@ def test_two_workers_find_what_one_finds(place, tmp_path):
 
 def test_a_finished_search_says_so(place):
     new(place)
-    before = starts(place[1])
+    before = lines(place[1] / "starts.txt")
     assert "the search is finished; mlpf hypertune report writes its results again" in search(
         "-o", place[1], "--resume"
     )
-    assert starts(place[1]) == before
+    assert lines(place[1] / "starts.txt") == before
 
 
 def test_a_finished_search_goes_on_with_a_raised_limit(place):
@@ -237,11 +226,11 @@ def test_a_site_with_fewer_cores_than_a_trial_wants(place, tmp_path):
 def test_pilot_jobs_that_are_too_short_for_any_trial(place, tmp_path):
     site = tmp_path / "site.yaml"
     site.write_text(
-        "{description: x, provider: slurm, cores_per_node: 1, max_minutes: 3, stop_margin: 0}",
+        "{description: x, provider: slurm, cores_per_node: 1, max_minutes: 1, stop_margin: 0}",
         encoding="utf-8",
     )
     arguments = ["-c", place[0], "-o", place[1], *place[2], "--site", site]
-    refused(ConfigError, r"max_minutes 3 .* give at least 4", *arguments)
+    refused(ConfigError, r"max_minutes 1 .* no trial would have a checkpoint", *arguments)
     assert not place[1].exists()
 
 
@@ -313,23 +302,6 @@ def test_a_damaged_state_is_named(place):
     refused(CheckpointError, r"oracle\.json: damaged", "-o", place[1], "--resume")
 
 
-class Recorder(Engine):
-    """An engine that tells whether it was shut down."""
-
-    num_slots, slot = 1, Slot()
-
-    def __init__(self, error=None):
-        self.ended, self._error = [], error
-
-    def submit(self, function, *arguments):
-        if self._error:
-            raise self._error
-        return super().submit(function, *arguments)
-
-    def shutdown(self, now):
-        self.ended.append(now)
-
-
 def test_an_engine_that_cannot_start_leaves_the_directory_for_another_attempt(place, monkeypatch):
     def refuse(*_):
         raise EngineFailed("sbatch: error: no such partition")
@@ -392,7 +364,7 @@ def test_a_signal_stops_a_search_that_can_go_on(place, tmp_path):
     plan(tmp_path)
     assert "completed 2" in search("-o", directory, "--resume", *place[2])
     assert status(directory) == "finished"
-    trained = (directory / "trained.txt").read_text(encoding="utf-8").splitlines()
+    trained = lines(directory / "trained.txt")
     assert len(trained) == len(set(trained)) == 24
 
 
@@ -401,9 +373,9 @@ def test_a_second_interrupt_ends_at_once(place, tmp_path):
     plan(tmp_path, all={"seconds": 600, "stubborn": True})
     process = start(place)
     wait_for(directory / "runs" / "0000" / "stubborn")
+    driver = json.loads((directory / "driver.json").read_text(encoding="utf-8"))["driver"]
     process.send_signal(signal.SIGINT)
-    while json.loads((directory / "driver.json").read_text(encoding="utf-8"))["driver"]:
-        time.sleep(0.02)
+    wait_until(lambda: not is_in_charge(directory, driver), "the request to save")
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
