@@ -7,7 +7,6 @@ from collections import Counter
 
 import pytest
 
-from mlpf.engine.child import SAVE_SECONDS
 from mlpf.tuning.state import ORACLE_FILE
 from tests.support.run_results import assert_same, result
 from tests.support.search import state_of
@@ -142,12 +141,11 @@ def test_a_trial_moves_from_one_short_pilot_job_to_the_next(repo_root, tmp_path,
     here = SearchProcess(repo_root, tmp_path / "here", **section)
     here.start(*HERE)
     finish(here)
-    # 12 steps: longer than what a job of four minutes leaves before it has to be saved
-    pause = SAVE_SECONDS / 8
-    there = SearchProcess(repo_root, tmp_path / "there", pause, environment, **section)
+    # 12 steps take longer than one job of four minutes.
+    there = SearchProcess(repo_root, tmp_path / "there", 21.0, environment, **section)
     there.start("--site", str(site), "--nodes", "1")
     finish(there)
     assert table(there.directory) == table(here.directory)
     assert {(r.losses, r.crashes) for r in state_of(there.directory).values()} == {(0, 0)}
     assert_same(*(result(search.directory / "runs" / "0000") for search in (there, here)))
-    assert "SIGTERM" in (there.directory / "logs" / "0000.log").read_text()
+    assert "stopped: SIGTERM" in (there.directory / "logs" / "0000.log").read_text()
