@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
 from mlpf.engine.base import Engine, TaskLost
@@ -63,21 +63,24 @@ class Driver:
                     waiting.append(name)
             if not stopping and (stopping := reason()):
                 dismiss(self._directory)
-                for future in self._given:
-                    future.cancel()
+                self._cancel_unbegun()
                 deadline = time.monotonic() + _PATIENCE_SECONDS
             if time.monotonic() > deadline:
                 break
             show()
         return stopping if any(state.state == "waiting" for state in self.states.values()) else None
 
+    def _cancel_unbegun(self) -> None:
+        """Take back what no worker has begun; ``wait`` never returns a future that was cancelled so."""
+        for future in [future for future in self._given if future.cancel()]:
+            name = self._given.pop(future)
+            self.states[name] = resting(read_state(MemberFiles(self._directory, name)))
+
     def _result(self, future: Future[MemberState], name: str, stopping: bool) -> MemberState:
         """Return where a training stands after its task; a task that broke counts as a crash."""
         files = MemberFiles(self._directory, name)
         try:
             return future.result()
-        except CancelledError:
-            return resting(read_state(files))
         except TaskLost as error:
             state = resting(read_state(files))
             if not stopping:  # who ends a job may end its workers too

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
@@ -15,11 +15,13 @@ from mlpf.engine.base import Engine, EngineFailed, TaskLost
 from mlpf.engine.child import SAVE_SECONDS, announce_driver, dismiss, is_in_charge
 from mlpf.errors import ConfigError, MLPFError, OutputExists
 from mlpf.run_files import CHECKPOINTS_FOLDER
-from mlpf.tuning.oracle import SearchOracle
 from mlpf.tuning.run_progress import spent_seconds
 from mlpf.tuning.state import RUNS_FOLDER, TrialRecord
 from mlpf.tuning.trial_files import TrialFiles
 from mlpf.tuning.trial_task import TrialEnd, TrialOrder, train_trial
+
+if TYPE_CHECKING:  # keras-tuner is heavy
+    from mlpf.tuning.oracle import SearchOracle
 
 _TICK_SECONDS = 0.5
 # After the request to stop: what trials need to save, and a worker to say so.
@@ -80,7 +82,7 @@ class Driver:
 
     def __init__(
         self,
-        oracle: SearchOracle,
+        oracle: "SearchOracle",
         engine: Engine,
         directory: Path,
         config: Config,
