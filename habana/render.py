@@ -8,7 +8,7 @@ from typing import Any
 import click
 import yaml
 
-from mlpf.atomic import atomic_write
+from mlpf.files.atomic import atomic_write
 
 TEMPLATE = Path(__file__).with_name("pod.yaml")
 MAX_CARDS = 8  # of one machine

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlpf.engine.base import Slot
-from mlpf.engine.parsl_engine import ParslEngine
+from mlpf.engine.parsl.engine import ParslEngine
 from mlpf.engine.sites import Site, load_site
 
 REPO = Path(__file__).resolve().parent.parent
@@ -31,7 +31,7 @@ IDLE_SECONDS = 20.0
 KINDS = {
     "HTEX interchange": "interchange",
     "process_worker_pool": "manager",
-    "mlpf.engine.pilot": "pilot",
+    "mlpf.engine.parsl.pilot": "pilot",
     "resource_tracker": "manager",
     "spawn_main": "worker",
 }

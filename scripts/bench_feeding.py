@@ -17,8 +17,8 @@ from rich.table import Table
 
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
-from mlpf.data.batching import bucket_edges, plan_epoch
-from mlpf.workflows.training_data import build_loaders
+from mlpf.data.feeding.batch_plan import bucket_edges, plan_epoch
+from mlpf.runs.data import build_loaders
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,12 +22,12 @@ from rich.table import Table
 
 from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
-from mlpf.config.search_space import search_section
-from mlpf.lifeline import end_with_parent
-from mlpf.run_files import EXIT_FAILED, EXIT_STOPPED
-from mlpf.tuning.objective import objective_value
-from mlpf.tuning.run_progress import read_history
-from mlpf.tuning.state import SearchState, TrialRecord, ranked, read_search
+from mlpf.config.search.space import search_section
+from mlpf.engine.end_with_parent import end_with_parent
+from mlpf.files.run_directory import EXIT_FAILED, EXIT_STOPPED
+from mlpf.search.objective import objective_value
+from mlpf.search.results.run_progress import read_history
+from mlpf.search.state import SearchState, TrialRecord, ranked, read_search
 
 REPO = Path(__file__).resolve().parent.parent
 CONFIG = REPO / "parameters/clic-demo-hypertune.yaml"
@@ -191,7 +191,7 @@ def _name(process: psutil.Process) -> str:
         "resource_tracker": "resource tracker",
         "HTEX interchange": "interchange",
         "process_worker_pool": "manager",
-        "mlpf.engine.pilot": "pilot",
+        "mlpf.engine.parsl.pilot": "pilot",
         "--waiting-trial": "driver",
     }
     what = next((name for words, name in named.items() if words in line), line[:40])
@@ -201,7 +201,7 @@ def _name(process: psutil.Process) -> str:
 def _run_with_waiting_trials(pid_file: Path) -> None:
     """Be ``mlpf hypertune``, whose second trial waits for a signal instead of training."""
     from mlpf.cli import main as command_line
-    from mlpf.data import prepared
+    from mlpf.data.dataset import split as prepared
 
     if sys.argv[1:3] == ["hypertune", "trial"]:
         if sys.argv[4] == "0000":
@@ -245,7 +245,7 @@ def bench_asha(
 
 def replay(config: Config, full: SearchState) -> list[TrialRecord]:
     """Let ASHA choose among the trainings of a random search: a rung is the beginning of one of them."""
-    from mlpf.tuning.algorithms import build_oracle
+    from mlpf.search.algorithms import build_oracle
 
     histories = {
         json.dumps(trial.values, sort_keys=True): read_history(full.directory, trial.run)

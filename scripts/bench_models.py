@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.table import Table
 from straightforward import StraightforwardNetwork
 
-from mlpf import runtime
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.evaluation.latency import measure, scaling_exponents
-from mlpf.export_samples import sample_events
+from mlpf.machine import session as runtime
 from mlpf.models.outputs import OUTPUT_NAMES
 from mlpf.physics.features import TARGETS
-from mlpf.training.losses import MLPFLoss
-from mlpf.workflows.trained import build_network
+from mlpf.physics.random_events import sample_events
+from mlpf.runs.trained import build_network
+from mlpf.training.losses.total import MLPFLoss
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mlpf.atomic import atomic_write
 from mlpf.config.explain import explain
+from mlpf.files.atomic import atomic_write
 from mlpf.physics.features import ACCOUNT_COLUMNS, PARTICLE_COLUMNS, TARGETS, Columns
 from mlpf.physics.particles import CLASSES
 from mlpf.physics.schemas import SCHEMAS

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpf import devices
-from mlpf.host import read_host
+from mlpf.machine import devices
+from mlpf.machine.host import read_host
 from tests.support.slurm_cluster import SlurmCluster, why_not
 
 # What every test runs in, whatever the shell says. To test on a GPU set CUDA_VISIBLE_DEVICES.

@@ -1,6 +1,6 @@
 import tensorflow_datasets as tfds
 
-from mlpf.data.builder import ElementDatasetBuilder, clic_configs
+from mlpf.data.dataset.examples import ElementDatasetBuilder, clic_configs
 
 
 class Builder(ElementDatasetBuilder):

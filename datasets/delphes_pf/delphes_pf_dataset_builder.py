@@ -1,6 +1,6 @@
 import tensorflow_datasets as tfds
 
-from mlpf.data.builder import ElementDatasetBuilder
+from mlpf.data.dataset.examples import ElementDatasetBuilder
 from mlpf.physics.schemas import SCHEMAS
 
 PROCESSES = {

@@ -10,8 +10,8 @@ import click
 
 from mlpf import __version__
 from mlpf.cli import configuration, data, results, site, train_many, training, tuning
+from mlpf.engine.end_with_parent import end_with_parent
 from mlpf.errors import MLPFError
-from mlpf.lifeline import end_with_parent
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

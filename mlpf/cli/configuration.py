@@ -18,7 +18,7 @@ def config() -> None:
 def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Validate configuration FILES, searches for hyperparameters included."""
     from mlpf.config.loading import load_config
-    from mlpf.config.search_space import check_search
+    from mlpf.config.search.space import check_search
     from mlpf.errors import ConfigError
 
     problems = []

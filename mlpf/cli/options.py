@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlpf.locking import Shard
+from mlpf.files.locking import Shard
 
 PATH = click.Path(path_type=Path)
 # Largest seed and event number: generators and files hold them as 32-bit integers with sign.

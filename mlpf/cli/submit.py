@@ -43,7 +43,7 @@ def submit(
     The job saves and goes back into the queue before its end, until the search is over.
     """
     from mlpf.engine.sites import load_site
-    from mlpf.tuning import submission
+    from mlpf.search import submission
 
     passed_on = {
         "--gpus-per-trial": gpus_per_trial,

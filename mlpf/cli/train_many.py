@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
-from mlpf.runtime import limit_library_threads
+from mlpf.machine.session import limit_library_threads
 
 
 class Seeds(click.ParamType):
@@ -165,6 +165,6 @@ def report(directory: Path) -> None:
 def member(directory: Path, name: str, num_cpus: int | None, **limits: int | None) -> None:
     """Train NAME of the ensemble in DIRECTORY; started by its workers."""
     limit_library_threads(num_cpus)
-    from mlpf.workflows import ensemble_member as workflow
+    from mlpf.workflows import train_many_member as workflow
 
     workflow.run(directory, name, num_cpus=num_cpus, **limits)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mlpf.cli.options import PATH, Duration, FiniteRange, data_dir_option, set_option
-from mlpf.runtime import limit_library_threads
+from mlpf.machine.session import limit_library_threads
 
 
 @click.command()

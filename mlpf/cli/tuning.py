@@ -9,7 +9,7 @@ import click
 
 from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
 from mlpf.cli.submit import submit
-from mlpf.runtime import limit_library_threads
+from mlpf.machine.session import limit_library_threads
 
 
 @click.group(invoke_without_command=True)
@@ -140,6 +140,6 @@ def report(directory: Path) -> None:
 def trial(directory: Path, run: str, epochs: int, num_cpus: int | None, **limits: int | None) -> None:
     """Train RUN of the search in DIRECTORY; started by workers."""
     limit_library_threads(num_cpus)
-    from mlpf.workflows import trial as workflow
+    from mlpf.workflows import hypertune_trial as workflow
 
     workflow.run(directory, run, epochs=epochs, num_cpus=num_cpus, **limits)

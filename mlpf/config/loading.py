@@ -10,11 +10,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from mlpf.atomic import atomic_write
-from mlpf.config.hypertune_schema import FORMS
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS
 from mlpf.config.schema import Config
+from mlpf.config.search.schema import FORMS
 from mlpf.errors import ConfigError
+from mlpf.files.atomic import atomic_write
 
 Path_ = tuple[str, ...]
 

@@ -11,9 +11,9 @@ from mlpf.config.data_schema import (
     DatasetSourceConfig,
     EvaluationDatasetConfig,
 )
-from mlpf.config.hypertune_schema import HypertuneConfig
 from mlpf.config.loss_schema import LossConfig
 from mlpf.config.model_schema import AnyModelConfig, GNNConfig, Section
+from mlpf.config.search.schema import HypertuneConfig
 from mlpf.config.training_schema import CallbacksConfig, OptimizerConfig, SetupConfig
 
 

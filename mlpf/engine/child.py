@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 import mlpf
-from mlpf.atomic import atomic_write
 from mlpf.engine.base import BLOCK_END_VARIABLE, BLOCK_MARGIN_VARIABLE
-from mlpf.lifeline import Lifeline
-from mlpf.run_files import EXIT_BUSY, EXIT_STOPPED
+from mlpf.engine.end_with_parent import Lifeline
+from mlpf.files.atomic import atomic_write
+from mlpf.files.run_directory import EXIT_BUSY, EXIT_STOPPED
 
 DRIVER_FILE = "driver.json"
 # A program that was asked to stop saves first; it is killed if it needs longer.

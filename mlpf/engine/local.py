@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from mlpf.engine.base import SLOT_VARIABLE, Engine, Slot, TaskLost
-from mlpf.engine.device_groups import DeviceGroup, bind
+from mlpf.machine.allocation import DeviceGroup, bind
 
 # What terminals and batch systems send to a whole group of processes.
 _GROUP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})

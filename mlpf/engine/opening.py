@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlpf.engine.base import Engine, Slot
-from mlpf.engine.device_groups import DeviceGroup, device_groups
 from mlpf.engine.local import HereEngine, LocalEngine
 from mlpf.errors import ConfigError
+from mlpf.machine.allocation import DeviceGroup, device_groups
 
 # Folder in an output for the files of the engine of a cluster.
 ENGINE_FOLDER = ".engine"
@@ -105,7 +105,7 @@ def open_cluster(placement: Placement, run_dir: Path, slot: Slot, retries: int) 
 
     site = load_site(placement.site or "")
     require_parsl()
-    from mlpf.engine.parsl_engine import ParslEngine
+    from mlpf.engine.parsl.engine import ParslEngine
 
     return ParslEngine(
         site, placement.nodes, run_dir=run_dir, slot=slot, retries=retries, inside_allocation=placement.inside

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlpf.atomic import write_json
 from mlpf.config.differences import differences
 from mlpf.config.schema import Config
-from mlpf.config.trial_values import base_data, refusal, validated
+from mlpf.config.search.trial_values import base_data, refusal, validated
 from mlpf.ensemble.table import Row
 from mlpf.errors import CheckpointError, ConfigError
+from mlpf.files.atomic import write_json
 
 PLAN_FILE = "ensemble.json"
 SEED_KEY = "setup.seed"

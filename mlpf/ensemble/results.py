@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlpf.atomic import atomic_write, write_json
 from mlpf.config.recorded_metrics import PHYSICS_METRICS, recorded_metrics
 from mlpf.config.schema import Config
 from mlpf.ensemble.plan import SEED_KEY, Member
 from mlpf.ensemble.state import MemberFiles, MemberState, read_history
+from mlpf.files.atomic import atomic_write, write_json
 
 TABLE_FILE, JSON_FILE = "members.parquet", "members.json"
 METRIC_PREFIX = "metric."

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlpf.atomic import read_json, write_json
-from mlpf.run_files import HISTORY_FILE
+from mlpf.files.atomic import read_json, write_json
+from mlpf.files.run_directory import HISTORY_FILE
 
 RUNS_FOLDER, STATES_FOLDER, LOGS_FOLDER = "runs", "states", "logs"
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlpf.atomic import read_json
 from mlpf.engine.base import SLOT_VARIABLE
 from mlpf.engine.child import ChildEnd, Watch, run_training, sees
 from mlpf.ensemble.state import MemberFiles, MemberState, read_state
 from mlpf.errors import ConfigError
-from mlpf.run_files import CHECKPOINTS_FOLDER, EXIT_FAILED
+from mlpf.files.atomic import read_json
+from mlpf.files.run_directory import CHECKPOINTS_FOLDER, EXIT_FAILED
 
 # Between two notes of the time that a training has taken.
 _NOTE_SECONDS = 10.0
@@ -87,7 +87,7 @@ def judge(
     Args:
         state: is changed.
         end: how the process ended.
-        outcome: what it wrote about itself, see ``training/outcome.py``; empty if nothing.
+        outcome: what it wrote about itself, see ``training/loop/outcome.py``; empty if nothing.
         moved: it wrote a checkpoint.
         task: says how often a crash is retried.
     """

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.data.batching import EMPTY_EVENT, bucket_edges, pad_events, plan_epoch
+from mlpf.data.feeding.batch_plan import EMPTY_EVENT, bucket_edges, pad_events, plan_epoch
 from mlpf.evaluation.particles import ELEMTYPE, Array, rows_from_outputs
 
 Forward = Callable[[npt.NDArray[np.float32]], Mapping[str, Array]]
 
 
 class Split(Protocol):
-    """What inference needs of ``mlpf.data.prepared.PreparedSplit``."""
+    """What inference needs of ``mlpf.data.dataset.split.PreparedSplit``."""
 
     @property
     def num_events(self) -> int:

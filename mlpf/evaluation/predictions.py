@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlpf.atomic import atomic_write
 from mlpf.errors import DataError
 from mlpf.evaluation.particles import Array, Elements, IntArray, ParticleLists
+from mlpf.files.atomic import atomic_write
 from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.jets import JetAlgorithm, Jets, match_jets
 from mlpf.physics.schemas import SCHEMAS, EventSchema

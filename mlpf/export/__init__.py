@@ -3,7 +3,7 @@
 from mlpf.export.exporting import ExportedFile, export_onnx
 from mlpf.export.parity import ParityReport, open_session
 from mlpf.export.precision import PRECISIONS
-from mlpf.export.targets import TARGETS, ExportError
+from mlpf.export.runtimes import TARGETS, ExportError
 
 __all__ = [
     "PRECISIONS",

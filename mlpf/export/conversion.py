@@ -9,8 +9,8 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
-from mlpf.export.rewriting import HANDLERS, remove_unused, restore_norms
-from mlpf.export.targets import OUTPUT_NAME, Target
+from mlpf.export.graph_rewrites import HANDLERS, remove_unused, restore_norms
+from mlpf.export.runtimes import OUTPUT_NAME, Target
 from mlpf.export.tracing import plain_norms, recorded_orders
 from mlpf.models.outputs import concatenate_outputs, output_widths
 

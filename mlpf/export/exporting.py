@@ -11,14 +11,14 @@ from typing import Any
 import keras
 import onnx
 
-from mlpf.atomic import atomic_write
-from mlpf.export.card import model_card, model_metadata
 from mlpf.export.conversion import convert
+from mlpf.export.graph_rewrites import keep_outputs
+from mlpf.export.model_card import model_card, model_metadata
 from mlpf.export.parity import TOLERANCE, ParityReport, check_parity, judge, reference
 from mlpf.export.precision import largest_int8_weight, quantize, refuse_saturation, with_policy
-from mlpf.export.rewriting import keep_outputs
-from mlpf.export.targets import OUTPUT_NAME, TARGETS, ExportError, Target
-from mlpf.export_samples import sample_events
+from mlpf.export.runtimes import OUTPUT_NAME, TARGETS, ExportError, Target
+from mlpf.files.atomic import atomic_write
+from mlpf.physics.random_events import sample_events
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 logger = logging.getLogger(__name__)

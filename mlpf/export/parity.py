@@ -21,7 +21,7 @@ import onnx
 import onnxruntime
 
 from mlpf.export.conversion import order_names
-from mlpf.export.targets import OUTPUT_NAME, ExportError
+from mlpf.export.runtimes import OUTPUT_NAME, ExportError
 from mlpf.export.tracing import given_orders, recorded_orders
 from mlpf.models.outputs import concatenate_outputs, output_widths
 

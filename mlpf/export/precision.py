@@ -10,7 +10,7 @@ import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-from mlpf.export.targets import ExportError
+from mlpf.export.runtimes import ExportError
 
 PRECISIONS = ("float32", "float16", "int8")
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mlpf.layers.rows import to_rows
+from mlpf.layers.flatten import to_rows
 
 BIN_ORDERS = ("event", "projection")
 

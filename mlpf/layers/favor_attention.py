@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from mlpf.layers.rows import from_rows, to_rows
+from mlpf.layers.flatten import from_rows, to_rows
 
 KERNELS = ("softmax", "elu", "relu")
 # Keeps the features of the relu kernel positive, as the paper does.

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from mlpf.layers.rows import from_rows, to_rows
+from mlpf.layers.flatten import from_rows, to_rows
 
 
 @keras.saving.register_keras_serializable(package="mlpf")

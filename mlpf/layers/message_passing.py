@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mlpf.layers.rows import to_rows
+from mlpf.layers.flatten import to_rows
 
 DEGREE_EPSILON = 1e-6
 # Sums over 256 neighbours come within a factor of two of the end of float16 before any training, so all

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from mlpf.layers.feedforward import FFN
-from mlpf.layers.rows import from_rows, to_rows
+from mlpf.layers.flatten import from_rows, to_rows
 
 # Position in X of the quantities that the heads correct: the same for tracks and clusters.
 PT, ETA, SIN_PHI, COS_PHI, ENERGY = 1, 2, 3, 4, 5

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from mlpf.layers.favor_attention import FavorAttention
-from mlpf.layers.rows import from_rows, to_rows
+from mlpf.layers.flatten import from_rows, to_rows
 
 
 @keras.saving.register_keras_serializable(package="mlpf")

@@ -8,11 +8,11 @@ from keras import ops
 
 from mlpf.layers.combined_graph_layer import CombinedGraphLayer
 from mlpf.layers.feedforward import FFN
+from mlpf.layers.gradient_checkpointing import recompute
 from mlpf.layers.helix_encoding import face_points
 from mlpf.layers.input_encoding import InputEncoding
 from mlpf.layers.input_normalization import InputNormalization
 from mlpf.layers.output_decoding import OutputDecoding
-from mlpf.layers.recompute import recompute
 from mlpf.models.inputs import finite_or_zero
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from mlpf.layers.gradient_checkpointing import recompute
 from mlpf.layers.input_encoding import InputEncoding
 from mlpf.layers.input_normalization import InputNormalization
 from mlpf.layers.output_decoding import OutputDecoding
 from mlpf.layers.performer_block import PerformerBlock
-from mlpf.layers.recompute import recompute
 from mlpf.models.inputs import finite_or_zero
 
 STREAMS = ("stacks", "queries")

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mlpf.plotting.report_text import BASELINE, NETWORK
 from mlpf.plotting.style import COLORS, LABELS, pair, single
-from mlpf.plotting.tables import BASELINE, NETWORK
 
 VALIDATION = "val_"
 # File stem -> quantities in its two panels, by their name in the record without prefix, with axis labels.

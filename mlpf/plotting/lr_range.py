@@ -5,8 +5,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mlpf.plotting.report_text import BASELINE, NETWORK
 from mlpf.plotting.style import COLORS, single
-from mlpf.plotting.tables import BASELINE, NETWORK
 
 
 def range_figure(result: Mapping[str, Any], title: str) -> Figure:

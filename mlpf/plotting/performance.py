@@ -9,8 +9,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mlpf.plotting.report_text import BASELINE, NETWORK, number
 from mlpf.plotting.style import COLORS, LABELS, pair, single, with_ratio
-from mlpf.plotting.tables import BASELINE, NETWORK, number
 
 Array = npt.NDArray[Any]
 

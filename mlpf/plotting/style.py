@@ -10,8 +10,8 @@ import mplhep
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlpf.atomic import atomic_write
-from mlpf.plotting.tables import METHOD_NAMES
+from mlpf.files.atomic import atomic_write
+from mlpf.plotting.report_text import METHOD_NAMES
 
 # Colours that people with colour blindness can tell apart (Petroff, arXiv:2107.02270).
 COLORS = {

@@ -16,9 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mlpf.atomic import atomic_write
-from mlpf.data.builder import DEFAULT_FRACTIONS, recipe
-from mlpf.data.shards import (
+from mlpf.data.dataset.blocks import (
     Block,
     BlockReport,
     BuildPlan,
@@ -27,11 +25,13 @@ from mlpf.data.shards import (
     write_block,
     write_description,
 )
-from mlpf.data.sources import expand_inputs
+from mlpf.data.dataset.examples import DEFAULT_FRACTIONS, recipe
+from mlpf.data.input_files import expand_inputs
 from mlpf.engine.jobs import run_jobs
 from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import DataError, OutputExists, OutputNotWritable
-from mlpf.locking import Shard, locked, remove_stale_parts
+from mlpf.files.atomic import atomic_write
+from mlpf.files.locking import Shard, locked, remove_stale_parts
 
 RECIPES = Path(__file__).resolve().parents[2] / "datasets"
 

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from mlpf.atomic import atomic_write
-from mlpf.data.checks import (
+from mlpf.data.dataset.checks import (
     Binning,
     Event,
     Finding,
@@ -22,12 +21,13 @@ from mlpf.data.checks import (
     find_duplicates,
     tables,
 )
-from mlpf.data.dataset_folder import find_dataset
-from mlpf.data.prepared import PreparedSplit
+from mlpf.data.dataset.folder import find_dataset
+from mlpf.data.dataset.split import PreparedSplit
 from mlpf.errors import DataError, OutputNotWritable
+from mlpf.files.atomic import atomic_write
 from mlpf.physics.particles import CLASSES
 from mlpf.physics.schemas import EventSchema
-from mlpf.plotting.columns import column_distributions
+from mlpf.plotting.dataset_histograms import column_distributions
 from mlpf.plotting.style import style
 
 # Events and rows that are held at once, whichever is less: an event of hits has thousands of rows.

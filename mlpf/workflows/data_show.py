@@ -8,13 +8,13 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Column, Table
 
-from mlpf.atomic import atomic_write
-from mlpf.data.builder import make_examples
-from mlpf.data.dataset_folder import find_dataset
-from mlpf.data.edm4hep import FileDescription, describe
-from mlpf.data.event import Events, iterate_events
-from mlpf.data.preparation import Preparation
+from mlpf.data.dataset.examples import make_examples
+from mlpf.data.dataset.folder import find_dataset
+from mlpf.data.edm4hep.conversion import Preparation
+from mlpf.data.edm4hep.reader import FileDescription, describe
+from mlpf.data.events import Events, iterate_events
 from mlpf.errors import DataError
+from mlpf.files.atomic import atomic_write
 from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.particles import CLASSES
 from mlpf.physics.schemas import EventSchema

@@ -17,10 +17,10 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from mlpf.data.records import API, SAMPLES, Sample, in_order, list_record, remote_file
-from mlpf.data.transfer import Client, Place, RemoteFile, resumable_bytes
+from mlpf.data.download.archive import API, SAMPLES, Sample, in_order, list_record, remote_file
+from mlpf.data.download.transfer import Client, Place, RemoteFile, resumable_bytes
 from mlpf.errors import DataError
-from mlpf.locking import locked
+from mlpf.files.locking import locked
 
 # Parts, notes and the lock are kept apart, so that the folders of samples hold finished files only.
 STATE_FOLDER = ".download"

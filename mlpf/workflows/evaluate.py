@@ -10,17 +10,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlpf import devices, runtime
-from mlpf.atomic import atomic_write
 from mlpf.config.data_schema import EvaluationDatasetConfig
 from mlpf.config.schema import Config
-from mlpf.data.prepared import open_split
+from mlpf.data.dataset.split import open_split
 from mlpf.errors import DataError
 from mlpf.evaluation.inference import Forward, keras_forward, predict
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import EVENT_FIELDS, make_predictions, write_predictions
-from mlpf.plotting.tables import caption, class_rows, response_rows, scale_sentence
-from mlpf.workflows.trained import load_run_config, load_trained_model, require_fit
+from mlpf.files.atomic import atomic_write
+from mlpf.machine import devices
+from mlpf.machine import session as runtime
+from mlpf.plotting.report_text import caption, class_rows, response_rows, scale_sentence
+from mlpf.runs.trained import load_run_config, load_trained_model, require_fit
 
 METRICS_FILE = "metrics.json"
 

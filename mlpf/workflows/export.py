@@ -7,9 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mlpf import devices, runtime
 from mlpf.export import ExportedFile, export_onnx
-from mlpf.workflows.trained import load_run_config, load_trained_model
+from mlpf.machine import devices
+from mlpf.machine import session as runtime
+from mlpf.runs.trained import load_run_config, load_trained_model
 
 
 def run(

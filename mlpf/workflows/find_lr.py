@@ -12,17 +12,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mlpf.atomic import atomic_write
 from mlpf.config.schema import Config
-from mlpf.data.prepared import data_errors
+from mlpf.data.dataset.split import data_errors
+from mlpf.files.atomic import atomic_write
 from mlpf.plotting.lr_range import range_figure
 from mlpf.plotting.style import save, style
-from mlpf.training.distribution import build_distribution
-from mlpf.training.losses import MLPFLoss
-from mlpf.training.lr_range import RangeTest
-from mlpf.training.trainer import Trainer
-from mlpf.workflows.trainer_setup import build_trainer, prepare_process
-from mlpf.workflows.training_data import build_loaders
+from mlpf.runs.data import build_loaders
+from mlpf.runs.setup import build_trainer, prepare_process
+from mlpf.training.loop.distribution import build_distribution
+from mlpf.training.loop.trainer import Trainer
+from mlpf.training.losses.total import MLPFLoss
+from mlpf.training.optimizers.lr_range import RangeTest
 
 STEM = "lr_finder"
 # The rate alone is varied: no schedule beside it, no average that nobody looks at.

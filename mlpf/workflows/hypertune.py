@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mlpf.config.schema import Config
-from mlpf.data.prepared import require_built
+from mlpf.data.dataset.split import require_built
 from mlpf.engine.base import Engine, Slot
 from mlpf.engine.child import program_before
 from mlpf.engine.opening import ENGINE_FOLDER, Placement, open_training_engine, training_slot
 from mlpf.errors import MissingDependency, MLPFError
-from mlpf.locking import locked
-from mlpf.training.guard import StopRequest, TrainingStopped
-from mlpf.tuning.directory import LOCK_FILE, lay_out, require_empty, require_same
-from mlpf.tuning.driver import Driver, SearchFailed
-from mlpf.tuning.options import TrialOptions
-from mlpf.tuning.state import LOGS_FOLDER, ORACLE_FILE, SearchState, read_search
-from mlpf.workflows.run_status import recorded_status
+from mlpf.files.locking import locked
+from mlpf.runs.status import recorded_status
+from mlpf.search.directory import LOCK_FILE, lay_out, require_empty, require_same
+from mlpf.search.driver import Driver, SearchFailed
+from mlpf.search.options import TrialOptions
+from mlpf.search.state import LOGS_FOLDER, ORACLE_FILE, SearchState, read_search
+from mlpf.training.loop.interruption import StopRequest, TrainingStopped
 
 if TYPE_CHECKING:
-    from mlpf.tuning.oracle import SearchOracle
+    from mlpf.search.oracle import SearchOracle
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _tell_finished(directory: Path, console: Console) -> None:
 
 def _oracle(config: Config, directory: Path) -> "SearchOracle":
     """Return the state of a search, that of before if it is resumed."""
-    from mlpf.tuning.algorithms import build_oracle
+    from mlpf.search.algorithms import build_oracle
 
     oracle = build_oracle(directory, config)
     if (directory / ORACLE_FILE).is_file():
@@ -152,7 +152,7 @@ def _driver(
     stop: StopRequest,
     console: Console,
 ) -> Driver:
-    from mlpf.tuning.live import LiveTable
+    from mlpf.search.live import LiveTable
 
     return Driver(
         oracle,
@@ -197,7 +197,7 @@ def _search(
 
 def _check(config: Config) -> None:
     """Refuse what cannot work, before anything starts."""
-    from mlpf.config.search_space import check_search, search_section
+    from mlpf.config.search.space import check_search, search_section
 
     search_section(config)
     missing = [name for name in ("keras_tuner", "sklearn") if find_spec(name) is None]

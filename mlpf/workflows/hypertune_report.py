@@ -10,15 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mlpf.atomic import atomic_write
-from mlpf.config.search_space import load_space, search_section
+from mlpf.config.search.space import load_space, search_section
 from mlpf.errors import DataError, MissingDependency
-from mlpf.plotting import search as figures
-from mlpf.plotting import search_keys as key_figures
-from mlpf.plotting.search_report import NUM_BEST, build_search_report, summary_rows
+from mlpf.files.atomic import atomic_write
+from mlpf.plotting.search import keys as key_figures
+from mlpf.plotting.search import progress as figures
+from mlpf.plotting.search.report import NUM_BEST, build_search_report, summary_rows
 from mlpf.plotting.style import save, style
-from mlpf.tuning.importance import Importance, comparable_trials, importance
-from mlpf.tuning.results import (
+from mlpf.search.results.importance import Importance, comparable_trials, importance
+from mlpf.search.results.run_progress import network_constants, objective_curve, objective_name
+from mlpf.search.results.tables import (
     Results,
     as_json,
     collect,
@@ -26,8 +27,7 @@ from mlpf.tuning.results import (
     write_best,
     write_trials,
 )
-from mlpf.tuning.run_progress import network_constants, objective_curve, objective_name
-from mlpf.tuning.state import read_search
+from mlpf.search.state import read_search
 
 PLOTS_FOLDER, REPORT_FILE = "plots", "report.html"
 

@@ -10,10 +10,10 @@ from rich.table import Table
 from mlpf.config.loading import RESOLVED_FILE, write_resolved
 from mlpf.config.schema import Config
 from mlpf.errors import OutputExists
+from mlpf.files.run_directory import CHECKPOINTS_FOLDER
 from mlpf.models.published_weights import load_published_weights
-from mlpf.run_files import CHECKPOINTS_FOLDER
-from mlpf.training.checkpoints import WEIGHTS_FILE
-from mlpf.workflows.trained import build_network
+from mlpf.runs.trained import build_network
+from mlpf.training.checkpoints.checkpoint import WEIGHTS_FILE
 
 CHECKPOINT = "imported"
 

@@ -13,17 +13,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mlpf import devices, runtime
-from mlpf.atomic import atomic_write
 from mlpf.config.schema import Config
-from mlpf.data.prepared import open_split
+from mlpf.data.dataset.split import open_split
 from mlpf.errors import DataError
 from mlpf.evaluation.latency import Forward, Latency, measure, scaling_exponents
-from mlpf.export_samples import sample_events
+from mlpf.files.atomic import atomic_write
+from mlpf.machine import devices
+from mlpf.machine import session as runtime
+from mlpf.physics.random_events import sample_events
 from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.latency import latency_figure
 from mlpf.plotting.style import style
-from mlpf.workflows.trained import count_parameters, load_run_config, load_trained_model, require_fit
+from mlpf.runs.trained import count_parameters, load_run_config, load_trained_model, require_fit
 
 # What is timed unless the caller says otherwise, and the precision of each ONNX engine.
 ENGINES = ("eager", "graph", "xla", "onnx")

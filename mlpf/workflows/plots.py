@@ -9,20 +9,20 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from mlpf.atomic import atomic_write
 from mlpf.config.schema import Config
 from mlpf.errors import DataError
 from mlpf.evaluation import metrics as numbers
 from mlpf.evaluation.predictions import GEN, Predictions, read_predictions
 from mlpf.evaluation.statistics import Fraction, bootstrap_weights
+from mlpf.files.atomic import atomic_write
+from mlpf.files.run_directory import HISTORY_FILE
 from mlpf.physics.particles import CLASSES
 from mlpf.plotting import history as history_figures
 from mlpf.plotting import performance
 from mlpf.plotting.report import build_report
 from mlpf.plotting.style import save, style
-from mlpf.run_files import HISTORY_FILE
+from mlpf.runs.trained import REFERENCE_FILE, load_run_config
 from mlpf.workflows.evaluate import METRICS_FILE, predictions_path
-from mlpf.workflows.trained import REFERENCE_FILE, load_run_config
 
 COMPARED = (numbers.NETWORK, numbers.BASELINE)
 NUM_RESAMPLES = 100

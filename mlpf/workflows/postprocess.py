@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mlpf.data.delphes import DelphesPreparation
-from mlpf.data.delphes_pickle import PicklePreparation
-from mlpf.data.edm4hep_file import open_root, readable_errors
-from mlpf.data.event import Events, EventsWriter, read_metadata
-from mlpf.data.preparation import Preparation
-from mlpf.data.sources import base_name, checksum, expand_inputs
+from mlpf.data.delphes.pickle_conversion import PicklePreparation
+from mlpf.data.delphes.root_conversion import DelphesPreparation
+from mlpf.data.edm4hep.conversion import Preparation
+from mlpf.data.edm4hep.leaves import open_root, readable_errors
+from mlpf.data.events import Events, EventsWriter, read_metadata
+from mlpf.data.input_files import base_name, checksum, expand_inputs
 from mlpf.engine.jobs import run_jobs
 from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
-from mlpf.locking import Shard, locked, remove_stale_parts
+from mlpf.files.locking import Shard, locked, remove_stale_parts
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 PICKLE_SUFFIXES = (".pkl", ".pkl.bz2")

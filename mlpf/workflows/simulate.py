@@ -13,21 +13,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlpf.data.delphes_tables import RawDelphes
+from mlpf.data.delphes.tables import RawDelphes
 from mlpf.engine.base import Engine
 from mlpf.engine.jobs import run_jobs
 from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import MLPFError, OutputExists
-from mlpf.locking import locked, remove_stale_parts
-from mlpf.simulation import delphes_event, delphes_writer
-from mlpf.simulation.delphes_generator import DELPHES_SAMPLES, DelphesGenerator
-from mlpf.simulation.delphes_writer import DelphesProvenance, FormatName
-from mlpf.simulation.detector import GranularityName, clic_with
-from mlpf.simulation.edm4hep_layouts import LayoutName
-from mlpf.simulation.edm4hep_writer import Provenance, read_provenance, write_events
-from mlpf.simulation.event import simulate_event
-from mlpf.simulation.generator import SAMPLES, Generator
-from mlpf.simulation.records import SimulatedEvent
+from mlpf.files.locking import locked, remove_stale_parts
+from mlpf.simulation.clic.detector import GranularityName, clic_with
+from mlpf.simulation.clic.edm4hep_layouts import LayoutName
+from mlpf.simulation.clic.edm4hep_writer import Provenance, read_provenance, write_events
+from mlpf.simulation.clic.event_data import SimulatedEvent
+from mlpf.simulation.clic.generator import SAMPLES, Generator
+from mlpf.simulation.clic.simulate import simulate_event
+from mlpf.simulation.delphes import simulate as delphes_event
+from mlpf.simulation.delphes import writer as delphes_writer
+from mlpf.simulation.delphes.generator import DELPHES_SAMPLES, DelphesGenerator
+from mlpf.simulation.delphes.writer import DelphesProvenance, FormatName
 
 CLIC_OBJECTS = ("tracks", "clusters", "hits", "candidates")
 DELPHES_OBJECTS = ("particles", "tracks", "towers")
@@ -87,15 +88,15 @@ def run(
     same arguments are kept, so that an interrupted run can be repeated.
 
     Args:
-        sample: one of :data:`mlpf.simulation.generator.SAMPLES` or
-            :data:`mlpf.simulation.delphes_generator.DELPHES_SAMPLES`.
+        sample: one of :data:`mlpf.simulation.clic.generator.SAMPLES` or
+            :data:`mlpf.simulation.delphes.generator.DELPHES_SAMPLES`.
         num_events: events to write.
         output: directory, made if missing.
         events_per_file: the last file may hold fewer.
         seed: seed of the sample.
         first_event: number of the first event.
         layout: how EDM4HEP files are laid out; the events are the same in all.
-        granularity: of the calorimeters, key of ``mlpf.simulation.detector.GRANULARITIES``.
+        granularity: of the calorimeters, key of ``mlpf.simulation.clic.detector.GRANULARITIES``.
         pileup: Delphes samples only: mean number of further collisions; None = ``DEFAULT_PILEUP``.
         file_format: Delphes samples only: ROOT or the published form of pickle; the events are the same.
         placement: where the files are made.

@@ -55,6 +55,6 @@ def show(name: str, nodes: int, slot: Slot, inside_allocation: bool) -> str:
     """
     site = load_site(name)
     require_parsl()
-    from mlpf.engine.parsl_config import job_text
+    from mlpf.engine.parsl.configuration import job_text
 
     return job_text(site, nodes, slot=slot, inside_allocation=inside_allocation)

@@ -11,29 +11,29 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mlpf import runtime
-from mlpf.atomic import atomic_write
 from mlpf.config.loading import RESOLVED_FILE, resolved_text, write_resolved
 from mlpf.config.schema import Config
-from mlpf.data.prepared import data_errors
+from mlpf.data.dataset.split import data_errors
 from mlpf.errors import OutputExists
-from mlpf.locking import locked
-from mlpf.run_files import HISTORY_FILE, LOCK_FILE
-from mlpf.training.checkpoint_store import CheckpointStore, best_epoch
-from mlpf.training.distribution import Distribution, build_distribution, join_processes, lost_processes
-from mlpf.training.guard import Guard, StopRequest, TrainingStopped
-from mlpf.training.history_writer import HistoryWriter
-from mlpf.training.progress import TerminalProgress
-from mlpf.training.run_state import Record, RunState
-from mlpf.training.watching import TrainingDiverged
-from mlpf.workflows.divergence import saved_batch
-from mlpf.workflows.ending import Ending
-from mlpf.workflows.resuming import latest_checkpoint, recorded_limits, restore, start_from
-from mlpf.workflows.run_status import recorded_status
-from mlpf.workflows.trained import ENVIRONMENT_FILE
-from mlpf.workflows.trainer_setup import build_trainer, prepare_process
-from mlpf.workflows.training_data import build_loaders
-from mlpf.workflows.training_hooks import check_callbacks, training_hooks
+from mlpf.files.atomic import atomic_write
+from mlpf.files.locking import locked
+from mlpf.files.run_directory import HISTORY_FILE, LOCK_FILE
+from mlpf.machine import session as runtime
+from mlpf.runs.data import build_loaders
+from mlpf.runs.divergence import saved_batch
+from mlpf.runs.early_stopping import Ending
+from mlpf.runs.hooks import check_callbacks, training_hooks
+from mlpf.runs.resuming import latest_checkpoint, recorded_limits, restore, start_from
+from mlpf.runs.setup import build_trainer, prepare_process
+from mlpf.runs.status import recorded_status
+from mlpf.runs.trained import ENVIRONMENT_FILE
+from mlpf.training.checkpoints.run_state import Record, RunState
+from mlpf.training.checkpoints.store import CheckpointStore, best_epoch
+from mlpf.training.loop.distribution import Distribution, build_distribution, join_processes, lost_processes
+from mlpf.training.loop.hooks import TrainingDiverged
+from mlpf.training.loop.interruption import Guard, StopRequest, TrainingStopped
+from mlpf.training.monitors.history_writer import HistoryWriter
+from mlpf.training.monitors.progress import TerminalProgress
 
 
 @dataclass(frozen=True)

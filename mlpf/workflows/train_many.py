@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
-from mlpf.data.prepared import require_built
+from mlpf.data.dataset.split import require_built
 from mlpf.engine.base import Engine, Slot
 from mlpf.engine.child import announce_driver, dismiss, program_before
 from mlpf.engine.opening import ENGINE_FOLDER, Placement, open_training_engine, training_slot
@@ -25,11 +25,11 @@ from mlpf.ensemble.table import Row
 from mlpf.ensemble.tables import LiveTable, failures, result_table, spread_table
 from mlpf.ensemble.task import MemberTask
 from mlpf.errors import ConfigError, MLPFError
-from mlpf.locking import is_locked, locked
-from mlpf.run_files import LOCK_FILE
-from mlpf.training.guard import StopRequest, TrainingStopped
-from mlpf.tuning.directory import require_empty
-from mlpf.workflows.run_status import recorded_status
+from mlpf.files.locking import is_locked, locked
+from mlpf.files.run_directory import LOCK_FILE
+from mlpf.runs.status import recorded_status
+from mlpf.search.directory import require_empty
+from mlpf.training.loop.interruption import StopRequest, TrainingStopped
 
 COMMAND = "train-many"
 

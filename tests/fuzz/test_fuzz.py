@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from mlpf.data.event import read_events
+from mlpf.data.events import read_events
 from mlpf.workflows import build, postprocess
 from tests.fuzz import inputs
 from tests.fuzz.child import Child

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from mlpf.export_samples import clic_like_events
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.physics.random_events import clic_like_events
 from tests.support.models import (
     LEARNED_PAIRS,
     TINY_GRAPH,

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mlpf.cli import main
-from mlpf.data.dataset_folder import find_dataset
+from mlpf.data.dataset.folder import find_dataset
 from mlpf.errors import DataError, OutputNotWritable
 from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS, TRACK_FEATURES
 from mlpf.physics.schemas import SCHEMAS

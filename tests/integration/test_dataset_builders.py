@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from mlpf.config.data_schema import DatasetSourceConfig
-from mlpf.data import preparation, shards
-from mlpf.data.event import EventsWriter, read_events, read_metadata
-from mlpf.data.prepared import open_split
+from mlpf.data.dataset import blocks as shards
+from mlpf.data.dataset.split import open_split
+from mlpf.data.edm4hep import conversion as preparation
+from mlpf.data.events import EventsWriter, read_events, read_metadata
 from mlpf.engine.opening import Placement
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
-from mlpf.locking import Shard
+from mlpf.files.locking import Shard
 from mlpf.physics.features import (
     ACCOUNT_COLUMNS,
     CLUSTER_FEATURES,

@@ -7,11 +7,11 @@ import pytest
 
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
-from mlpf.data.builder import split_files
-from mlpf.data.event import read_events, read_metadata
+from mlpf.data.dataset.examples import split_files
+from mlpf.data.events import read_events, read_metadata
 from mlpf.errors import DataError, MLPFError, OutputExists
 from mlpf.physics.features import PARQUET_TARGETS
-from mlpf.simulation.delphes_generator import DelphesGenerator
+from mlpf.simulation.delphes.generator import DelphesGenerator
 from mlpf.workflows import build, postprocess, simulate, train
 from tests.support.delphes_files import HandDelphes, simple_delphes, write_delphes
 from tests.support.models import TINY_NETWORK

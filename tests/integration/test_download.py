@@ -5,7 +5,7 @@ from collections import namedtuple
 import pytest
 
 from mlpf.errors import DataError, OutputExists
-from mlpf.locking import locked
+from mlpf.files.locking import locked
 from mlpf.workflows import download
 from tests.integration.test_cli import HEAVY, modules_loaded_by
 from tests.support.archive import RECORD, serve

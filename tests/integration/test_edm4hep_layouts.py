@@ -8,12 +8,12 @@ import uproot
 from click.testing import CliRunner
 
 from mlpf.cli import cli
-from mlpf.data.edm4hep import describe, read_events
-from mlpf.data.preparation import prepare_file
-from mlpf.data.tables import Relation, Table
+from mlpf.data.edm4hep.conversion import prepare_file
+from mlpf.data.edm4hep.reader import describe, read_events
+from mlpf.data.flat_tables import Relation, Table
 from mlpf.errors import DataError, OutputExists
-from mlpf.simulation.edm4hep_layouts import LAYOUT_NAMES
-from mlpf.simulation.edm4hep_writer import Provenance, read_provenance
+from mlpf.simulation.clic.edm4hep_layouts import LAYOUT_NAMES
+from mlpf.simulation.clic.edm4hep_writer import Provenance, read_provenance
 from mlpf.workflows import simulate
 from tests.support.edm4hep_files import UNKNOWN_ID, HandEvent, as_new_layout, write_edm4hep
 
@@ -24,7 +24,7 @@ NEW_LAYOUTS = [name for name in LAYOUT_NAMES if name != "old"]
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """The same twelve events in each layout, written in chunks of five."""
-    from mlpf.simulation import edm4hep_writer
+    from mlpf.simulation.clic import edm4hep_writer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(edm4hep_writer, "EVENTS_PER_CHUNK", 5)

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from mlpf.engine.base import EngineFailed, Slot, TaskLost
-from mlpf.engine.device_groups import DeviceGroup
 from mlpf.engine.local import LocalEngine
 from mlpf.engine.sites import load_site
+from mlpf.machine.allocation import DeviceGroup
 from tests.support import engine_tasks as tasks
 
 ENGINES = ["local", "parsl", "slurm"]
@@ -47,7 +47,7 @@ def site_file(kind, folder, minutes=30, margin=0, more=""):
 def open_engine(kind, folder, **options):
     if kind == "local":
         return LocalEngine([DeviceGroup()] * 2, RETRIES)
-    from mlpf.engine.parsl_engine import ParslEngine
+    from mlpf.engine.parsl.engine import ParslEngine
 
     return ParslEngine(
         load_site(site_file(kind, folder, **options)), 2, run_dir=folder, slot=Slot(), retries=RETRIES
@@ -284,7 +284,7 @@ class TestSlurm:
             no_process_left(mark, "slurm", request)
 
     def test_printed_job_is_one_that_slurm_takes(self, slurm, tmp_path):
-        from mlpf.engine.parsl_config import job_text
+        from mlpf.engine.parsl.configuration import job_text
 
         text = job_text(load_site(site_file("slurm", tmp_path)), 2, slot=Slot())
         script = text[text.index("#!/bin/bash") :].replace("RUN_DIR", str(tmp_path))

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from mlpf.workflows import find_lr, training_data
+from mlpf.runs import data as training_data
+from mlpf.workflows import find_lr
 from tests.support.fake_split import FakeSplit
 from tests.support.fake_training import tiny_config
 

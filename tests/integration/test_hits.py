@@ -8,7 +8,7 @@ import pytest
 
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
-from mlpf.data.prepared import open_split
+from mlpf.data.dataset.split import open_split
 from mlpf.evaluation.predictions import read_predictions
 from mlpf.physics.schemas import SCHEMAS
 from mlpf.workflows import build, evaluate, export, plots, postprocess, simulate, train

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from mlpf.tuning.state import ORACLE_FILE
+from mlpf.search.state import ORACLE_FILE
 from tests.support.run_results import assert_same, result
 from tests.support.search import state_of
 from tests.support.search_process import SearchProcess

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 
 from mlpf.cli import cli
 from mlpf.config.data_schema import DatasetSourceConfig
-from mlpf.data import shards
-from mlpf.data.prepared import open_split
+from mlpf.data.dataset import blocks as shards
+from mlpf.data.dataset.split import open_split
 from mlpf.engine.opening import Placement
 from mlpf.errors import DataError, OutputExists
-from mlpf.locking import Shard, locked
+from mlpf.files.locking import Shard, locked
 from mlpf.workflows import build, postprocess
 from tests.support.edm4hep_files import simple_event, write_edm4hep
 from tests.support.parquet_files import write_parquet

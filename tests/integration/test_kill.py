@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlpf.data import shards
-from mlpf.data.event import read_events
+from mlpf.data.dataset import blocks as shards
+from mlpf.data.events import read_events
 from mlpf.workflows import build, postprocess
 from tests.support.edm4hep_files import simple_event, write_edm4hep
 from tests.support.parquet_files import write_parquet
@@ -23,8 +23,8 @@ SPLITS = {"split_seed": 2, "split_fractions": (0.6, 0.0, 0.4)}
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
-from mlpf.data import shards
-from mlpf.data.event import EventsWriter
+from mlpf.data.dataset import blocks as shards
+from mlpf.data.events import EventsWriter
 from mlpf.workflows import build, postprocess
 
 inputs, output, left = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])

@@ -7,15 +7,15 @@ from keras import ops
 
 from mlpf.config.loss_schema import LossConfig
 from mlpf.config.training_schema import OptimizerConfig, SetupConfig
-from mlpf.data.input_pipeline import BatchLoader, EventPool, length_buckets
+from mlpf.data.feeding.batch_loader import BatchLoader, EventPool, length_buckets
 from mlpf.errors import CheckpointError
-from mlpf.training.checkpoints import load_optimizer, load_weights, save_checkpoint
-from mlpf.training.distribution import SingleDevice
-from mlpf.training.losses import MLPFLoss
-from mlpf.training.optimizers import build_optimizer, loss_scale
-from mlpf.training.run_state import RunState
-from mlpf.training.trainer import Trainer
-from mlpf.training.watching import TrainingDiverged
+from mlpf.training.checkpoints.checkpoint import load_optimizer, load_weights, save_checkpoint
+from mlpf.training.checkpoints.run_state import RunState
+from mlpf.training.loop.distribution import SingleDevice
+from mlpf.training.loop.hooks import TrainingDiverged
+from mlpf.training.loop.trainer import Trainer
+from mlpf.training.losses.total import MLPFLoss
+from mlpf.training.optimizers.build import build_optimizer, loss_scale
 from tests.support.fake_split import FakeSplit
 from tests.support.layer_contract import under_policy
 from tests.support.models import TINY_NETWORK

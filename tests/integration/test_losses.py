@@ -7,7 +7,8 @@ from mlpf.config.schema import Config
 from mlpf.errors import DataError
 from mlpf.physics.features import TARGETS
 from mlpf.physics.schemas import SCHEMAS
-from mlpf.workflows import train, training_data
+from mlpf.runs import data as training_data
+from mlpf.workflows import train
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
 

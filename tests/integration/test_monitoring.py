@@ -6,11 +6,12 @@ import sys
 import pytest
 
 from mlpf.config.schema import Config
-from mlpf.workflows import train, training_data
+from mlpf.runs import data as training_data
+from mlpf.workflows import train
 from tests.support.fake_comet import FakeComet
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
-from tests.unit.training.test_tensorboard import logged
+from tests.unit.training.monitors.test_tensorboard import logged
 
 NAME = "val_met_response_iqr"
 

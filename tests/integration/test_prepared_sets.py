@@ -10,9 +10,9 @@ import tensorflow_datasets as tfds
 
 from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.config.schema import Config
-from mlpf.data.builder import make_examples
-from mlpf.data.event import read_events
-from mlpf.data.prepared import open_split
+from mlpf.data.dataset.examples import make_examples
+from mlpf.data.dataset.split import open_split
+from mlpf.data.events import read_events
 from mlpf.errors import DataError, SchemaMismatch
 from mlpf.physics.features import CLUSTER_FEATURES, HIT_FEATURES, HIT_TRACK_FEATURES, TARGETS, TRACK_FEATURES
 from mlpf.physics.schemas import SCHEMAS

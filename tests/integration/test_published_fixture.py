@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from mlpf.cli import cli
 from mlpf.models.outputs import OUTPUT_NAMES
 from mlpf.models.published_weights import read_published_weights
-from mlpf.workflows.trained import load_run_config, load_trained_model
+from mlpf.runs.trained import load_run_config, load_trained_model
 from tests.support.configs import write_config
 from tests.support.published_fixture import EVENTS, FOLDER, PARAMETERS, WEIGHTS, write
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpf.data.edm4hep import read_events
-from mlpf.data.features import cluster_features, track_features
-from mlpf.data.truth import candidate_targets, gen_targets, link_truth
+from mlpf.data.edm4hep.features import cluster_features, track_features
+from mlpf.data.edm4hep.reader import read_events
+from mlpf.data.edm4hep.truth import candidate_targets, gen_targets, link_truth
 from mlpf.physics.features import PARQUET_TARGETS
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"

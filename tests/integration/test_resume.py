@@ -114,7 +114,7 @@ def test_an_epoch_of_other_batches_is_not_continued(repo_root, tmp_path):
 
 
 def test_the_steps_are_as_many_as_the_tests_think():
-    from mlpf.workflows import training_data
+    from mlpf.runs import data as training_data
     from tests.support.fake_training import open_fake
 
     training_data.open_split, original = open_fake, training_data.open_split

@@ -26,14 +26,15 @@ def inputs():
 
 def network(run_dir, weights):
     """Load the network of a run."""
-    from mlpf.workflows.trained import load_run_config, load_trained_model
+    from mlpf.runs.trained import load_run_config, load_trained_model
 
     return load_trained_model(run_dir, load_run_config(run_dir), weights)[0]
 
 
 def write(run_dir):
     """Train two of four epochs and note what the network gives; how the fixture was made."""
-    from mlpf.workflows import train, training_data
+    from mlpf.runs import data as training_data
+    from mlpf.workflows import train
 
     training_data.open_split = open_fake
     train.run(tiny_config(), run_dir, stop_after=2)
@@ -52,7 +53,8 @@ def test_weights_are_read(weights):
 
 
 def test_the_training_goes_on(tmp_path, monkeypatch):
-    from mlpf.workflows import train, training_data
+    from mlpf.runs import data as training_data
+    from mlpf.workflows import train
 
     monkeypatch.setattr(training_data, "open_split", open_fake)
     run_dir = tmp_path / "run"

@@ -6,9 +6,9 @@ import keras
 import pytest
 
 from mlpf.config import load_config
-from mlpf.config.combinations import combinations
-from mlpf.config.search_space import load_space, trial_config
-from mlpf.workflows.trained import build_network
+from mlpf.config.search.combinations import combinations
+from mlpf.config.search.space import load_space, trial_config
+from mlpf.runs.trained import build_network
 
 
 @pytest.mark.parametrize("name", ["clic-demo", "clic", "clic-transformer"])

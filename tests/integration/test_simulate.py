@@ -11,11 +11,11 @@ import uproot
 
 from mlpf.engine.opening import Placement
 from mlpf.errors import DataError, MLPFError, OutputExists
-from mlpf.locking import locked
-from mlpf.simulation import edm4hep_writer
-from mlpf.simulation.edm4hep_writer import Provenance, read_provenance
-from mlpf.simulation.generator import SAMPLES
-from mlpf.simulation.records import HIT_COLLECTIONS
+from mlpf.files.locking import locked
+from mlpf.simulation.clic import edm4hep_writer
+from mlpf.simulation.clic.edm4hep_writer import Provenance, read_provenance
+from mlpf.simulation.clic.event_data import HIT_COLLECTIONS
+from mlpf.simulation.clic.generator import SAMPLES
 from mlpf.workflows import simulate
 
 # A gun needs no Pythia, and its showers exercise every stage.

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mlpf.errors import ConfigError
-from mlpf.workflows import train, training_data
-from mlpf.workflows.run_status import STATUS_FILE
+from mlpf.runs import data as training_data
+from mlpf.runs.status import STATUS_FILE
+from mlpf.workflows import train
 from tests.support.fake_training import open_fake, tiny_config
 from tests.support.run_results import assert_same, result
 

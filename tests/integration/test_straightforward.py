@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpf.export_samples import clic_like_events
 from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.physics.random_events import clic_like_events
 from scripts.straightforward import StraightforwardNetwork
 from tests.support.models import TINY_GRAPH, tiny_model
 

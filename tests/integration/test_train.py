@@ -6,7 +6,8 @@ import yaml
 
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, ConfigError, DataError, OutputExists
-from mlpf.workflows import train, training_data
+from mlpf.runs import data as training_data
+from mlpf.workflows import train
 from tests.support.fake_split import FakeSplit
 from tests.support.fake_training import open_fake, tiny_config
 from tests.support.saved_weights import saved_weights

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlpf.config.loading import write_resolved
-from mlpf.workflows import train, training_data
+from mlpf.runs import data as training_data
+from mlpf.workflows import train
 from tests.support.fake_training import open_fake, tiny_config
 from tests.support.run_results import assert_same, result
 

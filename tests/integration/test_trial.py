@@ -12,9 +12,11 @@ import tensorflow as tf
 
 from mlpf.config.loading import write_resolved
 from mlpf.errors import CheckpointError, DataError
-from mlpf.training.guard import TrainingStopped
-from mlpf.training.outcome import TrainingFailed
-from mlpf.workflows import train, training_data, trial
+from mlpf.runs import data as training_data
+from mlpf.training.loop.interruption import TrainingStopped
+from mlpf.training.loop.outcome import TrainingFailed
+from mlpf.workflows import hypertune_trial as trial
+from mlpf.workflows import train
 from tests.support.fake_training import open_fake, start, tiny_config
 from tests.support.run_results import assert_same, result
 

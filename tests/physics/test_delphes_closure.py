@@ -5,17 +5,17 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mlpf.data.delphes import DelphesPreparation
-from mlpf.data.delphes_losses import NO_ELEMENT, SOFT, TOWER_CHARGE, counted_particles
-from mlpf.data.delphes_reader import read_events
-from mlpf.data.delphes_truth import prepare_chunk
-from mlpf.data.event import concatenate
+from mlpf.data.delphes.losses import NO_ELEMENT, SOFT, TOWER_CHARGE, counted_particles
+from mlpf.data.delphes.reader import read_events
+from mlpf.data.delphes.root_conversion import DelphesPreparation
+from mlpf.data.delphes.truth import prepare_chunk
+from mlpf.data.events import concatenate
 from mlpf.physics.features import PARQUET_TARGETS
 from mlpf.physics.particles import is_invisible
 from mlpf.physics.schemas import SCHEMAS
-from mlpf.simulation.delphes_event import simulate_event
-from mlpf.simulation.delphes_generator import DelphesGenerator
-from mlpf.simulation.delphes_writer import DelphesProvenance, write_events
+from mlpf.simulation.delphes.generator import DelphesGenerator
+from mlpf.simulation.delphes.simulate import simulate_event
+from mlpf.simulation.delphes.writer import DelphesProvenance, write_events
 from tests.support.proton_collisions import FakeGenerator
 
 SCHEMA = SCHEMAS["delphes"]

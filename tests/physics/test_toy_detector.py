@@ -6,9 +6,9 @@ Reference values: 1000 ttbar events, ``python -m pytest tests/physics/test_toy_d
 import numpy as np
 import pytest
 
-from mlpf.simulation.detector import CLIC, clic_with
-from mlpf.simulation.event import simulate_event
-from mlpf.simulation.generator import Generator
+from mlpf.simulation.clic.detector import CLIC, clic_with
+from mlpf.simulation.clic.generator import Generator
+from mlpf.simulation.clic.simulate import simulate_event
 from tests.support.toy_jets import (
     baseline_momenta,
     calorimeter_momenta,

@@ -5,12 +5,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mlpf.data.edm4hep import read_events
-from mlpf.data.preparation import prepare_chunk, prepare_file, usable_events
-from mlpf.data.truth import elements_of, gen_targets, link_truth
+from mlpf.data.edm4hep.conversion import prepare_chunk, prepare_file, usable_events
+from mlpf.data.edm4hep.reader import read_events
+from mlpf.data.edm4hep.truth import elements_of, gen_targets, link_truth
 from mlpf.physics.features import PARQUET_TARGETS
 from mlpf.physics.schemas import SCHEMAS
-from mlpf.simulation.generator import SAMPLES
+from mlpf.simulation.clic.generator import SAMPLES
 from mlpf.workflows import simulate
 from tests.support.edm4hep_files import HandEvent
 from tests.support.raw_events import raw_events

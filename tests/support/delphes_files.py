@@ -8,7 +8,7 @@ import awkward as ak
 import numpy as np
 import uproot
 
-from mlpf.data import delphes_reader
+from mlpf.data.delphes import reader as delphes_reader
 
 PARTICLE = {"PID": "i4", "Charge": "i4", "PT": "f4", "Eta": "f4", "Phi": "f4", "E": "f4", "fUniqueID": "u4"}
 TRACK = {

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from mlpf.simulation.detector import CLIC
-from mlpf.simulation.helix import extrapolate_to_face
-from mlpf.simulation.records import HIT_COLLECTIONS, Hits, Links, Tracks, TrackStates
+from mlpf.simulation.clic.detector import CLIC
+from mlpf.simulation.clic.event_data import HIT_COLLECTIONS, Hits, Links, Tracks, TrackStates
+from mlpf.simulation.clic.helix import extrapolate_to_face
 
 NO_LINKS = Links(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
 

@@ -8,8 +8,8 @@ import awkward as ak
 import numpy as np
 import uproot
 
-from mlpf.data.edm4hep_ids import murmur3_32
-from mlpf.simulation.edm4hep_writer import nested_records
+from mlpf.data.edm4hep.collection_ids import murmur3_32
+from mlpf.simulation.clic.edm4hep_writer import nested_records
 
 HIT_COLLECTIONS = ("ECALBarrel", "ECALEndcap", "ECALOther", "HCALBarrel", "HCALEndcap", "HCALOther", "MUON")
 IDS = {

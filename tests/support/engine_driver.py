@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from mlpf.engine.base import Slot
-from mlpf.engine.device_groups import DeviceGroup
 from mlpf.engine.local import LocalEngine
-from mlpf.engine.parsl_engine import ParslEngine
+from mlpf.engine.parsl.engine import ParslEngine
 from mlpf.engine.sites import load_site
+from mlpf.machine.allocation import DeviceGroup
 from tests.support import engine_tasks as tasks
 
 

@@ -11,11 +11,11 @@ import time
 
 def main():
     from mlpf.cli import main as command_line
-    from mlpf.data import prepared
+    from mlpf.data.dataset import split as prepared
 
     prepared.require_built = lambda *_: None  # the datasets are in memory
     if sys.argv[1:3] == ["train-many", "member"]:
-        from mlpf.workflows import training_data
+        from mlpf.runs import data as training_data
         from tests.support.fake_training import open_fake
 
         training_data.open_split = open_fake
@@ -25,7 +25,7 @@ def main():
 
 def pause_steps(pause):
     """Make every step of a training slower."""
-    from mlpf.training.trainer import Trainer
+    from mlpf.training.loop.trainer import Trainer
 
     build = Trainer.__init__
 

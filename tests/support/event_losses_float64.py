@@ -5,8 +5,8 @@ from collections import defaultdict
 
 import numpy as np
 
-from mlpf.data.targets import REGRESSION_NAMES as KINEMATICS
 from mlpf.physics.features import TARGETS
+from mlpf.training.losses.targets import REGRESSION_NAMES as KINEMATICS
 
 
 def event_losses_float64(X, y, outputs, directions):

@@ -10,7 +10,7 @@ from mlpf.physics.schemas import SCHEMAS
 
 
 class FakeSplit:
-    """Has the interface of ``mlpf.data.prepared.PreparedSplit``."""
+    """Has the interface of ``mlpf.data.dataset.split.PreparedSplit``."""
 
     def __init__(
         self,

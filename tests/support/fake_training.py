@@ -57,7 +57,7 @@ def start(repo_root, run_dir, *, launcher=(), pause=0.0, config=None, trial=None
 
 def slow_down(seconds):
     """Let all trainings of this process pause after each step."""
-    from mlpf.training.trainer import Trainer
+    from mlpf.training.loop.trainer import Trainer
 
     build = Trainer.__init__
 
@@ -77,7 +77,9 @@ def slow_down(seconds):
 def main(run_dir, order):
     """Train as the order says."""
     from mlpf.cli import main as command_line
-    from mlpf.workflows import train, training_data, trial
+    from mlpf.runs import data as training_data
+    from mlpf.workflows import hypertune_trial as trial
+    from mlpf.workflows import train
 
     training_data.open_split = open_fake
     order = json.loads(order)

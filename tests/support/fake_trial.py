@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from mlpf.atomic import atomic_write
 from mlpf.config.loading import load_config
+from mlpf.files.atomic import atomic_write
 
 
 def main(directory, run, epochs, num_cpus):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlpf import devices
+from mlpf.machine import devices
 
 # Stands for the 16-bit format of the policy.
 HALF = "half"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlpf import devices
+from mlpf.machine import devices
 
 
 def skip_if_it_aborts(policy):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlpf.data.event import Events, EventsWriter, Jagged
-from mlpf.data.tables import offsets_from_counts
+from mlpf.data.events import Events, EventsWriter, Jagged
+from mlpf.data.flat_tables import offsets_from_counts
 from mlpf.physics.features import PARQUET_TARGETS
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 

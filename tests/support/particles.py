@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mlpf.simulation.generator import particles_from_rows
-from mlpf.simulation.records import Particles
+from mlpf.simulation.clic.event_data import Particles
+from mlpf.simulation.clic.generator import particles_from_rows
 
 MASS = {22: 0.0, 11: 0.000511, 13: 0.10566, 130: 0.49761, 211: 0.13957, 2112: 0.93957}
 

@@ -5,9 +5,9 @@ import signal
 import time
 from pathlib import Path
 
-from mlpf.atomic import atomic_write
 from mlpf.engine.local import THREAD_VARIABLES
 from mlpf.errors import DataError
+from mlpf.files.atomic import atomic_write
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlpf.simulation.records import Particles
+from mlpf.simulation.clic.event_data import Particles
 
 # Code, charge, mass, share.
 SPECIES = (

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlpf.data.tables import (
+from mlpf.data.flat_tables import (
     SYSTEM_ECAL,
     SYSTEM_HCAL,
     SYSTEM_OTHER,

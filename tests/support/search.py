@@ -3,7 +3,7 @@
 import math
 import random
 
-from mlpf.tuning.state import read_search
+from mlpf.search.state import read_search
 from tests.support.fake_training import tiny_config
 
 SPACE = {

@@ -8,7 +8,7 @@ import sys
 
 
 def main():
-    from mlpf.lifeline import end_with_parent
+    from mlpf.engine.end_with_parent import end_with_parent
 
     is_trial = sys.argv[1:3] == ["hypertune", "trial"]
     if is_trial and os.environ.get("MLPF_TEST_TRIALS") == "pretend":
@@ -18,11 +18,11 @@ def main():
         options = dict(zip(sys.argv[5::2], sys.argv[6::2], strict=False))
         pretend(sys.argv[3], sys.argv[4], options["--epochs"], options["--num-cpus"])
     from mlpf.cli import main as command_line
-    from mlpf.data import prepared
+    from mlpf.data.dataset import split as prepared
 
     prepared.require_built = lambda *_: None  # the datasets are in memory
     if is_trial:
-        from mlpf.workflows import training_data
+        from mlpf.runs import data as training_data
         from tests.support.fake_training import open_fake, slow_down
 
         training_data.open_split = open_fake

@@ -7,9 +7,9 @@ import numpy as np
 
 from mlpf.config.loading import RESOLVED_FILE, write_resolved
 from mlpf.config.schema import Config
-from mlpf.run_files import HISTORY_FILE
-from mlpf.tuning.state import ORACLE_FILE, TrialRecord
-from mlpf.tuning.trial_files import TrialFiles
+from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.search.state import ORACLE_FILE, TrialRecord
+from mlpf.search.trial_files import TrialFiles
 from tests.support.configs import SMALL
 
 SPACE = {

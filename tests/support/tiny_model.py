@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from mlpf.data.targets import REGRESSION_NAMES
 from mlpf.physics.features import NUM_CLIC_FEATURES
 from mlpf.physics.particles import NUM_CLASSES
+from mlpf.training.losses.targets import REGRESSION_NAMES
 
 
 class Decode(keras.layers.Layer):

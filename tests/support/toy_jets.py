@@ -5,7 +5,7 @@ import numpy as np
 from mlpf.physics.jets import cluster_jets, match_jets
 from mlpf.physics.kinematics import eta_from_momentum
 from mlpf.physics.particles import is_invisible
-from mlpf.simulation.showers import HADRON_SCALE_ECAL
+from mlpf.simulation.clic.showers import HADRON_SCALE_ECAL
 
 
 def gen_momenta(event):

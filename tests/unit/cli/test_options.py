@@ -4,7 +4,7 @@ from click.testing import CliRunner
 
 from mlpf.cli.data import simulate
 from mlpf.cli.options import FiniteRange, Fractions, ShardOf
-from mlpf.locking import Shard
+from mlpf.files.locking import Shard
 
 
 def test_good_values_are_read():

@@ -11,7 +11,8 @@ from mlpf.cli.tuning import hypertune
 from mlpf.config import load_config
 from mlpf.engine.opening import Placement
 from mlpf.workflows import hypertune as workflow
-from mlpf.workflows import hypertune_report, trial
+from mlpf.workflows import hypertune_report
+from mlpf.workflows import hypertune_trial as trial
 from tests.support.configs import write_config
 
 SPACE = "hypertune: {space: {setup.lr: {float: [1.0e-4, 1.0e-2]}}, max_total_hours: 7}\n"

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from mlpf.config.loss_schema import LossConfig, RegressionLossConfig
-from mlpf.data.targets import REGRESSION_NAMES
+from mlpf.training.losses.targets import REGRESSION_NAMES
 
 
 def test_terms_follow_from_coefficients():

@@ -47,7 +47,7 @@ folder = Path(sys.argv[1])
 program = '''
 import os, sys, time
 from pathlib import Path
-from mlpf.lifeline import end_with_parent
+from mlpf.engine.end_with_parent import end_with_parent
 end_with_parent()
 part = Path(sys.argv[1]) / "part"
 part.write_text(str(os.getpid()))
@@ -177,7 +177,7 @@ def test_the_time_is_told_while_a_program_runs(start):
 
 def test_an_error_of_the_caller_leaves_no_program(start, tmp_path):
     code = (
-        "import os, time; from mlpf.lifeline import end_with_parent; end_with_parent(); "
+        "import os, time; from mlpf.engine.end_with_parent import end_with_parent; end_with_parent(); "
         "print('pid', os.getpid()); time.sleep(600)"
     )
 

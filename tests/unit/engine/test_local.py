@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from mlpf.engine.base import SLOT_VARIABLE, TaskLost
-from mlpf.engine.device_groups import DeviceGroup
 from mlpf.engine.local import THREAD_VARIABLES, HereEngine, LocalEngine
 from mlpf.errors import DataError
+from mlpf.machine.allocation import DeviceGroup
 from tests.support import pool_tasks
 from tests.support.processes import alive, needs_proc, wait_until_gone
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -154,7 +154,7 @@ def test_an_end_after_an_error_leaves_no_process(tmp_path):
 # Whether a process ignores SIGINT it inherits from the shell: one that runs in the background does.
 PARENT = """
 import signal, sys
-from mlpf.engine.device_groups import DeviceGroup
+from mlpf.machine.allocation import DeviceGroup
 from mlpf.engine.jobs import run_jobs
 from mlpf.engine.local import LocalEngine
 from tests.support import pool_tasks

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from mlpf.config.data_schema import POSITION_COLUMNS, DatasetConfig
-from mlpf.export_samples import clic_like_events
 from mlpf.layers import helix_encoding
 from mlpf.layers.helix_encoding import NUM_HELIX_FEATURES, face_points, helix_features
 from mlpf.physics import features
 from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM
+from mlpf.physics.random_events import clic_like_events
 from mlpf.physics.schemas import SCHEMAS
 
 

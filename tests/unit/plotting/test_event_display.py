@@ -6,8 +6,8 @@ from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.schemas import SCHEMAS
 from mlpf.plotting.event_display import EventView, event_display, helix_points
 from mlpf.plotting.style import COLORS
-from mlpf.simulation.detector import CLIC
-from mlpf.simulation.helix import Helix
+from mlpf.simulation.clic.detector import CLIC
+from mlpf.simulation.clic.helix import Helix
 
 
 def rows(columns, count, **values):

@@ -15,9 +15,9 @@ from mlpf.cli.tuning import hypertune
 from mlpf.engine.base import EngineFailed
 from mlpf.engine.child import is_in_charge
 from mlpf.errors import CheckpointError, ConfigError, DataError, MissingDependency, MLPFError, OutputExists
-from mlpf.locking import locked
-from mlpf.training.guard import TrainingStopped
-from mlpf.tuning.driver import NodeRefused, SearchFailed
+from mlpf.files.locking import locked
+from mlpf.search.driver import NodeRefused, SearchFailed
+from mlpf.training.loop.interruption import TrainingStopped
 from mlpf.workflows import hypertune as workflow
 from tests.support.configs import write_config
 from tests.support.engines import Recorder

@@ -5,9 +5,10 @@ import pytest
 
 from mlpf.config.loading import load_config
 from mlpf.errors import CheckpointError
-from mlpf.tuning.results import BEST_FILE, TRIALS_JSON, TRIALS_TABLE
-from mlpf.tuning.state import TrialRecord
-from mlpf.workflows import hypertune_report, train, training_data
+from mlpf.runs import data as training_data
+from mlpf.search.results.tables import BEST_FILE, TRIALS_JSON, TRIALS_TABLE
+from mlpf.search.state import TrialRecord
+from mlpf.workflows import hypertune_report, train
 from tests.support.fake_training import open_fake, tiny_config
 from tests.support.search_directories import (
     FakeSearch,

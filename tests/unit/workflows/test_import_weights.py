@@ -7,8 +7,8 @@ import yaml
 from mlpf.config import load_config
 from mlpf.errors import CheckpointError, OutputExists
 from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.runs.trained import load_run_config, load_trained_model
 from mlpf.workflows import import_weights
-from mlpf.workflows.trained import load_run_config, load_trained_model
 from tests.support.configs import write_config
 from tests.support.models import tiny_config, tiny_model
 from tests.support.numpy_gnn import write_published

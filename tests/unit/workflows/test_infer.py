@@ -5,11 +5,11 @@ import keras
 import pytest
 import yaml
 
-from mlpf import devices
 from mlpf.config import load_config
 from mlpf.config.loading import RESOLVED_FILE
 from mlpf.errors import DataError
-from mlpf.host import read_host
+from mlpf.machine import devices
+from mlpf.machine.host import read_host
 from mlpf.workflows import import_weights, infer
 from tests.support.configs import write_config
 from tests.support.models import tiny_config, tiny_model

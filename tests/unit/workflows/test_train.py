@@ -8,14 +8,14 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from mlpf import devices
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError, MissingDependency
-from mlpf.host import read_host
+from mlpf.machine import devices
+from mlpf.machine.host import read_host
+from mlpf.runs.resuming import recorded_limits
+from mlpf.runs.setup import prepare_process
+from mlpf.runs.trained import ENVIRONMENT_FILE
 from mlpf.workflows import train
-from mlpf.workflows.resuming import recorded_limits
-from mlpf.workflows.trained import ENVIRONMENT_FILE
-from mlpf.workflows.trainer_setup import prepare_process
 from tests.support.configs import SMALL
 from tests.support.number_formats import skip_if_it_aborts
 

@@ -1,0 +1,94 @@
+"""A prepared dataset named by its folder alone: which splits it has and what its events are made of."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlpf.config.data_schema import DatasetSourceConfig
+from mlpf.data.dataset.split import PreparedSplit, open_split
+from mlpf.errors import DataError
+from mlpf.physics.schemas import SCHEMAS, EventSchema, schema_named
+
+
+@dataclass(frozen=True)
+class DatasetFolder:
+    """One version of a dataset.
+
+    Attributes:
+        path: folder of the version.
+        schema: what its events are made of.
+        splits: names of its splits, as the dataset lists them.
+    """
+
+    path: Path
+    schema: EventSchema
+    splits: tuple[str, ...]
+
+    def open(self, split: str) -> PreparedSplit:
+        """Open one split.
+
+        Raises:
+            DataError: no such split, or not readable.
+            SchemaMismatch: columns differ from those of the schema.
+        """
+        # The splits as they are stored: nothing is held out of train.
+        source = DatasetSourceConfig(
+            version=self.path.name, data_dir=str(self.path.parent.parent), valid_fraction=0.0
+        )
+        return open_split(self.path.parent.name, source, split, self.schema)
+
+
+def find_dataset(path: Path) -> DatasetFolder:
+    """Look at a folder ``<name>/<version>``, or at ``<name>`` if it has one version.
+
+    Published datasets do not name their schema: it follows from the number of columns.
+
+    Raises:
+        DataError: no dataset there, several versions, or not a complete one.
+        SchemaMismatch: its events are of no known schema.
+    """
+    path = Path(path).resolve()
+    if not (path / "dataset_info.json").is_file():
+        versions = sorted(p.parent for p in path.glob("*/dataset_info.json"))
+        if not versions:
+            raise DataError(
+                f"{path}: no prepared dataset, no dataset_info.json there; give the folder of a version, "
+                "e.g. tensorflow_datasets/clic_edm4hep/ttbar/1.0.0"
+            )
+        if len(versions) > 1:
+            names = ", ".join(p.name for p in versions)
+            raise DataError(f"{path}: has versions {names}; give the folder of one of them")
+        path = versions[0]
+    try:
+        info = json.loads((path / "dataset_info.json").read_text(encoding="utf-8"))
+        splits = tuple(str(split["name"]) for split in info["splits"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{path / 'dataset_info.json'}: damaged ({error!r}); build the dataset again"
+        ) from None
+    if not splits:
+        raise DataError(f"{path / 'dataset_info.json'}: lists no splits; build the dataset again")
+    return DatasetFolder(path, _schema(path), splits)
+
+
+def _schema(path: Path) -> EventSchema:
+    try:
+        metadata = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        metadata = {}
+    if isinstance(metadata, dict) and "schema" in metadata:
+        return schema_named(str(metadata["schema"]), str(path))
+    try:
+        features: Any = json.loads((path / "features.json").read_text(encoding="utf-8"))
+        width = int(features["featuresDict"]["features"]["X"]["tensor"]["shape"]["dimensions"][-1])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
+        raise DataError(
+            f"{path / 'features.json'}: does not say how many columns X has ({error!r}); "
+            "it is no dataset of events or damaged"
+        ) from None
+    fitting = [schema for schema in SCHEMAS.values() if schema.num_features == width]
+    if not fitting:
+        known = ", ".join(f"{schema.name} {schema.num_features}" for schema in SCHEMAS.values())
+        raise DataError(f"{path}: X has {width} columns, expected those of a known schema: {known}")
+    return fitting[0]

@@ -1,0 +1,210 @@
+"""Public records of events: which exist, and what the archive says their files are."""
+
+import fnmatch
+import re
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+from mlpf.data.download.transfer import ALGORITHMS, Client, RemoteFile
+from mlpf.errors import DataError
+
+# Bytes of one file: beyond any archive, and what counters of progress can hold.
+_SIZE_LIMIT = 2**63
+
+API = "https://zenodo.org/api"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some files of a record.
+
+    Attributes:
+        name: what users call it; also the folder its files go to.
+        record: number of the record.
+        patterns: globs of its file names.
+        excluded: globs of file names that ``patterns`` match, but that belong to another sample.
+        content: what it holds, in words.
+    """
+
+    name: str
+    record: str
+    patterns: tuple[str, ...]
+    excluded: tuple[str, ...]
+    content: str
+
+    def holds(self, name: str) -> bool:
+        """Return whether a file of the record belongs to the sample."""
+
+        def match(globs: Sequence[str]) -> bool:
+            return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+        return match(self.patterns) and not match(self.excluded)
+
+
+_RAW, _CLUSTERS, _HITS, _DELPHES = "8260741", "8409592", "8414225", "4559324"
+# Name here and in prepared datasets, name in raw files.
+_PROCESSES = (
+    ("ttbar", "p8_ee_tt_ecm380"),
+    ("qq", "p8_ee_qq_ecm380"),
+    ("zh_tautau", "p8_ee_ZH_Htautau_ecm380"),
+    ("ww_fullhad", "p8_ee_WW_fullhad_ecm380"),
+    ("ttbar_pu10", "p8_ee_tt_ecm380_PU10"),
+)
+_GUNS = (
+    ("electron", "e[-+]"),
+    ("muon", "mu[-+]"),
+    ("pi", "pi[-+]"),
+    ("pi0", "pi0"),
+    ("gamma", "gamma"),
+    ("neutron", "neutron"),
+    ("kaon0l", "kaon0L"),
+)
+
+SAMPLES: dict[str, Sample] = {
+    sample.name: sample
+    for sample in (
+        *(
+            Sample(
+                f"delphes_{process}",
+                _DELPHES,
+                (f"tev14_pythia8_{process}_*.pkl*",),
+                (),
+                f"{process}, pp at 14 TeV with 200 overlaid collisions, Delphes, pickles",
+            )
+            for process in ("ttbar", "qcd")
+        ),
+        *(
+            Sample(
+                f"clic_{name}",
+                _RAW,
+                (f"*{raw}*",),
+                () if raw.endswith("PU10") else (f"*{raw}_PU10*",),
+                f"{name}, e+e- at 380 GeV, CLIC full simulation, EDM4HEP",
+            )
+            for name, raw in _PROCESSES
+        ),
+        *(
+            Sample(
+                f"clic_single_{name}",
+                _RAW,
+                (f"{raw}*", f"*_{raw}*"),
+                (),
+                f"single {name}, CLIC full simulation, EDM4HEP",
+            )
+            for name, raw in _GUNS
+        ),
+        *(
+            Sample(
+                f"clic_{name}_{kind}",
+                record,
+                (f"*clic_edm_{name}{infix}_pf*",),
+                (),
+                f"{name}, CLIC, prepared with tracks and {kind}",
+            )
+            for kind, record, infix, processes in (
+                ("clusters", _CLUSTERS, "", _PROCESSES),
+                ("hits", _HITS, "_hits", _PROCESSES[:2]),  # the others were not prepared
+            )
+            for name, _ in processes
+        ),
+        *(
+            Sample(
+                f"clic_single_{name}_hits",
+                _HITS,
+                (f"*clic_edm_single_{name}_hits_pf*",),
+                (),
+                f"single {name}, CLIC, prepared with tracks and hits",
+            )
+            for name, _ in _GUNS
+        ),
+    )
+}
+
+
+def list_record(client: Client, api: str, record: str) -> list[dict[str, Any]]:
+    """Return what the archive says about the files of a record: name first.
+
+    Args:
+        client: does the request.
+        api: base address of the archive, e.g. ``API``.
+        record: number of the record.
+
+    Raises:
+        DataError: not a record number, the archive cannot be reached, or what it sends lists no files.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9-]+", record):
+        raise DataError(f"--record {record!r}: not a record, expected a number such as {_DELPHES}")
+    url = f"{api.rstrip('/')}/records/{record}"
+    answer = client.get_json(url)
+    files = answer.get("files") if isinstance(answer, dict) else None
+    if isinstance(files, dict):  # newer versions of the archive's software
+        files = files.get("entries")
+    if isinstance(files, dict):
+        files = list(files.values())
+    if not isinstance(files, list) or not all(isinstance(entry, dict) for entry in files):
+        raise DataError(f"{url}: lists no files; check that the record is public and its number right")
+    return [{**entry, "key": _text(entry.get("key", "")), "listed_at": url} for entry in files]
+
+
+def _text(value: Any) -> str:
+    """Return a text as it is, anything else in a few words: it may be nested deeply."""
+    return value if isinstance(value, str) else reprlib.repr(value)
+
+
+def remote_file(entry: dict[str, Any]) -> RemoteFile:
+    """Check one entry of ``list_record`` and return what to fetch.
+
+    Raises:
+        DataError: the name would leave the folder it goes to, or size, checksum or address are missing.
+    """
+    name, size = entry["key"], entry.get("size")
+    where = f"{entry['listed_at']}: file {name[:120]!r}"
+    _check_name(name, where)
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _SIZE_LIMIT:
+        raise DataError(
+            f"{where}: size {reprlib.repr(size)}, expected a number of bytes; report it to the archive"
+        )
+    checksum = _text(entry.get("checksum", ""))
+    algorithm, _, digest = checksum.lower().partition(":")
+    if algorithm not in ALGORITHMS or not re.fullmatch(r"[0-9a-f]{32,128}", digest):
+        raise DataError(
+            f"{where}: checksum {checksum!r:.80}, expected one of {', '.join(ALGORITHMS)} "
+            "and hexadecimal digits; it cannot be checked and is not fetched"
+        )
+    links = entry.get("links")
+    links = links if isinstance(links, dict) else {}
+    default = f"{entry['listed_at']}/files/{quote(name)}/content"
+    link = links.get("content") or links.get("self") or default
+    try:
+        url = urljoin(entry["listed_at"], link) if isinstance(link, str) else ""
+        usable = urlsplit(url).scheme in ("http", "https") and url.isprintable()
+    except ValueError:  # e.g. a bracket that is not closed
+        usable = False
+    if not usable:
+        raise DataError(
+            f"{where}: address {_text(link)[:120]!r}, expected https://...; report it to the archive"
+        )
+    return RemoteFile(name, url, size, algorithm, digest)
+
+
+def _check_name(name: str, where: str) -> None:
+    """Refuse names that lead out of a folder, into hidden files, or upset a terminal."""
+    parts = PurePosixPath(name).parts
+    plain = name.isprintable() and not any(character in name for character in '\\:*?"<>|')
+    inside = bool(parts) and not name.startswith("/") and not any(part.startswith(".") for part in parts)
+    if not (plain and inside and len(name.encode()) <= 200):
+        raise DataError(f"{where}: not a name that can be written safely, it is not fetched; report it")
+
+
+def in_order(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return entries sorted by name, numbers in it by their value: ``_2`` comes before ``_10``."""
+
+    def key(entry: dict[str, Any]) -> list[tuple[int, int, str]]:
+        pieces = re.split(r"([0-9]+)", entry["key"])
+        return [(1, int(piece[:18]), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces]
+
+    return sorted(entries, key=key)

@@ -1,0 +1,381 @@
+"""Fetch files over HTTP so that a broken connection costs only what was under way."""
+
+import hashlib
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+from requests import exceptions as failures
+from urllib3.exceptions import HTTPError as ConnectionBroke
+
+from mlpf import __version__
+from mlpf.errors import DataError
+from mlpf.files.atomic import atomic_write
+
+ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
+CHUNK = 1 << 18
+# Failures in a row that are put up with; a listing is small and somebody waits for it.
+TRANSFER_ATTEMPTS = 6
+LISTING_ATTEMPTS = 3
+# The largest listings of public records have a few MiB.
+LISTING_BYTES = 64 * 1024**2
+LONGEST_WAIT = 300.0
+# Seconds to connect, and between two pieces of a body.
+TIMEOUT = (15, 60)
+PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file on a server.
+
+    Attributes:
+        name: path below the folder it goes to, with slashes.
+        url: where its content is.
+        size: bytes.
+        algorithm: one of ``ALGORITHMS``.
+        digest: checksum of the content, lower-case hexadecimal.
+    """
+
+    name: str
+    url: str
+    size: int
+    algorithm: str
+    digest: str
+
+    @property
+    def checksum(self) -> str:
+        """Algorithm and digest, as record listings write them."""
+        return f"{self.algorithm}:{self.digest}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one file goes, and what is remembered about it.
+
+    Attributes:
+        final: holds a complete file with the right checksum, or what was there before.
+        part: what has arrived so far.
+        note: JSON about ``part`` or ``final``.
+    """
+
+    final: Path
+    part: Path
+    note: Path
+
+
+class _Passing(Exception):
+    """A failure that another attempt may get over; ``wait`` is what the server asked for, in seconds."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class _Attempts:
+    """Bounded exponential back-off: 1, 2, 4, ... seconds, or what the server asks for."""
+
+    def __init__(self, url: str, limit: int, sleep: Callable[[float], object]) -> None:
+        self._url, self._limit, self._sleep = url, limit, sleep
+        self.failed = 0
+
+    def after(self, failure: _Passing) -> None:
+        """Wait, or give up.
+
+        Raises:
+            DataError: as many failures in a row as are put up with.
+        """
+        self.failed += 1
+        if self.failed >= self._limit:
+            raise DataError(
+                f"{self._url}: {failure} ({self.failed} attempts); "
+                "check network and proxy, or run the same command again later"
+            )
+        wait = 2.0 ** (self.failed - 1) if failure.wait is None else failure.wait
+        self._sleep(min(wait, LONGEST_WAIT))
+
+
+class Client:
+    """One HTTP session: retries, resumes and checks. Not to be shared between threads.
+
+    Args:
+        secure: refuse anything but HTTPS, also after a redirect.
+        sleep: waits that many seconds.
+        stop: once set, transfers end with an error at the next piece; what has arrived stays.
+    """
+
+    def __init__(
+        self,
+        secure: bool = True,
+        sleep: Callable[[float], object] = time.sleep,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._session = requests.Session()
+        self._session.headers["User-Agent"] = f"mlpf/{__version__}"
+        # Checksums are those of the stored bytes, which compression on the way would change.
+        self._session.headers["Accept-Encoding"] = "identity"
+        if secure:
+            del self._session.adapters["http://"]
+        self._sleep = sleep
+        self._stop = stop or threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def get_json(self, url: str) -> Any:
+        """Return the JSON document at ``url``.
+
+        Raises:
+            DataError: the server cannot be reached, refuses, or sends something else, or too much.
+        """
+        attempts = _Attempts(url, LISTING_ATTEMPTS, self._sleep)
+        while True:
+            try:
+                with self._open(url, {"Accept": "application/json"}) as response:
+                    return _parsed(_listing(response), url)
+            except _Passing as failure:
+                attempts.after(failure)
+            except failures.RequestException as error:
+                attempts.after(_Passing(_reason(error)))
+
+    def fetch(self, file: RemoteFile, place: Place, report: Callable[[int], object] = lambda _: None) -> bool:
+        """Bring one file to its place, from where an earlier attempt ended.
+
+        Args:
+            file: what to fetch.
+            place: where to.
+            report: called with the bytes that are there.
+
+        Returns:
+            False if it was there already, with the right checksum.
+
+        Raises:
+            DataError: it could not be fetched, or has another checksum, twice.
+        """
+        try:
+            if is_there(file, place):
+                return False
+            for folder in (place.part.parent, place.note.parent, place.final.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            for _ in range(2):  # what was resumed may be damaged: one more transfer from the start
+                self._complete(file, place, report)
+                found = digest(place.part, file.algorithm)
+                if found == file.digest:
+                    place.part.replace(place.final)
+                    _write_note(place.note, _signature(file, place.final))
+                    return True
+                place.part.unlink()
+        except OSError as error:
+            raise DataError(
+                f"{place.final}: cannot be written ({error.strerror or error}); "
+                "check permission and free space"
+            ) from error
+        raise DataError(
+            f"{file.name}: checksum {file.algorithm}:{found} of what {file.url} sent twice, expected "
+            f"{file.checksum}; run the command again later or report it to the archive"
+        )
+
+    def _complete(self, file: RemoteFile, place: Place, report: Callable[[int], object]) -> None:
+        """Fill the part file to the promised size."""
+        if resumable_bytes(file, place) == 0:
+            place.part.unlink(missing_ok=True)
+            place.part.touch()
+        attempts = _Attempts(file.url, TRANSFER_ATTEMPTS, self._sleep)
+        best = _size(place.part)
+        while (here := _size(place.part)) < file.size:
+            report(here)
+            try:
+                self._append(file, place, report)
+                raise _Passing(f"the connection ended after {_size(place.part)} of {file.size} bytes")
+            except _Passing as failure:
+                if (here := _size(place.part)) == file.size:
+                    break
+                # Only bytes never reached before count as progress: a server that cannot resume and
+                # always breaks off would be asked for ever.
+                if here >= best + CHUNK:
+                    best, attempts.failed = here, 0
+                attempts.after(failure)
+        report(file.size)
+
+    def _append(self, file: RemoteFile, place: Place, report: Callable[[int], object]) -> None:
+        """Ask for what is missing and write what arrives, never more than the promised size."""
+        here = _size(place.part)
+        headers = {}
+        if here:
+            headers["Range"] = f"bytes={here}-"
+            etag = _read_note(place.note).get("etag")
+            if etag:
+                headers["If-Range"] = etag
+        with self._open(file.url, headers) as response:
+            resumed = response.status_code == 206
+            if response.status_code == 416 or (resumed and not _continues(response, here, file.size)):
+                place.part.unlink()
+                place.part.touch()
+                raise _Passing(f"the server cannot continue at byte {here}")
+            if response.status_code not in (200, 206):
+                raise DataError(f"{file.url}: HTTP status {response.status_code}, expected 200 or 206")
+            _write_note(place.note, {"checksum": file.checksum, "etag": _strong_etag(response)})
+            with place.part.open("ab" if resumed else "wb") as stream:
+                here = here if resumed else 0
+                for chunk in self._pieces(response):
+                    here += stream.write(chunk[: file.size - here])
+                    report(here)
+                    if here == file.size:
+                        break
+                stream.flush()
+                os.fsync(stream.fileno())
+
+    def _pieces(self, response: requests.Response) -> Iterator[bytes]:
+        """Yield the body as it was stored; translate connections that break."""
+        try:
+            for chunk in response.raw.stream(CHUNK, decode_content=False):
+                if self._stop.is_set():
+                    raise DataError(f"{response.url}: interrupted; run the same command again to continue")
+                yield chunk
+        except (ConnectionBroke, failures.RequestException) as error:
+            raise _Passing(_reason(error)) from error
+
+    def _open(self, url: str, headers: dict[str, str]) -> requests.Response:
+        """Send the request; return the response with its body unread."""
+        if self._stop.is_set():
+            raise DataError(f"{url}: interrupted; run the same command again to continue")
+        try:
+            response = self._session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+        except failures.SSLError as error:
+            raise DataError(f"{url}: certificate not accepted ({_reason(error)}); check the proxy") from error
+        except (failures.InvalidSchema, failures.TooManyRedirects, ValueError) as error:
+            raise DataError(f"{url}: cannot be used ({_reason(error)}); expected https://...") from error
+        except failures.RequestException as error:
+            raise _Passing(f"cannot be reached ({_reason(error)})") from error
+        if response.status_code < 400 or response.status_code == 416:
+            return response
+        response.close()
+        status = f"HTTP status {response.status_code} {response.reason or ''}".strip()
+        if response.status_code in PASSING_STATUS:
+            raise _Passing(status, _retry_after(response.headers.get("Retry-After", "")))
+        raise DataError(f"{url}: {status}; check that it exists and is public")
+
+
+def _listing(response: requests.Response) -> bytes:
+    """Return the body of a listing, as long as it is of sensible size."""
+    body = bytearray()
+    for chunk in response.iter_content(CHUNK):
+        body += chunk
+        if len(body) > LISTING_BYTES:
+            raise DataError(
+                f"{response.url}: more than {LISTING_BYTES} bytes, expected a record of the archive; "
+                "check --api"
+            )
+    return bytes(body)
+
+
+def _parsed(body: bytes, url: str) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # RecursionError: lists in lists in lists
+        raise DataError(f"{url}: not JSON, expected a record of the archive; check --api") from None
+
+
+def is_there(file: RemoteFile, place: Place) -> bool:
+    """Return whether the final file has the right content.
+
+    The checksum is computed unless a note says that it was right when the file had its present size and
+    time of change.
+    """
+    if not place.final.is_file() or place.final.stat().st_size != file.size:
+        return False
+    signature = _signature(file, place.final)
+    if _read_note(place.note) == signature:
+        return True
+    if digest(place.final, file.algorithm) != file.digest:
+        return False
+    _write_note(place.note, signature)
+    return True
+
+
+def resumable_bytes(file: RemoteFile, place: Place) -> int:
+    """Return how many bytes of this very file an earlier attempt left."""
+    size = _size(place.part)
+    return size if size <= file.size and _read_note(place.note).get("checksum") == file.checksum else 0
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """Return the checksum of a file, lower-case hexadecimal.
+
+    Args:
+        path: the file.
+        algorithm: one of ``ALGORITHMS``.
+    """
+    with path.open("rb") as stream:
+        # md5 guards against damage, not against attack.
+        return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _signature(file: RemoteFile, path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {"checksum": file.checksum, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _write_note(path: Path, note: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(note), encoding="utf-8")
+
+
+def _continues(response: requests.Response, start: int, size: int) -> bool:
+    """Return whether a partial response begins where we are and belongs to a file of this size."""
+    found = re.fullmatch(
+        r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "").strip()
+    )
+    return found is not None and int(found[1]) == start and found[2] in ("*", str(size))
+
+
+def _strong_etag(response: requests.Response) -> str:
+    """Return the entity tag if bytes may be joined by it; weak ones do not promise equal bytes."""
+    tag = response.headers.get("ETag", "")
+    return tag if tag.startswith('"') else ""
+
+
+def _retry_after(value: str) -> float | None:
+    """Return the seconds of a Retry-After header, which holds seconds or a date."""
+    # Also characters such as a superscript two count as digits.
+    if value.strip().isascii() and value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost message on one line: outer ones repeat addresses and class names."""
+    while True:
+        inner = getattr(error, "reason", None) or next(iter(error.args), None)
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return " ".join(str(error).split()).rpartition("): ")[2][:200]

@@ -1,0 +1,219 @@
+"""Where EDM4HEP keeps what we read: for every column the leaves to try, first that exists wins.
+
+In a pattern ``{}`` stands for the name of the collection. ``X#n`` is the n-th relation and ``X_n`` the n-th
+vector member of X up to podio 0.16, ``_X_name`` is both from 0.17 on. A new name is one more pattern.
+"""
+
+from dataclasses import dataclass
+
+from mlpf.data.flat_tables import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        patterns: leaves to try.
+        integer: only integers make sense, as for indices.
+        zeros: if no leaf exists the column is 0, and the rows are counted under this name; empty = needed.
+        optional: if no leaf exists the table does without the column.
+    """
+
+    patterns: tuple[str, ...]
+    integer: bool = False
+    zeros: str = ""
+    optional: bool = False
+
+
+Columns = dict[str, Column]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tables that must come from the same collection.
+
+    Attributes:
+        collections: names to try; the first with everything needed is taken.
+        tables: name of the table -> its columns. Tables after the first are relations of the first.
+        optional: nothing is missing if none of the collections is there.
+    """
+
+    collections: tuple[str, ...]
+    tables: dict[str, Columns]
+    optional: bool = False
+
+
+def _members(*names: str, integer: bool = False, zeros: str = "") -> Columns:
+    return {name: Column((f"{{}}.{name}",), integer, zeros) for name in names}
+
+
+def _vector(member: str, prefix: str = "") -> Columns:
+    return {f"{prefix}{axis}": Column((f"{{}}.{member}.{axis}",)) for axis in "xyz"}
+
+
+def _relation(number: int, *names: str) -> tuple[str, ...]:
+    """Patterns of the n-th relation, which newer layouts call by one of ``names``."""
+    return (f"{{}}#{number}", *(f"_{{}}_{name}" for name in names))
+
+
+def _reference(number: int, *names: str, mixed: bool = False, index: str = "index") -> Columns:
+    """An index, and the id of the collection it counts in, which is needed only where they are ``mixed``."""
+    bases = _relation(number, *names)
+    return {
+        index: Column(tuple(f"{base}.index" for base in bases), integer=True),
+        collection_of(index): Column(
+            tuple(f"{base}.collectionID" for base in bases), integer=True, optional=not mixed
+        ),
+    }
+
+
+def collection_of(index: str) -> str:
+    """Name the column with the ids of the collections that the column ``index`` counts in."""
+    return f"{index} collection"
+
+
+def _link(source: str, *, mixed: bool = False) -> Columns:
+    """A weighted link: ends are called rec and sim up to EDM4hep 0.10, from and to afterwards."""
+    return {
+        **_members("weight"),
+        **_reference(0, "from", "rec", index=source, mixed=mixed),
+        **_reference(1, "to", "sim", index="particle"),
+    }
+
+
+_PARTICLE = {**_members("charge", "mass"), **_vector("momentum", "p")}
+STATE_NAMES = ("tanLambda", "D0", "phi", "omega", "Z0", "time")
+_REFITTED = "SiTracks_Refitted"
+# Older productions keep the states of the unrefitted tracks only.
+_STATES = (f"{_REFITTED}_1", f"_{_REFITTED}_trackStates", "SiTracks_1")
+
+# Table -> collections whose indices are those of its rows. Others have members of their own: candidates of
+# MergedRecoParticles made by the forward calorimeters count in LumiCalClusters. Refitting keeps the order of
+# tracks, so that references to the tracks before it are as good.
+REFERRED: dict[str, tuple[str, ...]] = {
+    "particles": ("MCParticles",),
+    "tracks": (_REFITTED, "SiTracks"),
+    "clusters": ("PandoraClusters",),
+}
+
+# Concatenated in this (alphabetical) order within each event.
+HIT_SYSTEMS = {
+    "ECALBarrel": SYSTEM_ECAL,
+    "ECALEndcap": SYSTEM_ECAL,
+    "ECALOther": SYSTEM_ECAL,
+    "HCALBarrel": SYSTEM_HCAL,
+    "HCALEndcap": SYSTEM_HCAL,
+    "HCALOther": SYSTEM_HCAL,
+    "MUON": SYSTEM_OTHER,
+}
+
+HIT_COLUMNS: Columns = {
+    **_vector("position"),
+    **_members("energy"),
+    **_members("time", zeros="hits without time"),
+    **_members("type", integer=True, zeros="hits without type"),
+}
+
+GROUPS: tuple[Group, ...] = (
+    Group(
+        ("MCParticles",),
+        {
+            "particles": {
+                "pdg": Column(("{}.PDG",), integer=True),
+                "status": Column(("{}.generatorStatus",), integer=True),
+                **_PARTICLE,
+            }
+        },
+    ),
+    # Without parents links of secondaries cannot be traced to a stable ancestor.
+    Group(
+        ("MCParticles",),
+        {
+            "parent ranges": _members("parents_begin", "parents_end", integer=True),
+            "parents": _reference(0, "parents"),
+        },
+        optional=True,
+    ),
+    Group(
+        (_REFITTED,),
+        {
+            "tracks": {
+                **_members("trackStates_begin", "ndf", integer=True),
+                **_members("type", integer=True, zeros="tracks without type"),
+                **_members("chi2"),
+                **_members("dEdx", "dEdxError", zeros="tracks without dE/dx"),
+                **_members("radiusOfInnermostHit", zeros="tracks without innermost hit"),
+            }
+        },
+    ),
+    # EDM4hep 0.4 has no time.
+    Group(
+        _STATES,
+        {
+            "track states": {
+                **_members(*(name for name in STATE_NAMES if name != "time")),
+                **_members("time", zeros="tracks without time"),
+            }
+        },
+    ),
+    # From EDM4hep 0.99 on tracks have no dE/dx and no innermost radius of their own.
+    Group(
+        (f"{_REFITTED}_dQdx",),
+        {
+            "dE/dx": {
+                "dEdx": Column(("{}.dQdx.value",)),
+                "dEdxError": Column(("{}.dQdx.error",)),
+                "track": Column(("_{}_track.index", "{}#0.index"), integer=True),
+                collection_of("track"): Column(
+                    ("_{}_track.collectionID", "{}#0.collectionID"), integer=True, optional=True
+                ),
+            }
+        },
+        optional=True,
+    ),
+    Group(
+        (_REFITTED,),
+        {"state ranges": _members("trackStates_begin", "trackStates_end", integer=True)},
+        optional=True,
+    ),
+    Group(
+        _STATES,
+        {
+            "state places": {
+                **_members("location", integer=True),
+                "x": Column(("{}.referencePoint.x",)),
+                "y": Column(("{}.referencePoint.y",)),
+            }
+        },
+        optional=True,
+    ),
+    Group(
+        ("PandoraClusters",),
+        {
+            "clusters": {
+                **_vector("position"),
+                **_members("iTheta", "energy"),
+                "phi": Column(("{}.phi", "{}.iPhi")),
+                **_members("hits_begin", "hits_end", integer=True),
+            },
+            "cluster hits": _reference(1, "hits", mixed=True),
+        },
+    ),
+    Group(("CalohitMCTruthLink",), {"hit links": _link("hit", mixed=True)}),
+    Group(("SiTracksMCTruthLink",), {"track links": _link("track")}),
+    Group(
+        ("MergedRecoParticles", "PandoraPFOs"),
+        {
+            "candidates": {
+                "pdg": Column(("{}.type", "{}.PDG"), integer=True),
+                **_PARTICLE,
+                **_members("clusters_begin", "clusters_end", "tracks_begin", "tracks_end", integer=True),
+            },
+            "candidate clusters": _reference(0, "clusters"),
+            "candidate tracks": _reference(1, "tracks"),
+        },
+    ),
+    # Collections of hits: which of them a production keeps differs; one at least is needed.
+    *(Group((name,), {name: HIT_COLUMNS}, optional=True) for name in HIT_SYSTEMS),
+)

@@ -1,0 +1,155 @@
+"""Which leaf of a file holds which column."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from mlpf.data.edm4hep.fields import GROUPS, HIT_COLUMNS, HIT_SYSTEMS, Column, Columns, Group
+
+
+@dataclass(frozen=True)
+class FoundTable:
+    """Leaves of one table.
+
+    Attributes:
+        leaves: column -> leaf.
+        integers: columns that must hold integers.
+        zeros: columns without a leaf -> what their rows are counted as.
+    """
+
+    leaves: dict[str, str]
+    integers: frozenset[str]
+    zeros: dict[str, str]
+
+
+@dataclass
+class FoundLayout:
+    """What was found in a file.
+
+    Attributes:
+        tables: name of the table -> its leaves.
+        missing: what is needed and not there, each as a text.
+        old_references: relations are called by number, as podio did up to 0.16.
+    """
+
+    tables: dict[str, FoundTable] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    old_references: bool = False
+
+    @property
+    def hit_collections(self) -> list[str]:
+        """Hit collections that the file has, in the order in which they are concatenated."""
+        return [name for name in HIT_SYSTEMS if name in self.tables]
+
+
+def _leaf(column: Column, collection: str, leaves: Collection[str]) -> str | None:
+    names = (pattern.format(collection) for pattern in column.patterns)
+    return next((name for name in names if name in leaves), None)
+
+
+def _find_table(columns: Columns, collection: str, leaves: Collection[str]) -> FoundTable:
+    found = {name: _leaf(column, collection, leaves) for name, column in columns.items()}
+    return FoundTable(
+        {name: leaf for name, leaf in found.items() if leaf is not None},
+        frozenset(name for name, column in columns.items() if column.integer),
+        {name: columns[name].zeros for name, leaf in found.items() if leaf is None and columns[name].zeros},
+    )
+
+
+def _lacking(columns: Columns, table: FoundTable) -> list[str]:
+    return [
+        name
+        for name, column in columns.items()
+        if name not in table.leaves and name not in table.zeros and not column.optional
+    ]
+
+
+def _branches(columns: Columns, collections: Collection[str]) -> str:
+    """Name the branches in which the columns could be, e.g. ``X#1 or _X_hits``."""
+    first = next(iter(columns.values()))
+    names = dict.fromkeys(p.format(c).split(".")[0] for p in first.patterns for c in collections)
+    return " or ".join(names)
+
+
+def _missing(group: Group, collection: str, tables: dict[str, FoundTable]) -> list[str]:
+    """Say what a collection lacks: whole branches by their names, else single leaves."""
+    texts = []
+    for position, (name, columns) in enumerate(group.tables.items()):
+        lacking = _lacking(columns, tables[name])
+        if not tables[name].leaves:
+            whole = group.collections if position == 0 else (collection,)
+            texts.append(_branches(columns, whole))
+            if position == 0:
+                break  # without the collection its relations go without saying
+        else:
+            texts += [" or ".join(p.format(collection) for p in columns[c].patterns) for c in lacking]
+    return texts
+
+
+def _drop_replacements(layout: FoundLayout) -> None:
+    """Leave out tables that stand in for leaves of tracks which are there, and those of no use alone."""
+    known = layout.tables["tracks"].leaves if "tracks" in layout.tables else {}
+    places = {"state ranges", "state places"}
+    if "radiusOfInnermostHit" in known or not places <= set(layout.tables):
+        for name in places:
+            layout.tables.pop(name, None)
+    if "dEdx" in known:
+        layout.tables.pop("dE/dx", None)
+
+
+def find_layout(leaves: Collection[str]) -> FoundLayout:
+    """Find the leaf of every column.
+
+    Args:
+        leaves: names of all leaves of a file.
+
+    Returns:
+        The leaves found, and what is missing. Optional groups that are incomplete are left out.
+    """
+    layout = FoundLayout(old_references=any("#" in leaf.split(".")[0] for leaf in leaves))
+    for group in GROUPS:
+        tried = {
+            collection: {
+                name: _find_table(columns, collection, leaves) for name, columns in group.tables.items()
+            }
+            for collection in group.collections
+        }
+        lacks = {collection: _missing(group, collection, tables) for collection, tables in tried.items()}
+        # A collection that is there in part says more about what is wrong than one that is not.
+        num_found = {c: sum(len(t.leaves) for t in tables.values()) for c, tables in tried.items()}
+        best = min(group.collections, key=lambda c: (bool(lacks[c]), -num_found[c] if lacks[c] else 0))
+        if not lacks[best]:
+            layout.tables |= tried[best]
+        elif not group.optional or (set(group.tables) <= set(HIT_SYSTEMS) and num_found[best]):
+            layout.missing += lacks[best]
+    _drop_replacements(layout)
+    if not layout.hit_collections and not any(m.split(".")[0] in HIT_SYSTEMS for m in layout.missing):
+        layout.missing.append(f"hits (one of {', '.join(HIT_SYSTEMS)} at least)")
+    return layout
+
+
+def collection_names(leaves: Collection[str]) -> list[str]:
+    """Return the collections with data of their own, without relations and subsets, sorted."""
+    names = {leaf.split(".")[0] for leaf in leaves if "." in leaf}
+    return sorted(n for n in names if "#" not in n and not n.startswith("_") and not n.endswith("_objIdx"))
+
+
+def look_alikes(leaves: Collection[str]) -> dict[str, list[str]]:
+    """Find collections of other names that have every member of a table of ours.
+
+    Args:
+        leaves: names of all leaves of a file.
+
+    Returns:
+        Name of the table -> collections that look the same and are not read.
+    """
+    known = {name for group in GROUPS for name in group.collections}
+    others = [name for name in collection_names(leaves) if name not in known]
+    tables = {name: columns for group in GROUPS for name, columns in group.tables.items()}
+    tables["hits"] = HIT_COLUMNS
+    alike = {
+        name: [c for c in others if not _lacking(tables[name], _find_table(tables[name], c, leaves))]
+        for name in ("particles", "tracks", "clusters", "hits", "candidates")
+    }
+    # Clusters have all that a hit needs, and more.
+    alike["hits"] = [c for c in alike["hits"] if c not in alike["clusters"]]
+    return {name: found for name, found in alike.items() if found}

@@ -1,0 +1,371 @@
+"""EDM4HEP ROOT files of any vintage -> flat tables.
+
+Leaves are found by name (``edm4hep_fields``), collections of references by id (``edm4hep_ids``), and nothing
+is deduced from version numbers: productions mix them.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlpf.data.edm4hep.collection_ids import collection_ids, read_id_table
+from mlpf.data.edm4hep.fields import HIT_COLUMNS, HIT_SYSTEMS, REFERRED, STATE_NAMES, collection_of
+from mlpf.data.edm4hep.layout import FoundLayout, collection_names, find_layout, look_alikes
+from mlpf.data.edm4hep.leaves import EventFile, open_root, readable_errors
+from mlpf.data.edm4hep.references import HitRows, expand_references, link, rows_of
+from mlpf.data.flat_tables import BoolArray, IntArray, RawEvents, Relation, Table, offsets_from_counts
+from mlpf.errors import DataError
+
+BAD_LENGTHS = "inconsistent lengths"
+BAD_RANGES = "inconsistent ranges"
+BAD_NUMBERS = "not a number"
+AT_FIRST_HIT = 2  # value of TrackState.location
+_NAMES_IN_ERROR = 40
+
+
+@dataclass(frozen=True)
+class FileDescription:
+    """What an EDM4HEP file holds of what we read.
+
+    Attributes:
+        path: the file.
+        layout: which podio wrote it, in words.
+        num_events: events in the file.
+        id_table: where the ids of collections come from; empty if they are not known.
+        leaves: table -> column -> leaf.
+        absent: table -> columns that are not there and, unless another leaf holds them, become 0.
+        absent_hits: hit collections that are not there and count as empty.
+        missing: what is needed and not there; empty if the file can be converted.
+        collections: all collections with data of their own.
+        look_alikes: table -> collections of other names that have the same members.
+    """
+
+    path: Path
+    layout: str
+    num_events: int
+    id_table: str
+    leaves: dict[str, dict[str, str]]
+    absent: dict[str, tuple[str, ...]]
+    absent_hits: tuple[str, ...]
+    missing: tuple[str, ...]
+    collections: tuple[str, ...]
+    look_alikes: dict[str, list[str]]
+
+
+def describe(path: Path) -> FileDescription:
+    """Say what a file holds, also one that cannot be converted. Reads no events.
+
+    Raises:
+        DataError: the file is missing, not ROOT, damaged, or has no events tree.
+    """
+    with open_root(path) as file:
+        events = EventFile(path, file)
+        with readable_errors(path):
+            table, id_table = read_id_table(file)
+    found = find_layout(events.leaves)
+    if not table and not found.old_references:
+        id_table = "hashes of the names"
+    style = "by number (podio 0.16 and older)" if found.old_references else "by name (podio 0.17 and newer)"
+    return FileDescription(
+        path=path,
+        layout=f"{events.kind}, relations {style}",
+        num_events=events.num_events,
+        id_table=id_table,
+        leaves={name: dict(t.leaves) for name, t in found.tables.items()},
+        absent={name: tuple(t.zeros) for name, t in found.tables.items() if t.zeros},
+        absent_hits=tuple(name for name in HIT_SYSTEMS if name not in found.tables),
+        missing=tuple(found.missing),
+        collections=tuple(collection_names(events.leaves)),
+        look_alikes=look_alikes(events.leaves),
+    )
+
+
+def read_events(path: Path, chunk_events: int = 200) -> Iterator[RawEvents]:
+    """Read a file in chunks of events.
+
+    Memory grows with ``chunk_events``, not with the file; but a basket is unpacked as a whole, so a file of
+    which each leaf is one huge basket needs the memory of all its leaves.
+
+    Args:
+        path: an EDM4HEP file with simulation truth, of any podio layout (TTree or RNTuple).
+        chunk_events: most events per chunk; bounds the memory.
+
+    Yields:
+        The chunks in file order.
+
+    Raises:
+        DataError: the file is missing, not ROOT, truncated, or lacks a tree, collections, or the ids of
+            collections.
+    """
+    with open_root(path) as file:
+        reader = _Reader(EventFile(path, file), file)
+        for start in range(0, reader.events.num_events, chunk_events):
+            yield reader.chunk(start, min(start + chunk_events, reader.events.num_events))
+
+
+def _check_complete(events: EventFile, layout: FoundLayout) -> None:
+    if not layout.missing:
+        return
+    names = collection_names(events.leaves)
+    found = ", ".join(names[:_NAMES_IN_ERROR]) + (" ..." if len(names) > _NAMES_IN_ERROR else "")
+    raise DataError(
+        f"{events.path}: missing {', '.join(layout.missing)}; found {found or 'no collection'}; "
+        "keep these collections when the file is written"
+    )
+
+
+class _Reader:
+    """Turns ranges of events of one open file into tables."""
+
+    def __init__(self, events: EventFile, file: Any) -> None:
+        self.events = events
+        self.layout = find_layout(events.leaves)
+        _check_complete(events, self.layout)
+        events.select({leaf for table in self.layout.tables.values() for leaf in table.leaves.values()})
+        with readable_errors(events.path):
+            table, _ = read_id_table(file)
+        old, where = self.layout.old_references, events.path
+        self.ids = collection_ids(table, self.layout.hit_collections, old_references=old, where=where)
+        self.referred = {
+            name: frozenset(collection_ids(table, list(names), old_references=old, where=where))
+            for name, names in REFERRED.items()
+        }
+
+    def chunk(self, start: int, stop: int) -> RawEvents:
+        return _Chunk(self, start, stop).read()
+
+
+class _Chunk:
+    """Events start ... stop - 1 on their way into tables."""
+
+    def __init__(self, reader: _Reader, start: int, stop: int) -> None:
+        self.events, self.layout, self.ids = reader.events, reader.layout, reader.ids
+        self.referred = reader.referred
+        self.start, self.stop = start, stop
+        self.bad: dict[str, BoolArray] = {
+            reason: np.zeros(stop - start, dtype=bool) for reason in (BAD_LENGTHS, BAD_RANGES, BAD_NUMBERS)
+        }
+        self.counters: Counter[str] = Counter()
+
+    def read(self) -> RawEvents:
+        particles = self.particles()
+        tracks = self.tracks()
+        clusters = self.table("clusters")
+        hits, hit_rows = self.hits()
+        candidates = self.table("candidates")
+        raw = RawEvents(
+            number=np.arange(self.start, self.stop),
+            particles=_without_ranges(particles),
+            tracks=_without_ranges(tracks),
+            clusters=_without_ranges(clusters),
+            hits=hits,
+            candidates=_without_ranges(candidates),
+            cluster_hits=self.cluster_hits(clusters, hit_rows),
+            track_particles=self.track_links(tracks, particles),
+            hit_particles=self.hit_links(hit_rows, particles),
+            candidate_tracks=self.candidate_elements(candidates, "tracks", tracks),
+            candidate_clusters=self.candidate_elements(candidates, "clusters", clusters),
+            bad=self.bad,
+            counters=self.counters,
+        )
+        _mark_numbers(raw)
+        return raw
+
+    def table(self, *names: str, count_zeros: bool = True) -> Table:
+        """Read tables of equal length as one; integers become int64, other numbers float64.
+
+        Events whose columns differ in length become empty and are marked bad.
+        """
+        flat: dict[str, npt.NDArray] = {}
+        counts: dict[str, IntArray] = {}
+        zeros: dict[str, str] = {}
+        for found in (self.layout.tables[name] for name in names):
+            zeros |= found.zeros
+            for column, leaf in found.leaves.items():
+                values, counts[column] = self.events.read(leaf, self.start, self.stop)
+                flat[column] = self.converted(leaf, values, column in found.integers)
+        first = next(iter(counts.values()))
+        unequal = np.zeros(self.stop - self.start, dtype=bool)
+        for count in counts.values():
+            unequal |= count != first
+        if unequal.any():
+            self.bad[BAD_LENGTHS] |= unequal
+            flat = {n: v[np.repeat(~unequal, counts[n])] for n, v in flat.items()}
+            first = np.where(unequal, 0, first)
+        offsets = offsets_from_counts(first)
+        for column in zeros:
+            flat[column] = np.zeros(offsets[-1])
+        if count_zeros:
+            for what in set(zeros.values()):
+                self.counters[what] += int(offsets[-1])
+        return Table(flat, offsets)
+
+    def converted(self, leaf: str, values: npt.NDArray, integer: bool) -> npt.NDArray:
+        if values.dtype.kind not in ("iub" if integer else "iubf"):
+            raise DataError(
+                f"{self.events.path}: leaf {leaf} holds {values.dtype.name}, expected "
+                f"{'integers' if integer else 'numbers'}; write the file with EDM4HEP's own types"
+            )
+        # Damaged files hold NaNs that signal when they are converted; they are NaN afterwards as well.
+        with np.errstate(invalid="ignore"):
+            return values.astype(np.int64 if integer else np.float64)
+
+    def expanded(self, table: Table, kind: str, references: Table) -> tuple[IntArray, dict[str, npt.NDArray]]:
+        rows, columns, bad = expand_references(table, kind, references)
+        self.bad[BAD_RANGES] |= bad
+        return rows, columns
+
+    def rows_of(
+        self,
+        event: IntArray,
+        references: Mapping[str, npt.NDArray],
+        index: str,
+        target: tuple[str, Table],
+    ) -> IntArray:
+        """Return the row in ``target``, a name of ``REFERRED`` and its table, of each reference; or -1."""
+        name, table = target
+        return rows_of(
+            event,
+            references[index],
+            table,
+            self.counters,
+            collection=references.get(collection_of(index)),
+            ids=self.referred[name],
+        )
+
+    def particles(self) -> Table:
+        """Read particles and the row of the first parent of each, -1 where there is none."""
+        if "parents" not in self.layout.tables:
+            particles = self.table("particles")
+            parent = np.full(len(particles), -1, dtype=np.int64)
+            return Table({**particles.columns, "parent": parent}, particles.offsets)
+        particles = self.table("particles", "parent ranges")
+        parent = np.full(len(particles), -1, dtype=np.int64)
+        rows, references = self.expanded(particles, "parents", self.table("parents"))
+        target = self.rows_of(particles.event[rows], references, "index", ("particles", particles))
+        valid = target >= 0
+        # Assigned backwards, so that the first parent of a particle is the one that stays.
+        parent[rows[valid][::-1]] = target[valid][::-1]
+        return Table({**particles.columns, "parent": parent}, particles.offsets)
+
+    def tracks(self) -> Table:
+        """Read tracks with the parameters of their first state, the one at the interaction point."""
+        absent = self.layout.tables["tracks"].zeros | self.layout.tables["track states"].zeros
+        by_place = "state places" in self.layout.tables
+        tracks = self.table("tracks", *(["state ranges"] if by_place else []), count_zeros=False)
+        states = self.table("track states", *(["state places"] if by_place else []), count_zeros=False)
+        lacking = {column: np.ones(len(tracks), dtype=bool) for column in absent}
+        columns = {**tracks.columns, **self.first_states(tracks, states)}
+        if by_place:
+            columns["radiusOfInnermostHit"] = self.innermost_radius(tracks, states)
+            lacking["radiusOfInnermostHit"] = columns["radiusOfInnermostHit"] == 0
+        if "dE/dx" in self.layout.tables:
+            dedx = self.table("dE/dx")
+            rows = self.rows_of(dedx.event, dedx.columns, "track", ("tracks", tracks))
+            known = rows >= 0
+            for column in ("dEdx", "dEdxError"):
+                columns[column] = np.zeros(len(tracks))
+                columns[column][rows[known]] = dedx[column][known]
+                lacking[column][rows[known]] = False
+        for column, what in absent.items():
+            if column != "dEdxError":  # goes with dEdx and has the same counter
+                self.counters[what] += int(lacking[column].sum())
+        return Table(columns, tracks.offsets)
+
+    def first_states(self, tracks: Table, states: Table) -> dict[str, npt.NDArray]:
+        event = tracks.event
+        begin = tracks["trackStates_begin"]
+        outside = (begin < 0) | (begin >= states.counts[event])
+        self.bad[BAD_RANGES][event[outside]] = True
+        if not len(states):
+            return {name: np.zeros(len(tracks)) for name in STATE_NAMES}
+        row = np.where(outside, 0, states.offsets[event] + np.where(outside, 0, begin))
+        return {name: states[name][row] for name in STATE_NAMES}
+
+    def innermost_radius(self, tracks: Table, states: Table) -> npt.NDArray:
+        """Distance from the beam axis of the state at the first hit [T], 0 where a track has none."""
+        rows, state = self.expanded(tracks, "trackStates", states)
+        at_hit = state["location"] == AT_FIRST_HIT
+        radius = np.zeros(len(tracks))
+        # Rounded as the leaf of older files is, whose value it replaces.
+        with np.errstate(over="ignore", invalid="ignore"):
+            radius[rows[at_hit]] = np.hypot(state["x"], state["y"])[at_hit].astype(np.float32)
+        return radius
+
+    def hits(self) -> tuple[Table, HitRows]:
+        """Put the hit collections behind each other within every event."""
+        tables = {name: self.table(name) for name in self.layout.hit_collections}
+        for name in HIT_SYSTEMS:
+            if name not in tables:
+                self.counters[f"events without collection {name}"] += self.stop - self.start
+        counts = np.stack([t.counts for t in tables.values()])
+        within = np.vstack([np.zeros_like(counts[:1]), np.cumsum(counts, axis=0)])
+        offsets = offsets_from_counts(counts.sum(axis=0))
+        columns: dict[str, npt.NDArray] = {
+            name: np.zeros(offsets[-1], dtype=np.int64 if column.integer else np.float64)
+            for name, column in HIT_COLUMNS.items()
+        }
+        system = np.zeros(offsets[-1], dtype=np.int64)
+        for i, (name, table) in enumerate(tables.items()):
+            # Rows of one event stay together: only the beginning of each event moves.
+            place = np.arange(len(table)) + np.repeat(
+                offsets[:-1] + within[i] - table.offsets[:-1], table.counts
+            )
+            for column, values in columns.items():
+                values[place] = table[column]
+            system[place] = HIT_SYSTEMS[name]
+        hits = Table({**columns, "system": system}, offsets)
+        return hits, HitRows(hits, within, self.ids)
+
+    def cluster_hits(self, clusters: Table, hit_rows: HitRows) -> Relation:
+        rows, references = self.expanded(clusters, "hits", self.table("cluster hits"))
+        event = clusters.event[rows]
+        collection = references[collection_of("index")]
+        target = hit_rows.find(event, collection, references["index"], self.counters)
+        return link(rows, target, np.ones(len(rows)))
+
+    def hit_links(self, hit_rows: HitRows, particles: Table) -> Relation:
+        links = self.table("hit links")
+        event = links.event
+        source = hit_rows.find(event, links[collection_of("hit")], links["hit"], self.counters)
+        target = self.rows_of(event, links.columns, "particle", ("particles", particles))
+        return link(source, target, links["weight"])
+
+    def track_links(self, tracks: Table, particles: Table) -> Relation:
+        links = self.table("track links")
+        event = links.event
+        source = self.rows_of(event, links.columns, "track", ("tracks", tracks))
+        target = self.rows_of(event, links.columns, "particle", ("particles", particles))
+        return link(source, target, links["weight"])
+
+    def candidate_elements(self, candidates: Table, kind: str, elements: Table) -> Relation:
+        rows, chosen = self.expanded(candidates, kind, self.table(f"candidate {kind}"))
+        target = self.rows_of(candidates.event[rows], chosen, "index", (kind, elements))
+        return link(rows, target, np.ones(len(rows)))
+
+
+def _without_ranges(table: Table) -> Table:
+    """Leave out the columns that only lead to relations."""
+    columns = {n: v for n, v in table.columns.items() if not n.endswith(("_begin", "_end"))}
+    return Table(columns, table.offsets)
+
+
+def _mark_numbers(raw: RawEvents) -> None:
+    """Mark events whose truth would be NaN: features may be repaired, energies may not."""
+    for table, names in (
+        (raw.particles, ("charge", "mass", "px", "py", "pz")),
+        (raw.hits, ("energy",)),
+        (raw.candidates, ("charge", "mass", "px", "py", "pz")),
+    ):
+        broken = np.zeros(len(table), dtype=bool)
+        for name in names:
+            broken |= ~np.isfinite(table[name])
+        raw.bad[BAD_NUMBERS][table.event[broken]] = True
+    for relation, table in ((raw.hit_particles, raw.hits), (raw.track_particles, raw.tracks)):
+        broken = ~np.isfinite(relation.weight)
+        raw.bad[BAD_NUMBERS][table.event[relation.source[broken]]] = True

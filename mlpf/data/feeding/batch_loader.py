@@ -1,0 +1,329 @@
+"""Events of prepared splits -> shuffled, padded batches through tf.data."""
+
+import hashlib
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from mlpf.config.data_schema import BatchingConfig
+from mlpf.data.feeding.batch_plan import (
+    EMPTY_EVENT,
+    Batch,
+    BatchPlan,
+    FloatArray,
+    IntArray,
+    Source,
+    bucket_edges,
+    pad_events,
+    plan_epoch,
+)
+from mlpf.errors import DataError
+from mlpf.physics.features import TARGETS
+from mlpf.physics.schemas import SCHEMAS, EventSchema
+
+DEFAULT_FIELDS = ("X", "ygen")
+
+_READ_CHUNK = 512
+_PARALLEL_FETCHES = 2
+
+
+def field_widths(schema: EventSchema) -> dict[str, int]:
+    """Return the columns of each array that a batch can hold: ``X``, ``ygen``, ``ycand``."""
+    return {"X": schema.num_features, "ygen": len(TARGETS), "ycand": len(TARGETS)}
+
+
+class EventSplit(Protocol):
+    """What the pipeline needs of a prepared split."""
+
+    @property
+    def num_events(self) -> int:
+        """Number of events."""
+
+    @property
+    def lengths(self) -> IntArray:
+        """[n] elements of each event."""
+
+    def fetch(self, indices: Any, fields: Sequence[str] = DEFAULT_FIELDS) -> list[dict[str, Any]]:
+        """Return the arrays of some events."""
+
+
+class EventPool:
+    """Events of several splits, numbered through, as padded arrays.
+
+    Args:
+        splits: (split, most events to use or None) of each dataset; the first events are used.
+        fields: arrays of an event to read, out of ``field_widths``.
+        memory_limit: bytes up to which decoded events are kept in memory: later epochs then cost a copy
+            instead of a decode. Every process keeps all events, since shuffling is over all of them.
+        schema: what the events are made of.
+
+    Attributes:
+        widths: columns of each of the ``fields``.
+        lengths: [n] elements of each event.
+        num_bad_values: NaN or infinite values of X that were set to 0 so far.
+    """
+
+    def __init__(
+        self,
+        splits: Sequence[tuple[EventSplit, int | None]],
+        fields: Sequence[str] = DEFAULT_FIELDS,
+        memory_limit: int = BatchingConfig().memory_limit_bytes,
+        schema: EventSchema = SCHEMAS["clic"],
+    ):
+        self._splits = [split for split, _ in splits]
+        counts = [split.num_events if most is None else min(most, split.num_events) for split, most in splits]
+        self._first = np.cumsum([0, *counts])
+        self.fields = tuple(fields)
+        self.widths = {name: field_widths(schema)[name] for name in self.fields}
+        self.lengths: IntArray = np.concatenate(
+            [np.asarray(s.lengths[:n], np.int64) for s, n in zip(self._splits, counts, strict=True)]
+            or [np.empty(0, np.int64)]
+        )
+        self.num_bad_values = 0
+        self._lock = threading.Lock()
+        self._offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._stored: dict[str, FloatArray] | None = None
+        row_bytes = 4 * sum(self.widths.values())
+        if int(self._offsets[-1]) * row_bytes <= memory_limit:
+            self._stored = self._read_all()
+
+    @property
+    def num_events(self) -> int:
+        """Number of events in the pool."""
+        return len(self.lengths)
+
+    @property
+    def in_memory(self) -> bool:
+        """True if all events are decoded already."""
+        return self._stored is not None
+
+    def events_of(self, position: int) -> IntArray:
+        """Return the numbers of the events of split number ``position``."""
+        return np.arange(self._first[position], self._first[position + 1])
+
+    def locate(self, indices: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the number of the split and the position within it of some events, both like ``indices``."""
+        number = np.searchsorted(self._first, indices, side="right") - 1
+        return number, indices - self._first[number]
+
+    def fetch_padded(self, indices: IntArray, length: int) -> dict[str, FloatArray]:
+        """Return the fields of some events, zero-padded.
+
+        Args:
+            indices: [B] events; ``EMPTY_EVENT`` gives an event without elements.
+            length: padded number of elements N.
+
+        Returns:
+            Arrays [B, N, width], float32.
+
+        Raises:
+            DataError: an event has not as many rows as elements.
+        """
+        real = np.flatnonzero(indices != EMPTY_EVENT)
+        events = self.fetch(indices[real], self.fields)
+        return {
+            name: pad_events([event[name] for event in events], real, (len(indices), length, width))
+            for name, width in self.widths.items()
+        }
+
+    def fetch(self, indices: IntArray, fields: Sequence[str] = DEFAULT_FIELDS) -> list[dict[str, FloatArray]]:
+        """Return some events without padding, with NaN and infinite inputs set to 0.
+
+        Args:
+            indices: events.
+            fields: out of the fields of the pool.
+
+        Raises:
+            DataError: an event has not as many rows as elements.
+        """
+        if self._stored is None:
+            return [{name: event[name] for name in fields} for event in self._read(indices)]
+        bounds = np.stack((self._offsets[indices], self._offsets[indices + 1]), axis=1)
+        return [{name: self._stored[name][a:b] for name in fields} for a, b in bounds.tolist()]
+
+    def _read(self, indices: IntArray) -> list[dict[str, FloatArray]]:
+        """Decode some events and clean X; keeps the order of ``indices``."""
+        owner, position = self.locate(indices)
+        events: list[dict[str, FloatArray]] = [{}] * len(indices)
+        for number in np.unique(owner):
+            places = np.flatnonzero(owner == number)
+            found = self._splits[number].fetch(position[places], self.fields)
+            for place, event in zip(places.tolist(), found, strict=True):
+                self._check_rows(event, int(indices[place]), int(number))
+                events[place] = event
+        if "X" in self.fields:
+            events = [event | {"X": self._clean(event["X"])} for event in events]
+        return events
+
+    def _check_rows(self, event: dict[str, FloatArray], index: int, number: int) -> None:
+        """Refuse an event that is not as long as its place: what follows it would shift, in silence."""
+        expected = int(self.lengths[index])
+        for name in self.fields:
+            if len(event[name]) != expected:
+                place = f"dataset {number + 1} of {len(self._splits)}, event {index - self._first[number]}"
+                raise DataError(
+                    f"{place}: {name} has {len(event[name])} rows, expected {expected}; "
+                    "build the dataset again"
+                )
+
+    def _clean(self, X: FloatArray) -> FloatArray:
+        """Set NaN and infinite values to 0 and count them."""
+        finite = np.isfinite(X)
+        if finite.all():
+            return X
+        with self._lock:
+            self.num_bad_values += int(finite.size - finite.sum())
+        return np.where(finite, X, np.float32(0))
+
+    def _read_all(self) -> dict[str, FloatArray]:
+        """Decode every event into one array of rows per field."""
+        num_rows = int(self._offsets[-1])
+        stored = {name: np.empty((num_rows, width), np.float32) for name, width in self.widths.items()}
+        for first in range(0, self.num_events, _READ_CHUNK):
+            indices = np.arange(first, min(first + _READ_CHUNK, self.num_events))
+            rows = slice(self._offsets[indices[0]], self._offsets[indices[-1] + 1])
+            events = self._read(indices)
+            for name in self.fields:
+                stored[name][rows] = np.concatenate([event[name] for event in events])
+        return stored
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The batches of one epoch.
+
+    Attributes:
+        plan: which event is in which batch, for all ranks and all steps.
+        batches: dicts of [B / ranks, N, width] float32 tensors: the rows of this rank, from the first step
+            asked for on.
+    """
+
+    plan: BatchPlan
+    batches: Iterable[dict[str, tf.Tensor]]
+
+
+class BatchLoader:
+    """Makes the batches of each epoch from a pool of events.
+
+    Several processes (ranks) share a batch: all make the same plan, and each fetches its own rows only, an
+    even share of every batch. So all take the same number of steps, of the same padded lengths.
+
+    Args:
+        pool: the events.
+        groups: (events, batch size) of each group; the events as ``Source`` of each dataset, or all
+            together, each once per epoch. Batch sizes are those of all ranks together.
+        edges: bucket lengths; the last one holds the longest event.
+        seed: shuffles anew every epoch; None keeps one fixed order.
+        shard: (rank, number of ranks) of this process.
+
+    Raises:
+        ValueError: no such rank, or a batch that cannot be shared evenly.
+    """
+
+    def __init__(
+        self,
+        pool: EventPool,
+        groups: Sequence[tuple[IntArray | Sequence[Source], int]],
+        edges: Sequence[int],
+        seed: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ):
+        rank, num_ranks = shard
+        if not 0 <= rank < num_ranks:
+            raise ValueError(f"rank {rank} of {num_ranks}, expected one of 0 to {num_ranks - 1}")
+        for _, batch_size in groups:
+            if batch_size % num_ranks:
+                raise ValueError(f"a batch of {batch_size} events is no multiple of {num_ranks} ranks")
+        self.pool = pool
+        self._groups = [(_sources(events), int(size)) for events, size in groups]
+        self._edges = tuple(edges)
+        self._seed = seed
+        self._shard = shard
+
+    def plan(self, epoch: int) -> BatchPlan:
+        """Return the batches of ``epoch``, the same on every rank; each epoch has as many."""
+        groups = []
+        for number, (sources, batch_size) in enumerate(self._groups):
+            drawn = [
+                source.draw(epoch, None if self._seed is None else (self._seed, number, place))
+                for place, source in enumerate(sources)
+            ]
+            groups.append((np.concatenate(drawn), batch_size))
+        return plan_epoch(self.pool.lengths, groups, self._edges, seed=self._seed, epoch=epoch)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Epoch:
+        """Return the batches of ``epoch``, fetched ahead of their use.
+
+        Args:
+            epoch: number of the epoch.
+            first_step: batches that were done before, and are left out.
+
+        Raises:
+            ValueError: the epoch has fewer batches than ``first_step``.
+        """
+        plan = self.plan(epoch)
+        if not 0 <= first_step <= len(plan):
+            raise ValueError(f"epoch {epoch} has {len(plan)} batches, cannot start after {first_step}")
+        rank, num_ranks = self._shard
+        batches = [batch.share(rank, num_ranks) for batch in plan.batches[first_step:]]
+        return Epoch(plan, prefetched(self.pool, batches))
+
+    def fingerprint(self) -> str:
+        """Identify events, grouping, buckets and order: equal on all ranks, and in a run that goes on.
+
+        Other events, weights, batch sizes, buckets or another seed make another fingerprint; where the data
+        are stored, or what is kept in memory, does not.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        arrays = [self.pool.lengths, np.asarray(self._edges)]
+        settings: list[Any] = [self._seed]
+        for sources, batch_size in self._groups:
+            arrays += [source.events for source in sources]
+            settings.append([batch_size, *(float(source.weight) for source in sources)])
+        for array in arrays:
+            digest.update(f"{len(array)}:".encode())
+            digest.update(array.astype("<i8").tobytes())
+        digest.update(repr(settings).encode())
+        return digest.hexdigest()
+
+
+def _sources(events: IntArray | Sequence[Source]) -> list[Source]:
+    """Return the events of a group as sources."""
+    if isinstance(events, np.ndarray):
+        return [Source(events.astype(np.int64))]
+    return list(events)
+
+
+def prefetched(pool: EventPool, batches: Sequence[Batch]) -> tf.data.Dataset:
+    """Return ``batches`` as a dataset that fetches and pads in the background."""
+
+    def fetch(number: npt.NDArray[np.int64]) -> list[FloatArray]:
+        batch = batches[int(number)]
+        return list(pool.fetch_padded(batch.indices, batch.length).values())
+
+    def named(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        arrays = tf.numpy_function(fetch, [number], [tf.float32] * len(pool.fields), stateful=False)
+        named_arrays = dict(zip(pool.fields, arrays, strict=True))
+        for name, array in named_arrays.items():
+            array.set_shape((None, None, pool.widths[name]))
+        return named_arrays
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = _PARALLEL_FETCHES
+    # Nothing to tune, and its thread sleeps 10, 20, 40 ... ms: the end of an epoch waits for it to wake up,
+    # up to as long as the epoch has lasted.
+    options.autotune.enabled = False
+    dataset = tf.data.Dataset.range(len(batches))
+    dataset = dataset.map(named, num_parallel_calls=_PARALLEL_FETCHES, deterministic=True)
+    return dataset.prefetch(2 * _PARALLEL_FETCHES).with_options(options)
+
+
+def length_buckets(pools: Sequence[EventPool], unit: int, growth: float) -> tuple[int, ...]:
+    """Return the bucket lengths that hold every event of ``pools`` (infinite growth: one bucket)."""
+    longest = max((int(pool.lengths.max()) for pool in pools if pool.num_events), default=0)
+    return bucket_edges(longest, unit, growth)

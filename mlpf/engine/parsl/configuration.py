@@ -1,0 +1,261 @@
+"""From a site to Parsl's executor and provider, and to the job that they would submit."""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from parsl.executors import HighThroughputExecutor
+from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.launchers import SingleNodeLauncher
+from parsl.providers import KubernetesProvider, LocalProvider
+
+import mlpf
+from mlpf.engine.base import BLOCK_END_VARIABLE, Slot
+from mlpf.engine.parsl import interchange
+from mlpf.engine.parsl.providers import LABEL, LocalGroups, make_provider
+from mlpf.engine.sites import Site, job_seconds, slots_per_node
+from mlpf.errors import ConfigError
+
+# A node, or the driver, is lost when nothing was heard of it for so long.
+HEARTBEAT_SECONDS = 2
+LOST_SECONDS = 20
+
+# Only how often an idle process looks around: messages are handled when they come.
+_POLL_MILLISECONDS = 500
+_COMMAND_SECONDS = 60
+_LOOPBACK = "127.0.0.1"
+# Characters of a path that reach shell and scheduler unquoted in Parsl's job scripts.
+_UNSAFE = set(" \t\n'\"\\%{}$`;&|<>()*?")
+
+
+def make_executor(
+    site: Site,
+    nodes: int,
+    *,
+    run_dir: Path,
+    slot: Slot,
+    inside_allocation: bool = False,
+    printed: bool = False,
+) -> HighThroughputExecutor:
+    """Return the executor of a site, not started.
+
+    Args:
+        site: where.
+        nodes: how many.
+        run_dir: folder for all files of the engine; all nodes see it.
+        slot: what each task may use.
+        inside_allocation: the nodes are those of the job of Slurm that this process runs in.
+        printed: look only; nothing will be submitted.
+
+    Raises:
+        ConfigError: the site does not give what is asked for.
+        MissingDependency: a program or package of the provider is not there.
+    """
+    if set(str(run_dir)) & _UNSAFE:
+        raise ConfigError(
+            f"{run_dir}: job scripts want paths without spaces, quotes and signs such as $; use another one"
+        )
+    if inside_allocation:
+        _require_allocation(site, nodes)
+        provider: Any = LocalGroups(
+            launcher=SingleNodeLauncher(debug=False), worker_init=_setup(site, _end_of_allocation())
+        )
+    else:
+        provider = make_provider(site, nodes, _setup(site, None), printed)
+    address, addresses = (None, {"DRIVER"}) if printed else _addresses(site, inside_allocation)
+    executor = HighThroughputExecutor(
+        label=LABEL,
+        provider=provider,
+        launch_cmd=DEFAULT_LAUNCH_CMD.replace(
+            "process_worker_pool.py", _pilot(site, nodes, run_dir, slot), 1
+        ),
+        interchange_launch_cmd=[
+            *(sys.executable, "-P", interchange.__file__),
+            *(str(os.getpid()), str(run_dir / "interchange.out")),
+        ],
+        address=_LOOPBACK,  # replaced below: without one, Parsl asks a web service for it
+        max_workers_per_node=slots_per_node(site, slot),
+        prefetch_capacity=0,
+        heartbeat_period=HEARTBEAT_SECONDS,
+        heartbeat_threshold=LOST_SECONDS,
+        poll_period=_POLL_MILLISECONDS,
+        encrypted=True,
+    )
+    executor.address, executor.all_addresses = address, addresses
+    executor.run_dir = str(run_dir)
+    executor.run_id = run_dir.name
+    provider.script_dir = str(run_dir / "jobs")
+    return executor
+
+
+def block_command(
+    executor: HighThroughputExecutor, site: Site, block: str, node: int, inside_allocation: bool
+) -> str:
+    """Return what a pilot job runs.
+
+    Args:
+        executor: started.
+        site: its site.
+        block: id of the pilot job.
+        node: number of the node in the allocation.
+        inside_allocation: start it there with srun.
+    """
+    command = executor.launch_cmd.format(block_id=block)
+    if not inside_allocation:
+        return command
+    # One step per node: a node that fails takes only its own workers along.
+    return (
+        f"srun --overlap --nodes=1 --ntasks=1 --relative={node} --cpus-per-task={site.num_cores} "
+        f"{site.srun_options} {command}"
+    )
+
+
+def words_of(error: Exception) -> str:
+    """Return what a scheduler said when it refused a job, in one line."""
+    said = getattr(error, "stderr", None) or str(error)
+    return " ".join(said.split())
+
+
+def job_text(site: Site, nodes: int, *, slot: Slot, inside_allocation: bool = False) -> str:
+    """Return Parsl's configuration and the job that it would submit, as text; submits nothing.
+
+    Raises:
+        ConfigError: the site does not give what is asked for.
+        MissingDependency: a package of the provider is not there.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlpf-site-") as folder:
+        run_dir = Path(folder)
+        (run_dir / "jobs").mkdir()
+        executor = make_executor(
+            *(site, nodes), run_dir=run_dir, slot=slot, inside_allocation=inside_allocation, printed=True
+        )
+        # Chosen anew at every start.
+        for name, value in {"worker_port": "PORT", "cert_dir": f"{folder}/certificates"}.items():
+            executor.launch_cmd = executor.launch_cmd.replace(f"{{{name}}}", value)
+        vars(executor)["logconf_path"] = None
+        configuration = repr(executor)
+        executor.initialize_scaling()
+        command = block_command(executor, site, "0", 0, inside_allocation)
+        text = _submitted(executor.provider, command, run_dir / "jobs")
+    return f"{configuration}\n\n{text.strip()}\n".replace(folder, "RUN_DIR").replace("_Printed", "")
+
+
+def _submitted(provider: Any, command: str, folder: Path) -> str:
+    if isinstance(provider, LocalProvider):
+        return f"{provider.worker_init}\n{provider.launcher(command, 1, 1, str(folder))}"
+    provider.submit(command, 1, f"{LABEL}-0")
+    if isinstance(provider, KubernetesProvider):
+        import yaml
+        from kubernetes import client
+
+        return str(yaml.safe_dump(client.ApiClient().sanitize_for_serialization(provider.kube_client.pod)))
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.iterdir(), reverse=True))
+
+
+def _pilot(site: Site, nodes: int, run_dir: Path, slot: Slot) -> str:
+    """Return the program of a pilot job with its own options; those of Parsl's pool follow."""
+    words = [_python(site, run_dir), f"-m mlpf.engine.parsl.pilot --slots {slots_per_node(site, slot)}"]
+    words.append(f"--cpus {slot.num_cpus} --gpus {slot.num_gpus} --cores {site.num_cores}")
+    words.append(f"--margin {60 * site.stop_margin}")
+    if site.provider == "local" and nodes > 1:
+        words.append("--unbound")  # "nodes" that share the cores of this machine
+    return " ".join([*words, "--"])
+
+
+def _setup(site: Site, end: float | None) -> str:
+    """Return the lines of shell before the pilot.
+
+    Args:
+        site: where.
+        end: when the allocation ends, Unix time in s; None = the site's longest job after the start.
+    """
+    seconds = job_seconds(site)
+    lines = []
+    if end is not None:
+        lines.append(f"export {BLOCK_END_VARIABLE}={end:.0f}")
+    elif seconds is not None:
+        # Before all else: the job began a moment ago. Slurm says it itself only in later versions.
+        lines.append(f"export {BLOCK_END_VARIABLE}=$(($(date +%s) + {seconds}))")
+    lines += site.setup
+    if not site.container:
+        lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
+        # The package that runs here, installed or not, and what else this process was told to look at.
+        own = Path(mlpf.__file__).resolve().parents[1]
+        folders = [str(own)] if own.name != "site-packages" else []
+        folders += os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        text = os.pathsep.join(dict.fromkeys(filter(None, folders)))
+        if text:
+            lines.append(f"export PYTHONPATH={shlex.quote(text)}")
+    return "\n".join(lines) + "\n"
+
+
+def _python(site: Site, run_dir: Path) -> str:
+    """Return how a node starts Python: programs on PATH need an activated environment, this does not."""
+    if not site.container:
+        return sys.executable
+    if site.provider == "kubernetes":
+        return "python3"
+    return f"apptainer exec --bind {run_dir} {site.container_options} {site.container} python3"
+
+
+def _addresses(site: Site, inside_allocation: bool) -> tuple[str | None, set[str]]:
+    """Return where the interchange listens (None = everywhere), and where nodes look for it."""
+    if site.provider == "local" and not inside_allocation:
+        return _LOOPBACK, {_LOOPBACK}
+    there = _interfaces()
+    where = site.network_interface or f"this host's name with {site.host_suffix}"
+    one: str | None = site.address
+    try:
+        if site.network_interface:
+            one = there[site.network_interface][0]
+        elif site.host_suffix:
+            one = socket.gethostbyname(socket.gethostname().partition(".")[0] + site.host_suffix)
+    except (OSError, LookupError):
+        raise ConfigError(
+            f"{site.description}: {where}: no IPv4 address; run on a machine of the site, or correct "
+            "network_interface, host_suffix or address"
+        ) from None
+    if one:
+        return one, {one}
+    return None, {address for addresses in there.values() for address in addresses}
+
+
+def _interfaces() -> dict[str, list[str]]:
+    """Return interface -> its IPv4 addresses."""
+    found = psutil.net_if_addrs().items()
+    return {name: [a.address for a in all_ if a.family == socket.AF_INET] for name, all_ in found}
+
+
+def _require_allocation(site: Site, nodes: int) -> None:
+    there = os.environ.get("SLURM_JOB_NUM_NODES")
+    if site.provider != "slurm" or there is None:
+        raise ConfigError(
+            "inside an allocation: this is no job of Slurm; start it with sbatch, site of provider slurm"
+        )
+    if nodes > int(there):
+        raise ConfigError(f"{nodes} node(s): the job has {there}; ask for fewer")
+
+
+def _end_of_allocation() -> float | None:
+    """Return when the job of Slurm that this process runs in ends, None if it is not known."""
+    for name in (BLOCK_END_VARIABLE, "SLURM_JOB_END_TIME"):
+        if os.environ.get(name, "").isdecimal():
+            return float(os.environ[name])
+    done = subprocess.run(
+        ["squeue", "--noheader", "--format=%e", f"--jobs={os.environ['SLURM_JOB_ID']}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_COMMAND_SECONDS,
+    )
+    try:
+        return datetime.fromisoformat(done.stdout.strip()).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,101 @@
+"""The process: seeds, threads, number format, and a report of what it runs on."""
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from mlpf import __version__
+from mlpf.errors import ConfigError
+from mlpf.machine import devices
+from mlpf.machine.host import read_host
+
+_REPORTED_PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "array-record", "pyarrow")
+
+
+def set_seeds(seed: int) -> None:
+    """Seed Python, NumPy, Keras and TensorFlow."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+
+
+def use_deterministic_operations() -> None:
+    """Let TensorFlow take only operations that give the same bits each time; what has none raises."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+
+
+def limit_library_threads(num_cpus: int | None) -> None:
+    """Tell OpenMP (MKL, some builds of TensorFlow) and the OpenBLAS of NumPy to use ``num_cpus`` threads.
+
+    They read this once, when they are loaded: call before NumPy and TensorFlow are imported. What the user
+    has set stays.
+    """
+    if num_cpus is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(num_cpus))
+
+
+def set_threads(num_cpus: int | None) -> None:
+    """Limit TensorFlow to ``num_cpus`` threads; None = all cores.
+
+    Has no effect once TensorFlow has run its first operation.
+    """
+    import tensorflow as tf
+
+    if num_cpus is None:
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(num_cpus)
+        tf.config.threading.set_inter_op_parallelism_threads(num_cpus)
+    except RuntimeError:
+        # TensorFlow has started: a program that embeds us has made this choice already.
+        return
+
+
+def gpu_memory_peak() -> int | None:
+    """Return the most bytes that TensorFlow has held on one GPU so far, None without a GPU."""
+    import tensorflow as tf
+
+    names = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices("GPU")]
+    return max((tf.config.experimental.get_memory_info(name)["peak"] for name in names), default=None)
+
+
+def set_dtype_policy(name: str) -> None:
+    """Set the Keras number format: ``float32``, ``mixed_bfloat16`` or ``mixed_float16``.
+
+    Raises:
+        ConfigError: TensorFlow would abort with it.
+    """
+    import keras
+
+    if problem := devices.why_bfloat16_aborts(name):
+        raise ConfigError(problem)
+
+    keras.config.set_dtype_policy(name)
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, platform, machine, devices and thread counts as plain data."""
+    import tensorflow as tf
+
+    return {
+        "mlpf": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": read_host().as_dict(),
+        "packages": {name: _version(name) for name in _REPORTED_PACKAGES},
+        **devices.report(),
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+    }
+
+
+def _version(package: str) -> str:
+    """Return the installed version of a package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,138 @@
+"""The data of a training: loaders of batches out of the configuration, and the input normaliser."""
+
+import math
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from mlpf.config.schema import Config
+from mlpf.data.dataset.split import PreparedSplit, open_split
+from mlpf.data.feeding.batch_loader import BatchLoader, EventPool, length_buckets
+from mlpf.data.feeding.batch_plan import Source
+from mlpf.errors import DataError
+from mlpf.layers.input_normalization import fit_normalization
+from mlpf.physics.features import TARGETS
+from mlpf.runs.trained import require_fit
+
+TRAINING_SPLIT, VALIDATION_SPLIT = "train", "valid"
+_NORMALIZATION_EVENTS = 256  # events read at a time while fitting
+_JET_TERMS = ("gen_jet_mse", "gen_jet_logcosh")
+_JET_EVENTS = 64  # events looked at for jets
+
+
+def build_loaders(
+    config: Config,
+    num_replicas: int,
+    *,
+    ntrain: int | None = None,
+    ntest: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+) -> tuple[BatchLoader, BatchLoader]:
+    """Return the loaders of shuffled training batches and of validation batches.
+
+    Args:
+        config: the whole configuration.
+        num_replicas: devices that share a batch, those of all processes.
+        ntrain: most training events per dataset, of which its weight then takes its share.
+        ntest: most validation events.
+        shard: (rank, number of ranks) of this process, see ``BatchLoader``.
+
+    Raises:
+        DataError: a dataset cannot be read, or a split has no events.
+    """
+    schema, memory_limit = config.dataset.event_schema, config.batching.memory_limit_bytes
+    names = dataset_names(config)
+    splits = [(open_training(config, name), ntrain) for name in names]
+    pool = EventPool(splits, memory_limit=memory_limit, schema=schema)
+    _require_events(pool, ", ".join(names), TRAINING_SPLIT)
+    limits = [n for n in (config.validation_num_events, ntest) if n is not None and n >= 0]
+    split = (open_validation(config), min(limits, default=None))
+    valid = EventPool([split], memory_limit=memory_limit, schema=schema)
+    _require_events(valid, config.validation_dataset, VALIDATION_SPLIT)
+    longest = max(int(pool.lengths.max()), int(valid.lengths.max()))
+    require_fit(", ".join(names), config.parameters, longest)
+    growth = config.batching.bucket_growth if config.batching.bucket_by_sequence_length else math.inf
+    edges = length_buckets([pool, valid], config.parameters.bucket_size, growth)
+    valid_size = math.ceil(config.validation_batch_size / num_replicas) * num_replicas
+    groups = _groups(config, pool, num_replicas)
+    return (
+        BatchLoader(pool, groups, edges, seed=config.setup.seed, shard=shard),
+        BatchLoader(valid, [(valid.events_of(0), valid_size)], edges, shard=shard),
+    )
+
+
+def _groups(config: Config, pool: EventPool, num_replicas: int) -> list[tuple[list[Source], int]]:
+    """Return the datasets of each group, in the order of ``pool``, and the size of its batches."""
+    scale = num_replicas * config.batching.batch_multiplier
+    groups, position = [], 0
+    for group in config.train_test_datasets.values():
+        sources = [
+            Source(pool.events_of(position + i), group.weights.get(name, 1.0))
+            for i, name in enumerate(group.datasets)
+        ]
+        groups.append((sources, group.batch_per_gpu * scale))
+        position += len(group.datasets)
+    return groups
+
+
+def dataset_names(config: Config) -> list[str]:
+    """Return the dataset of each split of the training pool, in its order."""
+    return [name for group in config.train_test_datasets.values() for name in group.datasets]
+
+
+def open_training(config: Config, name: str) -> PreparedSplit:
+    """Open the split whose first events are trained on.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return open_split(name, config.datasets[name], TRAINING_SPLIT, config.dataset.event_schema)
+
+
+def open_validation(config: Config) -> PreparedSplit:
+    """Open the split whose first events are those of the validation loader.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    name = config.validation_dataset
+    return open_split(name, config.datasets[name], VALIDATION_SPLIT, config.dataset.event_schema)
+
+
+def _require_events(pool: EventPool, name: str, split: str) -> None:
+    """Refuse a split without events."""
+    if not pool.num_events:
+        raise DataError(f"{name}: split {split} has no events; build it from more files or other fractions")
+
+
+def require_jets(config: Config, pool: EventPool) -> None:
+    """Refuse losses of jets where the targets have none: they would be 0 all along.
+
+    Raises:
+        DataError: none of the events looked at, spread over the pool, has a jet.
+    """
+    asked = [f"loss.event_loss.{name}" for name in _JET_TERMS if name in config.loss.term_names]
+    if not asked:
+        return
+    events = np.unique(np.linspace(0, pool.num_events - 1, _JET_EVENTS).astype(np.int64))
+    targets = pool.fetch_padded(events, int(pool.lengths[events].max()))["ygen"]
+    if not (targets[..., TARGETS.index("jet_idx")] > 0).any():
+        raise DataError(
+            f"{' and '.join(asked)}: {len(events)} training events were looked at and no target is in a jet "
+            "(jet_idx is 0, or not stored in this dataset); set coef to 0, or build the dataset anew"
+        )
+
+
+def fit_normalizer(config: Config, model: keras.Model, pool: EventPool) -> None:
+    """Fit the input normalisation to the training events, where the model has one."""
+    if not config.parameters.use_normalizer:
+        return
+
+    def batches() -> Iterator[np.ndarray]:
+        for first in range(0, pool.num_events, _NORMALIZATION_EVENTS):
+            indices = np.arange(first, min(first + _NORMALIZATION_EVENTS, pool.num_events))
+            yield pool.fetch_padded(indices, int(pool.lengths[indices].max()))["X"]
+
+    statistics = fit_normalization(batches(), config.dataset.num_input_classes)
+    model.input_normalization.set_statistics(statistics)

@@ -1,0 +1,126 @@
+"""The batch at which a training went wrong, in files to look into."""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from mlpf.config.schema import Config
+from mlpf.data.feeding.batch_loader import BatchLoader
+from mlpf.data.feeding.batch_plan import EMPTY_EVENT, Batch
+from mlpf.evaluation.predictions import event_name
+from mlpf.files.atomic import atomic_write
+from mlpf.runs.data import TRAINING_SPLIT, dataset_names, open_training
+from mlpf.training.loop.finite_checks import bad_outputs, bad_weights
+from mlpf.training.loop.hooks import TrainingDiverged
+from mlpf.training.loop.trainer import Trainer
+
+FOLDER = "diverged"
+
+
+@contextmanager
+def saved_batch(config: Config, run_dir: Path, trainer: Trainer, loader: BatchLoader) -> Iterator[None]:
+    """Write the batch at which a training inside this context diverges.
+
+    ``diverged/epoch_<e>_step_<s>.npz`` holds the batch as ``save_batch`` describes it, the JSON file beside
+    it the terms of the loss, the learning rate, and which weights, layers and outputs are not finite. Weights
+    are those at the time of the error, some steps later: the host does not wait for each loss.
+
+    Args:
+        config: the whole configuration.
+        run_dir: run directory.
+        trainer: with the model.
+        loader: of the training batches; makes the batch once more.
+
+    Raises:
+        TrainingDiverged: with the place of the file in its message.
+    """
+    try:
+        yield
+    except TrainingDiverged as error:
+        saved = _save(error, config, run_dir, trainer, loader)
+        raise TrainingDiverged(f"{error}; {saved}", error.epoch, error.step, error.terms) from None
+
+
+def _save(
+    error: TrainingDiverged, config: Config, run_dir: Path, trainer: Trainer, loader: BatchLoader
+) -> str:
+    """Write the files; return what to say about them."""
+    batch = loader.plan(error.epoch).batches[error.step - 1]
+    arrays = loader.pool.fetch_padded(batch.indices, batch.length)
+    path = run_dir / FOLDER / f"epoch_{error.epoch}_step_{error.step}.npz"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_batch(path, arrays, describe_events(config, loader, batch))
+        _write_json(path.with_suffix(".json"), _report(error, trainer, arrays["X"]))
+    except OSError as reason:
+        return f"the batch could not be saved ({reason})"
+    return f"the batch is in {path}"
+
+
+def save_batch(path: Path, arrays: dict[str, Any], events: dict[str, npt.NDArray[Any]]) -> None:
+    """Write a batch as NPZ, atomically and without pickles.
+
+    Args:
+        path: file.
+        arrays: ``X`` [B, N, F] and ``ygen`` [B, N, 8], as the network got them.
+        events: of ``describe_events``.
+    """
+    with atomic_write(path) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, **arrays, **events)
+
+
+def describe_events(config: Config, loader: BatchLoader, batch: Batch) -> dict[str, npt.NDArray[Any]]:
+    """Say which events a batch is made of.
+
+    Returns:
+        ``dataset`` [B] name, ``split`` name, ``index`` [B] position in the split, ``event`` [B] identifier,
+        empty where the dataset has none. Empty events that fill the batch have no dataset and index -1.
+    """
+    names = dataset_names(config)
+    number, position = loader.pool.locate(batch.indices)
+    real = batch.indices != EMPTY_EVENT
+    dataset = [names[n] if is_real else "" for n, is_real in zip(number, real, strict=True)]
+    splits = {name: open_training(config, name) for name in set(dataset) if name}
+    event = [
+        event_name(splits[name].fetch([int(place)], ("event",))[0]["event"])
+        if name and "event" in splits[name].fields
+        else ""
+        for name, place in zip(dataset, position, strict=True)
+    ]
+    return {
+        "dataset": np.array(dataset, dtype=np.str_),
+        "split": np.array(TRAINING_SPLIT),
+        "index": np.where(real, position, EMPTY_EVENT),
+        "event": np.array(event, dtype=np.str_),
+    }
+
+
+def _report(error: TrainingDiverged, trainer: Trainer, X: Any) -> dict[str, Any]:
+    layers, outputs = bad_outputs(trainer.model, X)
+    return {
+        "message": str(error),
+        "epoch": error.epoch,
+        "step": error.step,
+        "loss_terms": {name: _number(value) for name, value in error.terms.items()},
+        "learning_rate": float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate)),
+        "weights_not_finite": bad_weights(trainer.model),
+        "layers_not_finite": layers,
+        "outputs_not_finite": outputs,
+    }
+
+
+def _number(value: float) -> float | str:
+    """Return a number as JSON can hold it: NaN and infinity as text."""
+    return value if math.isfinite(value) else str(value)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")

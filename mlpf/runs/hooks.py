@@ -1,0 +1,124 @@
+"""What happens after each epoch of a training, in order: first what adds metrics, then what stores them."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from mlpf.config.loading import resolved_text
+from mlpf.config.recorded_metrics import metric_problem
+from mlpf.config.schema import Config
+from mlpf.data.feeding.batch_loader import EventPool
+from mlpf.errors import ConfigError
+from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.machine import session as runtime
+from mlpf.runs import physics_validation
+from mlpf.runs.early_stopping import Ending, early_stopping_monitor
+from mlpf.training.checkpoints.run_state import Record
+from mlpf.training.loop.hooks import EpochHook, StepHook
+from mlpf.training.loop.trainer import Trainer
+from mlpf.training.monitors.history_writer import HistoryWriter
+from mlpf.training.monitors.tensorboard import TensorBoardWriter
+from mlpf.training.optimizers.averaging import averaged_weights
+
+
+@dataclass
+class TrainingHooks:
+    """Hooks of a training.
+
+    Attributes:
+        epoch: called after each epoch, in this order.
+        step: called every few seconds within an epoch.
+    """
+
+    epoch: list[EpochHook] = field(default_factory=list)
+    step: list[StepHook] = field(default_factory=list)
+
+
+def check_callbacks(config: Config) -> None:
+    """Refuse what a training could not do, before it reads data or writes anything.
+
+    Raises:
+        ConfigError: a metric that ranks checkpoints or ends the training is not recorded, or Comet lacks its
+            API key.
+        MissingDependency: Comet is asked for and not installed.
+    """
+    if config.callbacks.comet is not None:
+        from mlpf.training.monitors.comet import check_comet
+
+        check_comet(config.callbacks.comet)
+    watched = {
+        "callbacks.checkpoint.monitor": config.callbacks.checkpoint.monitor,
+        "callbacks.early_stopping.monitor": early_stopping_monitor(config),
+    }
+    for key, metric in watched.items():
+        if problem := metric_problem(config, metric):
+            raise ConfigError(f"{key}: {problem}")
+
+
+@contextmanager
+def training_hooks(
+    config: Config,
+    run_dir: Path,
+    trainer: Trainer,
+    valid: EventPool,
+    console: Console,
+    save: EpochHook,
+    ending: Ending,
+    writes: bool = True,
+) -> Iterator[TrainingHooks]:
+    """Yield the hooks of a training, and close at its end what has to be closed.
+
+    Args:
+        config: the whole configuration, that ``check_callbacks`` has let pass.
+        run_dir: run directory, there already.
+        trainer: has model and optimizer.
+        valid: validation events.
+        console: where to say what there is to beat.
+        save: writes the checkpoint of an epoch; all processes take part.
+        ending: when the training is over.
+        writes: this process reports and writes; the others only save.
+
+    Raises:
+        DataError: the validation split cannot be read.
+        ConfigError: Comet refuses the experiment.
+    """
+    if not writes:
+        yield TrainingHooks([save])
+        return
+    hooks = TrainingHooks([record_gpu_memory])
+    callbacks = config.callbacks
+    if callbacks.physics.every:
+        physics = physics_validation.build_physics_validation(
+            config, run_dir, trainer.model, valid, ending.is_over
+        )
+        console.print(physics.target_line(), highlight=False, soft_wrap=True)
+
+        def judge(history: list[Record]) -> None:
+            with averaged_weights(trainer.model, trainer.optimizer):
+                physics(history)
+
+        hooks.epoch.append(judge)
+    hooks.epoch += [save, HistoryWriter(run_dir / HISTORY_FILE)]
+    with ExitStack() as at_end:
+        if callbacks.tensorboard:
+            writer = TensorBoardWriter(run_dir / "logs", f"```yaml\n{resolved_text(config)}```")
+            at_end.callback(writer.close)
+            hooks.epoch.append(writer)
+            hooks.step.append(writer.on_step)
+        if callbacks.comet is not None:
+            from mlpf.training.monitors.comet import CometLogger
+
+            comet = CometLogger(callbacks.comet, run_dir, config.model_dump(by_alias=True))
+            at_end.callback(comet.close)
+            hooks.epoch.append(comet)
+        yield hooks
+
+
+def record_gpu_memory(history: list[Record]) -> None:
+    """Add the most memory that the run has taken on one GPU so far, in MB; nothing without a GPU."""
+    peak = runtime.gpu_memory_peak()
+    if peak is not None:
+        history[-1]["gpu_memory_peak_mb"] = peak / 1e6

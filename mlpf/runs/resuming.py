@@ -1,0 +1,143 @@
+"""Go on where a run was, or start from the weights of another."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+from rich.console import Console
+from rich.table import Table
+
+from mlpf.config.loading import RESOLVED_FILE
+from mlpf.data.feeding.batch_loader import BatchLoader
+from mlpf.errors import CheckpointError, ConfigError
+from mlpf.files.run_directory import CHECKPOINTS_FOLDER
+from mlpf.runs.trained import ENVIRONMENT_FILE
+from mlpf.training.checkpoints.checkpoint import (
+    load_optimizer,
+    load_random_states,
+    load_training_weights,
+    load_weights,
+    read_run_state,
+)
+from mlpf.training.checkpoints.partial_weights import Match, load_partial_weights
+from mlpf.training.checkpoints.run_state import RunState
+from mlpf.training.checkpoints.store import find_checkpoint
+from mlpf.training.loop.trainer import Trainer
+
+
+def latest_checkpoint(run_dir: Path, console: Console) -> Path | None:
+    """Return the checkpoint where a run goes on, None for one that was interrupted before the first.
+
+    Raises:
+        CheckpointError: ``latest.json`` is damaged, or names a folder that is missing.
+    """
+    if (run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file():
+        return find_checkpoint(run_dir, "latest")
+    console.print(f"{run_dir}: no checkpoint yet, training starts at the beginning", soft_wrap=True)
+    return None
+
+
+def restore(trainer: Trainer, train: BatchLoader, checkpoint: Path, console: Console) -> RunState:
+    """Load the checkpoint where a run goes on.
+
+    Args:
+        trainer: gets weights, state of the optimizer and random states.
+        train: the training batches.
+        checkpoint: its folder.
+        console: where to say where the training goes on.
+
+    Raises:
+        CheckpointError: it is damaged, of another model, or in the middle of an epoch of other batches.
+    """
+    started = time.perf_counter()
+    state = read_run_state(checkpoint)
+    same_batches = state.fingerprint == train.fingerprint()
+    if state.current.step and not same_batches:
+        raise CheckpointError(
+            f"{checkpoint}: in the middle of an epoch whose batches are others now: datasets, limits, seed, "
+            "batch sizes, buckets or number of devices have changed; resume with those of "
+            f"{checkpoint / RESOLVED_FILE}, or start anew with --weights {checkpoint}"
+        )
+    load_training_weights(checkpoint, trainer.model)
+    load_optimizer(checkpoint, trainer.optimizer)
+    if state.current.step:
+        _restore_random_states(trainer, checkpoint)
+    elif state.history and not same_batches:
+        console.print("the training batches are not those of the epochs before")
+    console.print(
+        f"continue after {checkpoint.name} (loaded in {time.perf_counter() - started:.1f} s)", highlight=False
+    )
+    return state
+
+
+def _restore_random_states(trainer: Trainer, checkpoint: Path) -> None:
+    """Refuse states of other generators: dropout has been switched on or off."""
+    try:
+        trainer.random_states.restore(load_random_states(checkpoint))
+    except ValueError:
+        raise CheckpointError(
+            f"{checkpoint}: in the middle of an epoch with other random generators (dropout, loss); "
+            "resume with the same settings, or start anew with --weights"
+        ) from None
+
+
+def start_from(weights: Path, model: keras.Model, partial: bool, console: Console) -> None:
+    """Load weights from a run directory (its best), a checkpoint or a file.
+
+    Args:
+        weights: the directory or file.
+        model: gets them.
+        partial: take those that fit, and print which.
+        console: where to print.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another model.
+        ConfigError: layers that do not fit would be frozen.
+    """
+    path = find_checkpoint(weights) if (weights / CHECKPOINTS_FOLDER).is_dir() else weights
+    if not partial:
+        load_weights(path, model)
+        return
+    matches = load_partial_weights(path, model)
+    of_model = [match for match in matches if match.shape is not None]
+    console.print(_partial_table(matches))
+    taken = sum(match.taken for match in matches)
+    console.print(f"{path}: {taken} of {len(of_model)} weights of the model taken", soft_wrap=True)
+    _require_trained({match.name.partition("/")[0] for match in of_model if not match.taken}, model)
+
+
+def _require_trained(untaken: set[str], model: keras.Model) -> None:
+    """Refuse to freeze layers at the random values that they were made with."""
+    frozen = {layer.name for layer in model.layers if not layer.trainable}
+    if untaken & frozen:
+        raise ConfigError(
+            f"setup.trainable freezes {', '.join(sorted(untaken & frozen))}, with weights that do not fit: "
+            "they would stay random; use setup.trainable: all"
+        )
+
+
+def _partial_table(matches: Sequence[Match]) -> Table:
+    """Return the table of what was taken, counted by outer layers, and what was not, by inner ones."""
+    counts: dict[tuple[str, str], int] = {}
+    for match in matches:
+        layer = match.name.rpartition("/")[0]
+        fate = "taken"
+        if not match.taken:
+            differs = match.shape is not None and match.found is not None and match.shape != match.found
+            fate = match.reason + (f": file {match.found}, model {match.shape}" if differs else "")
+        key = (layer.partition("/")[0] if match.taken else layer, fate)
+        counts[key] = counts.get(key, 0) + 1
+    table = Table("layer", "weights", "")
+    for (layer, fate), count in counts.items():
+        table.add_row(layer or "(model)", str(count), fate)
+    return table
+
+
+def recorded_limits(run_dir: Path) -> dict[str, int | None]:
+    """Return the event limits that a run to be resumed was started with."""
+    try:
+        return json.loads((run_dir / ENVIRONMENT_FILE).read_text(encoding="utf-8"))["limits"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # written by hand, or lost: the limits are those of the command line

@@ -1,0 +1,90 @@
+"""What a finished run directory holds: its configuration and its model with trained weights."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from mlpf.config.loading import RESOLVED_FILE, load_config
+from mlpf.config.model_schema import ModelConfig
+from mlpf.config.schema import Config
+from mlpf.errors import CheckpointError, EventTooLong
+
+ENVIRONMENT_FILE = "environment.json"
+REFERENCE_FILE = "validation_reference.json"
+
+
+def load_run_config(run_dir: Path) -> Config:
+    """Read the resolved configuration of a run.
+
+    Raises:
+        CheckpointError: ``run_dir`` is not a run directory.
+        ConfigError: its configuration is not valid.
+    """
+    path = run_dir / RESOLVED_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{run_dir}: not a run directory, no {RESOLVED_FILE} in it; "
+            "give a directory that mlpf train wrote"
+        )
+    return load_config(path)
+
+
+def build_network(config: Config) -> Any:
+    """Build the Keras model that a configuration describes, for the events that it describes."""
+    from mlpf.models import build_model
+
+    dataset = config.dataset
+    return build_model(
+        config.parameters,
+        dataset.num_input_features,
+        dataset.num_input_classes,
+        dataset.num_output_classes,
+        dataset.helix_columns,
+    )
+
+
+def count_parameters(model: Any) -> int:
+    """Return how many numbers of a model are trained; constants of the normaliser are not among them."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def load_trained_model(run_dir: Path, config: Config, weights: str | None = None) -> tuple[Any, Path]:
+    """Build the model of a run and load a checkpoint into it.
+
+    Args:
+        run_dir: run directory.
+        config: its configuration.
+        weights: ``best`` (default), ``latest``, or the path of a checkpoint.
+
+    Returns:
+        The Keras model and the checkpoint it comes from.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or belongs to another model.
+    """
+    from mlpf.training.checkpoints.checkpoint import load_weights
+    from mlpf.training.checkpoints.store import find_checkpoint
+
+    checkpoint = find_checkpoint(run_dir, weights or "best")
+    model = build_network(config)
+    load_weights(checkpoint, model)
+    return model, checkpoint
+
+
+def require_fit(name: str, parameters: ModelConfig, num_elements: int) -> None:
+    """Refuse events that a model has no bins for.
+
+    Args:
+        name: dataset, for the message.
+        parameters: section ``parameters`` of the configuration.
+        num_elements: elements of the longest event.
+
+    Raises:
+        EventTooLong: more than ``parameters.max_num_elements``.
+    """
+    most = parameters.max_num_elements
+    if most is not None and num_elements > most:
+        raise EventTooLong(
+            f"{name}: an event has {num_elements} elements, the model takes {most}; "
+            "raise parameters.combined_graph_layer.max_num_bins and train"
+        )

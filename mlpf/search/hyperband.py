@@ -1,0 +1,139 @@
+"""Hyperband (Li et al., JMLR 18 (2018) 185): brackets of successive halving that begin with different epochs.
+
+keras-tuner's own promotes too few when trials of a round fail, and none when the space holds fewer
+configurations than a first round wants. Here a failed trial counts among those that are not promoted, and a
+round is full when nothing can be added to it.
+"""
+
+import math
+from typing import Any
+
+from mlpf.search.keras_tuner_adapter import (
+    BRACKET,
+    EPOCHS,
+    IDLE,
+    INITIAL_EPOCH,
+    PARENT,
+    ROUND,
+    STOPPED,
+    keras_tuner,
+    proposal,
+)
+from mlpf.search.oracle import SearchOracle
+from mlpf.search.state import TrialRecord
+
+# Configurations and epochs in total of each round of a bracket.
+Rounds = list[tuple[int, int]]
+
+
+def brackets(min_epochs: int, factor: int, max_epochs: int, iterations: int) -> list[Rounds]:
+    """Return the rounds of all brackets, the one that halves most first.
+
+    Args:
+        min_epochs: shortest first round.
+        factor: of so many trials of a round one goes on, to so many times the epochs.
+        max_epochs: epochs of the last round of every bracket.
+        iterations: repetitions of the whole.
+    """
+    num_brackets = 1
+    while max_epochs / factor**num_brackets >= min_epochs:
+        num_brackets += 1
+    # All brackets cost about the same number of epochs.
+    last_size = math.ceil(1 + math.log(max_epochs, factor))
+    found = []
+    for most in reversed(range(num_brackets)):
+        sizes = [math.ceil(last_size / (most + 1) * factor ** (most - n)) for n in range(most + 1)]
+        epochs = [math.ceil(max_epochs / factor ** (most - n)) for n in range(most + 1)]
+        found.append(list(zip(sizes, epochs, strict=True)))
+    return found * iterations
+
+
+class HyperbandOracle(SearchOracle, keras_tuner.Oracle):
+    """Brackets one after the other; the next begins when nothing of those before can run now."""
+
+    def __init__(self, **arguments: Any):
+        super().__init__(**arguments)
+        section = self.hypertune
+        self._brackets = brackets(
+            section.min_epochs, section.factor, self.max_epochs_of_trial, section.iterations
+        )
+        self._exhausted = False
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:  # noqa: ARG002 (of keras-tuner)
+        """Return the values of the next trial, as keras-tuner wants them."""
+        for number, rounds in enumerate(self._brackets):
+            if len(self._round(number, 0)) < rounds[0][0] and not self._exhausted:
+                values = self.random_values()
+                if values is not None:
+                    own = {BRACKET: number, ROUND: 0, INITIAL_EPOCH: 0, EPOCHS: rounds[0][1]}
+                    return proposal(values | own)
+                self._exhausted = True
+            for rung in range(1, len(rounds)):
+                best = self._next_promotion(number, rung)
+                if best is not None:
+                    promoted: dict[str, Any] = {
+                        PARENT: best.trial_id,
+                        ROUND: rung,
+                        INITIAL_EPOCH: best.epochs,
+                        EPOCHS: rounds[rung][1],
+                    }
+                    return proposal(self.own_values(best.trial_id) | promoted)
+        return IDLE if self._open() else STOPPED
+
+    def promotable(self) -> set[str]:
+        """Return ids of completed trials of rounds whose next round is not full."""
+        found: set[str] = set()
+        for number, rounds in enumerate(self._brackets):
+            for rung in range(1, len(rounds)):
+                if not self._is_full(number, rung):
+                    found |= {r.trial_id for r in self._candidates(number, rung)}
+        return found
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return super().get_state() | {"exhausted": self._exhausted}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take the state of ``get_state``."""
+        super().set_state(state)
+        self._exhausted = state["exhausted"]
+
+    def _round(self, bracket: int, rung: int) -> list[TrialRecord]:
+        """Return the trials of a round."""
+        return [
+            record
+            for record in self.records.values()
+            if record.purpose == "search"
+            and record.rung == rung
+            and self.own_values(record.trial_id)[BRACKET] == bracket
+        ]
+
+    def _candidates(self, bracket: int, rung: int) -> list[TrialRecord]:
+        """Return the completed trials below a round that are not promoted to it, the best first."""
+        promoted = {self.own_values(r.trial_id)[PARENT] for r in self._round(bracket, rung)}
+        below = self._round(bracket, rung - 1)
+        left = [r for r in below if r.status == "completed" and r.trial_id not in promoted]
+        return sorted(left, key=lambda r: (r.objective, r.trial_id))
+
+    def _next_promotion(self, bracket: int, rung: int) -> TrialRecord | None:
+        """Return the trial that may go on to a round now: more are done below than will be thrown out."""
+        if self._is_full(bracket, rung):
+            return None
+        candidates = self._candidates(bracket, rung)
+        below = self._round(bracket, rung - 1)
+        failed = sum(r.status == "failed" for r in below)
+        wanted_below = (
+            len(below) if self._is_full(bracket, rung - 1) else self._brackets[bracket][rung - 1][0]
+        )
+        thrown_out = max(0, wanted_below - self._brackets[bracket][rung][0] - failed)
+        return candidates[0] if len(candidates) > thrown_out else None
+
+    def _is_full(self, bracket: int, rung: int) -> bool:
+        """Tell whether no trial will be added to a round."""
+        if len(self._round(bracket, rung)) >= self._brackets[bracket][rung][0]:
+            return True
+        if rung == 0:
+            return self._exhausted
+        below = self._round(bracket, rung - 1)
+        ended = all(r.status in ("completed", "failed") for r in below)
+        return self._is_full(bracket, rung - 1) and ended and not self._candidates(bracket, rung)

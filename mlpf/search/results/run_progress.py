@@ -1,0 +1,103 @@
+"""How far the run of a trial is, and what it has cost, from the files of its run directory."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlpf.config.search.schema import NETWORK_METRICS, HypertuneConfig
+from mlpf.errors import DataError
+from mlpf.files.atomic import read_json
+from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.search.objective import objective_value
+from mlpf.search.state import TrialRecord
+from mlpf.search.trial_files import TrialFiles
+
+History = list[dict[str, float]]
+
+_SECONDS_PER_HOUR = 3600.0
+
+
+def read_history(directory: Path, run: str) -> History:
+    """Return the records of the epochs of a run, empty if it has none yet.
+
+    Args:
+        directory: of the search.
+        run: name of the run.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = TrialFiles(directory, run).run_dir / HISTORY_FILE
+    try:
+        history = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); its curve and epochs are left out") from None
+    if not (isinstance(history, list) and all(_is_record(record) for record in history)):
+        raise DataError(f"{path}: expected a list of records of epochs; its curve and epochs are left out")
+    return history
+
+
+def _is_record(record: Any) -> bool:
+    return isinstance(record, dict) and isinstance(record.get("epoch"), int | float)
+
+
+def trained_epochs(record: TrialRecord, history: History) -> int:
+    """Return the epochs that a trial trained itself, without those of the trials that it continues.
+
+    Args:
+        record: of the trial.
+        history: of its run, which a promotion may have made longer than this trial.
+    """
+    done = record.metrics.get("trained_epochs", min(len(history), record.epochs))
+    return max(0, int(done) - record.initial_epoch)
+
+
+def spent_seconds(directory: Path, record: TrialRecord) -> float:
+    """Return the wall time in s of all attempts at a trial; of an open one what its worker noted last."""
+    if record.status in ("completed", "failed"):
+        return record.seconds
+    noted = read_json(TrialFiles(directory, record.run).cost, dict).get(record.trial_id)
+    return max(record.seconds, noted) if isinstance(noted, int | float) else record.seconds
+
+
+def device_hours(record: TrialRecord, seconds: float) -> float:
+    """Return GPU-hours, or core-hours where the trial ran without a GPU."""
+    return seconds * record.devices / _SECONDS_PER_HOUR
+
+
+def objective_name(section: HypertuneConfig) -> str:
+    """Return the name of what a search makes small: a metric, or a sum of several with their weights."""
+    terms = section.objective_terms.items()
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in terms)
+
+
+def objective_curve(
+    section: HypertuneConfig, history: Sequence[Mapping[str, float]], constants: Mapping[str, float]
+) -> list[tuple[float, float]]:
+    """Return epochs and the objective after each; epochs in which a metric was not measured are left out.
+
+    Args:
+        section: says what the objective is.
+        history: records of the epochs.
+        constants: what does not change with the epoch, such as ``num_parameters``.
+    """
+    curve = []
+    for record in history:
+        try:
+            value, _ = objective_value(section, [{**constants, **record}])
+        except ValueError:
+            continue
+        curve.append((float(record["epoch"]), value))
+    return curve
+
+
+def network_constants(trials: Iterable[TrialRecord]) -> dict[str, dict[str, float]]:
+    """Return run -> what its trials have measured of the network once, and no epoch changes."""
+    found: dict[str, dict[str, float]] = {}
+    for trial in trials:
+        own = {name: trial.metrics[name] for name in NETWORK_METRICS if name in trial.metrics}
+        found[trial.run] = found.get(trial.run, {}) | own
+    return found

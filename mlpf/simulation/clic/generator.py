@@ -1,0 +1,232 @@
+"""Generated events: e+e- processes by Pythia, overlay, single-particle guns."""
+
+import importlib
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from mlpf.errors import ConfigError, MissingDependency
+from mlpf.simulation.clic.event_data import FloatArray, Particles
+from mlpf.simulation.seeding import Stage, event_rng, pythia_seed
+
+# V0s and hyperons decay inside the tracker volume (mm), and only there.
+_COMMON = (
+    "Print:quiet=on",
+    "Next:numberCount=0",
+    "Random:setSeed=on",
+    "Random:seed=1",
+    "ParticleDecays:limitCylinder=on",
+    "ParticleDecays:xyMax=1500",
+    "ParticleDecays:zMax=2300",
+    "Beams:idA=11",
+    "Beams:idB=-11",
+    "Beams:eCM=380",
+)
+_TTBAR = ("Top:ffbar2ttbar(s:gmZ)=on",)
+_OVERLAY = (
+    "PDF:lepton2gamma=on",
+    "Photon:ProcessType=0",
+    "Photon:Wmin=5",
+    "Photon:Q2max=1",
+    "SoftQCD:nonDiffractive=on",
+)
+_POOL_SIZE = 1500  # smaller pools repeat visibly
+_SCATTERED_BEAM_PZ = 50.0  # GeV
+_MAX_TRIES = 100
+_ELECTRON, _PHOTON, _PI0 = 11, 22, 111
+_GUN_MOMENTUM = (1.0, 100.0)  # GeV
+_GUN_MAX_COS_THETA = 0.95
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One physics process or particle gun.
+
+    Attributes:
+        directory: name of its folder and, in file names, of the process.
+        first_file_seed: number of its first file.
+        settings: Pythia settings; empty for a gun.
+        gun: PDG codes of a gun, drawn with equal probability; empty for a process.
+        overlay_mean: mean number of overlaid photon-photon events.
+    """
+
+    directory: str
+    first_file_seed: int
+    settings: tuple[str, ...] = ()
+    gun: tuple[int, ...] = ()
+    overlay_mean: float = 0.0
+
+
+SAMPLES: dict[str, Sample] = {
+    "ttbar": Sample("p8_ee_tt_ecm380", 1, _TTBAR),
+    "qq": Sample(
+        "p8_ee_qq_ecm380",
+        100001,
+        ("WeakSingleBoson:ffbar2gmZ=on", "23:onMode=off", "23:onIfAny=1 2 3 4 5"),
+    ),
+    "zh_tautau": Sample(
+        "p8_ee_ZH_Htautau_ecm380", 200001, ("HiggsSM:ffbar2HZ=on", "25:onMode=off", "25:onIfMatch=15 -15")
+    ),
+    "ww_fullhad": Sample(
+        "p8_ee_WW_fullhad_ecm380",
+        300001,
+        ("WeakDoubleBoson:ffbar2WW=on", "24:onMode=off", "24:onIfAny=1 2 3 4 5"),
+    ),
+    "ttbar_pu10": Sample("p8_ee_tt_ecm380_PU10", 1, _TTBAR, overlay_mean=10.0),
+    "single_neutron": Sample("single_neutron", 1, gun=(2112,)),
+    "single_kaon0l": Sample("single_kaon0l", 1, gun=(130,)),
+    "single_pi": Sample("single_pi", 1, gun=(211, -211)),
+    "single_pi0": Sample("single_pi0", 1, gun=(_PI0,)),
+    "single_mu": Sample("single_mu", 1, gun=(13, -13)),
+    "single_electron": Sample("single_electron", 1, gun=(_ELECTRON, -_ELECTRON)),
+    "single_gamma": Sample("single_gamma", 1, gun=(_PHOTON,)),
+}
+
+# Masses in GeV and charges in e of what the guns shoot.
+_MASS = {2112: 0.93957, 130: 0.49761, 211: 0.13957, _PI0: 0.13498, 13: 0.10566, _ELECTRON: 0.000511}
+_CHARGE = {211: 1.0, -211: -1.0, 13: -1.0, -13: 1.0, _ELECTRON: -1.0, -_ELECTRON: 1.0}
+
+
+def particles_from_rows(pdg: np.ndarray, rows: FloatArray) -> Particles:
+    """Build particles from PDG codes [P] and rows [P, 10] of charge, mass, px, py, pz, e, vx, vy, vz, t."""
+    return Particles(np.asarray(pdg, dtype=np.int64), *np.ascontiguousarray(rows.T))
+
+
+def concatenate(parts: list[Particles]) -> Particles:
+    """Join at least one set of particles, in order."""
+    return Particles(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Particles)))
+
+
+def rotate(particles: Particles, phi: float | FloatArray) -> Particles:
+    """Rotate momenta and vertices about the z axis by ``phi`` rad, one angle or one per particle [P]."""
+    cosine, sine = np.cos(phi), np.sin(phi)
+    columns = {f.name: getattr(particles, f.name) for f in fields(Particles)}
+    for x, y in (("px", "py"), ("vx", "vy")):
+        a, b = columns[x], columns[y]
+        columns[x], columns[y] = cosine * a - sine * b, sine * a + cosine * b
+    return Particles(**columns)
+
+
+def start_pythia(settings: tuple[str, ...]) -> Any:
+    """Return a generator for some settings of Pythia.
+
+    Raises:
+        MissingDependency: Pythia is not installed.
+    """
+    try:
+        pythia8 = importlib.import_module("pythia8mc")
+    except ImportError:
+        raise MissingDependency(
+            "generating physics processes needs Pythia, which is not installed; "
+            "run `pip install -e '.[simulation]'`, or simulate a single_* gun"
+        ) from None
+    pythia = pythia8.Pythia("", False)
+    for line in (*_COMMON, *settings):
+        if not pythia.readString(line):
+            raise RuntimeError(f"Pythia does not accept the setting {line!r}")
+    if not pythia.init():
+        raise RuntimeError("Pythia did not start; its messages are above")
+    return pythia
+
+
+def next_event(pythia: Any, seed: int) -> Particles:
+    """Generate the event that belongs to ``seed``."""
+    pythia.rndm.init(seed)
+    # A failed attempt is repeated without a new seed: still a function of the seed alone.
+    if not any(pythia.next() for _ in range(_MAX_TRIES)):
+        raise RuntimeError(f"Pythia gave up {_MAX_TRIES} times on the event of seed {seed}")
+    pdg, rows = [], []
+    for p in pythia.event:
+        if p.isFinal():
+            pdg.append(p.id())
+            rows.append(
+                (
+                    p.charge(),
+                    p.m(),
+                    p.px(),
+                    p.py(),
+                    p.pz(),
+                    p.e(),
+                    p.xProd(),
+                    p.yProd(),
+                    p.zProd(),
+                    p.tProd() / 299.792458,  # Pythia gives mm/c
+                )
+            )
+    return particles_from_rows(np.array(pdg), np.array(rows, dtype=np.float64).reshape(-1, 10))
+
+
+def _shoot(pdgs: tuple[int, ...], rng: np.random.Generator) -> Particles:
+    """Shoot one particle from the origin, uniform in momentum, azimuth and cos(theta)."""
+    pdg = int(rng.choice(pdgs))
+    p = rng.uniform(*_GUN_MOMENTUM)
+    cosine = rng.uniform(-_GUN_MAX_COS_THETA, _GUN_MAX_COS_THETA)
+    phi = rng.uniform(-np.pi, np.pi)
+    sine = np.sqrt(1.0 - cosine**2)
+    direction = np.array([sine * np.cos(phi), sine * np.sin(phi), cosine])
+    mass = _MASS.get(abs(pdg), 0.0)
+    if pdg != _PI0:
+        rows = [[_CHARGE.get(pdg, 0.0), mass, *(p * direction), np.hypot(p, mass), 0, 0, 0, 0]]
+        return particles_from_rows(np.array([pdg]), np.array(rows))
+    photons = _decay_to_photons(p, mass, direction, rng)
+    rows = [[0, 0, *k, np.linalg.norm(k), 0, 0, 0, 0] for k in photons]
+    return particles_from_rows(np.array([_PHOTON, _PHOTON]), np.array(rows))
+
+
+def _decay_to_photons(p: float, mass: float, direction: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return the momenta [2, 3] of two photons, isotropic in the rest frame of their parent."""
+    cosine, azimuth = rng.uniform(-1.0, 1.0), rng.uniform(-np.pi, np.pi)
+    helper = np.array([0.0, 0.0, 1.0]) if abs(direction[2]) < 0.9 else np.array([1.0, 0.0, 0.0])
+    first = np.cross(direction, helper)
+    first /= np.linalg.norm(first)
+    second = np.cross(direction, first)
+    across = 0.5 * mass * np.sqrt(1.0 - cosine**2)
+    sideways = across * (np.cos(azimuth) * first + np.sin(azimuth) * second)
+    along = 0.5 * (np.hypot(p, mass) * cosine + p)  # boost of (mass/2) cosine
+    return np.array([along * direction + sideways, (p - along) * direction - sideways])
+
+
+class Generator:
+    """Generated events of one sample; each can be made alone and in any order.
+
+    Args:
+        sample: name out of ``SAMPLES``.
+        seed: non-negative; together with sample and event number it fixes every event.
+
+    Raises:
+        ConfigError: unknown sample or negative seed.
+        MissingDependency: a process needs Pythia, which is not installed.
+    """
+
+    def __init__(self, sample: str, seed: int) -> None:
+        if sample not in SAMPLES:
+            raise ConfigError(f"process {sample!r} is not known; choose one of {', '.join(SAMPLES)}")
+        if seed < 0:
+            raise ConfigError(f"seed {seed} is negative; give 0 or more")
+        self.sample = sample
+        self.seed = seed
+        self._spec = SAMPLES[sample]
+        self._pythia = start_pythia(self._spec.settings) if self._spec.settings else None
+        self._pool = self._make_pool() if self._spec.overlay_mean > 0 else []
+
+    def _make_pool(self) -> list[Particles]:
+        pythia = start_pythia(_OVERLAY)
+        pool = []
+        for i in range(_POOL_SIZE):
+            event = next_event(pythia, pythia_seed(self.seed, "overlay", i))
+            beam = (np.abs(event.pdg) == _ELECTRON) & (np.abs(event.pz) > _SCATTERED_BEAM_PZ)
+            pool.append(Particles(*(getattr(event, f.name)[~beam] for f in fields(Particles))))
+        return pool
+
+    def generate(self, event: int) -> Particles:
+        """Return the final-state particles [P] of event number ``event``, neutrinos included."""
+        if self._pythia is None:
+            return _shoot(self._spec.gun, event_rng(self.seed, self.sample, event, Stage.GUN))
+        signal = next_event(self._pythia, pythia_seed(self.seed, self.sample, event))
+        if not self._pool:
+            return signal
+        rng = event_rng(self.seed, self.sample, event, Stage.OVERLAY)
+        picks = rng.integers(len(self._pool), size=rng.poisson(self._spec.overlay_mean))
+        angles = rng.uniform(-np.pi, np.pi, size=len(picks))
+        return concatenate([signal, *(rotate(self._pool[i], a) for i, a in zip(picks, angles, strict=True))])

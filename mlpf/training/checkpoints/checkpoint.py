@@ -1,0 +1,201 @@
+"""One checkpoint: weights, optimizer, random states, state of the run; complete or absent, no pickle."""
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from mlpf.config.loading import RESOLVED_FILE
+from mlpf.errors import CheckpointError
+from mlpf.training.checkpoints.run_state import RunState
+from mlpf.training.optimizers.averaging import averaged_weights, averages
+from mlpf.training.optimizers.build import describe
+
+WEIGHTS_FILE = "model.weights.h5"
+# Beside averaged weights: those that the training goes on with.
+RAW_WEIGHTS_FILE = "raw.weights.h5"
+OPTIMIZER_FILE = "optimizer.npz"
+RANDOM_FILE = "random.npz"
+STATE_FILE = "state.json"
+
+_STATE_TYPES: dict[str, type] = {"optimizer": str, "weights": list, "run": dict}
+
+
+def save_checkpoint(
+    folder: Path,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    state: RunState,
+    random_states: npt.NDArray[np.int64] | None = None,
+    config: str = "",
+) -> None:
+    """Write ``folder`` under a temporary name, then rename it.
+
+    Args:
+        folder: replaced if it exists.
+        model: its weights are saved, those of the input normaliser among them; averaged ones where the
+            optimizer keeps averages, and then both.
+        optimizer: its variables are saved, among them the number of updates, which learning rates follow.
+        state: epochs done, and how far into the next one.
+        random_states: [P, V, 2] states of random generators.
+        config: the resolved configuration, YAML.
+    """
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        with averaged_weights(model, optimizer):
+            model.save_weights(part / WEIGHTS_FILE)
+        if averages(optimizer) is not None:
+            model.save_weights(part / RAW_WEIGHTS_FILE)
+        # Positions, not names: Keras numbers the names of variables anew in every process.
+        arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
+        np.savez(part / OPTIMIZER_FILE, **arrays)
+        np.savez(part / RANDOM_FILE, states=_no_states() if random_states is None else random_states)
+        (part / RESOLVED_FILE).write_text(config, encoding="utf-8")
+        described = {
+            "optimizer": describe(optimizer),
+            "weights": _describe(model),
+            "run": state.to_json(),
+        }
+        (part / STATE_FILE).write_text(json.dumps(described), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def load_weights(path: Path, model: keras.Model) -> None:
+    """Load weights from a checkpoint folder or a ``.weights.h5`` file into ``model``.
+
+    Raises:
+        CheckpointError: missing, unreadable, or of another model; names the first weight that differs.
+    """
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; give a checkpoint folder or a .weights.h5 file")
+    if (file.parent / STATE_FILE).is_file():
+        _require_same_weights(_read_description(file.parent, "weights"), model, file)
+    try:
+        model.load_weights(file)
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file}: damaged, or a checkpoint of another model ({reason})") from None
+
+
+def load_training_weights(folder: Path, model: keras.Model) -> None:
+    """Load the weights with which a training goes on: not their averages.
+
+    Raises:
+        CheckpointError: missing, unreadable, or of another model.
+    """
+    raw = folder / RAW_WEIGHTS_FILE
+    load_weights(raw if raw.is_file() else folder, model)
+
+
+def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
+    """Load the state of a built optimizer.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another optimizer.
+    """
+    file = folder / OPTIMIZER_FILE
+    saved_name = _read_description(folder, "optimizer")
+    if saved_name != describe(optimizer):
+        raise CheckpointError(
+            f"{file}: state of {saved_name}, but section setup asks for "
+            f"{describe(optimizer)}; resume with the same settings, or start anew with --weights"
+        )
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            arrays = [saved[name] for name in sorted(saved.files)]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
+        raise CheckpointError(f"{file}: missing or damaged; start anew with --weights {folder}") from None
+    variables = optimizer.variables
+    found, wanted = [a.shape for a in arrays], [tuple(v.shape) for v in variables]
+    if found != wanted:
+        raise CheckpointError(f"{file}: state of {len(found)} variables does not fit this model's optimizer")
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def load_random_states(folder: Path) -> npt.NDArray[np.int64]:
+    """Return the states of random generators, [P processes, V generators, 2].
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    file = folder / RANDOM_FILE
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            states = saved["states"]
+        if states.ndim != 3 or states.dtype != np.int64:
+            raise ValueError(states.shape)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
+        raise CheckpointError(f"{file}: missing or damaged; start anew with --weights {folder}") from None
+    return states
+
+
+def read_run_state(folder: Path) -> RunState:
+    """Return where the training stood.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    try:
+        return RunState.from_json(_read_description(folder, "run"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / STATE_FILE}: {error}; choose another checkpoint") from None
+
+
+def _read_description(folder: Path, key: str) -> Any:
+    """Return one entry of ``state.json``."""
+    file = folder / STATE_FILE
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CheckpointError(f"{file}: missing or damaged; choose another checkpoint") from None
+    found = description.get(key) if isinstance(description, dict) else None
+    if not isinstance(found, _STATE_TYPES[key]):
+        raise CheckpointError(
+            f"{file}: {key} is {str(found)[:40]!r}, expected {_STATE_TYPES[key].__name__}; "
+            "choose another checkpoint"
+        )
+    return found
+
+
+def _no_states() -> npt.NDArray[np.int64]:
+    return np.zeros((1, 0, 2), np.int64)
+
+
+def _describe(model: keras.Model) -> list[list[Any]]:
+    """Return [name, shape] of every weight; without the numbers that Keras appends to repeated names."""
+    return [
+        [re.sub(r"_\d+(?=/|$)", "", weight.path.split("/", 1)[-1]), list(weight.shape)]
+        for weight in model.weights
+    ]
+
+
+def _require_same_weights(saved: list[list[Any]], model: keras.Model, file: Path) -> None:
+    """Compare the weights of a checkpoint with those of a model."""
+    wanted = _describe(model)
+    for i in range(max(len(saved), len(wanted))):
+        found = _as_text(saved, i)
+        expected = _as_text(wanted, i)
+        if found != expected:
+            raise CheckpointError(
+                f"{file}: checkpoint of another model: weight {i} is {found}, expected {expected}; "
+                "use the configuration of that run"
+            )
+
+
+def _as_text(weights: list[list[Any]], i: int) -> str:
+    """Return name and shape of one weight, or ``missing``."""
+    return f"{weights[i][0]} {tuple(weights[i][1])}" if i < len(weights) else "missing"

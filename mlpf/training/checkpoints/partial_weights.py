@@ -1,0 +1,126 @@
+"""Weights of a model that differs: those that fit are loaded, the others keep their first values.
+
+A weight is found by its name: the names of the layers around it and its place in the innermost one. Layers
+are taken whole or not at all, since a bias says nothing without its kernel, or a mean without its deviation.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import keras
+
+from mlpf.errors import CheckpointError
+from mlpf.training.checkpoints.checkpoint import WEIGHTS_FILE
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Match:
+    """One weight of the model or of the file.
+
+    Attributes:
+        name: layers and place, joined by ``/``.
+        shape: shape in the model, None if the model has no such weight.
+        found: shape in the file, None if the file has no such weight.
+        taken: it was loaded.
+    """
+
+    name: str
+    shape: Shape | None
+    found: Shape | None
+    taken: bool
+
+    @property
+    def reason(self) -> str:
+        """Why it was not loaded, empty if it was."""
+        if self.taken:
+            return ""
+        if self.found is None:
+            return "missing in the file"
+        if self.shape is None:
+            return "not in the model"
+        if self.shape != self.found:
+            return "shape differs"
+        return "another weight of its layer does not fit"
+
+
+def load_partial_weights(path: Path, model: keras.Model) -> list[Match]:
+    """Load what fits from a checkpoint folder or a ``.weights.h5`` file into ``model``.
+
+    Args:
+        path: where the weights are.
+        model: built.
+
+    Returns:
+        One entry per weight of the model, in its order in a file, then those that the file has beside them.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or nothing in it fits.
+    """
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; give a checkpoint folder or a .weights.h5 file")
+    with tempfile.TemporaryDirectory() as folder:
+        # Keras writes and reads the model's own file: only numbers in it are replaced in between.
+        own = Path(folder) / WEIGHTS_FILE
+        model.save_weights(own)
+        try:
+            # A copy, since a file in use elsewhere may be locked.
+            source = Path(shutil.copy(file, Path(folder) / "source.h5"))
+            with h5py.File(source) as saved, h5py.File(own, "r+") as wanted:
+                matches = _copy(saved, wanted)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{file}: damaged, or no file of weights ({reason})") from None
+        if not any(match.taken for match in matches):
+            raise CheckpointError(
+                f"{file}: none of its weights fits the model; compare the sections parameters and dataset of "
+                "both configurations"
+            )
+        model.load_weights(own)
+    return matches
+
+
+def _copy(saved: h5py.File, wanted: h5py.File) -> list[Match]:
+    """Copy the layers that fit from one file into the other."""
+    sources, targets = dict(_weights(saved)), dict(_weights(wanted))
+    misfits = {
+        name.rpartition("/")[0]
+        for name in sources.keys() | targets.keys()
+        if name not in sources or name not in targets or sources[name].shape != targets[name].shape
+    }
+    matches = []
+    for name, target in targets.items():
+        taken = name.rpartition("/")[0] not in misfits
+        if taken:
+            target[...] = sources[name][...]
+        matches.append(Match(name, target.shape, sources[name].shape if name in sources else None, taken))
+    matches += [Match(name, None, sources[name].shape, False) for name in sources.keys() - targets.keys()]
+    return matches
+
+
+def _weights(group: h5py.Group, layers: tuple[str, ...] = ()) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Yield names and arrays below a group of a file that Keras wrote.
+
+    Keras files layers under attributes of the model or numbers them by class, and leaves the name of each at
+    its group ``vars``. Numbers shift if a layer is added, so names are used where somebody chose them.
+    """
+    for key, child in group.items():
+        if key == "vars":
+            for index, array in child.items():
+                yield "/".join((*layers, index)), array
+        elif isinstance(child, h5py.Group):
+            name = child["vars"].attrs.get("name") if "vars" in child else ""
+            chosen = name if name is not None and not _made_up(name, key) else key
+            yield from _weights(child, (*layers, chosen) if chosen else layers)
+
+
+def _made_up(name: str, key: str) -> bool:
+    """Return whether a name is what Keras calls a layer by default: its class with a number."""
+    return bool(name) and re.sub(r"_\d+$", "", name) == re.sub(r"_\d+$", "", key)

@@ -1,0 +1,44 @@
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from mlpf.export import open_session
+from mlpf.export.graph_rewrites import remove_unused, restore_norms
+
+
+def model_of(nodes, constants, opset, output, width=3):
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", "N", width])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", "N", None])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7)
+
+
+def run(model, x):
+    return open_session(model.SerializeToString()).run(None, {"x": x})[0]
+
+
+def test_squares_become_powers():
+    x = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Mul", ["x", "x"], ["q"], "square"),
+        helper.make_node("ReduceMean", ["q"], ["y"], "mean", axes=[-1], keepdims=1),
+    ]
+    model = model_of(nodes, {}, 17, "y")
+    restore_norms(model)
+    remove_unused(model.graph)
+    assert [node.op_type for node in model.graph.node] == ["Pow", "ReduceMean"]
+    np.testing.assert_allclose(run(model, x), (x * x).mean(axis=-1, keepdims=True), rtol=1e-6)
+
+
+def test_what_no_output_needs_is_removed():
+    nodes = [
+        helper.make_node("Abs", ["x"], ["y"], "abs"),
+        helper.make_node("Add", ["x", "one"], ["z"], "add"),
+    ]
+    model = model_of(nodes, {"one": np.float32(1)}, 17, "y")
+    remove_unused(model.graph)
+    assert [node.name for node in model.graph.node] == ["abs"]
+    assert len(model.graph.initializer) == 0
