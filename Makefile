@@ -39,10 +39,11 @@ test: lint types config-check horovod  ## All checks and tests but the slow ones
 test-slow: horovod  ## The slow tests
 	$(BIN)/python -m pytest -m slow
 
-lint: $(READY)  ## ruff and the import layers
+lint: $(READY)  ## ruff, the import layers, declared dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/deptry mlpf
 
 types: $(READY)  ## mypy
 	$(BIN)/mypy
