@@ -12,6 +12,7 @@ from mlpf import __version__
 from mlpf.cli import configuration, data, results, site, train_many, training, tuning
 from mlpf.engine.end_with_parent import end_with_parent
 from mlpf.errors import MLPFError
+from mlpf.machine.tensorflow_noise import quieten_tensorflow
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -55,6 +56,7 @@ def main(run: Callable[..., Any] = cli.main) -> None:
             stream.reconfigure(errors="replace")  # a sign that the terminal lacks must not end the command
     # Before TensorFlow is imported: our progress and tables are what a user wants to see.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quieten_tensorflow()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
         run(standalone_mode=False)

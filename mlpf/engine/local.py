@@ -17,6 +17,7 @@ from typing import Any
 
 from mlpf.engine.base import SLOT_VARIABLE, Engine, Slot, TaskLost
 from mlpf.machine.allocation import DeviceGroup, bind
+from mlpf.machine.tensorflow_noise import quieten_tensorflow
 
 # What terminals and batch systems send to a whole group of processes.
 _GROUP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
@@ -241,6 +242,7 @@ def _begin(held: Connection, environment: Mapping[str, str], cpus: frozenset[int
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
     os.environ.update(environment)
+    quieten_tensorflow()
     bind(os.getpid(), cpus)
     parent = parent_process()
     ends = [held] if parent is None else [held, parent.sentinel]
