@@ -3,7 +3,10 @@
 import ast
 import sys
 
+import click
 import pytest
+
+from mlpf.cli import cli
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -65,3 +68,33 @@ def test_every_test_mirrors_a_module(repo_root):
         if not (repo_root / "mlpf" / room / f"{path.stem.removeprefix('test_')}.py").exists():
             orphans.append(str(path.relative_to(repo_root)))
     assert orphans == []
+
+
+# Commands that a room does by itself, and one that shows what `mlpf train-many` ends with.
+WITHOUT_WORKFLOW = {"config_check", "config_explain", "hypertune_submit", "train_many_report"}
+
+
+def commands(group, path=()):
+    """Yield the names of all commands, hidden ones too: words joined by ``_``."""
+    for name, command in group.commands.items():
+        words = (*path, name.replace("-", "_"))
+        if isinstance(command, click.Group):
+            yield from commands(command, words)
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield "_".join(words)
+
+
+def test_every_command_has_its_workflow_and_every_workflow_its_command(repo_root):
+    files = {path.stem for path in (repo_root / "mlpf" / "workflows").glob("*.py")} - {"__init__"}
+    names = set(commands(cli)) - WITHOUT_WORKFLOW
+    # `mlpf site` looks at files only: its three commands are one page.
+    assert files == {name if not name.startswith("site_") else "site" for name in names}
+
+
+def test_folders_hold_what_one_can_scan(repo_root):
+    """At most 16 files, ``__init__`` apart; one file per command, and one per layer, may be more."""
+    longer = {"mlpf/workflows": 20, "mlpf/layers": 20}
+    for folder in {path.parent for path in sources(repo_root, "mlpf")}:
+        name = str(folder.relative_to(repo_root))
+        files = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+        assert len(files) <= longer.get(name, 16), name
