@@ -29,8 +29,9 @@ from mlpf.runs.status import recorded_status
 from mlpf.runs.trained import ENVIRONMENT_FILE
 from mlpf.training.checkpoints.run_state import Record, RunState
 from mlpf.training.checkpoints.store import CheckpointStore, best_epoch
-from mlpf.training.loop.distribution import Distribution, build_distribution, join_processes, lost_processes
+from mlpf.training.loop.distribution import Distribution, build_distribution, lost_processes
 from mlpf.training.loop.hooks import TrainingDiverged
+from mlpf.training.loop.horovod import join_processes
 from mlpf.training.loop.interruption import Guard, StopRequest, TrainingStopped
 from mlpf.training.monitors.history_writer import HistoryWriter
 from mlpf.training.monitors.progress import TerminalProgress

@@ -1,9 +1,11 @@
 """The rooms stay small and named by what they own."""
 
 import ast
+import graphlib
 import sys
 
 import click
+import grimp
 import pytest
 
 from mlpf.cli import cli
@@ -98,3 +100,11 @@ def test_folders_hold_what_one_can_scan(repo_root):
         name = str(folder.relative_to(repo_root))
         files = [path for path in folder.glob("*.py") if path.stem != "__init__"]
         assert len(files) <= longer.get(name, 16), name
+
+
+def test_modules_do_not_import_each_other_in_circles():
+    graph = grimp.build_graph("mlpf", include_external_packages=False, cache_dir=None)
+    order = graphlib.TopologicalSorter(
+        {module: graph.find_modules_directly_imported_by(module) - {module} for module in graph.modules}
+    )
+    order.prepare()  # a circle is an error that names it

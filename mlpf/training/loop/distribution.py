@@ -6,7 +6,7 @@ normalisation or a gradient needs them, so the result does not depend on the num
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -14,9 +14,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from mlpf.errors import ConfigError, MLPFError
-
-if TYPE_CHECKING:
-    from mlpf.training.loop.horovod import Horovod
 
 Batch = dict[str, Any]
 
@@ -194,26 +191,12 @@ class Mirrored(OneProcess):
         optimizer.apply([gradient / self.num_replicas for gradient in gradients])
 
 
-def join_processes() -> "Horovod":
-    """Join the other processes of ``horovodrun`` or ``srun`` and take the GPU of this one.
-
-    Call before TensorFlow starts.
-
-    Raises:
-        MissingDependency: Horovod is not installed.
-        ConfigError: more processes than GPUs on this machine, or they cannot join each other.
-    """
-    from mlpf.training.loop.horovod import Horovod
-
-    return Horovod()
-
-
 def build_distribution(jit_compile: bool = False, processes: Distribution | None = None) -> Distribution:
     """Return ``processes`` if there are several, ``Mirrored`` for several GPUs, else ``SingleDevice``.
 
     Args:
         jit_compile: compile steps with XLA.
-        processes: of ``join_processes``.
+        processes: of ``horovod.join_processes``.
 
     Raises:
         ConfigError: XLA on several devices: sums over replicas cannot be compiled into one program.

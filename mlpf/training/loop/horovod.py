@@ -89,3 +89,15 @@ class Horovod(SingleDevice):
     def gather(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the arrays of all processes, stacked along a new first axis."""
         return self._hvd.allgather(tf.convert_to_tensor(array)[tf.newaxis]).numpy()
+
+
+def join_processes() -> Horovod:
+    """Join the other processes of ``horovodrun`` or ``srun`` and take the GPU of this one.
+
+    Call before TensorFlow starts.
+
+    Raises:
+        MissingDependency: Horovod is not installed.
+        ConfigError: more processes than GPUs on this machine, or they cannot join each other.
+    """
+    return Horovod()
