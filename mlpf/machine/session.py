@@ -9,6 +9,7 @@ from typing import Any
 from mlpf import __version__
 from mlpf.errors import ConfigError
 from mlpf.machine import devices
+from mlpf.machine.habana import load_habana
 from mlpf.machine.host import read_host
 
 _REPORTED_PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "array-record", "pyarrow")
@@ -75,6 +76,39 @@ def set_dtype_policy(name: str) -> None:
         raise ConfigError(problem)
 
     keras.config.set_dtype_policy(name)
+
+
+def prepare(
+    dtype: str,
+    allow_tf32: bool,
+    *,
+    num_cpus: int | None = None,
+    deterministic: bool = False,
+    habana_enabled: bool = False,
+) -> None:
+    """Set up a process that runs a network; for every command that does, before its first operation.
+
+    GPUs give memory as it is needed, so that several processes can share one.
+
+    Args:
+        dtype: number format of Keras.
+        allow_tf32: let GPUs round float32 products to TensorFloat-32.
+        num_cpus: threads; None = all cores.
+        deterministic: only operations that give the same bits each time.
+        habana_enabled: load the plug-in of Gaudi.
+
+    Raises:
+        ConfigError: TensorFlow would abort with this number format.
+        MissingDependency: no plug-in, driver or card of Gaudi.
+    """
+    if deterministic:
+        use_deterministic_operations()
+    set_threads(num_cpus)
+    if habana_enabled:
+        load_habana()
+    devices.grow_gpu_memory()
+    devices.allow_tf32(allow_tf32)
+    set_dtype_policy(dtype)
 
 
 def environment() -> dict[str, Any]:

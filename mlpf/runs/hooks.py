@@ -13,7 +13,7 @@ from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import EventPool
 from mlpf.errors import ConfigError
 from mlpf.files.run_directory import HISTORY_FILE
-from mlpf.machine import session as runtime
+from mlpf.machine import session
 from mlpf.runs import physics_validation
 from mlpf.runs.early_stopping import Ending, early_stopping_monitor
 from mlpf.training.checkpoints.run_state import Record
@@ -119,6 +119,6 @@ def training_hooks(
 
 def record_gpu_memory(history: list[Record]) -> None:
     """Add the most memory that the run has taken on one GPU so far, in MB; nothing without a GPU."""
-    peak = runtime.gpu_memory_peak()
+    peak = session.gpu_memory_peak()
     if peak is not None:
         history[-1]["gpu_memory_peak_mb"] = peak / 1e6

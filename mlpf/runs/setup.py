@@ -4,9 +4,7 @@ from rich.console import Console
 
 from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import BatchLoader
-from mlpf.machine import devices
-from mlpf.machine import session as runtime
-from mlpf.machine.habana import load_habana
+from mlpf.machine import devices, session
 from mlpf.runs.data import fit_normalizer, require_jets
 from mlpf.runs.trained import build_network
 from mlpf.training.loop.distribution import Distribution
@@ -30,21 +28,20 @@ def prepare_process(
     Raises:
         MissingDependency: no plug-in, driver or card of Gaudi.
     """
-    if config.setup.deterministic:
-        runtime.use_deterministic_operations()
-    runtime.set_threads(num_cpus)
-    if habana_enabled:
-        load_habana()
-    devices.grow_gpu_memory()
-    devices.allow_tf32(config.setup.allow_tf32)
+    session.prepare(
+        config.setup.dtype,
+        config.setup.allow_tf32,
+        num_cpus=num_cpus,
+        deterministic=config.setup.deterministic,
+        habana_enabled=habana_enabled,
+    )
     if console is not None:
         if problem := devices.why_no_accelerator():
             console.print(problem, style="yellow", highlight=False, soft_wrap=True)
         console.print(f"training on {devices.describe()}", highlight=False, soft_wrap=True)
         if problem := devices.why_bfloat16_is_slow(config.setup.dtype):
             console.print(problem, style="yellow", highlight=False, soft_wrap=True)
-    runtime.set_dtype_policy(config.setup.dtype)
-    runtime.set_seeds(config.setup.seed)
+    session.set_seeds(config.setup.seed)
 
 
 def build_trainer(

@@ -18,8 +18,7 @@ from mlpf.evaluation.inference import Forward, keras_forward, predict
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import EVENT_FIELDS, make_predictions, write_predictions
 from mlpf.files.atomic import atomic_write
-from mlpf.machine import devices
-from mlpf.machine import session as runtime
+from mlpf.machine import session
 from mlpf.plotting.report_text import caption, class_rows, response_rows, scale_sentence
 from mlpf.runs.trained import load_run_config, load_trained_model, require_fit
 
@@ -62,9 +61,7 @@ def run(
     if not names:
         reasons = "; ".join(skipped.values()) or "evaluation_datasets is empty"
         raise DataError(f"{run_dir}: nothing to evaluate on: {reasons}")
-    devices.grow_gpu_memory()
-    devices.allow_tf32(config.setup.allow_tf32)
-    runtime.set_dtype_policy(config.setup.dtype)
+    session.prepare(config.setup.dtype, config.setup.allow_tf32)
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
     forward = keras_forward(model)
     metrics: dict[str, Any] = {"checkpoint": checkpoint.name, "datasets": {}, "skipped": skipped}

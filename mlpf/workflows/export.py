@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlpf.export import ExportedFile, export_onnx
-from mlpf.machine import devices
-from mlpf.machine import session as runtime
+from mlpf.machine import session
 from mlpf.runs.trained import load_run_config, load_trained_model
 
 
@@ -42,9 +41,8 @@ def run(
     """
     run_dir = Path(run_dir)
     config = load_run_config(run_dir)
-    # The original is float32 whatever the training did.
-    runtime.set_dtype_policy("float32")
-    devices.allow_tf32(False)  # the file is compared with Keras, in float32
+    # The original is float32 whatever the training did, and the file is compared with it.
+    session.prepare("float32", allow_tf32=False)
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
     files = export_onnx(
         model,

@@ -1,4 +1,4 @@
-"""Latency and throughput of a model: Keras eager, as a graph and compiled, and onnxruntime."""
+"""Latency and throughput of a model: Keras eager, as a graph and compiled, and onnxsession."""
 
 import json
 import tempfile
@@ -18,8 +18,7 @@ from mlpf.data.dataset.split import open_split
 from mlpf.errors import DataError
 from mlpf.evaluation.latency import Forward, Latency, measure, scaling_exponents
 from mlpf.files.atomic import atomic_write
-from mlpf.machine import devices
-from mlpf.machine import session as runtime
+from mlpf.machine import devices, session
 from mlpf.physics.random_events import sample_events
 from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.latency import latency_figure
@@ -66,12 +65,11 @@ def run(
         DataError: the dataset is not there, or events are longer than the model takes.
         CheckpointError: no run directory, or its checkpoint is missing.
     """
-    runtime.set_threads(num_cpus)
     config = load_run_config(run_dir)
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
     console = Console()
-    _set_numbers(config, engines, console)
+    _prepare(config, engines, num_cpus, console)
     model, checkpoint = load_trained_model(run_dir, config, weights)
     shapes = _batches(config, batch_sizes, num_elements, dataset)
     latencies: list[Latency] = []
@@ -84,15 +82,14 @@ def run(
         "checkpoint": checkpoint.name,
         "events": dataset or "random",
         "num_parameters": count_parameters(model),
-        "environment": runtime.environment(),
+        "environment": session.environment(),
     }
     return _report(facts, latencies, model.name, output or run_dir, console)
 
 
-def _set_numbers(config: Config, engines: Sequence[str], console: Console) -> None:
-    """Set the number format of Keras; say where the CPU has to emulate it."""
-    devices.allow_tf32(config.setup.allow_tf32)
-    runtime.set_dtype_policy(config.setup.dtype)
+def _prepare(config: Config, engines: Sequence[str], num_cpus: int | None, console: Console) -> None:
+    """Set up the process; say where the CPU has to emulate the number format."""
+    session.prepare(config.setup.dtype, config.setup.allow_tf32, num_cpus=num_cpus)
     if set(engines) <= ONNX_PRECISIONS.keys():
         return  # files for onnxruntime have precisions of their own
     if problem := devices.why_bfloat16_is_slow(config.setup.dtype):
@@ -158,8 +155,8 @@ def _onnx(
     input_name = TARGETS["onnxruntime"].input_name
 
     def runner(precision: str) -> Forward:
-        session = open_session(str(files[precision].path), num_cpus)
-        return lambda events: session.run(None, {input_name: events})
+        network = open_session(str(files[precision].path), num_cpus)
+        return lambda events: network.run(None, {input_name: events})
 
     return {name: runner(precision) for name, precision in precisions.items()}
 

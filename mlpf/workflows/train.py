@@ -18,7 +18,7 @@ from mlpf.errors import OutputExists
 from mlpf.files.atomic import atomic_write
 from mlpf.files.locking import locked
 from mlpf.files.run_directory import HISTORY_FILE, LOCK_FILE
-from mlpf.machine import session as runtime
+from mlpf.machine import session
 from mlpf.runs.data import build_loaders
 from mlpf.runs.divergence import saved_batch
 from mlpf.runs.early_stopping import Ending
@@ -239,7 +239,7 @@ def _write_description(config: Config, run_dir: Path, limits: dict[str, int | No
     """Write what is needed to repeat the run."""
     write_resolved(config, run_dir / RESOLVED_FILE)
     with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
-        part.write_text(json.dumps({**runtime.environment(), "limits": limits}, indent=1), encoding="utf-8")
+        part.write_text(json.dumps({**session.environment(), "limits": limits}, indent=1), encoding="utf-8")
 
 
 def _summary_table(summary: TrainingSummary) -> Table:

@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 
 from mlpf.errors import ConfigError
-from mlpf.machine import devices
-from mlpf.machine import session as runtime
+from mlpf.machine import devices, session
 from mlpf.machine.host import read_host
 from tests.support.child_process import run_code
 
@@ -341,7 +340,7 @@ def test_bfloat16_is_refused_where_onednn_may_not_use_avx512(machine, monkeypatc
     with pytest.raises(
         ConfigError, match=rf"setup\.dtype: mixed_bfloat16 does not go with {name}=avx2: .*abort"
     ):
-        runtime.set_dtype_policy("mixed_bfloat16")
+        session.set_dtype_policy("mixed_bfloat16")
     assert devices.why_bfloat16_aborts("float32") is None
     monkeypatch.setenv(name, "AVX512_CORE")
     assert devices.why_bfloat16_aborts("mixed_bfloat16") is None

@@ -113,7 +113,7 @@ def test_the_metric_of_early_stopping_is_checked_too(monitor, said):
 
 @pytest.mark.parametrize(("peak", "found"), [(None, {}), (3_000_000, {"gpu_memory_peak_mb": 3.0})])
 def test_gpu_memory_is_recorded_where_there_is_a_gpu(monkeypatch, peak, found):
-    monkeypatch.setattr(training_hooks.runtime, "gpu_memory_peak", lambda: peak)
+    monkeypatch.setattr(training_hooks.session, "gpu_memory_peak", lambda: peak)
     history = [{"epoch": 1}]
     training_hooks.record_gpu_memory(history)
     assert history == [{"epoch": 1} | found]
