@@ -31,6 +31,44 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace exist
 data_dir_option = click.option("--data-dir", type=PATH, help="Where datasets are, for all of them.")
 
 
+def refuse_options_before_a_command(context: click.Context) -> None:
+    """Refuse options of a group that also is a command, in front of one of its commands: they do nothing.
+
+    Raises:
+        click.UsageError: there are some.
+    """
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"{given[0]} is no option of {context.invoked_subcommand}; leave it out")
+
+
+def configuration_file(given: Path | None, directory: Path, resume: bool, what: str) -> Path:
+    """Return the configuration to read: the given one, or that of what is resumed in a directory.
+
+    Args:
+        given: by the user.
+        directory: of ``what``.
+        resume: go on with it.
+        what: for the error, such as ``search``.
+
+    Raises:
+        click.UsageError: neither is there.
+    """
+    if given is not None:
+        return given
+    if not resume:
+        raise click.UsageError(f"give -c CONFIG for a new {what}, or --resume")
+    from mlpf.config.loading import RESOLVED_FILE
+
+    if not (directory / RESOLVED_FILE).is_file():
+        raise click.UsageError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it")
+    return directory / RESOLVED_FILE
+
+
 class Fractions(click.ParamType):
     """Three comma-separated fractions that sum to one."""
 

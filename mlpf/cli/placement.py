@@ -38,6 +38,23 @@ def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_placement
 
 
+def placement_of_trainings(workers: int | None, site: str | None, nodes: int | None, inside: bool) -> Any:
+    """Return where trainings run; without workers and site, one per group of GPUs of this machine.
+
+    Raises:
+        click.UsageError: options of this machine and of a cluster together.
+    """
+    if site is None and (nodes is not None or inside):
+        raise click.UsageError(
+            "--nodes and --inside belong to --site; give it, or --workers for this machine"
+        )
+    if site is not None and workers is not None:
+        raise click.UsageError("--workers are those of this machine; with --site give --nodes")
+    from mlpf.engine.opening import Placement
+
+    return Placement(workers or 0, site, nodes or 1, inside)
+
+
 def _refuse_what_does_nothing(
     workers: int | None, site: str | None, nodes: int | None, inside: bool, options: dict[str, Any]
 ) -> None:

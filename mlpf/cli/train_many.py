@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
+from mlpf.cli.options import (
+    PATH,
+    Duration,
+    configuration_file,
+    data_dir_option,
+    refuse_options_before_a_command,
+    set_option,
+)
+from mlpf.cli.placement import placement_of_trainings
 from mlpf.machine.session import limit_library_threads
 
 
@@ -74,13 +82,7 @@ def train_many(context: click.Context, **options: Any) -> None:
     go on.
     """
     if context.invoked_subcommand is not None:
-        given = [
-            parameter.opts[0]
-            for parameter in context.command.params
-            if context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-        ]
-        if given:
-            raise click.UsageError(f"{given[0]} is no option of {context.invoked_subcommand}; leave it out")
+        refuse_options_before_a_command(context)
         return
     started = time.monotonic()
     if options["directory"] is None:
@@ -111,33 +113,24 @@ def _run(
     **resources: Any,
 ) -> None:
     """Check options, load configuration and table, train."""
-    if site is None and (nodes is not None or inside):
-        raise click.UsageError("--nodes and --inside are about a cluster: give --site NAME")
-    if site is not None and workers is not None:
-        raise click.UsageError("--workers is about this machine: leave it out with --site, give --nodes")
+    placement = placement_of_trainings(workers, site, nodes, inside)
     if retry_failed and not resume:
         raise click.UsageError("--retry-failed is about an ensemble that has begun: give --resume")
     if not resume and seeds is None and table is None:
         raise click.UsageError("give --seeds such as 1:20, or --table FILE, or both")
-    from mlpf.config.loading import RESOLVED_FILE, load_config
+    config_path = configuration_file(config_path, directory, resume, "ensemble")
+    from mlpf.config.loading import load_config
 
-    if config_path is None:
-        if not resume:
-            raise click.UsageError("give -c CONFIG for a new ensemble, or --resume")
-        config_path = directory / RESOLVED_FILE
-        if not config_path.is_file():
-            raise click.UsageError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it")
     config = load_config(config_path, overrides, {} if nepochs is None else {"setup.num_epochs": nepochs})
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
-    from mlpf.engine.opening import Placement
     from mlpf.ensemble.table import read_rows
     from mlpf.workflows import train_many as workflow
 
     workflow.run(
         config,
         directory,
-        workflow.Resources(Placement(workers or 0, site, nodes or 1, inside), **resources, started=started),
+        workflow.Resources(placement, **resources, started=started),
         rows=None if table is None else read_rows(table),
         seeds=seeds,
         ntrain=ntrain,

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
+from mlpf.cli.options import (
+    PATH,
+    Duration,
+    configuration_file,
+    data_dir_option,
+    refuse_options_before_a_command,
+    set_option,
+)
+from mlpf.cli.placement import placement_of_trainings
 from mlpf.cli.submit import submit
 from mlpf.machine.session import limit_library_threads
 
@@ -49,13 +57,7 @@ def hypertune(context: click.Context, **options: Any) -> None:
     Ends with exit code 0 when the search is over, 75 when it was stopped and can go on, 1 when it failed.
     """
     if context.invoked_subcommand is not None:
-        given = [
-            parameter.opts[0]
-            for parameter in context.command.params
-            if context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-        ]
-        if given:
-            raise click.UsageError(f"{given[0]} is no option of {context.invoked_subcommand}; leave it out")
+        refuse_options_before_a_command(context)
         return
     started = time.monotonic()
     if options["directory"] is None:
@@ -83,20 +85,10 @@ def _search(
     **of_trials: Any,
 ) -> None:
     """Start a search, or continue one."""
-    if site is None and (nodes or inside):
-        raise click.UsageError(
-            "--nodes and --inside belong to --site; give it, or --workers for this machine"
-        )
-    if site is not None and workers:
-        raise click.UsageError("--workers are those of this machine; with --site give --nodes")
-    from mlpf.config.loading import RESOLVED_FILE, load_config
+    placement = placement_of_trainings(workers, site, nodes, inside)
+    config_path = configuration_file(config_path, directory, resume, "search")
+    from mlpf.config.loading import load_config
 
-    if config_path is None:
-        if not resume:
-            raise click.UsageError("give -c CONFIG for a new search, or --resume")
-        config_path = directory / RESOLVED_FILE
-        if not config_path.is_file():
-            raise click.UsageError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it")
     if total_time is not None:
         overrides = (*overrides, f"hypertune.max_total_hours={total_time / 3600!r}")
     config = load_config(config_path, overrides)
@@ -104,10 +96,8 @@ def _search(
         config = config.with_data_dir(str(data_dir))
     # This process computes nothing: Keras on NumPy starts faster. Trials choose their own back end.
     os.environ["KERAS_BACKEND"] = "numpy"
-    from mlpf.engine.opening import Placement
     from mlpf.workflows import hypertune as workflow
 
-    placement = Placement(workers or 0, site, nodes or 1, inside)
     workflow.run(
         config,
         directory,
