@@ -116,7 +116,7 @@ def undisturbed(tmp_path, monkeypatch):
 
 
 def test_seeds_and_growth(ensemble, undisturbed):
-    options = ("--workers", "2", "--cpus-per-training", "1")
+    options = ("--workers", "2")
     ensemble.run("-c", ensemble.config_path, "--seeds", "1:2", *options)
     first = result(ensemble.run_dir("seed_2"))
     said = ensemble.run("--resume", "--seeds", "1:3", *options)
@@ -136,9 +136,7 @@ def test_seeds_and_growth(ensemble, undisturbed):
 @pytest.mark.slow
 def test_kills(ensemble, undisturbed):
     """kill -9 of a training, of a worker, and of the driver."""
-    driver = ensemble.start(
-        "-c", ensemble.config_path, "--seeds", "1:3", "--workers", "2", "--cpus-per-training", "1", pause=0.7
-    )
+    driver = ensemble.start("-c", ensemble.config_path, "--seeds", "1:3", "--workers", "2", pause=0.7)
 
     def begun():
         return [pid for pid, name in ensemble.member_processes().items() if ensemble.steps(name)]
@@ -159,7 +157,7 @@ def test_kills(ensemble, undisturbed):
     while ensemble.member_processes():
         assert time.monotonic() < deadline, "processes are left"
         time.sleep(0.05)
-    ensemble.run("--resume", "--workers", "2", "--cpus-per-training", "1")
+    ensemble.run("--resume", "--workers", "2")
     members = ensemble.members()
     assert {m["state"] for m in members.values()} == {"completed"}
     assert members[name]["crashes"] == 1

@@ -60,9 +60,9 @@ def plan(folder, **runs):
 
 def search(*arguments):
     """Run the command in this process; errors are raised."""
-    arguments = ["--workers", "1", "--cpus-per-trial", "1", *map(str, arguments)]
-    if "--site" in arguments:
-        arguments = arguments[4:]
+    arguments = [*map(str, arguments)]
+    if not {"--workers", "--site"} & {*arguments}:
+        arguments = ["--workers", "1", "--cpus-per-trial", "1", *arguments]
     return CliRunner().invoke(hypertune, arguments, catch_exceptions=False, standalone_mode=False).output
 
 
