@@ -252,7 +252,7 @@ def test_the_report_is_plain_data_with_build_and_variables(machine, monkeypatch)
 
 
 def test_the_build_is_read_without_tensorflow_as_tensorflow_tells_it(repo_root):
-    code = "import json, sys; from mlpf import devices\n"
+    code = "import json, sys; from mlpf.machine import devices\n"
     code += "print(json.dumps([devices.build(), devices.describe_build(), 'tensorflow' in sys.modules]))"
     build, line, loaded = run_code(repo_root, code)
     told = tf.sysconfig.get_build_info()
