@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from mlpf.config.schema import Config
+from mlpf.engine.display import Display
 from mlpf.ensemble.results import MemberResult, Spread, best_record
 from mlpf.ensemble.state import MemberFiles, MemberState, read_history, read_state
 
@@ -40,36 +40,26 @@ class LiveTable:
         console: Console,
     ):
         self._directory, self._configs, self._states, self._given = directory, configs, states, given
-        self._console = console
+        self._display = Display(console)
         self._bests: dict[str, float] = {}
-        self._live: Live | None = None
-        self._shown: tuple[object, ...] = ()
         for name in states:
             self._look(name)
 
     def update(self) -> None:
         """Look at the trainings that run, and show what is new."""
         running = {name: self._look(name) for name in self._given()}
-        if self._console.is_terminal:
-            if self._live is None:
-                self._live = Live(console=self._console, auto_refresh=False)
-                self._live.start()
-            self._live.update(self._table(running), refresh=True)
-            return
-        what = (*Counter(s.state for s in self._states.values()).items(), *running, *self._failed())
-        if what != self._shown:
-            self._shown = what
-            line = "  ".join(f"{name} {text}" for name, text in self._facts(running))
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._display.show(
+            lambda: self._table(running),
+            lambda: (*Counter(s.state for s in self._states.values()).items(), *running, *self._failed()),
+            lambda: self._facts(running),
+        )
 
     def close(self) -> None:
         """Show the last state and leave the terminal as it was."""
         try:
             self.update()
         finally:
-            if self._live is not None:
-                self._live.stop()
-                self._live = None
+            self._display.close()
 
     def _look(self, name: str) -> list[dict[str, float]]:
         """Return the history of a training; remember its best value."""

@@ -7,11 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from mlpf.config.search.space import search_section
+from mlpf.engine.display import Display
 from mlpf.errors import MLPFError
 from mlpf.files.atomic import read_json
 from mlpf.files.run_directory import HISTORY_FILE
@@ -42,40 +42,27 @@ class LiveTable:
 
     def __init__(self, directory: Path, console: Console, clock: Callable[[], float] = time.time):
         self._directory = directory
-        self._console = console
+        self._display = Display(console)
         self._clock = clock
         self._begin = clock()
         self._state: SearchState | None = None
         self._stamp: Stamp | None = None
         self._histories: dict[str, tuple[Stamp | None, History]] = {}
-        self._shown: tuple[object, ...] = ()
-        self._live: Live | None = None
 
     def update(self) -> None:
         """Look at the files and show what is new; cheap enough for each second, and never raises."""
         self._read()
         if self._state is None:
             return
-        if self._console.is_terminal:
-            if self._live is None:
-                self._live = Live(console=self._console, auto_refresh=False)
-                self._live.start()
-            self._live.update(self._table(self._state), refresh=True)
-            return
-        what = self._key(self._state)
-        if what != self._shown:
-            self._shown = what
-            line = "  ".join(f"{name} {text}" for name, text in self._facts(self._state))
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        state = self._state
+        self._display.show(lambda: self._table(state), lambda: self._key(state), lambda: self._facts(state))
 
     def close(self) -> None:
         """Show the last state and leave the terminal as it was, also after an error."""
         try:
             self.update()
         finally:
-            if self._live is not None:
-                self._live.stop()
-                self._live = None
+            self._display.close()
 
     def _read(self) -> None:
         """Read the state of the search if its file has changed."""
