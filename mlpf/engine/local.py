@@ -168,7 +168,7 @@ class _Lane:
                 return self._submit(task)
 
     def renew(self) -> None:
-        """Forget a worker that died; the next task starts another one."""
+        """Forget a worker that died; the next task starts a new worker."""
         with self._lock:
             self._forget()
 
@@ -210,7 +210,7 @@ class _Lane:
         """Let a broken pool end by itself.
 
         While a pool says that it is broken, in this thread, it holds the lock that its shutdown takes, and
-        that its removal from memory takes too: it is kept until another one breaks.
+        that its removal from memory takes too: it is kept until a later pool breaks.
         """
         self._let_go()
         self._broken, self._pool = self._pool, None

@@ -27,7 +27,7 @@ def main(driver: int, log: str) -> None:
 
 
 def _end_with(driver: int) -> None:
-    """End when the driver is gone: this process is then the child of another one."""
+    """End when the driver is gone: its parent is then a different process."""
     while os.getppid() == driver:
         time.sleep(_LOOK_SECONDS)
     os._exit(1)
