@@ -1,14 +1,16 @@
-"""Flat tables of a chunk of events: what readers produce, and what features and truth are computed from.
+"""Events kept flat: the one container of the project, from the reader of a file to the evaluation.
 
-All events of a chunk lie behind each other; ``offsets`` says where each begins. An index into a table is
-always an index into the whole chunk, so no step needs a loop over events.
+All events lie behind each other; ``offsets`` says where each begins. An index into a table is always an index
+into all its events, so no step needs a loop over events.
 """
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -33,10 +35,10 @@ def expand_ranges(starts: npt.NDArray[np.integer], counts: npt.NDArray[np.intege
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length n over E events.
+    """Columns of equal length n over E events, e.g. the particles of a chunk.
 
     Attributes:
-        columns: name -> array of shape [n].
+        columns: name -> array of shape [n] or [n, F].
         offsets: [E + 1], rows of event e are offsets[e] to offsets[e + 1].
     """
 
@@ -52,6 +54,11 @@ class Table:
         return int(self.offsets[-1])
 
     @property
+    def num_events(self) -> int:
+        """Number of events E."""
+        return len(self.offsets) - 1
+
+    @property
     def counts(self) -> IntArray:
         """Rows per event, [E]."""
         return np.diff(self.offsets)
@@ -59,7 +66,107 @@ class Table:
     @property
     def event(self) -> IntArray:
         """Event of each row, [n]."""
-        return np.repeat(np.arange(len(self.offsets) - 1), self.counts)
+        return np.repeat(np.arange(self.num_events), self.counts)
+
+    def take(self, events: IntArray | BoolArray) -> "Table":
+        """Return some events, in the order asked for.
+
+        Args:
+            events: positions of events, each from 0 to E - 1, or [E] booleans.
+        """
+        counts = self.counts[events]
+        rows = expand_ranges(self.offsets[:-1][events], counts)
+        return Table({name: v[rows] for name, v in self.columns.items()}, offsets_from_counts(counts))
+
+    def split(self, sizes: Sequence[int] | None = None) -> Iterator["Table"]:
+        """Yield tables of consecutive events that share memory with this one.
+
+        Args:
+            sizes: events of each table, E together; without it, each event is one table.
+        """
+        sizes = [1] * self.num_events if sizes is None else sizes
+        if sum(sizes) != self.num_events:
+            raise ValueError(f"{sum(sizes)} events asked for, the table has {self.num_events}")
+        first = 0
+        for size in sizes:
+            offsets = self.offsets[first : first + size + 1]
+            start, stop = int(offsets[0]), int(offsets[-1])
+            yield Table({name: v[start:stop] for name, v in self.columns.items()}, offsets - start)
+            first += size
+
+    @classmethod
+    def concatenate(cls, tables: Sequence["Table"]) -> "Table":
+        """Join tables of the same columns in order; at least one table.
+
+        Raises:
+            ValueError: no table, or the names of their columns differ.
+        """
+        if not tables or any(set(t.columns) != set(tables[0].columns) for t in tables):
+            raise ValueError("tables to concatenate: expected one at least, all with the same columns")
+        columns = {name: np.concatenate([t.columns[name] for t in tables]) for name in tables[0].columns}
+        return cls(columns, offsets_from_counts(np.concatenate([t.counts for t in tables])))
+
+    @classmethod
+    def from_events(cls, events: Sequence[Mapping[str, npt.NDArray]]) -> "Table":
+        """Join events given one by one; at least one event.
+
+        Args:
+            events: per event, column name -> array whose first axis are the rows of the event.
+
+        Raises:
+            ValueError: no event, or the columns of an event differ in length.
+        """
+        if not events:
+            raise ValueError("no event to make a table of")
+        counts = {name: np.array([len(e[name]) for e in events]) for name in events[0]}
+        first = next(iter(counts.values()))
+        for name, count in counts.items():
+            if (count != first).any():
+                raise ValueError(f"event {int(np.argmax(count != first))}: {name} has another number of rows")
+        columns = {name: np.concatenate([e[name] for e in events]) for name in events[0]}
+        return cls(columns, offsets_from_counts(first))
+
+    def to_arrow(self) -> dict[str, pa.Array]:
+        """Return each column as one list per event (of lists of F numbers for a matrix)."""
+        offsets = pa.array(self.offsets)
+        arrays = {}
+        for name, values in self.columns.items():
+            flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+            rows = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+            arrays[name] = pa.LargeListArray.from_arrays(offsets, rows)
+        return arrays
+
+    @classmethod
+    def from_arrow(cls, arrays: Mapping[str, pa.Array]) -> "Table":
+        """Make a table of what ``to_arrow`` returned, also after a way through parquet.
+
+        Raises:
+            ValueError: no array, an array holds something else than lists of numbers, or the lists of an
+                event differ in length.
+        """
+        columns, found = {}, None
+        for name, array in arrays.items():
+            values, offsets = _flattened(name, array)
+            if found is not None and not np.array_equal(found, offsets):
+                raise ValueError(f"{name} has other numbers of rows than {next(iter(arrays))}")
+            columns[name], found = values, offsets
+        if found is None:
+            raise ValueError("no array to make a table of")
+        return cls(columns, found)
+
+
+def _flattened(name: str, array: pa.Array) -> tuple[npt.NDArray, IntArray]:
+    """Return the values [n] or [n, F] and the offsets of an array of lists."""
+    if not isinstance(array, pa.ListArray | pa.LargeListArray) or array.null_count:
+        raise ValueError(f"{name} is {array.type}, expected a list per event")
+    values, width = array.flatten(), None
+    if isinstance(values, pa.FixedSizeListArray):
+        values, width = values.flatten(), values.type.list_size
+    if not pa.types.is_primitive(values.type) or values.null_count:
+        raise ValueError(f"{name} is {array.type}, expected lists of numbers")
+    offsets = offsets_from_counts(array.value_lengths().to_numpy())
+    flat = values.to_numpy()
+    return flat if width is None else flat.reshape(-1, width), offsets
 
 
 @dataclass(frozen=True)
