@@ -5,16 +5,15 @@ import re
 import shlex
 import shutil
 import subprocess
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlpf
 from mlpf.config.loading import load_config
 from mlpf.config.search.space import check_search
 from mlpf.engine.sites import Site
-from mlpf.errors import ConfigError, DataError, MissingDependency
+from mlpf.errors import ConfigError, MissingDependency
+from mlpf.files.shipped import shipped_folder
 
 _JOB = "hypertune.sbatch"
 _WORD = r"^[^\s'\"\\#$`]+$"
@@ -55,22 +54,6 @@ class Request:
     options: Sequence[str] = ()
 
 
-def job_folder() -> Path:
-    """Return the folder of job scripts: in the repository, or where an installation has put it.
-
-    Raises:
-        DataError: it is in neither place.
-    """
-    places = [
-        Path(mlpf.__file__).resolve().parents[1] / "scripts" / "slurm",
-        Path(sysconfig.get_path("data")) / "share" / "mlpf" / "slurm",
-    ]
-    for place in places:
-        if (place / _JOB).is_file():
-            return place
-    raise DataError(f"{_JOB}: neither in {places[0]} nor in {places[1]}; install mlpf from its repository")
-
-
 def job_script(site: Site, request: Request) -> str:
     """Return the whole script for sbatch: options, environment, command.
 
@@ -89,6 +72,7 @@ def job_script(site: Site, request: Request) -> str:
         "MAX_REQUEUES": str(request.max_requeues),
     }
     name = str(Path(request.site).absolute()) if Path(request.site).is_file() else request.site
+    job = shipped_folder("scripts/slurm") / _JOB
     arguments = ["--site", name, "-c", str(request.config.absolute())]
     arguments += [word for text in request.overrides for word in ("--set", text)]
     lines = [
@@ -99,7 +83,7 @@ def job_script(site: Site, request: Request) -> str:
         *site.setup,
         *request.setup,
         *(f"export {key}={shlex.quote(value)}" for key, value in environment.items()),
-        shlex.join(["exec", "bash", str(job_folder() / _JOB), *arguments, *request.options]),
+        shlex.join(["exec", "bash", str(job), *arguments, *request.options]),
     ]
     return "\n".join(lines) + "\n"
 

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from mlpf.engine.sites import Site, load_site, site_names
-from mlpf.errors import ConfigError, DataError
-from mlpf.search import submission
+from mlpf.errors import ConfigError
 from mlpf.search.submission import Request, job_script, outside_scratch
 
 SITE = Site(
@@ -37,7 +36,7 @@ def test_the_sites_of_the_package_give_scripts_that_bash_can_read(name):
     assert f"--time={site.max_minutes // 60:02d}:{site.max_minutes % 60:02d}:00" in options(script)
 
 
-def test_the_script_holds_options_environment_and_command(tmp_path, monkeypatch):
+def test_the_script_holds_options_environment_and_command(tmp_path, monkeypatch, repo_root):
     monkeypatch.chdir(tmp_path)
     site = SITE.model_copy(
         update={
@@ -84,7 +83,7 @@ def test_the_script_holds_options_environment_and_command(tmp_path, monkeypatch)
         "export RUN_DIR=/shared/search",
         "export STOP_MARGIN=7",
         "export MAX_REQUEUES=9",
-        f"exec bash {submission.job_folder()}/hypertune.sbatch --site machine -c {tmp_path}/x.yaml "
+        f"exec bash {repo_root}/scripts/slurm/hypertune.sbatch --site machine -c {tmp_path}/x.yaml "
         "--set 'a.b=c d' --x 1",
     ]
 
@@ -146,14 +145,3 @@ def test_a_directory_outside_of_scratch_is_told(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "scratch")
     assert outside_scratch(site, tmp_path / "link" / "search") is None
     assert outside_scratch(SITE, tmp_path) is None
-
-
-def test_an_installation_has_the_scripts_in_its_share(tmp_path, monkeypatch, repo_root):
-    monkeypatch.setattr(submission.mlpf, "__file__", str(tmp_path / "site-packages" / "mlpf" / "__init__.py"))
-    monkeypatch.setattr(submission.sysconfig, "get_path", lambda name: str(tmp_path / name))
-    with pytest.raises(DataError, match=r"hypertune.sbatch: neither in"):
-        submission.job_folder()
-    share = tmp_path / "data" / "share" / "mlpf"
-    share.mkdir(parents=True)
-    (share / "slurm").symlink_to(repo_root / "scripts" / "slurm")
-    assert submission.job_folder() == share / "slurm"

@@ -7,7 +7,7 @@ from mlpf.data.dataset.examples import ElementDatasetBuilder, clic_configs
 from mlpf.physics.schemas import SCHEMAS
 
 
-class ClicClusters(ElementDatasetBuilder, skip_registration=True):
+class ClicClusters(ElementDatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Events of tracks and calorimeter clusters."""
 
     name = "clic_edm4hep"
@@ -19,7 +19,7 @@ class ClicClusters(ElementDatasetBuilder, skip_registration=True):
     BUILDER_CONFIGS = clic_configs()
 
 
-class ClicHits(ElementDatasetBuilder, skip_registration=True):
+class ClicHits(ElementDatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Events of tracks and calorimeter hits."""
 
     name = "clic_edm4hep_hits"

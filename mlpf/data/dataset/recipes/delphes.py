@@ -12,7 +12,7 @@ PROCESSES = {
 }
 
 
-class Delphes(ElementDatasetBuilder, skip_registration=True):
+class Delphes(ElementDatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Events of tracks and calorimeter towers."""
 
     name = "delphes_pf"
