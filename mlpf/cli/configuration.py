@@ -9,14 +9,40 @@ from mlpf.cli.options import PATH, set_option
 
 @click.group()
 def config() -> None:
-    """Check and explain configuration files."""
+    """List, show, check and explain configurations."""
+
+
+@config.command("list")
+def list_() -> None:
+    """List the configurations that come with the package; -c takes their names."""
+    from mlpf.config.shipped import shipped_configurations
+
+    found = shipped_configurations()
+    width = max(map(len, found))
+    for name, about in found.items():
+        click.echo(f"{name.ljust(width)}  {about}")
 
 
 @config.command()
-@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.argument("name", metavar="NAME|FILE.yaml")
+def show(name: str) -> None:
+    """Print a configuration as it is written.
+
+    To change one, write a file that names it, such as `extends: clic-demo`, and hold there what differs.
+    """
+    from mlpf.config.loading import read_document
+    from mlpf.config.shipped import configuration_path
+
+    path = configuration_path(name)
+    read_document(path)
+    click.echo(path.read_text(encoding="utf-8"), nl=False)
+
+
+@config.command()
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="NAME|FILE.yaml...")
 @set_option
 def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
-    """Validate configuration FILES, searches for hyperparameters included."""
+    """Validate configurations, searches for hyperparameters included."""
     from mlpf.config.loading import load_config
     from mlpf.config.search.space import check_search
     from mlpf.errors import ConfigError

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -18,6 +19,7 @@ _UNITS = (86400, 3600, 60, 1)  # seconds of a day, hour, minute, second
 _MAX_SECONDS = 10**9
 
 
+config_option = functools.partial(click.option, "-c", "--config", type=PATH, metavar="NAME|FILE.yaml")
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a configuration key; repeatable."
 )

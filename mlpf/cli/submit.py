@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
+from mlpf.cli.options import PATH, Duration, config_option, data_dir_option, set_option
 
 
 @click.command()
@@ -19,7 +19,7 @@ from mlpf.cli.options import PATH, Duration, data_dir_option, set_option
     "--max-requeues", type=click.IntRange(0), default=100, help="Times the job goes back into the queue."
 )
 @click.option("--setup", multiple=True, metavar="LINE", help="Line of shell before the search; repeatable.")
-@click.option("-c", "--config", type=PATH, required=True, help="YAML file with a section hypertune.")
+@config_option(required=True, help="Configuration with a section hypertune, see mlpf config list.")
 @click.option("-o", "--outdir", "directory", type=PATH, required=True, help="Directory of the search.")
 @click.option("--gpus-per-trial", type=click.IntRange(0), help="GPUs of each trial.")
 @click.option("--cpus-per-trial", type=click.IntRange(1), help="Cores of each trial.")

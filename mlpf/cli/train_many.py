@@ -9,6 +9,7 @@ import click
 from mlpf.cli.options import (
     PATH,
     Duration,
+    config_option,
     configuration_file,
     data_dir_option,
     refuse_options_before_a_command,
@@ -36,7 +37,7 @@ class Seeds(click.ParamType):
 
 
 @click.group("train-many", invoke_without_command=True)
-@click.option("-c", "--config", "config_path", type=PATH, help="YAML file (not needed with --resume).")
+@config_option("config_path", help="Configuration, see mlpf config list (not needed with --resume).")
 @click.option("-o", "--outdir", "directory", type=PATH, help="Directory of the ensemble.")
 @click.option("--seeds", type=Seeds(), help="Train with each of these: 1:20 (both included), 1,2,5.")
 @click.option("--table", type=PATH, help="YAML list or CSV file: keys that each training changes.")

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from mlpf.cli.options import PATH, Duration, FiniteRange, data_dir_option, set_option
+from mlpf.cli.options import PATH, Duration, FiniteRange, config_option, data_dir_option, set_option
 from mlpf.machine.session import limit_library_threads
 
 
 @click.command()
-@click.option("-c", "--config", "config_path", type=PATH, help="YAML file (not with --resume).")
+@config_option("config_path", help="Configuration, see mlpf config list (not with --resume).")
 @click.option(
     "-o", "--outdir", "run_dir", type=PATH, help="Run directory; default experiments/<name>_<time>."
 )
@@ -86,7 +86,7 @@ def train(
 
 
 @click.command("find-lr")
-@click.option("-c", "--config", "config_path", type=PATH, required=True, help="YAML file.")
+@config_option("config_path", required=True, help="Configuration, see mlpf config list.")
 @click.option("-o", "--outdir", type=PATH, default=Path(), help="Directory for the files.")
 @click.option("--min-lr", type=FiniteRange(0, min_open=True), default=1e-7, help="First learning rate.")
 @click.option("--max-lr", type=FiniteRange(0, min_open=True), default=1.0, help="Last learning rate.")
@@ -124,7 +124,7 @@ def find_lr(
 
 @click.command("import-weights")
 @click.argument("weights", type=PATH)
-@click.option("-c", "--config", "config_path", type=PATH, required=True, help="YAML file of the network.")
+@config_option("config_path", required=True, help="Configuration of the network, see mlpf config list.")
 @click.option("-o", "--outdir", "run_dir", type=PATH, required=True, help="Run directory to make.")
 @set_option
 def import_weights(weights: Path, config_path: Path, run_dir: Path, overrides: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ import click
 from mlpf.cli.options import (
     PATH,
     Duration,
+    config_option,
     configuration_file,
     data_dir_option,
     refuse_options_before_a_command,
@@ -21,7 +22,7 @@ from mlpf.machine.session import limit_library_threads
 
 
 @click.group(invoke_without_command=True)
-@click.option("-c", "--config", "config_path", type=PATH, help="YAML file with a section hypertune.")
+@config_option("config_path", help="Configuration with a section hypertune, see mlpf config list.")
 @click.option("-o", "--outdir", "directory", type=PATH, help="Directory of the search.")
 @click.option(
     "--workers", type=click.IntRange(1), help="Trials at a time here; default one per group of GPUs, or 1."

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS
 from mlpf.config.schema import Config
 from mlpf.config.search.schema import FORMS
+from mlpf.config.shipped import configuration_path, instead_of
 from mlpf.errors import ConfigError
 from mlpf.files.atomic import atomic_write
 
@@ -43,7 +44,8 @@ def load_config(
     """Read a YAML configuration, apply overrides and validate it.
 
     Args:
-        path: YAML file; its key ``extends`` names a file, relative to it, on top of which it is put.
+        path: YAML file, or the name of a configuration of the package, such as ``clic-demo``. Its key
+            ``extends`` names another, on top of which it is put; a path there is relative to the file.
         overrides: ``"a.b=value"`` strings; the value is parsed as YAML.
         extra: dotted key -> value, e.g. from command line options; applied last.
 
@@ -53,7 +55,8 @@ def load_config(
     Raises:
         ConfigError: every problem, one per line, each with file, line and key.
     """
-    document = _read_extended(Path(path))
+    path = configuration_path(path)
+    document = _read_extended(path)
     problems = document.problems
     sources: dict[Path_, str] = {}
     for text in overrides:
@@ -88,12 +91,12 @@ def resolved_text(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False)
 
 
-def read_document(path: Path, ready_made: str = "ready-made ones are in parameters/") -> Document:
+def read_document(path: Path, ready_made: str | None = None) -> Document:
     """Parse a YAML file into plain data with line numbers; duplicate keys are among its problems.
 
     Args:
         path: YAML file with a mapping.
-        ready_made: says where files of this kind are, for the error about a missing one.
+        ready_made: what else to give, for the error about a missing file; default: configurations.
 
     Raises:
         ConfigError: the file cannot be read, or holds no mapping.
@@ -102,7 +105,7 @@ def read_document(path: Path, ready_made: str = "ready-made ones are in paramete
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; {ready_made}") from None
+        raise ConfigError(f"{path}: no such file; {ready_made or instead_of(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error})") from None
     except yaml.YAMLError as error:
@@ -137,9 +140,13 @@ def _read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
     given, where = document.data.pop(EXTENDS), document.places[(EXTENDS,)]
     if not isinstance(given, str) or not given:
         raise ConfigError(
-            f"{where}  {EXTENDS}: expected the path of a file, relative to this one (given {given!r:.60})"
+            f"{where}  {EXTENDS}: expected the path of a file, relative to this one, or the name of a "
+            f"configuration of the package (given {given!r:.60})"
         )
-    base_path, files = path.parent / given, (*on_top, path.resolve())
+    try:
+        base_path, files = configuration_path(given, path.parent), (*on_top, path.resolve())
+    except ConfigError as error:
+        raise ConfigError(f"{where}  {EXTENDS}: {error}") from None
     if base_path.resolve() in files:
         raise ConfigError(f"{where}  {EXTENDS}: {given} is or extends this file itself; name another one")
     if not base_path.is_file():

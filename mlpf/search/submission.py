@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlpf.config.loading import load_config
 from mlpf.config.search.space import check_search
+from mlpf.config.shipped import configuration_path
 from mlpf.engine.sites import Site
 from mlpf.errors import ConfigError, MissingDependency
 from mlpf.files.shipped import shipped_folder
@@ -26,7 +27,7 @@ class Request:
     """What a user asks for.
 
     Attributes:
-        config: YAML file of the search.
+        config: YAML file of the search, or the name of one of the package.
         directory: of the search.
         site: name or file of the site, as it was given.
         nodes: number of nodes.
@@ -73,7 +74,7 @@ def job_script(site: Site, request: Request) -> str:
     }
     name = str(Path(request.site).absolute()) if Path(request.site).is_file() else request.site
     job = shipped_folder("scripts/slurm") / _JOB
-    arguments = ["--site", name, "-c", str(request.config.absolute())]
+    arguments = ["--site", name, "-c", str(configuration_path(request.config).absolute())]
     arguments += [word for text in request.overrides for word in ("--set", text)]
     lines = [
         "#!/usr/bin/env bash",

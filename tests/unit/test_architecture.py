@@ -73,7 +73,14 @@ def test_every_test_mirrors_a_module(repo_root):
 
 
 # Commands that a room does by itself, and one that shows what `mlpf train-many` ends with.
-WITHOUT_WORKFLOW = {"config_check", "config_explain", "hypertune_submit", "train_many_report"}
+WITHOUT_WORKFLOW = {
+    "config_check",
+    "config_explain",
+    "config_list",
+    "config_show",
+    "hypertune_submit",
+    "train_many_report",
+}
 
 
 def commands(group, path=()):

@@ -16,8 +16,38 @@ def test_minimal_file_loads_with_defaults(tmp_path):
 
 
 def test_missing_file_says_where_to_look(tmp_path):
-    with pytest.raises(ConfigError, match=r"no such file; ready-made ones are in parameters/"):
+    with pytest.raises(
+        ConfigError, match=r"absent\.yaml: no such file; .* one of clic, clic-demo, .*config list"
+    ):
         load_config(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match=r"clic-demo\.yaml: no such file; the package has clic-demo: give"):
+        load_config(tmp_path / "parameters" / "clic-demo.yaml")
+
+
+def test_a_configuration_of_the_package_is_found_by_name_from_anywhere(tmp_path, monkeypatch, repo_root):
+    shipped = load_config(repo_root / "parameters" / "clic-demo.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("clic-demo") == shipped
+    (tmp_path / "clic-demo").mkdir()  # of a run, say
+    assert load_config("clic-demo") == shipped
+    (tmp_path / "mine.yaml").write_text("extends: clic-demo\nsetup: {lr: 0.125}\n", encoding="utf-8")
+    mine = load_config("mine.yaml")
+    assert mine.setup.lr == 0.125
+    assert mine.parameters == shipped.parameters
+    with pytest.raises(
+        ConfigError, match=r"no configuration of this name \(did you mean 'clic-hits'\?\), it"
+    ):
+        load_config("clic-hit")
+
+
+def test_a_file_without_suffix_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("clic", "plain"):
+        write_config(tmp_path, "setup: {lr: 0.125}\n", name)
+        assert load_config(name).setup.lr == 0.125
+    (tmp_path / "below").mkdir()
+    with pytest.raises(ConfigError, match=r"below/clic: no such file"):
+        load_config("below/clic")
 
 
 def test_unknown_key_gives_file_line_and_suggestion(tmp_path):
@@ -278,6 +308,7 @@ def test_errors_name_the_file_in_which_the_value_stands(tmp_path):
             "extends: absent.yaml",
             r"top\.yaml:1  extends: .*absent\.yaml: no such file; the path is relative to",
         ),
+        ("extends: clic-dmo", r"top\.yaml:1  extends: clic-dmo: the package has no .*mean 'clic-demo'"),
         ("extends: [a.yaml]", r"top\.yaml:1  extends: expected the path of a file, relative to this one"),
         ("extends: top.yaml", r"extends: top\.yaml is or extends this file itself"),
         ("setup: {}\nextends: circle.yaml", r"circle\.yaml:1  extends: top\.yaml is or extends this file"),
