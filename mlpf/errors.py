@@ -43,3 +43,9 @@ class OutputExists(MLPFError):
 
 class MissingDependency(MLPFError):
     """An optional package is not installed."""
+
+
+def how_to_install(*extras: str) -> str:
+    """Say how optional packages are installed; the package itself is on no index yet."""
+    names = ",".join(extras)
+    return f"pip install -e '.[{names}]' in the checkout, or pip install 'FILE.whl[{names}]' with the wheel"

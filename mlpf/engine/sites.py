@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mlpf.config.loading import describe_error, read_document
 from mlpf.engine.base import Slot
-from mlpf.errors import ConfigError, MissingDependency
+from mlpf.errors import ConfigError, MissingDependency, how_to_install
 
 Provider = Literal["local", "slurm", "htcondor", "kubernetes"]
 
@@ -172,7 +172,7 @@ def require_parsl() -> None:
     """
     if importlib.util.find_spec("parsl") is None:
         raise MissingDependency(
-            "Parsl, the engine of clusters, is not installed; pip install 'mlpf[cluster]'"
+            f"Parsl, the engine of clusters, is not installed; {how_to_install('cluster')}"
         )
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from mlpf.config.search.schema import ParameterSpace, full_conditions, same_value
-from mlpf.errors import MissingDependency
+from mlpf.errors import MissingDependency, how_to_install
 
 
 def import_keras_tuner() -> ModuleType:
@@ -22,7 +22,7 @@ def import_keras_tuner() -> ModuleType:
         if (error.name or "").split(".")[0] != "keras_tuner":
             raise
         raise MissingDependency(
-            "searching needs keras-tuner, which is not installed; run pip install mlpf[hypertune]"
+            f"searching needs keras-tuner, which is not installed; {how_to_install('hypertune')}"
         ) from None
 
 

@@ -14,7 +14,7 @@ from mlpf.data.dataset.split import require_built
 from mlpf.engine.base import Engine, Slot
 from mlpf.engine.child import program_before
 from mlpf.engine.opening import ENGINE_FOLDER, Placement, open_training_engine, training_slot
-from mlpf.errors import MissingDependency, MLPFError
+from mlpf.errors import MissingDependency, MLPFError, how_to_install
 from mlpf.files.locking import locked
 from mlpf.runs.status import recorded_status
 from mlpf.search.directory import LOCK_FILE, lay_out, require_empty, require_same
@@ -203,7 +203,7 @@ def _check(config: Config) -> None:
     missing = [name for name in ("keras_tuner", "sklearn") if find_spec(name) is None]
     if missing:
         raise MissingDependency(
-            f"{' and '.join(missing)}: not installed, needed for a search; pip install 'mlpf[hypertune]'"
+            f"{' and '.join(missing)}: not installed, needed for a search; {how_to_install('hypertune')}"
         )
     check_search(config)
     names = {config.validation_dataset: None}

@@ -1,4 +1,8 @@
 import importlib.util
+import re
+import tomllib
+
+import pytest
 
 
 def test_generated_pages_are_up_to_date(repo_root):
@@ -10,3 +14,17 @@ def test_generated_pages_are_up_to_date(repo_root):
         "run `make docs`"
     )
     assert (docs / "columns.md").read_text(encoding="utf-8") == module.columns_page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("folder", ["README.md", "docs", "mlpf", "scripts", "habana"])
+def test_nobody_is_told_to_install_a_stranger(repo_root, folder):
+    """``mlpf`` on the public index is another project; extras are those of this one."""
+    project = tomllib.loads((repo_root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras, strangers, unknown = set(project["optional-dependencies"]), [], []
+    paths = [repo_root / folder] if folder.endswith(".md") else (repo_root / folder).rglob("*.*")
+    for path in (p for p in paths if p.suffix in (".md", ".py", ".sh", ".yaml", ".sbatch")):
+        for command in re.findall(r"pip install[^\n`]*", path.read_text(encoding="utf-8")):
+            strangers += re.findall(r"[\s'\"]mlpf\b.*", command)
+            for names in re.findall(r"\.\[([a-z,]+)\]", command):
+                unknown += set(names.split(",")) - extras
+    assert (strangers, unknown) == ([], [])

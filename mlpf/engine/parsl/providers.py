@@ -16,7 +16,7 @@ from parsl.providers import CondorProvider, KubernetesProvider, LocalProvider, S
 
 from mlpf.engine.base import EngineFailed
 from mlpf.engine.sites import Site, job_seconds
-from mlpf.errors import ConfigError, MissingDependency
+from mlpf.errors import ConfigError, MissingDependency, how_to_install
 
 LABEL = "mlpf"
 
@@ -203,7 +203,7 @@ def _kubernetes(site: Site, common: dict[str, Any], printed: bool) -> Kubernetes
     except ImportError:
         raise MissingDependency(
             f"provider kubernetes of {site.description}: its client is not installed; "
-            "pip install 'mlpf[cluster,kubernetes]'"
+            + how_to_install("cluster", "kubernetes")
         ) from None
     gpus = {"nvidia.com/gpu": str(site.gpus_per_node)} if site.gpus_per_node else {}
     memory: dict[str, Any] = {}

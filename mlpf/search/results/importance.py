@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.config.search.schema import ParameterSpace
-from mlpf.errors import DataError, MissingDependency
+from mlpf.errors import DataError, MissingDependency, how_to_install
 from mlpf.search.state import TrialRecord
 
 MIN_TRIALS = 8
@@ -92,7 +92,7 @@ def importance(
         from sklearn.ensemble import RandomForestRegressor
     except ImportError:
         raise MissingDependency(
-            "importance of keys needs scikit-learn: pip install 'mlpf[hypertune]'"
+            f"importance of keys needs scikit-learn; {how_to_install('hypertune')}"
         ) from None
     chosen = comparable_trials(trials)
     if len(chosen) < MIN_TRIALS:

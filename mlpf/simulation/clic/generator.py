@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlpf.errors import ConfigError, MissingDependency
+from mlpf.errors import ConfigError, MissingDependency, how_to_install
 from mlpf.simulation.clic.event_data import FloatArray, Particles
 from mlpf.simulation.seeding import Stage, event_rng, pythia_seed
 
@@ -118,8 +118,8 @@ def start_pythia(settings: tuple[str, ...]) -> Any:
         pythia8 = importlib.import_module("pythia8mc")
     except ImportError:
         raise MissingDependency(
-            "generating physics processes needs Pythia, which is not installed; "
-            "run `pip install -e '.[simulation]'`, or simulate a single_* gun"
+            "generating physics processes needs Pythia, which is not installed; simulate a single_* gun, or "
+            + how_to_install("simulation")
         ) from None
     pythia = pythia8.Pythia("", False)
     for line in (*_COMMON, *settings):

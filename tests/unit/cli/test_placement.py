@@ -84,6 +84,6 @@ def test_a_site_is_looked_at_before_the_work(command, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "parsl" else find(name))
     result, placements = command("--site this-machine")
-    assert "pip install 'mlpf[cluster]'" in str(result.exception)
+    assert "pip install -e '.[cluster]'" in str(result.exception)
     assert result.exception.exit_code == 2
     assert not placements

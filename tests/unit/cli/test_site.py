@@ -87,4 +87,4 @@ def test_without_parsl_only_show_says_what_to_install(tmp_path, repo_root):
     assert run("list").returncode == 0
     done = run("show", "this-machine")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert done.stderr.strip().endswith("is not installed; pip install 'mlpf[cluster]'")
+    assert "is not installed; pip install -e '.[cluster]' in the checkout" in done.stderr

@@ -203,5 +203,5 @@ def test_values_of_another_space_are_refused(values, message):
 
 def test_keras_tuner_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_tuner", None)
-    with pytest.raises(MissingDependency, match=r"pip install mlpf\[hypertune\]"):
+    with pytest.raises(MissingDependency, match=r"pip install -e '\.\[hypertune\]'"):
         import_keras_tuner()

@@ -234,5 +234,5 @@ class TestKubernetes:
     def test_client_that_is_not_installed_is_named(self, tmp_path):
         if importlib.util.find_spec("kubernetes") is not None:
             pytest.skip("it is installed")
-        with pytest.raises(MissingDependency, match=r"pip install 'mlpf\[cluster,kubernetes\]'"):
+        with pytest.raises(MissingDependency, match=r"pip install -e '\.\[cluster,kubernetes\]'"):
             job_text(site(tmp_path, self.TEXT), 1, slot=Slot())

@@ -121,5 +121,5 @@ def test_trials_of_the_fullest_rung_compare():
 
 def test_a_missing_package_is_named(rng, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'mlpf\[hypertune\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install -e '\.\[hypertune\]'"):
         importance(random_trials(rng, lambda values: values["lr"], 10), SPACE)
