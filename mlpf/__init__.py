@@ -19,8 +19,7 @@ _PUBLIC = {
     "load_model": "mlpf.library",
     "predict": "mlpf.library",
     "Predictions": "mlpf.evaluation.predictions",
-    "read_predictions": "mlpf.evaluation.predictions",
-    "write_predictions": "mlpf.evaluation.predictions",
+    "read_predictions": "mlpf.library",
     "evaluate_predictions": "mlpf.evaluation.metrics",
     "jet_response": "mlpf.evaluation.metrics",
     "export_onnx": "mlpf.library",
@@ -39,7 +38,6 @@ __all__ = [  # noqa: RUF022 - in the order in which they are used
     "predict",
     "Predictions",
     "read_predictions",
-    "write_predictions",
     "evaluate_predictions",
     "jet_response",
     "export_onnx",
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
     from mlpf.config.schema import Config
     from mlpf.errors import MLPFError
     from mlpf.evaluation.metrics import evaluate_predictions, jet_response
-    from mlpf.evaluation.predictions import Predictions, read_predictions, write_predictions
+    from mlpf.evaluation.predictions import Predictions
     from mlpf.library import (
         Dataset,
         TrainedModel,
@@ -60,6 +58,7 @@ if TYPE_CHECKING:
         load_model,
         open_dataset,
         predict,
+        read_predictions,
     )
 
 

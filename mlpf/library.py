@@ -31,8 +31,8 @@ class Dataset:
 
     * ``X`` [N, F] float32: detector elements;
     * ``ygen``, ``ycand`` [N, 8] float32: target and baseline candidate of each element;
-    * ``gen_particles``, ``oracle_particles``, ``perfect_particles`` [P, 7] float32, ``event``: an identifier,
-      where the dataset has them.
+    * ``gen_particles``, ``oracle_particles``, ``perfect_particles`` [P, 7] float32, ``event``: an identifier
+      as bytes, where the dataset has them.
 
     Attributes:
         name: ``<recipe>/<config>``.
@@ -171,6 +171,17 @@ def predict(
         num_events=total,
     )
     return found
+
+
+def read_predictions(path: str | Path) -> "Predictions":
+    """Read a file that ``mlpf evaluate`` wrote: ``predictions/<dataset>.parquet`` of a run directory.
+
+    Raises:
+        DataError: no such file, or it does not hold predictions.
+    """
+    from mlpf.evaluation.predictions import read_predictions as read
+
+    return read(Path(path))
 
 
 def export_onnx(
