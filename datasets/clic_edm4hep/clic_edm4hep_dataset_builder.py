@@ -1,11 +1,7 @@
-import tensorflow_datasets as tfds
+"""For `tfds build datasets/clic_edm4hep`; the recipe is in `mlpf.data.dataset.recipes`."""
 
-from mlpf.data.dataset.examples import ElementDatasetBuilder, clic_configs
+from mlpf.data.dataset.recipes import ClicClusters
 
 
-class Builder(ElementDatasetBuilder):
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {  # noqa: RUF012 - TFDS reads it from the class
-        "1.0.0": "Tracks and Pandora-like clusters, closing truth 1.0.0, splits by file name.",
-    }
-    BUILDER_CONFIGS = clic_configs()
+class Builder(ClicClusters):
+    """Registered with TFDS under the name of this folder."""

@@ -1,13 +1,7 @@
-import tensorflow_datasets as tfds
+"""For `tfds build datasets/clic_edm4hep_hits`; the recipe is in `mlpf.data.dataset.recipes`."""
 
-from mlpf.data.dataset.examples import ElementDatasetBuilder, clic_configs
-from mlpf.physics.schemas import SCHEMAS
+from mlpf.data.dataset.recipes import ClicHits
 
 
-class Builder(ElementDatasetBuilder):
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {  # noqa: RUF012 - TFDS reads it from the class
-        "1.0.0": "Tracks and calorimeter hits, closing truth 1.0.0, splits by file name.",
-    }
-    SCHEMA = SCHEMAS["clic_hits"]
-    BUILDER_CONFIGS = clic_configs()
+class Builder(ClicHits):
+    """Registered with TFDS under the name of this folder."""

@@ -1,20 +1,7 @@
-import tensorflow_datasets as tfds
+"""For `tfds build datasets/delphes_pf`; the recipe is in `mlpf.data.dataset.recipes`."""
 
-from mlpf.data.dataset.examples import ElementDatasetBuilder
-from mlpf.physics.schemas import SCHEMAS
-
-PROCESSES = {
-    "ttbar": "pp -> top pair at 14 TeV, on average 200 further collisions",
-    "qcd": "pp -> jets above 20 GeV at 14 TeV, on average 200 further collisions",
-}
+from mlpf.data.dataset.recipes import Delphes
 
 
-class Builder(ElementDatasetBuilder):
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {  # noqa: RUF012 - TFDS reads it from the class
-        "1.0.0": "Tracks and towers, from ROOT files or the published pickles; splits by file name.",
-    }
-    SCHEMA = SCHEMAS["delphes"]
-    BUILDER_CONFIGS = [  # noqa: RUF012 - TFDS reads it from the class
-        tfds.core.BuilderConfig(name=name, description=text) for name, text in PROCESSES.items()
-    ]
+class Builder(Delphes):
+    """Registered with TFDS under the name of this folder."""

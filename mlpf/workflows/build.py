@@ -1,15 +1,12 @@
 """Parquet files -> an array_record dataset with train, valid and test splits, by one process or many."""
 
-import importlib.util
 import json
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -25,15 +22,14 @@ from mlpf.data.dataset.blocks import (
     write_block,
     write_description,
 )
-from mlpf.data.dataset.examples import DEFAULT_FRACTIONS, recipe
+from mlpf.data.dataset.examples import DEFAULT_FRACTIONS, ElementDatasetBuilder, recipe
+from mlpf.data.dataset.recipes import find_recipe
 from mlpf.data.input_files import expand_inputs
 from mlpf.engine.jobs import run_jobs
 from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import DataError, OutputExists, OutputNotWritable
 from mlpf.files.atomic import atomic_write
 from mlpf.files.locking import Shard, locked, remove_stale_parts
-
-RECIPES = Path(__file__).resolve().parents[2] / "datasets"
 
 
 @dataclass(frozen=True)
@@ -55,49 +51,6 @@ class BuildSummary:
     wall_seconds: float
     new_events: int = 0
     shard: Shard | None = None
-
-
-def _load_recipe(dataset: str) -> tuple[type[Any], str]:
-    """Return the builder class of ``<recipe>/<config>`` and the config name.
-
-    Raises:
-        DataError: no recipes beside the package, or no such recipe or config.
-    """
-    name, _, config = dataset.partition("/")
-    if not RECIPES.is_dir():
-        raise DataError(
-            f"{dataset}: no recipes at {RECIPES}, mlpf is installed without them; "
-            "clone the repository and install it with pip install -e ."
-        )
-    known = sorted(p.parent.name for p in RECIPES.glob("*/*_dataset_builder.py"))
-    if name not in known:
-        raise DataError(f"{dataset}: no recipe {name!r}; recipes are {', '.join(known)}")
-    module = _import_file(f"{name}_dataset_builder", RECIPES / name / f"{name}_dataset_builder.py")
-    configs = [c.name for c in module.Builder.BUILDER_CONFIGS]
-    if config not in configs:
-        raise DataError(f"{dataset}: {name} has no {config!r}; give {name}/ and one of {', '.join(configs)}")
-    return module.Builder, config
-
-
-def _import_file(name: str, path: Path) -> ModuleType:
-    """Import a recipe once: TFDS refuses to register a name twice."""
-    if name in sys.modules:
-        return sys.modules[name]
-    from etils import epath
-
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise DataError(f"{path}: cannot be imported as a recipe")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    # Where README and citation of the recipe are; TFDS guesses wrongly for a module outside a package.
-    module.Builder.pkg_dir_path = epath.Path(path.parent)
-    return module
 
 
 def _finished(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
@@ -267,7 +220,7 @@ def run(
     """
     start = time.perf_counter()
     console = Console()
-    builder_class, config = _load_recipe(dataset)
+    builder_class, config = find_recipe(dataset)
     files = expand_inputs(inputs, (".parquet",))
     plan = plan_blocks(files, split_seed, split_fractions, builder_class.SCHEMA)
     final = Path(data_dir) / builder_class.name / config / str(builder_class.VERSION)
@@ -338,7 +291,7 @@ def _write_blocks(work: _Work, shard: Shard | None, placement: Placement, consol
         raise
 
 
-def _finish(work: _Work, builder_class: type[Any], config: str) -> None:
+def _finish(work: _Work, builder_class: type[ElementDatasetBuilder], config: str) -> None:
     """Make one dataset of the finished blocks."""
     reports = work.require_blocks()
     builder = builder_class(config=config, data_dir=work.data / "unused")

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from mlpf.cli import cli
 from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.data.dataset import blocks as shards
+from mlpf.data.dataset.recipes import RECIPES
 from mlpf.data.dataset.split import open_split
 from mlpf.engine.opening import Placement
 from mlpf.errors import DataError, OutputExists
@@ -163,9 +164,33 @@ def test_a_full_disk_is_one_line(parquet, tmp_path, repo_root, command):
     assert not list(output.rglob("dataset_info.json"))
 
 
-def test_plain_tfds_builds_the_same_events(parquet, tmp_path):
+@pytest.fixture(scope="module")
+def tfds_builders(repo_root):
+    """What ``tfds build datasets/<recipe>`` finds: a builder may be imported once only."""
+    with tfds.core.utils.add_sys_path(repo_root / "datasets"):
+        return {
+            name: tfds.core.community.builder_cls_from_module(f"{name}.{name}_dataset_builder")
+            for name in RECIPES
+        }
+
+
+def test_folders_of_tfds_hold_the_recipes_of_the_package(tfds_builders, repo_root, tmp_path):
+    assert {path.name for path in (repo_root / "datasets").glob("[!_.]*")} == set(RECIPES)
+    for name, found in tfds_builders.items():
+        assert found.name == name == RECIPES[name].name
+        config = found.BUILDER_CONFIGS[0].name
+        infos = [cls(config=config, data_dir=tmp_path).info for cls in (found, RECIPES[name])]
+        same = [
+            [i.description, i.citation, i.release_notes, dict(i.metadata), repr(i.features)] for i in infos
+        ]
+        assert same[0] == same[1]
+        assert infos[0].description.startswith("# ")
+        assert infos[0].citation.startswith("@article{pata")
+
+
+def test_plain_tfds_builds_the_same_events(parquet, tmp_path, tfds_builders):
     """What ``tfds build`` calls; its order is its own."""
-    builder_class, _ = build._load_recipe(NAME)
+    builder_class = tfds_builders[NAME.split("/")[0]]
     manual = tmp_path / "manual"
     (manual / "ttbar").mkdir(parents=True)
     for path in parquet.glob("*.parquet"):
