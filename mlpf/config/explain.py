@@ -51,12 +51,12 @@ def _about(text: str, keys: list[KeyInfo]) -> list[KeyInfo]:
     if "." in text:
         return []  # a key with a spelling mistake
     wanted = _words(text)
-    found = [
-        key
-        for key in keys
-        if wanted
-        and all(any(word.startswith(w) for word in _words(f"{key.key} {key.meaning}")) for w in wanted)
-    ]
+
+    def fits(key: KeyInfo) -> bool:
+        words = _words(f"{key.key} {key.meaning}")
+        return bool(wanted) and all(any(word.startswith(w) for word in words) for w in wanted)
+
+    found = [key for key in keys if fits(key)]
     return [key for key in found if not key.type.startswith("section")] or found
 
 

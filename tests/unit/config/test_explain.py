@@ -79,7 +79,7 @@ def test_all_words_must_fit():
 
 
 def test_a_section_is_found_where_no_key_is():
-    assert [k.key for k in explain("configurations chosen")] == ["hypertune"]
+    assert [k.key for k in explain("also log to Comet")] == ["callbacks.comet"]
 
 
 @pytest.mark.parametrize(("words", "near"), [("precisoin", "precision"), ("learnig", "learning")])
