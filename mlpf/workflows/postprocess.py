@@ -276,6 +276,8 @@ def run(
     sources = expand_inputs(inputs, SUFFIXES)
     if shard is not None:
         sources = shard.of(sources)
+    if sources and not any(source.exists() for source in sources):
+        raise DataError(f"{sources[0]}: no such file; give files, directories or quoted globs")
     if not overwrite:
         for source in sources:
             _require_ours(source, _target(source, output), elements)

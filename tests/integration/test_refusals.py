@@ -170,16 +170,16 @@ OTHERS = [
     ("holds a search", "train", "--resume", "{place}/search"),
     ("not a run directory", "train", "--resume", "{place}/folder"),
     ("not a run directory", "train", "--resume", "{place}/data"),
-    ("NOTHING", "train-many", "--resume", "-o", "{place}/run"),
-    ("NOTHING", "train-many", "--resume", "-o", "{place}/search"),
-    ("NOTHING", "train-many", "--resume", "-o", "{place}/folder"),
-    ("NOTHING", "train-many", "report", "{place}/run"),
+    ("no ensemble of", "train-many", "--resume", "-o", "{place}/run"),
+    ("no ensemble of", "train-many", "--resume", "-o", "{place}/search"),
+    ("nothing to resume", "train-many", "--resume", "-o", "{place}/folder"),
+    ("no ensemble of", "train-many", "report", "{place}/run"),
     ("these differ", "train-many", "--resume", "-o", "{place}/ensemble", "--set", "setup.lr=0.1"),
     ("unknown key", "train-many", "--resume", "-o", "{place}/ensemble", "--set", "setup.lrr=0.1"),
-    ("NOTHING", "hypertune", "--resume", "-o", "{place}/run"),
-    ("NOTHING", "hypertune", "--resume", "-o", "{place}/ensemble"),
-    ("NOTHING", "hypertune", "--resume", "-o", "{place}/folder"),
-    ("NOTHING", "hypertune", "report", "{place}/run"),
+    ("not a search", "hypertune", "--resume", "-o", "{place}/run"),
+    ("holds an ensemble", "hypertune", "--resume", "-o", "{place}/ensemble"),
+    ("nothing to resume", "hypertune", "--resume", "-o", "{place}/folder"),
+    ("not a search|no search", "hypertune", "report", "{place}/run"),
     ("these differ", "hypertune", "--resume", "-o", "{place}/search", "--set", "setup.num_epochs=3"),
     *[
         (match, command, "-t", f"{{place}}/{kind}")
@@ -210,7 +210,7 @@ OTHERS = [
         "{place}/folder",
     ),
     ("no such file", "postprocess", "{place}/nothing", "-o", "{place}/folder"),
-    ("NOTHING", "simulate", "ttbar", "-n", "1", "-o", "{place}/folder"),
+    ("not a complete file written by", "simulate", "ttbar", "-n", "1", "-o", "{place}/folder"),
     ("no sample 'nothing'", "simulate", "nothing", "-n", "1", "-o", "{place}/folder"),
     (
         "split_seed was 0, is 1",
@@ -223,11 +223,11 @@ OTHERS = [
         "--split-seed",
         "1",
     ),
-    ("no recipe", "build", "nothing/mine", "--data-dir", "{place}/data", "-i", "{place}/parquet"),
-    ("NOTHING", "build", NAME, "--data-dir", "{place}/data", "-i", "{place}/folder"),
-    ("NOTHING", "data", "check", "{place}/run"),
-    ("NOTHING", "data", "show", "{place}/run", "-o", "{place}/folder/event.png"),
-    ("NOTHING", "download", "nothing", "-o", "{place}/folder"),
+    ("no recipe", "build", "nothing/mine", *DATA, "-i", "{place}/parquet"),
+    ("not a complete parquet file", "build", NAME, *DATA, "-i", "{place}/folder"),
+    ("dataset", "data", "check", "{place}/run"),
+    ("dataset", "data", "show", "{place}/run", "-o", "{place}/folder/event.png"),
+    ("no such sample", "download", "nothing", "-o", "{place}/folder"),
 ]
 
 
@@ -251,7 +251,7 @@ def test_a_version_that_is_no_finished_dataset_stays(place):
     version = place / "data" / "clic_edm4hep" / "other" / "1.0.0"
     version.mkdir(parents=True)
     (version / "notes.txt").write_text("not to be lost", encoding="utf-8")
-    build = ("build", "clic_edm4hep/other", "--data-dir", "{place}/data", "-i", "{place}/parquet")
+    build = ("build", "clic_edm4hep/other", *DATA, "-i", "{place}/parquet")
     require_refusal(place, "no finished dataset", *build)
 
 
