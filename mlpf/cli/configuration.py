@@ -64,12 +64,15 @@ def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
 
 
 @config.command()
-@click.argument("key", default="")
-def explain(key: str) -> None:
-    """List configuration keys at or below KEY: type, default and meaning."""
+@click.argument("key", nargs=-1, metavar="[KEY|WORDS]")
+def explain(key: tuple[str, ...]) -> None:
+    """List configuration keys: type, default and meaning.
+
+    KEY selects one and those below it; WORDS (width, learning rate) those that are about them.
+    """
     from mlpf.config.explain import explain as explain_keys
 
-    rows = explain_keys(key)
+    rows = explain_keys(" ".join(key))
     for row in rows:
         default = f" [{row.default}]" if row.default else ""
         click.echo(f"{row.key}: {row.type}{default}\n    {row.meaning}")

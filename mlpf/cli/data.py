@@ -102,14 +102,18 @@ def postprocess(inputs: tuple[str, ...], output: Path, **options: Any) -> None:
     required=True,
     help="Parquet files, directories, globs; repeatable.",
 )
-@click.option("--split-seed", type=int, default=0, help="Seed of the split by file name.")
+@click.option("--split-seed", type=int, default=0, help="Seed of the split and of the order.")
 @click.option("--split-fractions", type=Fractions(), default=(0.8, 0.1, 0.1), help="Share of each split.")
 @placement_options
 @shard_option
 @click.option("--merge", is_flag=True, help="Put together what all shards wrote.")
 @overwrite_option
 def build(dataset: str, data_dir: Path, inputs: tuple[str, ...], **options: Any) -> None:
-    """Build DATASET, e.g. clic_edm4hep/ttbar, from parquet files into array_record splits."""
+    """Build DATASET, e.g. clic_edm4hep/ttbar, from parquet files into array_record splits.
+
+    Give a sample of your own a name of its own: clic_edm4hep/my_sample. Splits are by file, or by event where
+    files are too few.
+    """
     from mlpf.workflows import build as workflow
 
     if options["shard"] and options["merge"]:

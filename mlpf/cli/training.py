@@ -55,16 +55,17 @@ def train(
 ) -> None:
     """Train a model."""
     started = time.monotonic()
-    from mlpf.config.loading import RESOLVED_FILE, load_config
+    from mlpf.config.loading import RESOLVED_FILE, load_with_places
 
     if (config_path is None) == (resume is None):
         raise click.UsageError("give either -c CONFIG for a new training or --resume RUN_DIR")
     if resume is not None:
         if run_dir is not None or options["weights"] is not None:
             raise click.UsageError("--resume continues in its own directory: leave out -o and -w")
+        from mlpf.runs.trained import require_run
+
+        require_run(resume)
         config_path, run_dir = resume / RESOLVED_FILE, resume
-        if not config_path.is_file():
-            raise click.UsageError(f"{resume}: not a run directory, no {RESOLVED_FILE} in it")
     if config_path is None:
         raise click.UsageError("give -c CONFIG")
     if options["partial"] and options["weights"] is None:
@@ -73,7 +74,7 @@ def train(
         raise click.UsageError("-p is for the default run directory: leave it out with -o and --resume")
     shortcuts = {"setup.num_epochs": nepochs, "setup.seed": seed}
     extra = {key: value for key, value in shortcuts.items() if value is not None}
-    config = load_config(config_path, overrides, extra)
+    config, place_of = load_with_places(config_path, overrides, extra)
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
     if run_dir is None:
@@ -82,7 +83,8 @@ def train(
     limit_library_threads(options["num_cpus"])
     from mlpf.workflows import train as workflow
 
-    workflow.run(config, run_dir, resume=resume is not None, started=started, **options)
+    is_resumed = resume is not None
+    workflow.run(config, run_dir, resume=is_resumed, started=started, place_of=place_of, **options)
 
 
 @click.command("find-lr")

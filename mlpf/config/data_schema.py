@@ -95,7 +95,9 @@ class BatchingConfig(Section):
 class DatasetGroupConfig(Section):
     """Datasets that share a batch size."""
 
-    batch_per_gpu: PositiveInt = Field(description="events per batch and device")
+    batch_per_gpu: PositiveInt = Field(
+        description="events per batch and device (GPU); fewer need less memory"
+    )
     datasets: Annotated[list[str], Field(min_length=1)] = Field(description="names out of `datasets`")
     weights: dict[str, Annotated[float, Field(gt=0.0, le=1000.0)]] = Field(
         {},

@@ -24,16 +24,21 @@ WITHOUT_EFFECT = (
 _ABSENT = "(none)"
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """Return ``key: old -> new`` for every key that may change a result, in the order of the keys."""
+def changed_keys(old: Config, new: Config) -> dict[str, str]:
+    """Return key -> ``old -> new`` of what may change a result, in the order of the keys."""
     before, after = dict(_flat(old.model_dump(by_alias=True))), dict(_flat(new.model_dump(by_alias=True)))
     keys = [*before, *(key for key in after if key not in before)]
-    return [
-        f"{key}: {_text(before, key)} -> {_text(after, key)}"
+    return {
+        key: f"{_text(before, key)} -> {_text(after, key)}"
         for key in keys
         if _text(before, key) != _text(after, key)
         and not any(fnmatchcase(key, pattern) for pattern in WITHOUT_EFFECT)
-    ]
+    }
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Return ``key: old -> new`` for every key that may change a result, in the order of the keys."""
+    return [f"{key}: {change}" for key, change in changed_keys(old, new).items()]
 
 
 def _flat(data: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """Explain configuration keys: type, default, bounds and meaning, straight from the schema."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_origin
@@ -15,6 +16,8 @@ from mlpf.config.schema import Config
 from mlpf.config.search.schema import FORMS
 from mlpf.errors import ConfigError
 
+_SHORTEST_PLURAL = 3  # shorter words with an s at their end are no plurals
+
 
 @dataclass(frozen=True)
 class KeyInfo:
@@ -26,19 +29,49 @@ class KeyInfo:
     meaning: str
 
 
-def explain(prefix: str = "") -> list[KeyInfo]:
-    """Return the keys at and below ``prefix``; all of them if it is empty.
+def explain(text: str = "") -> list[KeyInfo]:
+    """Return the keys at and below a key, else those whose names or meanings have all words of a text.
+
+    Args:
+        text: dotted key, or words such as ``learning rate``; empty = all keys.
 
     Raises:
-        ConfigError: no key starts with ``prefix``; the message suggests the nearest ones.
+        ConfigError: there are none; the message suggests the nearest ones.
     """
     keys = list(_walk(Config, ""))
-    found = [k for k in keys if not prefix or k.key == prefix or k.key.startswith(prefix + ".")]
+    found = [k for k in keys if not text or k.key == text or k.key.startswith(text + ".")]
+    found = found or _about(text, keys)
     if not found:
-        close = difflib.get_close_matches(prefix, [k.key for k in keys], n=3, cutoff=0.5)
-        hint = f"; did you mean {', '.join(close)}?" if close else "; `mlpf config explain` lists all keys"
-        raise ConfigError(f"no configuration key {prefix!r}{hint}")
+        raise ConfigError(f"no configuration key {text!r}, and none is about it{_hint(text, keys)}")
     return found
+
+
+def _about(text: str, keys: list[KeyInfo]) -> list[KeyInfo]:
+    """Return the keys whose names or meanings have all words of a text; sections only where no key does."""
+    if "." in text:
+        return []  # a key with a spelling mistake
+    wanted = _words(text)
+
+    def fits(key: KeyInfo) -> bool:
+        words = _words(f"{key.key} {key.meaning}")
+        return bool(wanted) and all(any(word.startswith(w) for word in words) for w in wanted)
+
+    found = [key for key in keys if fits(key)]
+    return [key for key in found if not key.type.startswith("section")] or found
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text in lower case, without the s of a plural."""
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    return [word[:-1] if len(word) > _SHORTEST_PLURAL and word.endswith("s") else word for word in words]
+
+
+def _hint(text: str, keys: list[KeyInfo]) -> str:
+    """Return the keys with the most similar spelling, or words that meanings have."""
+    close = difflib.get_close_matches(text, [k.key for k in keys], n=3, cutoff=0.5)
+    words = {word for key in keys for word in re.findall(r"[a-z]{3,}", f"{key.key} {key.meaning}".lower())}
+    close = close or difflib.get_close_matches(text.lower(), sorted(words), n=3, cutoff=0.75)
+    return f"; did you mean {', '.join(close)}?" if close else "; `mlpf config explain` lists all keys"
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:

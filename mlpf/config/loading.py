@@ -1,7 +1,7 @@
 """YAML files and overrides -> Config, with errors that name file, line, key and the likely spelling."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -55,6 +55,26 @@ def load_config(
     Raises:
         ConfigError: every problem, one per line, each with file, line and key.
     """
+    return load_with_places(path, overrides, extra)[0]
+
+
+def load_with_places(
+    path: str | Path, overrides: Sequence[str] = (), extra: dict[str, Any] | None = None
+) -> tuple[Config, Callable[[str], str]]:
+    """Read a configuration as ``load_config`` does, and say where its values come from.
+
+    Args:
+        path: YAML file.
+        overrides: ``"a.b=value"`` strings.
+        extra: dotted key -> value.
+
+    Returns:
+        The configuration, and a function that takes a dotted key and returns the place of its value:
+        ``file:line``, the option, or the file alone for a default.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
     path = configuration_path(path)
     document = _read_extended(path)
     problems = document.problems
@@ -73,7 +93,17 @@ def load_config(
         problems = [*problems, *(describe_error(e, path, document, sources) for e in error.errors())]
     if problems:
         raise ConfigError("\n".join(problems))
-    return config
+    return config, lambda key: _place(tuple(key.split(".")), str(path), document, sources)
+
+
+def _place(at: Path_, default: str, document: Document, sources: dict[Path_, str]) -> str:
+    """Return where the value of a key, or the section that it is in, is given."""
+    for end in range(len(at), 0, -1):
+        if at[:end] in sources:
+            return sources[at[:end]]
+        if at[:end] in document.places:
+            return document.places[at[:end]]
+    return default
 
 
 def write_resolved(config: Config, path: Path) -> None:
@@ -275,14 +305,7 @@ def describe_error(
     """One readable line for one pydantic error; ``model`` is that of the whole file."""
     full = tuple(str(part) for part in error["loc"])
     at = _without_variant_names(full)
-    where = str(path)
-    for end in range(len(at), 0, -1):
-        if at[:end] in sources:
-            where = sources[at[:end]]
-            break
-        if at[:end] in document.places:
-            where = document.places[at[:end]]
-            break
+    where = _place(at, str(path), document, sources)
     key = ".".join(at)
     if error["type"] == "extra_forbidden":
         known = _known_keys(full[:-1], model)

@@ -190,7 +190,7 @@ class OutputDecodingConfig(Section):
 InputEncodingName = Literal["clic", "clic_helix"]
 _ENCODINGS = (
     "clic = one-hot element type and raw columns; clic_helix adds the position at the calorimeter face "
-    "(tracks extrapolated along their helix) and logarithms of the energies"
+    "(tracks extrapolated along their helix in the magnetic field) and logarithms of the energies"
 )
 
 
@@ -207,8 +207,8 @@ class GNNConfig(Section):
     node_encoding_hidden_dim: PositiveInt = Field(256, description="width of the node encoding")
     node_update_mode: Literal["additive", "concat"] = Field("additive", description="how layers combine")
     skip_connection: bool = Field(False, description="concat mode: feed the encoded input to the heads too")
-    num_graph_layers_id: PositiveInt = Field(6, description="graph layers of the classification stack")
-    num_graph_layers_reg: PositiveInt = Field(6, description="graph layers of the regression stack")
+    num_graph_layers_id: PositiveInt = Field(6, description="depth: graph layers of the classification stack")
+    num_graph_layers_reg: PositiveInt = Field(6, description="depth: graph layers of the regression stack")
     combined_graph_layer: CombinedGraphLayerConfig = Field(
         CombinedGraphLayerConfig(), description="graph layer"
     )
@@ -269,9 +269,9 @@ class TransformerConfig(Section):
         True, description="standardise inputs per element type with statistics of the train split"
     )
     hidden_dim: PositiveInt = Field(256, description="width D of the elements")
-    num_layers_encoder: NonNegativeInt = Field(4, description="blocks before the two streams part ways")
-    num_layers_decoder_id: NonNegativeInt = Field(4, description="blocks of the class stream")
-    num_layers_decoder_reg: NonNegativeInt = Field(4, description="blocks of the regression stream")
+    num_layers_encoder: NonNegativeInt = Field(4, description="depth: blocks before the two streams part")
+    num_layers_decoder_id: NonNegativeInt = Field(4, description="depth: blocks of the class stream")
+    num_layers_decoder_reg: NonNegativeInt = Field(4, description="depth: blocks of the regression stream")
     streams: Literal["stacks", "queries"] = Field(
         "stacks",
         description="stacks = each stream has its own self-attention blocks; queries = a learned token per "

@@ -16,11 +16,14 @@ class SetupConfig(Section):
         "cosinedecay", description="learning rate against the update; none = constant"
     )
     lr_warmup_steps: NonNegativeInt = Field(
-        0, description="updates of a linear warm-up before the schedule; not with onecycle, which has its own"
+        0,
+        description="updates of a linear warm-up of the learning rate, before the schedule; not with "
+        "onecycle, which has its own",
     )
     optimizer: Literal["adam", "adamw", "sgd", "lamb", "lion"] = Field("adam", description="optimizer")
     dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
-        "float32", description="Keras dtype policy; mixed_float16 trains with dynamic loss scaling"
+        "float32",
+        description="precision: Keras dtype policy; mixed_float16 trains with dynamic loss scaling",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         1, description="seed of weights, shuffling and dropout"
@@ -32,8 +35,8 @@ class SetupConfig(Section):
     )
     allow_tf32: bool = Field(
         True,
-        description="Nvidia GPUs: round factors of float32 products to 10 bits (TensorFloat-32), as "
-        "TensorFlow does by itself; false is slower and exact",
+        description="precision of Nvidia GPUs: round factors of float32 products to 10 bits (TensorFloat-32) "
+        ", as TensorFlow does by itself; false is slower and exact",
     )
     gradient_accumulation_steps: PositiveInt = Field(
         1, description="batches whose mean gradient makes one update; warm-up and schedules count updates"

@@ -13,8 +13,8 @@ from mlpf.config.search.trial_values import base_data, refusal, validated
 from mlpf.ensemble.table import Row
 from mlpf.errors import CheckpointError, ConfigError
 from mlpf.files.atomic import write_json
+from mlpf.files.run_directory import ENSEMBLE_FILE
 
-PLAN_FILE = "ensemble.json"
 SEED_KEY = "setup.seed"
 
 MAX_MEMBERS = 10_000
@@ -118,7 +118,7 @@ class Plan:
 
     def write(self, directory: Path) -> None:
         """Write the plan into the directory of an ensemble, whole and synced."""
-        write_json(directory / PLAN_FILE, asdict(self))
+        write_json(directory / ENSEMBLE_FILE, asdict(self))
 
 
 def read_plan(directory: Path) -> Plan:
@@ -127,13 +127,13 @@ def read_plan(directory: Path) -> Plan:
     Raises:
         CheckpointError: missing or damaged.
     """
-    path = directory / PLAN_FILE
+    path = directory / ENSEMBLE_FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         rows = [Row(str(row["name"]), dict(row["values"]), str(row["where"])) for row in data["rows"]]
         return Plan(rows, data["seeds"], data["ntrain"], data["ntest"], data["devices"])
     except FileNotFoundError:
-        raise CheckpointError(f"{directory}: no ensemble of trainings, no {PLAN_FILE} in it") from None
+        raise CheckpointError(f"{directory}: no ensemble of trainings, no {ENSEMBLE_FILE} in it") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path}: damaged ({error}); start the ensemble again in another directory"

@@ -85,6 +85,25 @@ def is_locked(path: Path) -> bool:
         return not _try(_open(path, stack), fcntl.LOCK_SH, path)
 
 
+def require_unlocked(path: Path, what: str) -> None:
+    """Refuse an output where a process is at work; writes nothing, and promises nothing for later.
+
+    Args:
+        path: lock file; need not be there.
+        what: what is protected, for the error.
+
+    Raises:
+        OutputExists: says who is at work, and what to do.
+        OSError: the file may not be written.
+    """
+    if not path.exists():
+        return
+    with ExitStack() as stack:
+        descriptor = _open(path, stack)
+        if not _try(descriptor, fcntl.LOCK_SH, path):
+            raise _refused(what, _owner(descriptor, path))
+
+
 def _open(path: Path, stack: ExitStack) -> int:
     # Read and write: over NFS an exclusive lock needs the one and a shared lock the other.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -1,6 +1,7 @@
 """When a training is over: all epochs, the epoch that was asked for, or no gain for too long."""
 
 import math
+from pathlib import Path
 
 from mlpf.config.recorded_metrics import PHYSICS_METRICS
 from mlpf.config.schema import Config
@@ -62,6 +63,22 @@ class Ending:
         return self.early(history) or (
             f"after epoch {len(history)} of {self._num_epochs}, as asked; continue with --resume"
         )
+
+    def nothing_left(self, history: list[Record], run_dir: Path) -> str | None:
+        """Return that and why nothing is left to train, and how to train longer; None while something is."""
+        if not self.is_over(history):
+            return None
+        resume = f"mlpf train --resume {run_dir}"
+        if len(history) >= self._num_epochs:
+            why = f"all {self._num_epochs} epochs are trained"
+            longer = f"{resume} --nepochs N with N > {len(history)}; schedules stretch over N epochs"
+        elif early := self.early(history):
+            why = early
+            longer = f"{resume} --set callbacks.early_stopping=null, or with a larger patience"
+        else:
+            why = f"epoch {self.until} is trained"
+            longer = f"{resume} without --stop-after, or with a later epoch"
+        return f"{run_dir}: nothing is left to do, {why}. To train longer: {longer}"
 
     def _counts(self, epoch: int) -> bool:
         return epoch % self._every == 0 or epoch == self._num_epochs

@@ -1,6 +1,5 @@
 """Go on where a run was, or start from the weights of another."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from mlpf.config.loading import RESOLVED_FILE
 from mlpf.data.feeding.batch_loader import BatchLoader
 from mlpf.errors import CheckpointError, ConfigError
 from mlpf.files.run_directory import CHECKPOINTS_FOLDER
-from mlpf.runs.trained import ENVIRONMENT_FILE
+from mlpf.runs.changes import BATCHES, NETWORK, OPTIMIZER, RANDOM_NUMBERS, Changes
 from mlpf.training.checkpoints.checkpoint import (
     load_optimizer,
     load_random_states,
@@ -39,14 +38,17 @@ def latest_checkpoint(run_dir: Path, console: Console) -> Path | None:
     return None
 
 
-def restore(trainer: Trainer, train: BatchLoader, checkpoint: Path, console: Console) -> RunState:
-    """Load the checkpoint where a run goes on.
+def restore(
+    trainer: Trainer, train: BatchLoader, checkpoint: Path, changes: Changes, console: Console
+) -> RunState:
+    """Load the checkpoint where a run goes on; writes nothing.
 
     Args:
         trainer: gets weights, state of the optimizer and random states.
         train: the training batches.
         checkpoint: its folder.
-        console: where to say where the training goes on.
+        changes: what differs from the configuration of the checkpoint.
+        console: where to say where the training goes on, and what has changed.
 
     Raises:
         CheckpointError: it is damaged, of another model, or in the middle of an epoch of other batches.
@@ -54,18 +56,24 @@ def restore(trainer: Trainer, train: BatchLoader, checkpoint: Path, console: Con
     started = time.perf_counter()
     state = read_run_state(checkpoint)
     same_batches = state.fingerprint == train.fingerprint()
-    if state.current.step and not same_batches:
-        raise CheckpointError(
-            f"{checkpoint}: in the middle of an epoch whose batches are others now: datasets, limits, seed, "
-            "batch sizes, buckets or number of devices have changed; resume with those of "
-            f"{checkpoint / RESOLVED_FILE}, or start anew with --weights {checkpoint}"
-        )
-    load_training_weights(checkpoint, trainer.model)
-    load_optimizer(checkpoint, trainer.optimizer)
+    with changes.explained(BATCHES):
+        if state.current.step and not same_batches:
+            raise CheckpointError(
+                f"{checkpoint}: in the middle of an epoch whose batches are others now: datasets, limits, "
+                "seed, batch sizes, buckets or number of devices have changed; resume with those of "
+                f"{checkpoint / RESOLVED_FILE}, or start anew with --weights {checkpoint}"
+            )
+    with changes.explained(NETWORK):
+        load_training_weights(checkpoint, trainer.model)
+    with changes.explained(OPTIMIZER):
+        load_optimizer(checkpoint, trainer.optimizer)
     if state.current.step:
-        _restore_random_states(trainer, checkpoint)
+        with changes.explained(RANDOM_NUMBERS):
+            _restore_random_states(trainer, checkpoint)
     elif state.history and not same_batches:
         console.print("the training batches are not those of the epochs before")
+    for line in changes.lines():
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(
         f"continue after {checkpoint.name} (loaded in {time.perf_counter() - started:.1f} s)", highlight=False
     )
@@ -133,11 +141,3 @@ def _partial_table(matches: Sequence[Match]) -> Table:
     for (layer, fate), count in counts.items():
         table.add_row(layer or "(model)", str(count), fate)
     return table
-
-
-def recorded_limits(run_dir: Path) -> dict[str, int | None]:
-    """Return the event limits that a run to be resumed was started with."""
-    try:
-        return json.loads((run_dir / ENVIRONMENT_FILE).read_text(encoding="utf-8"))["limits"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # written by hand, or lost: the limits are those of the command line

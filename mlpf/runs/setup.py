@@ -1,5 +1,6 @@
 """The process and the trainer that a configuration describes; for every command that trains."""
 
+import keras
 from rich.console import Console
 
 from mlpf.config.schema import Config
@@ -11,7 +12,11 @@ from mlpf.training.loop.distribution import Distribution
 from mlpf.training.loop.freezing import freeze
 from mlpf.training.loop.trainer import Trainer
 from mlpf.training.losses.total import MLPFLoss
+from mlpf.training.optimizers.accumulation import innermost
 from mlpf.training.optimizers.build import build_optimizer
+
+# Share of the peak below which a learning rate does nothing.
+_VANISHED = 1e-3
 
 
 def prepare_process(
@@ -75,3 +80,44 @@ def build_trainer(
         seed=config.setup.seed,
         schema=config.dataset.event_schema,
     )
+
+
+def num_updates(config: Config, train: BatchLoader) -> int:
+    """Return the updates of the whole training, over which schedules stretch."""
+    return max(1, len(train.plan(1)) * config.setup.num_epochs // config.setup.gradient_accumulation_steps)
+
+
+def warm_up_problem(config: Config, updates: int) -> str | None:
+    """Return what is wrong with a warm-up that is longer than the training, None if it is not.
+
+    Args:
+        config: the whole configuration.
+        updates: of the whole training.
+    """
+    setup = config.setup
+    if setup.lr_warmup_steps < updates:
+        return None
+    reached = setup.lr * updates / setup.lr_warmup_steps
+    return (
+        f"setup.lr_warmup_steps: {setup.lr_warmup_steps} updates of warm-up, but the whole training has "
+        f"{updates} ({setup.num_epochs} epochs): the learning rate reaches {reached:.3g} of "
+        f"{setup.lr:.3g} and the schedule never begins; lower it, or raise setup.num_epochs"
+    )
+
+
+def rate_line(config: Config, trainer: Trainer, updates: int) -> str:
+    """Return where on its schedule the learning rate of a run goes on.
+
+    Args:
+        config: the whole configuration.
+        trainer: with the state of the optimizer.
+        updates: of the whole training.
+    """
+    done = int(keras.ops.convert_to_numpy(innermost(trainer.optimizer).iterations))
+    rate = float(trainer.optimizer.learning_rate)
+    line = (
+        f"learning rate {rate:.3g} (setup.lr_schedule {config.setup.lr_schedule}, update {done} of {updates}"
+    )
+    if rate < config.setup.lr * _VANISHED and done >= updates:
+        return f"{line}): the schedule is at its end; raise setup.num_epochs, or start anew with -w"
+    return f"{line}, peak {config.setup.lr:.3g})"

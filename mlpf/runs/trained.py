@@ -8,6 +8,7 @@ from mlpf.config.loading import RESOLVED_FILE, load_config
 from mlpf.config.model_schema import ModelConfig
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, EventTooLong
+from mlpf.files.run_directory import ENSEMBLE_FILE, SEARCH_FILE
 
 ENVIRONMENT_FILE = "environment.json"
 REFERENCE_FILE = "validation_reference.json"
@@ -20,13 +21,27 @@ def load_run_config(run_dir: Path) -> Config:
         CheckpointError: ``run_dir`` is not a run directory.
         ConfigError: its configuration is not valid.
     """
-    path = run_dir / RESOLVED_FILE
-    if not path.is_file():
+    require_run(run_dir)
+    return load_config(run_dir / RESOLVED_FILE)
+
+
+def require_run(run_dir: Path) -> None:
+    """Refuse what is no directory of one training.
+
+    Raises:
+        CheckpointError: ``run_dir`` is missing, or holds an ensemble, a search, or something else.
+    """
+    if not (run_dir / RESOLVED_FILE).is_file():
         raise CheckpointError(
             f"{run_dir}: not a run directory, no {RESOLVED_FILE} in it; "
             "give a directory that mlpf train wrote"
         )
-    return load_config(path)
+    for file, what in ((ENSEMBLE_FILE, "an ensemble"), (SEARCH_FILE, "a search")):
+        if (run_dir / file).is_file():
+            raise CheckpointError(
+                f"{run_dir}: holds {what}, expected the directory of one training; give one of "
+                f"{run_dir / 'runs'}"
+            )
 
 
 def build_network(config: Config) -> Any:

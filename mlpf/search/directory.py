@@ -7,6 +7,7 @@ from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.engine.opening import ENGINE_FOLDER
 from mlpf.errors import CheckpointError, ConfigError, OutputExists
+from mlpf.files.run_directory import CHECKPOINTS_FOLDER, ENSEMBLE_FILE
 from mlpf.search.options import TrialOptions, read_options
 from mlpf.search.state import RUNS_FOLDER
 
@@ -42,6 +43,9 @@ def require_same(
     path = directory / RESOLVED_FILE
     if not path.is_file():
         raise CheckpointError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it; leave out --resume")
+    for name, what in ((CHECKPOINTS_FOLDER, "a training"), (ENSEMBLE_FILE, "an ensemble")):
+        if (directory / name).exists():
+            raise CheckpointError(f"{directory}: holds {what}, not a search; give the directory of a search")
     recorded = read_options(directory)
     changed = differences(load_config(path), config)
     for option, value in given.items():

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from mlpf.errors import CheckpointError
 from mlpf.files.atomic import atomic_write
-
-OPTIONS_FILE = "options.json"
+from mlpf.files.run_directory import SEARCH_FILE
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class TrialOptions:
 
     def write(self, directory: Path) -> None:
         """Write them into the directory of a search. Atomic."""
-        with atomic_write(directory / OPTIONS_FILE) as part:
+        with atomic_write(directory / SEARCH_FILE) as part:
             part.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
@@ -41,7 +40,7 @@ def read_options(directory: Path) -> TrialOptions:
     Raises:
         CheckpointError: missing or damaged.
     """
-    file = directory / OPTIONS_FILE
+    file = directory / SEARCH_FILE
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         options = TrialOptions(ntrain=data["ntrain"], ntest=data["ntest"], devices=data["devices"])

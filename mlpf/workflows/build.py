@@ -22,8 +22,9 @@ from mlpf.data.dataset.blocks import (
     write_block,
     write_description,
 )
-from mlpf.data.dataset.examples import DEFAULT_FRACTIONS, ElementDatasetBuilder, recipe
-from mlpf.data.dataset.recipes import find_recipe
+from mlpf.data.dataset.examples import ElementDatasetBuilder, recipe
+from mlpf.data.dataset.recipes import find_recipe, own_sample
+from mlpf.data.dataset.splitting import DEFAULT_FRACTIONS
 from mlpf.data.input_files import expand_inputs
 from mlpf.engine.jobs import run_jobs
 from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
@@ -65,10 +66,14 @@ def _finished(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
     return (metadata, splits) if sources else None
 
 
+# What older datasets do not say about themselves.
+_BEFORE = {"split_by": "file"}
+
+
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Describe in words the first entry in which two recipes differ, empty if none does."""
     for key, wanted in new.items():
-        found = old.get(key)
+        found = old.get(key, _BEFORE.get(key))
         if found == wanted:
             continue
         if key != "source_files":
@@ -202,11 +207,11 @@ def run(
     What an interrupted run finished is used by the next. Neither ``placement`` nor shards change the result.
 
     Args:
-        dataset: recipe and config, e.g. ``clic_edm4hep/ttbar``.
-        data_dir: the dataset goes to ``<data_dir>/<recipe>/<config>/<version>``.
+        dataset: recipe and sample, e.g. ``clic_edm4hep/ttbar``; a sample of any other name is the user's own.
+        data_dir: the dataset goes to ``<data_dir>/<recipe>/<sample>/<version>``.
         inputs: parquet files of ``mlpf postprocess``, directories or globs.
         overwrite: replace a version made from other inputs, or whatever has its name.
-        split_seed: seed of the split by file name and of the order of events.
+        split_seed: seed of the split and of the order of events.
         split_fractions: share of train, valid, test; a split with fraction 0 is left out.
         placement: where the blocks are written.
         shard: write the blocks of this job only; all jobs get the same other arguments.
@@ -223,12 +228,17 @@ def run(
     builder_class, config = find_recipe(dataset)
     files = expand_inputs(inputs, (".parquet",))
     plan = plan_blocks(files, split_seed, split_fractions, builder_class.SCHEMA)
-    final = Path(data_dir) / builder_class.name / config / str(builder_class.VERSION)
+    final = Path(data_dir) / builder_class.name / config.name / str(builder_class.VERSION)
+    for line in (own_sample(dataset), plan.partition.describe() if plan.partition.by == "event" else None):
+        if line:
+            console.print(line, highlight=False, soft_wrap=True)
     work = _Work(final, plan, builder_class.name)
+    seen, finished = _stamp(final), None if overwrite else _finished_before(final, plan)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with locked(final.with_name(f".{final.name}.lock"), str(final), shard):
-            finished = None if overwrite else _finished_before(final, plan)
+            if not overwrite and _stamp(final) != seen:  # another process was at work before the lock
+                finished = _finished_before(final, plan)
             new_events = 0
             if finished is None:
                 new_events = 0 if merge else _write_blocks(work, shard, placement, console)
@@ -245,6 +255,15 @@ def run(
     summary = BuildSummary(final, events, finished is not None, seconds, new_events, shard)
     console.print(_table(dataset, summary))
     return summary
+
+
+def _stamp(final: Path) -> tuple[int, ...]:
+    """Return what changes when another process gives a version its name or replaces it."""
+    try:
+        found = final.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _finished_before(final: Path, plan: BuildPlan) -> dict[str, int] | None:
@@ -291,7 +310,7 @@ def _write_blocks(work: _Work, shard: Shard | None, placement: Placement, consol
         raise
 
 
-def _finish(work: _Work, builder_class: type[ElementDatasetBuilder], config: str) -> None:
+def _finish(work: _Work, builder_class: type[ElementDatasetBuilder], config: Any) -> None:
     """Make one dataset of the finished blocks."""
     reports = work.require_blocks()
     builder = builder_class(config=config, data_dir=work.data / "unused")

@@ -2,6 +2,8 @@
 
 import json
 import math
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from rich.table import Table
 
 from mlpf.config.data_schema import EvaluationDatasetConfig
 from mlpf.config.schema import Config
-from mlpf.data.dataset.split import open_split
+from mlpf.data.dataset.split import PreparedSplit, open_split
 from mlpf.errors import DataError
 from mlpf.evaluation.inference import Forward, keras_forward, predict
 from mlpf.evaluation.metrics import evaluate_predictions
@@ -39,6 +41,8 @@ def run(
 ) -> dict[str, Any]:
     """Evaluate a run on the datasets of its configuration.
 
+    Predictions and numbers of before stay until all new ones are complete.
+
     Args:
         run_dir: run directory of a training.
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
@@ -63,22 +67,60 @@ def run(
         raise DataError(f"{run_dir}: nothing to evaluate on: {reasons}")
     session.prepare(config.setup.dtype, config.setup.allow_tf32)
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
+    parts = [_open(name, config, num_events) for name in names]
     forward = keras_forward(model)
     metrics: dict[str, Any] = {"checkpoint": checkpoint.name, "datasets": {}, "skipped": skipped}
     console = Console()
-    for name in names:
-        settings = config.evaluation_datasets[name]
-        if num_events is not None:
-            settings = settings.model_copy(update={"num_events": num_events})
-        numbers = _evaluate_dataset(name, config, settings, forward, run_dir, console)
-        metrics["datasets"][name] = numbers
-        console.print(response_table(name, numbers))
-        console.print(class_table(name, numbers))
-    for reason in skipped.values():
-        console.print(f"skipped {reason}", style="yellow")
-    with atomic_write(run_dir / METRICS_FILE) as part:
-        part.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    # All get their names when the last is complete, and none before; the numbers after the predictions.
+    with ExitStack() as outputs:
+        file = outputs.enter_context(atomic_write(run_dir / METRICS_FILE))
+        for part in parts:
+            path = predictions_path(run_dir, part.name)
+            path.parent.mkdir(exist_ok=True)
+            numbers = _evaluate_dataset(
+                part, config, forward, outputs.enter_context(atomic_write(path)), console
+            )
+            metrics["datasets"][part.name] = numbers
+            console.print(response_table(part.name, numbers))
+            console.print(class_table(part.name, numbers))
+        for reason in skipped.values():
+            console.print(f"skipped {reason}", style="yellow")
+        file.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A split to evaluate, found to fit the model.
+
+    Attributes:
+        name: dataset.
+        split: its events.
+        settings: how they are evaluated.
+        total: number of events to evaluate.
+    """
+
+    name: str
+    split: PreparedSplit
+    settings: EvaluationDatasetConfig
+    total: int
+
+
+def _open(name: str, config: Config, num_events: int | None) -> _Part:
+    """Open a dataset and check that the model takes its events.
+
+    Raises:
+        DataError: it cannot be read, or has no events.
+        EventTooLong: an event is too long for the model.
+    """
+    settings = config.evaluation_datasets[name]
+    limit = settings.num_events if num_events is None else num_events
+    split = open_split(name, config.datasets[name], settings.split, config.dataset.event_schema)
+    total = split.num_events if limit < 0 else min(limit, split.num_events)
+    if total == 0:
+        raise DataError(f"{name}: split {settings.split} has no events; evaluate another one")
+    require_fit(name, config.parameters, int(split.lengths[:total].max()))
+    return _Part(name, split, settings, total)
 
 
 def _not_built(config: Config) -> dict[str, str]:
@@ -96,37 +138,28 @@ def _not_built(config: Config) -> dict[str, str]:
 
 
 def _evaluate_dataset(
-    name: str,
-    config: Config,
-    settings: EvaluationDatasetConfig,
-    forward: Forward,
-    run_dir: Path,
-    console: Console,
+    part: _Part, config: Config, forward: Forward, path: Path, console: Console
 ) -> dict[str, Any]:
-    """Predict one dataset, write its predictions, return its numbers."""
-    schema = config.dataset.event_schema
-    split = open_split(name, config.datasets[name], settings.split, schema)
-    total = split.num_events if settings.num_events < 0 else min(settings.num_events, split.num_events)
-    if total == 0:
-        raise DataError(f"{name}: split {settings.split} has no events; evaluate another one")
-    require_fit(name, config.parameters, int(split.lengths[:total].max()))
+    """Predict one dataset, write its predictions to ``path``, return its numbers."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    batching = config.batching
+    batching, settings = config.batching, part.settings
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"{name} {settings.split}", total=total)
+        task = progress.add_task(f"{part.name} {settings.split}", total=part.total)
         result = predict(
             forward,
-            split,
+            part.split,
             batch_size=settings.batch_size,
             bucket_size=config.parameters.bucket_size,
             growth=batching.bucket_growth if batching.bucket_by_sequence_length else math.inf,
-            num_events=total,
+            num_events=part.total,
             none_threshold=config.evaluation_none_threshold,
-            fields=tuple(field for field in EVENT_FIELDS if field in split.fields),
+            fields=tuple(field for field in EVENT_FIELDS if field in part.split.fields),
             on_batch=lambda number: progress.advance(task, number),
         )
-    predictions = make_predictions(name, result.events, result.predicted, config.evaluation_jet_algo, schema)
-    write_predictions(predictions, predictions_path(run_dir, name))
+    predictions = make_predictions(
+        part.name, result.events, result.predicted, config.evaluation_jet_algo, config.dataset.event_schema
+    )
+    write_predictions(predictions, path)
     return {
         "split": settings.split,
         "inference_events_per_second": round(result.events_per_second, 2),

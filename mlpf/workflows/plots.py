@@ -50,6 +50,10 @@ def run(run_dir: Path) -> Path:
         raise DataError(f"{run_dir / METRICS_FILE}: no such file; run mlpf evaluate -t {run_dir} first")
     history: list[dict[str, float]] = _read_json(run_dir / HISTORY_FILE) or []
     reference: dict[str, Any] = _read_json(run_dir / REFERENCE_FILE) or {}
+    environment = _read_json(run_dir / "environment.json") or {}
+    card = _read_json(run_dir / "model_card.json")
+    for name in metrics["datasets"]:
+        read_predictions(predictions_path(run_dir, name))  # nothing is drawn unless all can be
     figures: dict[str, list[Path]] = {}
     console = Console()
     with style(), console.status("drawing figures"):
@@ -74,10 +78,10 @@ def run(run_dir: Path) -> Path:
         metrics,
         figures,
         settings=_settings(config),
-        environment=_read_json(run_dir / "environment.json") or {},
+        environment=environment,
         history=history,
         reference=reference,
-        model_card=_read_json(run_dir / "model_card.json"),
+        model_card=card,
     )
     report = run_dir / "report.html"
     with atomic_write(report) as part:

@@ -187,14 +187,14 @@ def _process(source: Path, target: Path, elements: str) -> FileReport:
     )
 
 
-def _is_finished(source: Path, target: Path, elements: str) -> bool:
-    """Return whether ``target`` was made from ``source`` as it is now, by the present rules of truth.
+def _require_ours(source: Path, target: Path, elements: str) -> str | None:
+    """Return what the output of a file is made of, None if it is not there.
 
     Raises:
         OutputExists: ``target`` is not ours, or was made from a file of another name or as other elements.
     """
     if not target.exists():
-        return False
+        return None
     remedy = "move it away, choose another --output, or replace it with --overwrite"
     try:
         found = read_metadata(target)
@@ -211,6 +211,19 @@ def _is_finished(source: Path, target: Path, elements: str) -> bool:
     made_of = found.get("schema")
     if made_of not in schemas:
         raise OutputExists(f"{target} holds events of {made_of}, asked for {' or '.join(schemas)}; {remedy}")
+    return str(made_of)
+
+
+def _is_finished(source: Path, target: Path, elements: str) -> bool:
+    """Return whether ``target`` was made from ``source`` as it is now, by the present rules of truth.
+
+    Raises:
+        OutputExists: ``target`` is not ours, or was made from a file of another name or as other elements.
+    """
+    made_of = _require_ours(source, target, elements)
+    if made_of is None:
+        return False
+    found = read_metadata(target)
     if not source.is_file():
         return False
     is_pickle = source.name.endswith(PICKLE_SUFFIXES)
@@ -263,6 +276,11 @@ def run(
     sources = expand_inputs(inputs, SUFFIXES)
     if shard is not None:
         sources = shard.of(sources)
+    if sources and not any(source.exists() for source in sources):
+        raise DataError(f"{sources[0]}: no such file; give files, directories or quoted globs")
+    if not overwrite:
+        for source in sources:
+            _require_ours(source, _target(source, output), elements)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with locked(output / LOCK_FILE, str(output), shard):
@@ -278,6 +296,11 @@ def run(
     return summary
 
 
+def _target(source: Path, output: Path) -> Path:
+    """Return the parquet file of a source."""
+    return output / f"{base_name(source, SUFFIXES)}.parquet"
+
+
 def _process_all(
     sources: Sequence[Path],
     output: Path,
@@ -287,7 +310,7 @@ def _process_all(
     console: Console,
 ) -> list[FileReport]:
     """Process what is not finished, and say what is skipped as it happens."""
-    targets = {source: output / f"{base_name(source, SUFFIXES)}.parquet" for source in sources}
+    targets = {source: _target(source, output) for source in sources}
     remove_stale_parts(output, {target.name for target in targets.values()})
     done = {s for s in sources if not overwrite and _is_finished(s, targets[s], elements)}
     reports = [FileReport(source, reused=True) for source in done]

@@ -127,6 +127,9 @@ def run(
 def _make_missing(tasks: list[FileTask], output: Path, placement: Placement, overwrite: bool) -> None:
     """Make the files that are not there, as the only process at work on the directory, and report."""
     start = time.perf_counter()
+    if not overwrite:
+        for task in tasks:
+            _is_done(task)  # a file in the way is told before anything is made
     try:
         output.mkdir(parents=True, exist_ok=True)
         with locked(output / LOCK_FILE, str(output)):

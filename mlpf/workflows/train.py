@@ -1,6 +1,5 @@
 """Train a model: data, model, distribution and hooks into one run directory."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -11,28 +10,29 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mlpf.config.loading import RESOLVED_FILE, resolved_text, write_resolved
+from mlpf.config.loading import resolved_text
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import data_errors
+from mlpf.data.feeding.batch_loader import BatchLoader
 from mlpf.errors import OutputExists
-from mlpf.files.atomic import atomic_write
-from mlpf.files.locking import locked
+from mlpf.files.locking import locked, require_unlocked
 from mlpf.files.run_directory import HISTORY_FILE, LOCK_FILE
-from mlpf.machine import session
+from mlpf.runs.changes import Changes, find_changes, recorded_limits
 from mlpf.runs.data import build_loaders
+from mlpf.runs.description import kept_description, write_description
 from mlpf.runs.divergence import saved_batch
 from mlpf.runs.early_stopping import Ending
 from mlpf.runs.hooks import check_callbacks, training_hooks
-from mlpf.runs.resuming import latest_checkpoint, recorded_limits, restore, start_from
-from mlpf.runs.setup import build_trainer, prepare_process
+from mlpf.runs.resuming import latest_checkpoint, restore, start_from
+from mlpf.runs.setup import build_trainer, num_updates, prepare_process, rate_line, warm_up_problem
 from mlpf.runs.status import recorded_status
-from mlpf.runs.trained import ENVIRONMENT_FILE
 from mlpf.training.checkpoints.run_state import Record, RunState
-from mlpf.training.checkpoints.store import CheckpointStore, best_epoch
+from mlpf.training.checkpoints.store import CheckpointStore, best_epoch, find_checkpoint
 from mlpf.training.loop.distribution import Distribution, build_distribution, lost_processes
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.training.loop.horovod import join_processes
 from mlpf.training.loop.interruption import Guard, StopRequest, TrainingStopped
+from mlpf.training.loop.trainer import Trainer
 from mlpf.training.monitors.history_writer import HistoryWriter
 from mlpf.training.monitors.progress import TerminalProgress
 
@@ -73,8 +73,9 @@ def run(
     time_limit: float | None = None,
     started: float | None = None,
     stop_after: int | None = None,
+    place_of: Callable[[str], str] = str,
 ) -> TrainingSummary:
-    """Train as ``config`` describes.
+    """Train as ``config`` describes. Nothing is written before everything is checked.
 
     Args:
         config: the whole configuration.
@@ -90,6 +91,7 @@ def run(
         time_limit: seconds after which to save and stop.
         started: ``time.monotonic()`` of the beginning of that time; None = now.
         stop_after: end in order after this epoch, from 1; schedules still stretch over ``setup.num_epochs``.
+        place_of: says where the value of a key of ``config`` is given, for messages.
 
     Raises:
         OutputExists: ``run_dir`` is not empty, or another process trains there.
@@ -106,7 +108,9 @@ def run(
     ending = Ending(config, stop_after)
     processes = join_processes() if horovod else None
     first = processes is None or processes.rank == 0
-    if first and not resume:
+    if first and resume:
+        require_unlocked(run_dir / LOCK_FILE, f"{run_dir}: training")
+    elif first:
         _require_empty(run_dir)
     console = Console(quiet=not first)
     prepare_process(config, num_cpus, habana_enabled, console)
@@ -114,7 +118,7 @@ def run(
         console.print(f"processes: {processes.places()}", highlight=False, soft_wrap=True)
     distribution = build_distribution(config.setup.jit_compile, processes)
     limits = _limits(run_dir, resume, ntrain=ntrain, ntest=ntest)
-    training = _Training(config, run_dir, distribution, console, limits, ending)
+    training = _Training(config, run_dir, distribution, console, limits, ending, place_of)
     with lost_processes():
         history = training.run(stop, resume, weights, partial)
     return _summary(training, history, time.monotonic() - started)
@@ -146,6 +150,7 @@ class _Training:
         console: of this process.
         limits: most events, ``ntrain`` and ``ntest``.
         ending: when it is over.
+        place_of: says where the value of a key is given.
     """
 
     config: Config
@@ -154,6 +159,7 @@ class _Training:
     console: Console
     limits: dict[str, int | None]
     ending: Ending
+    place_of: Callable[[str], str]
 
     def run(self, stop: StopRequest, resume: bool, weights: Path | None, partial: bool) -> list[Record]:
         """Train until the end or until asked to stop; return the history."""
@@ -174,19 +180,26 @@ class _Training:
         """Build data and model, go on where the run was, train."""
         config, run_dir, distribution, console = self.config, self.run_dir, self.distribution, self.console
         first, section = distribution.rank == 0, config.callbacks.checkpoint
-        if resume:
-            finished = self._claim(stack)
         stack.enter_context(data_errors())
         shard = (distribution.rank, distribution.num_processes)
         train, valid = build_loaders(config, distribution.num_replicas, **self.limits, shard=shard)
         checkpoint = latest_checkpoint(run_dir, console) if resume else None
         # The others get the constants of the normaliser from the first.
         trainer = build_trainer(config, distribution, train, fit=first and checkpoint is None)
-        state = RunState() if checkpoint is None else restore(trainer, train, checkpoint, console)
+        state, changes = self._state(trainer, train, checkpoint)
         if weights is not None:
             start_from(weights, trainer.model, partial, console)
-        if not resume:
-            finished = self._claim(stack)
+        finished = self._claim(stack, checkpoint)
+        if checkpoint is not None and (done := self.ending.nothing_left(state.history, run_dir)):
+            console.print(done, highlight=False, soft_wrap=True)
+            if first:  # it may have been killed before it wrote the record of its last epoch
+                HistoryWriter(run_dir / HISTORY_FILE)(state.history)
+            finished(self.ending.reason(state.history))
+            return state.history
+        if first:
+            before = _progress(state)
+            stack.enter_context(kept_description(run_dir, lambda: _progress(state) != before))
+            write_description(config, run_dir, self.limits, changes.record())
         distribution.broadcast([*trainer.model.weights, *trainer.optimizer.variables])
         model, optimizer, text = trainer.model, trainer.optimizer, resolved_text(config)
         store = CheckpointStore(run_dir, section, model, optimizer, trainer.random_states.read, text, first)
@@ -213,33 +226,52 @@ class _Training:
         finished(self.ending.reason(history))
         return history
 
-    def _claim(self, stack: ExitStack) -> Callable[[str], None]:
-        """Make the run directory, keep others out of it, and write what is needed to repeat the run.
+    def _state(
+        self, trainer: Trainer, train: BatchLoader, checkpoint: Path | None
+    ) -> tuple[RunState, Changes]:
+        """Return where the training begins, and what has changed since it was there; writes nothing."""
+        config, updates = self.config, num_updates(self.config, train)
+        if problem := warm_up_problem(config, updates):
+            self.console.print(problem, style="yellow", highlight=False, soft_wrap=True)
+        if checkpoint is None:
+            return RunState(), Changes(self.run_dir)
+        changes = find_changes(self.run_dir, checkpoint, config, self.limits, self.place_of)
+        state = restore(trainer, train, checkpoint, changes, self.console)
+        if not self.ending.is_over(state.history):
+            self.console.print(rate_line(config, trainer, updates), highlight=False, soft_wrap=True)
+        return state, changes
 
-        A new run does so when data and model are there: a training that cannot begin leaves nothing.
+    def _claim(self, stack: ExitStack, checkpoint: Path | None) -> Callable[[str], None]:
+        """Make the run directory and keep others out of it, when data and model are there.
+
+        Args:
+            stack: holds the lock.
+            checkpoint: where the training goes on.
 
         Returns:
             Function that takes the reason of an ending before the last epoch.
+
+        Raises:
+            OutputExists: another process trains there, or has trained since the checkpoint was read.
         """
         first = self.distribution.rank == 0
         if first:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(self.run_dir / LOCK_FILE, f"{self.run_dir}: training"))
-            _write_description(self.config, self.run_dir, self.limits)
+            if checkpoint is not None and find_checkpoint(self.run_dir, "latest") != checkpoint:
+                raise OutputExists(f"{self.run_dir}: another process trained there meanwhile; resume again")
         return stack.enter_context(recorded_status(self.run_dir, writes=first))
+
+
+def _progress(state: RunState) -> tuple[int, int]:
+    """Return how far a training is."""
+    return len(state.history), state.current.step
 
 
 def _require_empty(run_dir: Path) -> None:
     """Refuse a directory that holds anything but a lock without a process."""
     if run_dir.exists() and any(path.name != LOCK_FILE for path in run_dir.iterdir()):
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
-
-
-def _write_description(config: Config, run_dir: Path, limits: dict[str, int | None]) -> None:
-    """Write what is needed to repeat the run."""
-    write_resolved(config, run_dir / RESOLVED_FILE)
-    with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
-        part.write_text(json.dumps({**session.environment(), "limits": limits}, indent=1), encoding="utf-8")
 
 
 def _summary_table(summary: TrainingSummary) -> Table:

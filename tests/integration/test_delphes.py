@@ -7,9 +7,9 @@ import pytest
 
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
-from mlpf.data.dataset.examples import split_files
+from mlpf.data.dataset.splitting import partition
 from mlpf.data.events import read_events, read_metadata
-from mlpf.errors import DataError, MLPFError, OutputExists
+from mlpf.errors import MLPFError, OutputExists
 from mlpf.physics.features import PARQUET_TARGETS
 from mlpf.simulation.delphes.generator import DelphesGenerator
 from mlpf.workflows import build, postprocess, simulate, train
@@ -120,13 +120,7 @@ def test_files_of_delphes_need_no_generator(tmp_path):
 
 def split_seed(files):
     """A seed that gives both splits a file."""
-    for seed in range(100):
-        try:
-            split_files(files, seed, FRACTIONS)
-        except DataError:
-            continue
-        return seed
-    raise AssertionError("no seed works")
+    return next(seed for seed in range(100) if partition(files, seed, FRACTIONS).by == "file")
 
 
 @pytest.mark.slow

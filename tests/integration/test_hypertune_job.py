@@ -14,12 +14,8 @@ NUM_TRIALS, NUM_EPOCHS = 4, 3
 
 
 @pytest.fixture
-def job(slurm, repo_root, tmp_path):
-    """Submit the search, whose trials pretend to train; return its number."""
-    write_resolved(
-        search_config(algorithm="random", num_trials=NUM_TRIALS, num_epochs=NUM_EPOCHS),
-        tmp_path / "config.yaml",
-    )
+def submit(slurm, repo_root, tmp_path):
+    """Return a function that submits the search of a configuration file and returns its number."""
     (tmp_path / "site.yaml").write_text(SITE, encoding="utf-8")
     (tmp_path / "fake.json").write_text(json.dumps({"*": {"seconds": 3.0}}), encoding="utf-8")
     program = tmp_path / "bin" / "mlpf"
@@ -35,16 +31,35 @@ def job(slurm, repo_root, tmp_path):
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "RUN_DIR": str(tmp_path / "search"),
     }
-    return slurm.sbatch(
-        repo_root / "scripts" / "slurm" / "hypertune.sbatch",
-        *("--nodes=2", "--cpus-per-task=1", "--gpus-per-node=0", "--time=30", f"--output={tmp_path}/log"),
-        arguments=["--site", str(tmp_path / "site.yaml"), "-c", str(tmp_path / "config.yaml")],
-        environment=environment,
-        cwd=repo_root,
+    options = ("--nodes=2", "--cpus-per-task=1", "--gpus-per-node=0", "--time=30", f"--output={tmp_path}/log")
+
+    def give(config):
+        return slurm.sbatch(
+            repo_root / "scripts" / "slurm" / "hypertune.sbatch",
+            *options,
+            arguments=["--site", str(tmp_path / "site.yaml"), "-c", str(config)],
+            environment=environment,
+            cwd=repo_root,
+        )
+
+    return give
+
+
+def test_a_search_that_is_refused_ends_the_job_on_all_nodes(slurm, submit, tmp_path):
+    (tmp_path / "config.yaml").write_text("setup: {lrr: 1}\n", encoding="utf-8")
+    assert slurm.wait(submit(tmp_path / "config.yaml"))["ExitCode"] == "2:0"
+    said = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "setup.lrr: unknown key (did you mean 'lr'?)" in said
+    assert "the search ended with exit code 2" in said
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_warned_search_goes_back_into_the_queue_and_ends(slurm, submit, tmp_path):
+    write_resolved(
+        search_config(algorithm="random", num_trials=NUM_TRIALS, num_epochs=NUM_EPOCHS),
+        tmp_path / "config.yaml",
     )
-
-
-def test_a_warned_search_goes_back_into_the_queue_and_ends(slurm, job, tmp_path):
+    job = submit(tmp_path / "config.yaml")
     directory = tmp_path / "search"
     slurm.wait_for(lambda: (directory / "trained.txt").exists(), "the first epoch")
     slurm.command("scancel", "--batch", "--signal=USR1", job)

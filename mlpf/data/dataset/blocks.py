@@ -25,8 +25,8 @@ from mlpf.data.dataset.examples import (
     common_truth_version,
     make_examples,
     source_entry,
-    split_files,
 )
+from mlpf.data.dataset.splitting import EventSelection, Partition, partition, stored_keys
 from mlpf.data.events import iterate_events
 from mlpf.errors import DataError, OutputNotWritable
 from mlpf.files.atomic import atomic_write
@@ -53,7 +53,8 @@ class Block:
         index: position among the blocks of the split.
         count: blocks of the split.
         files: parquet files it is made of, in their order.
-        num_events: events in these.
+        num_events: events of these that are in the split.
+        selection: which those are.
     """
 
     split: str
@@ -61,6 +62,7 @@ class Block:
     count: int
     files: tuple[Path, ...]
     num_events: int
+    selection: EventSelection
 
     def file_name(self, dataset: str) -> str:
         """Return the name that TFDS gives to this file of ``dataset``."""
@@ -75,12 +77,14 @@ class BuildPlan:
         schema: what events are made of.
         files: input files, sorted by name.
         blocks: split after split.
+        partition: how files or events are distributed over splits.
         description: what the blocks follow from, as JSON; without the checksums of whole files.
     """
 
     schema: EventSchema
     files: tuple[Path, ...]
     blocks: tuple[Block, ...]
+    partition: Partition
     description: dict[str, Any]
 
     @property
@@ -96,7 +100,7 @@ class BuildPlan:
     def recipe(self, sources: Sequence[dict[str, str]]) -> dict[str, Any]:
         """Return what ``mlpf.data.dataset.examples.recipe`` does, from the sources of all blocks."""
         by_name = {source["file"]: source for source in sources}
-        keys = ("schema", "split_seed", "split_fractions", "truth_version")
+        keys = ("schema", "split_seed", "split_fractions", "split_by", "truth_version")
         entries = [by_name[path.name] for path in self.files]
         return {**{key: self.description[key] for key in keys}, "source_files": entries}
 
@@ -123,7 +127,7 @@ def _hash(text: str) -> bytes:
 def plan_blocks(
     files: Sequence[Path], seed: int, fractions: Sequence[float], schema: EventSchema
 ) -> BuildPlan:
-    """Divide the files over splits and blocks; looks at the end of each file only.
+    """Divide the files over splits and blocks; looks at the end of each file, and at the numbers of events.
 
     The files of a split are ordered by a hash of seed and name, and neighbours are put together into blocks.
 
@@ -132,27 +136,30 @@ def plan_blocks(
     """
     version = common_truth_version(files, schema)
     facts = {path: _facts(path) for path in files}
+    parts = partition(files, seed, fractions)
     blocks: list[Block] = []
-    for split, members in split_files(files, seed, fractions).items():
+    for split, members in parts.files.items():
+        selection = parts.selection(split)
         ordered = sorted(members, key=lambda path: _hash(f"{seed}:file:{path.stem}"))
         groups = _group(ordered, [facts[path]["array_bytes"] for path in ordered])
-        sizes = [sum(facts[path]["events"] for path in group) for group in groups]
+        sizes = [sum(_num_events(path, facts[path], selection) for path in group) for group in groups]
         if not sum(sizes):
             raise DataError(f"split {split!r} has no events: its {len(members)} files are empty; give others")
         blocks += [
-            Block(split, i, len(groups), tuple(group), size)
+            Block(split, i, len(groups), tuple(group), size, selection)
             for i, (group, size) in enumerate(zip(groups, sizes, strict=True))
         ]
     description = {
         "schema": schema.name,
         "split_seed": int(seed),
         "split_fractions": [float(f) for f in fractions],
+        "split_by": parts.by,
         "truth_version": version,
         "mlpf_version": __version__,
         "rules": [WINDOW_BYTES, MIN_BLOCK_BYTES, BLOCKS_PER_SPLIT, WRITER_OPTIONS],
         "source_files": [{"file": path.name, **facts[path]} for path in files],
     }
-    return BuildPlan(schema, tuple(files), tuple(blocks), description)
+    return BuildPlan(schema, tuple(files), tuple(blocks), parts, description)
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -164,6 +171,13 @@ def _facts(path: Path) -> dict[str, Any]:
         stream.seek(max(size - _TAIL_BYTES, 0))
         tail = hashlib.blake2b(stream.read(), digest_size=8).hexdigest()
     return {"events": metadata.num_rows, "array_bytes": sum(groups), "bytes": size, "tail": tail}
+
+
+def _num_events(path: Path, facts: dict[str, Any], selection: EventSelection) -> int:
+    """Return the events of a file that a selection holds."""
+    if not selection.fractions:
+        return int(facts["events"])
+    return sum(selection.holds(key) for key in stored_keys(path))
 
 
 def _group(files: Sequence[Path], sizes: Sequence[int]) -> list[list[Path]]:
@@ -205,7 +219,7 @@ def write_block(block: Block, schema: str, seed: int, path: Path, report: Path) 
         with atomic_write(path) as part:
             with closing(ArrayRecordWriter(str(part), WRITER_OPTIONS)) as writer:
                 for examples in _windows(block.files):
-                    for record in _ordered_records(examples, fields, seed):
+                    for record in _ordered_records(examples, fields, seed, block.selection):
                         writer.write(record)
                         num_events += 1
                         num_bytes += len(record)
@@ -241,8 +255,12 @@ def _windows(files: Sequence[Path]) -> Iterator[list[Examples]]:
         yield window
 
 
-def _ordered_records(window: Sequence[Examples], fields: Sequence[str], seed: int) -> Iterator[bytes]:
-    places = [(examples, i) for examples in window for i in range(len(examples))]
+def _ordered_records(
+    window: Sequence[Examples], fields: Sequence[str], seed: int, selection: EventSelection
+) -> Iterator[bytes]:
+    places = [
+        (examples, i) for examples in window for i, key in enumerate(examples.keys) if selection.holds(key)
+    ]
     places.sort(key=lambda place: _hash(f"{seed}:{place[0].keys[place[1]]}"))
     for examples, i in places:
         yield serialize(examples, i, fields)

@@ -1,6 +1,5 @@
-"""What all TFDS recipes share: features, metadata, seeded split by file, examples out of parquet files."""
+"""What all TFDS recipes share: features, metadata, examples out of parquet files."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from mlpf import __version__
+from mlpf.data.dataset.splitting import DEFAULT_FRACTIONS, EventSelection, event_keys, partition
 from mlpf.data.events import Events, Jagged, iterate_events, read_metadata
 from mlpf.data.flat_tables import IntArray, expand_ranges, offsets_from_counts
 from mlpf.data.input_files import checksum
@@ -20,49 +20,6 @@ from mlpf.physics.jets import JetAlgorithm, jet_index
 from mlpf.physics.particles import class_from_label
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
-SPLITS = ("train", "valid", "test")
-DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
-MAX_SEEDS_TRIED = 100
-
-
-def split_of_file(base_name: str, seed: int, fractions: Sequence[float]) -> str:
-    """Return the split of a file: it depends on its name and the seed only, not on the other files.
-
-    Args:
-        base_name: file name without folder and suffix.
-        seed: seed of the split.
-        fractions: share of each of ``SPLITS``, summing to 1.
-    """
-    digest = hashlib.blake2b(f"{seed}:{base_name}".encode(), digest_size=8).digest()
-    position = int.from_bytes(digest, "big") / 2**64
-    edges = np.cumsum(fractions)[:-1]
-    return SPLITS[int(np.searchsorted(edges, position, side="right"))]
-
-
-def split_files(files: Sequence[Path], seed: int, fractions: Sequence[float]) -> dict[str, list[Path]]:
-    """Distribute files over the splits whose fraction is not zero.
-
-    Raises:
-        DataError: a split gets no file.
-    """
-    splits = _distribute(files, seed, fractions)
-    for name, members in splits.items():
-        if not members:
-            good = (s for s in range(MAX_SEEDS_TRIED) if all(_distribute(files, s, fractions).values()))
-            raise DataError(
-                f"split {name!r} has no events: none of {len(files)} files falls into it with seed {seed} "
-                f"and fractions {','.join(f'{f:g}' for f in fractions)}; give more files, other "
-                f"--split-fractions or another --split-seed (first that works: {next(good, 'none')})"
-            )
-    return splits
-
-
-def _distribute(files: Sequence[Path], seed: int, fractions: Sequence[float]) -> dict[str, list[Path]]:
-    splits: dict[str, list[Path]] = {n: [] for n, f in zip(SPLITS, fractions, strict=True) if f > 0}
-    for path in files:
-        splits[split_of_file(path.stem, seed, fractions)].append(path)
-    return splits
-
 
 def recipe(
     files: Sequence[Path], seed: int, fractions: Sequence[float], schema: EventSchema
@@ -70,13 +27,14 @@ def recipe(
     """Describe what a dataset is made from; equal recipes give equal datasets.
 
     Raises:
-        DataError: a file is missing, not one of ours, or holds events of another schema.
+        DataError: a file is missing, not one of ours, or of another schema; or a split gets no events.
         SchemaMismatch: its columns differ from those of the code.
     """
     return {
         "schema": schema.name,
         "split_seed": int(seed),
         "split_fractions": [float(f) for f in fractions],
+        "split_by": partition(files, seed, fractions).by,
         "truth_version": common_truth_version(files, schema),
         "source_files": [source_entry(path) for path in files],
     }
@@ -189,7 +147,7 @@ def make_examples(events: Events, base_name: str) -> Examples:
     if schema.account:
         rows = np.stack([events.scalars[name].astype(np.float32) for name, _ in schema.account], axis=1)
         fields["account"] = Jagged(rows, np.arange(len(events) + 1))
-    return Examples([f"{base_name}_{number}" for number in events.scalars["event"].tolist()], fields)
+    return Examples(event_keys(base_name, events.scalars["event"].tolist()), fields)
 
 
 def _stack(parts: Sequence[Jagged], width: int) -> Jagged:
@@ -226,7 +184,7 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
     Args:
         inputs: parquet files; without them those in ``<manual_dir>/<config>`` are read, as ``tfds build``
             does.
-        split_seed: seed of the split by file name.
+        split_seed: seed of the split, by file name, or by event where files are too few.
         split_fractions: share of train, valid, test.
         **kwargs: those of ``tfds.core.GeneratorBasedBuilder``.
     """
@@ -266,14 +224,19 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
             sorted(Path(dl_manager.manual_dir, self.builder_config.name).glob("*.parquet"))
         )
         self.info.metadata.update(recipe(files, self._split_seed, self._split_fractions, self.SCHEMA))
-        splits = split_files(files, self._split_seed, self._split_fractions)
-        return {name: self._generate_examples(members) for name, members in splits.items()}
+        parts = partition(files, self._split_seed, self._split_fractions)
+        return {
+            name: self._generate_examples(members, parts.selection(name))
+            for name, members in parts.files.items()
+        }
 
-    def _generate_examples(self, files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(
+        self, files: Sequence[Path], selection: EventSelection
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         for path in files:
             for events in iterate_events(path):
                 examples = make_examples(events, path.stem)
-                yield from ((key, examples[i]) for i, key in enumerate(examples.keys))
+                yield from ((key, examples[i]) for i, key in enumerate(examples.keys) if selection.holds(key))
 
 
 # The samples of CLIC, of clusters and of hits alike: config -> what it is.

@@ -26,6 +26,8 @@ BAD_RANGES = "inconsistent ranges"
 BAD_NUMBERS = "not a number"
 AT_FIRST_HIT = 2  # value of TrackState.location
 _NAMES_IN_ERROR = 40
+# Collections of the simulation, not of the detector.
+_TRUTH = ("MCParticles", "CalohitMCTruthLink", "SiTracksMCTruthLink")
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,14 @@ def _check_complete(events: EventFile, layout: FoundLayout) -> None:
         return
     names = collection_names(events.leaves)
     found = ", ".join(names[:_NAMES_IN_ERROR]) + (" ..." if len(names) > _NAMES_IN_ERROR else "")
+    advice = "keep these collections when the file is written"
+    if all(text.startswith(_TRUTH) for text in layout.missing):
+        advice += (
+            "; they are the truth of a simulation, which training and evaluation need. A file of data has "
+            "none: for such events use the ONNX file (docs/export.md, Use)"
+        )
     raise DataError(
-        f"{events.path}: missing {', '.join(layout.missing)}; found {found or 'no collection'}; "
-        "keep these collections when the file is written"
+        f"{events.path}: missing {', '.join(layout.missing)}; found {found or 'no collection'}; {advice}"
     )
 
 

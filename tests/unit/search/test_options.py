@@ -1,7 +1,8 @@
 import pytest
 
 from mlpf.errors import CheckpointError
-from mlpf.search.options import OPTIONS_FILE, TrialOptions, read_options
+from mlpf.files.run_directory import SEARCH_FILE
+from mlpf.search.options import TrialOptions, read_options
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,6 @@ def test_options_come_back_and_become_arguments(tmp_path, options, arguments):
 )
 def test_a_damaged_file_is_named(tmp_path, text):
     if text is not None:
-        (tmp_path / OPTIONS_FILE).write_text(text, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=OPTIONS_FILE):
+        (tmp_path / SEARCH_FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=SEARCH_FILE):
         read_options(tmp_path)

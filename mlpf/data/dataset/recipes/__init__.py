@@ -3,6 +3,11 @@
 README.md, CITATIONS.bib and TAGS.txt of a recipe are in the folder of its name.
 """
 
+import difflib
+import re
+
+import tensorflow_datasets as tfds
+
 from mlpf.data.dataset.examples import ElementDatasetBuilder
 from mlpf.data.dataset.recipes.clic import ClicClusters, ClicHits
 from mlpf.data.dataset.recipes.delphes import Delphes
@@ -12,19 +17,46 @@ RECIPES: dict[str, type[ElementDatasetBuilder]] = {
     recipe.name: recipe for recipe in (ClicClusters, ClicHits, Delphes)
 }
 
-__all__ = ["RECIPES", "ClicClusters", "ClicHits", "Delphes", "find_recipe"]
+__all__ = ["RECIPES", "ClicClusters", "ClicHits", "Delphes", "find_recipe", "own_sample"]
 
 
-def find_recipe(dataset: str) -> tuple[type[ElementDatasetBuilder], str]:
-    """Return the builder class of ``<recipe>/<config>`` and the name of the config.
+# What TFDS and file systems take as the name of a folder, and nobody mistakes for a version or a hidden file.
+_OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
+_MAX_NAME = 100
+
+
+def find_recipe(dataset: str) -> tuple[type[ElementDatasetBuilder], tfds.core.BuilderConfig]:
+    """Return the builder class of ``<recipe>/<sample>`` and the configuration of the sample.
+
+    A sample of any name is one of the user's own.
 
     Raises:
-        DataError: no such recipe or config.
+        DataError: no such recipe, or the name of the sample cannot be one of a folder.
     """
-    name, _, config = dataset.partition("/")
+    name, _, sample = dataset.partition("/")
     if name not in RECIPES:
         raise DataError(f"{dataset}: no recipe {name!r}; recipes are {', '.join(RECIPES)}")
-    configs = [c.name for c in RECIPES[name].BUILDER_CONFIGS]
-    if config not in configs:
-        raise DataError(f"{dataset}: {name} has no {config!r}; give {name}/ and one of {', '.join(configs)}")
-    return RECIPES[name], config
+    configs = {config.name: config for config in RECIPES[name].BUILDER_CONFIGS}
+    if sample in configs:
+        return RECIPES[name], configs[sample]
+    if not _OWN_NAME.fullmatch(sample) or len(sample) > _MAX_NAME:
+        raise DataError(
+            f"{dataset}: {sample!r} cannot be the name of a sample; give {name}/ and one of "
+            f"{', '.join(configs)}, or a name of your own: letters, digits, _, + and -, at most {_MAX_NAME}"
+        )
+    return RECIPES[name], tfds.core.BuilderConfig(name=sample, description="events of your own")
+
+
+def own_sample(dataset: str) -> str | None:
+    """Return a line that says that a sample is the user's own, and which listed one is near; else None.
+
+    Args:
+        dataset: ``<recipe>/<sample>`` that ``find_recipe`` takes.
+    """
+    recipe, _, sample = dataset.partition("/")
+    known = [config.name for config in RECIPES[recipe].BUILDER_CONFIGS]
+    if sample in known:
+        return None
+    near = difflib.get_close_matches(sample, known, n=1, cutoff=0.8)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{dataset}: a sample of your own, not one of {', '.join(known)}{hint}"

@@ -1,0 +1,59 @@
+"""What is needed to repeat a run: its configuration, and where and how it was trained."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlpf.config.loading import RESOLVED_FILE, write_resolved
+from mlpf.config.schema import Config
+from mlpf.files.atomic import atomic_write
+from mlpf.machine import session
+from mlpf.runs.trained import ENVIRONMENT_FILE
+from mlpf.training.loop.interruption import TrainingStopped
+
+
+def write_description(
+    config: Config,
+    run_dir: Path,
+    limits: Mapping[str, int | None],
+    changes: Mapping[str, list[str]] | None = None,
+) -> None:
+    """Write ``config.resolved.yaml`` and ``environment.json``.
+
+    Args:
+        config: the whole configuration.
+        run_dir: run directory.
+        limits: most events, ``ntrain`` and ``ntest``.
+        changes: checkpoint -> what was changed when the run went on there.
+    """
+    write_resolved(config, run_dir / RESOLVED_FILE)
+    content = {**session.environment(), "limits": dict(limits)}
+    if changes:
+        content["changes"] = dict(changes)
+    with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def kept_description(run_dir: Path, begun: Callable[[], bool]) -> Iterator[None]:
+    """Put the description of before back where an error comes before the first step.
+
+    A plain ``--resume`` then does not try again, for example, a batch size that does not fit into memory.
+
+    Args:
+        run_dir: run directory.
+        begun: says whether a step was made.
+    """
+    files = [run_dir / RESOLVED_FILE, run_dir / ENVIRONMENT_FILE]
+    before = {path: path.read_bytes() for path in files if path.is_file()}
+    try:
+        yield
+    except TrainingStopped:
+        raise  # in order, as asked
+    except BaseException:
+        if not begun():
+            for path, content in before.items():
+                with atomic_write(path) as part:
+                    part.write_bytes(content)
+        raise
