@@ -55,16 +55,17 @@ def train(
 ) -> None:
     """Train a model."""
     started = time.monotonic()
-    from mlpf.config.loading import RESOLVED_FILE, load_config
+    from mlpf.config.loading import load_config
+    from mlpf.files.run_directory import RESOLVED_CONFIG
 
     if (config_path is None) == (resume is None):
         raise click.UsageError("give either -c CONFIG for a new training or --resume RUN_DIR")
     if resume is not None:
         if run_dir is not None or options["weights"] is not None:
             raise click.UsageError("--resume continues in its own directory: leave out -o and -w")
-        config_path, run_dir = resume / RESOLVED_FILE, resume
+        config_path, run_dir = resume / RESOLVED_CONFIG, resume
         if not config_path.is_file():
-            raise click.UsageError(f"{resume}: not a run directory, no {RESOLVED_FILE} in it")
+            raise click.UsageError(f"{resume}: not a run directory, no {RESOLVED_CONFIG} in it")
     if config_path is None:
         raise click.UsageError("give -c CONFIG")
     if options["partial"] and options["weights"] is None:

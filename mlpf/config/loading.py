@@ -18,9 +18,6 @@ from mlpf.files.atomic import atomic_write
 
 Path_ = tuple[str, ...]
 
-# The whole configuration of a run, in its directory and in each of its checkpoints.
-RESOLVED_FILE = "config.resolved.yaml"
-
 # Key of a file that is not complete.
 EXTENDS = "extends"
 

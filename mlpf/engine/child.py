@@ -15,8 +15,8 @@ from typing import Literal
 import mlpf
 from mlpf.engine.base import BLOCK_END_VARIABLE, BLOCK_MARGIN_VARIABLE
 from mlpf.engine.end_with_parent import Lifeline
+from mlpf.errors import EXIT_BUSY, EXIT_STOPPED
 from mlpf.files.atomic import atomic_write
-from mlpf.files.run_directory import EXIT_BUSY, EXIT_STOPPED
 
 DRIVER_FILE = "driver.json"
 # A program that was asked to stop saves first; it is killed if it needs longer.

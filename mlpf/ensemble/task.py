@@ -9,9 +9,9 @@ from typing import Any
 from mlpf.engine.base import SLOT_VARIABLE
 from mlpf.engine.child import ChildEnd, Watch, run_training, sees
 from mlpf.ensemble.state import MemberFiles, MemberState, read_state
-from mlpf.errors import ConfigError
+from mlpf.errors import EXIT_FAILED, ConfigError
 from mlpf.files.atomic import read_json
-from mlpf.files.run_directory import CHECKPOINTS_FOLDER, EXIT_FAILED
+from mlpf.files.run_directory import RunDirectory
 
 # Between two notes of the time that a training has taken.
 _NOTE_SECONDS = 10.0
@@ -123,6 +123,6 @@ def judge(
 def _checkpoint(files: MemberFiles) -> str:
     """Return what changes with each checkpoint."""
     try:
-        return (files.run_dir / CHECKPOINTS_FOLDER / "latest.json").read_text(encoding="utf-8")
+        return RunDirectory(files.run_dir).pointer("latest").read_text(encoding="utf-8")
     except OSError:
         return ""

@@ -16,12 +16,11 @@ from mlpf.data.feeding.batch_loader import BatchLoader
 from mlpf.data.feeding.batch_plan import EMPTY_EVENT, Batch
 from mlpf.evaluation.predictions import event_name
 from mlpf.files.atomic import atomic_write
+from mlpf.files.run_directory import RunDirectory
 from mlpf.runs.data import TRAINING_SPLIT, dataset_names, open_training
 from mlpf.training.loop.finite_checks import bad_outputs, bad_weights
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.training.loop.trainer import Trainer
-
-FOLDER = "diverged"
 
 
 @contextmanager
@@ -54,7 +53,7 @@ def _save(
     """Write the files; return what to say about them."""
     batch = loader.plan(error.epoch).batches[error.step - 1]
     arrays = loader.pool.fetch_padded(batch.indices, batch.length)
-    path = run_dir / FOLDER / f"epoch_{error.epoch}_step_{error.step}.npz"
+    path = RunDirectory(run_dir).diverged_batch(error.epoch, error.step)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_batch(path, arrays, describe_events(config, loader, batch))

@@ -12,7 +12,7 @@ from mlpf.config.recorded_metrics import metric_problem
 from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import EventPool
 from mlpf.errors import ConfigError
-from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import session
 from mlpf.runs import physics_validation
 from mlpf.runs.early_stopping import Ending, early_stopping_monitor
@@ -101,10 +101,12 @@ def training_hooks(
                 physics(history)
 
         hooks.epoch.append(judge)
-    hooks.epoch += [save, HistoryWriter(run_dir / HISTORY_FILE)]
+    hooks.epoch += [save, HistoryWriter(RunDirectory(run_dir).history)]
     with ExitStack() as at_end:
         if callbacks.tensorboard:
-            writer = TensorBoardWriter(run_dir / "logs", f"```yaml\n{resolved_text(config)}```")
+            writer = TensorBoardWriter(
+                RunDirectory(run_dir).tensorboard, f"```yaml\n{resolved_text(config)}```"
+            )
             at_end.callback(writer.close)
             hooks.epoch.append(writer)
             hooks.step.append(writer.on_step)

@@ -25,8 +25,8 @@ from mlpf.evaluation.predictions import (
     with_network,
 )
 from mlpf.files.atomic import atomic_write
+from mlpf.files.run_directory import RunDirectory
 from mlpf.runs.data import VALIDATION_SPLIT, open_validation
-from mlpf.runs.trained import REFERENCE_FILE
 from mlpf.training.checkpoints.run_state import Record
 
 # Events whose targets are in memory at a time while the reference is made.
@@ -47,7 +47,7 @@ class PhysicsValidation:
 
     Attributes:
         reference: what baseline, targets and limits reach on the same events; the contents of
-            ``REFERENCE_FILE``.
+            ``RunDirectory.reference``.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ def build_physics_validation(
     pool: EventPool,
     is_last: Callable[[list[Record]], bool],
 ) -> PhysicsValidation:
-    """Read the truth and the baseline of validation events, judge the baseline, write ``REFERENCE_FILE``.
+    """Read truth and baseline of validation events, judge the baseline, write the reference file.
 
     Args:
         config: the whole configuration.
@@ -152,7 +152,7 @@ def build_physics_validation(
     schema = config.dataset.event_schema
     reference = make_reference(config.validation_dataset, events, config.evaluation_jet_algo, schema)
     hook = PhysicsValidation(config, model, pool, reference, is_last)
-    with atomic_write(run_dir / REFERENCE_FILE) as part:
+    with atomic_write(RunDirectory(run_dir).reference) as part:
         part.write_text(json.dumps(hook.reference, indent=1, allow_nan=False), encoding="utf-8")
     return hook
 

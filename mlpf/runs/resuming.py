@@ -9,11 +9,9 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from mlpf.config.loading import RESOLVED_FILE
 from mlpf.data.feeding.batch_loader import BatchLoader
 from mlpf.errors import CheckpointError, ConfigError
-from mlpf.files.run_directory import CHECKPOINTS_FOLDER
-from mlpf.runs.trained import ENVIRONMENT_FILE
+from mlpf.files.run_directory import CheckpointFolder, RunDirectory
 from mlpf.training.checkpoints.checkpoint import (
     load_optimizer,
     load_random_states,
@@ -33,7 +31,7 @@ def latest_checkpoint(run_dir: Path, console: Console) -> Path | None:
     Raises:
         CheckpointError: ``latest.json`` is damaged, or names a folder that is missing.
     """
-    if (run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file():
+    if RunDirectory(run_dir).pointer("latest").is_file():
         return find_checkpoint(run_dir, "latest")
     console.print(f"{run_dir}: no checkpoint yet, training starts at the beginning", soft_wrap=True)
     return None
@@ -58,7 +56,7 @@ def restore(trainer: Trainer, train: BatchLoader, checkpoint: Path, console: Con
         raise CheckpointError(
             f"{checkpoint}: in the middle of an epoch whose batches are others now: datasets, limits, seed, "
             "batch sizes, buckets or number of devices have changed; resume with those of "
-            f"{checkpoint / RESOLVED_FILE}, or start anew with --weights {checkpoint}"
+            f"{CheckpointFolder(checkpoint).config}, or start anew with --weights {checkpoint}"
         )
     load_training_weights(checkpoint, trainer.model)
     load_optimizer(checkpoint, trainer.optimizer)
@@ -96,7 +94,7 @@ def start_from(weights: Path, model: keras.Model, partial: bool, console: Consol
         CheckpointError: missing, damaged, or of another model.
         ConfigError: layers that do not fit would be frozen.
     """
-    path = find_checkpoint(weights) if (weights / CHECKPOINTS_FOLDER).is_dir() else weights
+    path = find_checkpoint(weights) if RunDirectory(weights).checkpoints.is_dir() else weights
     if not partial:
         load_weights(path, model)
         return
@@ -138,6 +136,6 @@ def _partial_table(matches: Sequence[Match]) -> Table:
 def recorded_limits(run_dir: Path) -> dict[str, int | None]:
     """Return the event limits that a run to be resumed was started with."""
     try:
-        return json.loads((run_dir / ENVIRONMENT_FILE).read_text(encoding="utf-8"))["limits"]
+        return json.loads(RunDirectory(run_dir).environment.read_text(encoding="utf-8"))["limits"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # written by hand, or lost: the limits are those of the command line

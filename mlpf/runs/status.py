@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlpf.files.atomic import atomic_write
+from mlpf.files.run_directory import RunDirectory
 from mlpf.training.loop.interruption import TrainingStopped
-
-STATUS_FILE = "status.json"
 
 
 @contextmanager
@@ -29,7 +28,7 @@ def recorded_status(run_dir: Path, writes: bool = True) -> Iterator[Callable[[st
 
     def record(state: str, reason: str = "") -> None:
         if writes:
-            with atomic_write(run_dir / STATUS_FILE) as part:
+            with atomic_write(RunDirectory(run_dir).status) as part:
                 part.write_text(
                     json.dumps({"state": state, "reason": reason, "time": time.time()}), encoding="utf-8"
                 )

@@ -4,13 +4,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from mlpf.config.loading import RESOLVED_FILE, load_config
+from mlpf.config.loading import load_config
 from mlpf.config.model_schema import ModelConfig
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, EventTooLong
-
-ENVIRONMENT_FILE = "environment.json"
-REFERENCE_FILE = "validation_reference.json"
+from mlpf.files.run_directory import RunDirectory
 
 
 def load_run_config(run_dir: Path) -> Config:
@@ -20,11 +18,10 @@ def load_run_config(run_dir: Path) -> Config:
         CheckpointError: ``run_dir`` is not a run directory.
         ConfigError: its configuration is not valid.
     """
-    path = run_dir / RESOLVED_FILE
+    path = RunDirectory(run_dir).config
     if not path.is_file():
         raise CheckpointError(
-            f"{run_dir}: not a run directory, no {RESOLVED_FILE} in it; "
-            "give a directory that mlpf train wrote"
+            f"{run_dir}: not a run directory, no {path.name} in it; give a directory that mlpf train wrote"
         )
     return load_config(path)
 

@@ -14,7 +14,7 @@ from mlpf.config.search.space import trial_config
 from mlpf.engine.base import Engine, EngineFailed, TaskLost
 from mlpf.engine.child import SAVE_SECONDS, announce_driver, dismiss, is_in_charge
 from mlpf.errors import ConfigError, MLPFError, OutputExists
-from mlpf.files.run_directory import CHECKPOINTS_FOLDER
+from mlpf.files.run_directory import RunDirectory
 from mlpf.search.results.run_progress import spent_seconds
 from mlpf.search.state import RUNS_FOLDER, TrialRecord
 from mlpf.search.trial_files import TrialFiles
@@ -278,6 +278,6 @@ class Driver:
         known = {record.run for record in self._oracle.records.values()}
         needless = known - self._oracle.runs_to_keep() - self._removed
         for run in needless:
-            folder = self._directory / RUNS_FOLDER / run / CHECKPOINTS_FOLDER
+            folder = RunDirectory(self._directory / RUNS_FOLDER / run).checkpoints
             shutil.rmtree(folder, ignore_errors=True)
         self._removed |= needless

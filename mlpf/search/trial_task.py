@@ -19,14 +19,9 @@ from mlpf.engine.child import (
     run_training,
     sees,
 )
+from mlpf.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED
 from mlpf.files.atomic import read_json, write_json
-from mlpf.files.run_directory import (
-    CHECKPOINTS_FOLDER,
-    EXIT_BAD_INPUT,
-    EXIT_FAILED,
-    EXIT_STOPPED,
-    HISTORY_FILE,
-)
+from mlpf.files.run_directory import RunDirectory
 from mlpf.search.objective import objective_value
 from mlpf.search.state import LOGS_FOLDER, read_search_config
 from mlpf.search.trial_files import TrialFiles
@@ -127,7 +122,7 @@ def train_trial(order: TrialOrder) -> TrialEnd:
 
 
 def _latest(files: TrialFiles) -> Any:
-    return read_json(files.run_dir / CHECKPOINTS_FOLDER / "latest.json", dict)
+    return read_json(RunDirectory(files.run_dir).pointer("latest"), dict)
 
 
 def _train(order: TrialOrder, cost: "_Cost") -> ChildEnd:
@@ -174,7 +169,7 @@ def _completed(
 ) -> TrialEnd:
     """Return the objective and what is recorded beside it."""
     own = {name: outcome[name] for name in NETWORK_METRICS if outcome.get(name) is not None}
-    history = [r | own for r in read_json(files.run_dir / HISTORY_FILE, list)[: order.epochs]]
+    history = [r | own for r in read_json(RunDirectory(files.run_dir).history, list)[: order.epochs]]
     try:
         value, epoch = objective_value(search_section(read_search_config(order.directory)), history)
     except ValueError as error:

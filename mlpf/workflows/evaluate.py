@@ -18,16 +18,10 @@ from mlpf.evaluation.inference import Forward, keras_forward, predict
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import EVENT_FIELDS, make_predictions, write_predictions
 from mlpf.files.atomic import atomic_write
+from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import session
 from mlpf.plotting.report_text import caption, class_rows, response_rows, scale_sentence
 from mlpf.runs.trained import load_run_config, load_trained_model, require_fit
-
-METRICS_FILE = "metrics.json"
-
-
-def predictions_path(run_dir: Path, dataset: str) -> Path:
-    """Return where the predictions of a dataset are."""
-    return run_dir / "predictions" / f"{dataset.replace('/', '_')}.parquet"
 
 
 def run(
@@ -76,7 +70,7 @@ def run(
         console.print(class_table(name, numbers))
     for reason in skipped.values():
         console.print(f"skipped {reason}", style="yellow")
-    with atomic_write(run_dir / METRICS_FILE) as part:
+    with atomic_write(RunDirectory(run_dir).metrics) as part:
         part.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
 
@@ -126,7 +120,7 @@ def _evaluate_dataset(
             on_batch=lambda number: progress.advance(task, number),
         )
     predictions = make_predictions(name, result.events, result.predicted, config.evaluation_jet_algo, schema)
-    write_predictions(predictions, predictions_path(run_dir, name))
+    write_predictions(predictions, RunDirectory(run_dir).predictions(name))
     return {
         "split": settings.split,
         "inference_events_per_second": round(result.events_per_second, 2),

@@ -20,7 +20,7 @@ from mlpf.data.dataset.split import data_errors
 from mlpf.errors import CheckpointError
 from mlpf.evaluation.latency import measure
 from mlpf.files.atomic import read_json, write_json
-from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.files.run_directory import RunDirectory
 from mlpf.runs.data import open_validation
 from mlpf.runs.early_stopping import Ending
 from mlpf.runs.physics_validation import graph_forward
@@ -103,7 +103,7 @@ def run(
             _learn_cost(config, limits, files.network, outcome, num_cpus)
         _check_limits(outcome, limits)
         if ending.is_over(history):  # killed after its last epoch
-            HistoryWriter(files.run_dir / HISTORY_FILE)(history)
+            HistoryWriter(RunDirectory(files.run_dir).history)(history)
         else:
             history = train.run(
                 config,

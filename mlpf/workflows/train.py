@@ -11,13 +11,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mlpf.config.loading import RESOLVED_FILE, resolved_text, write_resolved
+from mlpf.config.loading import resolved_text, write_resolved
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import data_errors
 from mlpf.errors import OutputExists
 from mlpf.files.atomic import atomic_write
 from mlpf.files.locking import locked
-from mlpf.files.run_directory import HISTORY_FILE, LOCK_FILE
+from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import session
 from mlpf.runs.data import build_loaders
 from mlpf.runs.divergence import saved_batch
@@ -26,7 +26,6 @@ from mlpf.runs.hooks import check_callbacks, training_hooks
 from mlpf.runs.resuming import latest_checkpoint, recorded_limits, restore, start_from
 from mlpf.runs.setup import build_trainer, prepare_process
 from mlpf.runs.status import recorded_status
-from mlpf.runs.trained import ENVIRONMENT_FILE
 from mlpf.training.checkpoints.run_state import Record, RunState
 from mlpf.training.checkpoints.store import CheckpointStore, best_epoch
 from mlpf.training.loop.distribution import Distribution, build_distribution, lost_processes
@@ -192,7 +191,7 @@ class _Training:
         store = CheckpointStore(run_dir, section, model, optimizer, trainer.random_states.read, text, first)
         if first:
             if state.history:  # killed after the checkpoint, before its record was written
-                HistoryWriter(run_dir / HISTORY_FILE)(state.history)
+                HistoryWriter(RunDirectory(run_dir).history)(state.history)
             stack.enter_context(saved_batch(config, run_dir, trainer, train))
         hooks = stack.enter_context(
             training_hooks(
@@ -224,21 +223,21 @@ class _Training:
         first = self.distribution.rank == 0
         if first:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(self.run_dir / LOCK_FILE, f"{self.run_dir}: training"))
+            stack.enter_context(locked(RunDirectory(self.run_dir).lock, f"{self.run_dir}: training"))
             _write_description(self.config, self.run_dir, self.limits)
         return stack.enter_context(recorded_status(self.run_dir, writes=first))
 
 
 def _require_empty(run_dir: Path) -> None:
     """Refuse a directory that holds anything but a lock without a process."""
-    if run_dir.exists() and any(path.name != LOCK_FILE for path in run_dir.iterdir()):
+    if run_dir.exists() and any(path != RunDirectory(run_dir).lock for path in run_dir.iterdir()):
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
 
 
 def _write_description(config: Config, run_dir: Path, limits: dict[str, int | None]) -> None:
     """Write what is needed to repeat the run."""
-    write_resolved(config, run_dir / RESOLVED_FILE)
-    with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
+    write_resolved(config, RunDirectory(run_dir).config)
+    with atomic_write(RunDirectory(run_dir).environment) as part:
         part.write_text(json.dumps({**session.environment(), "limits": limits}, indent=1), encoding="utf-8")
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mlpf.errors import ConfigError
+from mlpf.files.run_directory import RunDirectory
 from mlpf.runs import data as training_data
-from mlpf.runs.status import STATUS_FILE
 from mlpf.workflows import train
 from tests.support.fake_training import open_fake, tiny_config
 from tests.support.run_results import assert_same, result
@@ -31,7 +31,7 @@ def _events(monkeypatch):
 
 
 def status(run_dir):
-    return json.loads((run_dir / STATUS_FILE).read_text(encoding="utf-8"))
+    return json.loads(RunDirectory(run_dir).status.read_text(encoding="utf-8"))
 
 
 def history(run_dir):

@@ -12,18 +12,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.config.loading import RESOLVED_FILE
 from mlpf.errors import CheckpointError
+from mlpf.files.run_directory import CheckpointFolder
 from mlpf.training.checkpoints.run_state import RunState
 from mlpf.training.optimizers.averaging import averaged_weights, averages
 from mlpf.training.optimizers.build import describe
-
-WEIGHTS_FILE = "model.weights.h5"
-# Beside averaged weights: those that the training goes on with.
-RAW_WEIGHTS_FILE = "raw.weights.h5"
-OPTIMIZER_FILE = "optimizer.npz"
-RANDOM_FILE = "random.npz"
-STATE_FILE = "state.json"
 
 _STATE_TYPES: dict[str, type] = {"optimizer": str, "weights": list, "run": dict}
 
@@ -50,22 +43,23 @@ def save_checkpoint(
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    files = CheckpointFolder(part)
     try:
         with averaged_weights(model, optimizer):
-            model.save_weights(part / WEIGHTS_FILE)
+            model.save_weights(files.weights)
         if averages(optimizer) is not None:
-            model.save_weights(part / RAW_WEIGHTS_FILE)
+            model.save_weights(files.raw_weights)
         # Positions, not names: Keras numbers the names of variables anew in every process.
         arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
-        np.savez(part / OPTIMIZER_FILE, **arrays)
-        np.savez(part / RANDOM_FILE, states=_no_states() if random_states is None else random_states)
-        (part / RESOLVED_FILE).write_text(config, encoding="utf-8")
+        np.savez(files.optimizer, **arrays)
+        np.savez(files.random_states, states=_no_states() if random_states is None else random_states)
+        files.config.write_text(config, encoding="utf-8")
         described = {
             "optimizer": describe(optimizer),
             "weights": _describe(model),
             "run": state.to_json(),
         }
-        (part / STATE_FILE).write_text(json.dumps(described), encoding="utf-8")
+        files.state.write_text(json.dumps(described), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
     finally:
@@ -78,10 +72,10 @@ def load_weights(path: Path, model: keras.Model) -> None:
     Raises:
         CheckpointError: missing, unreadable, or of another model; names the first weight that differs.
     """
-    file = path / WEIGHTS_FILE if path.is_dir() else path
+    file = CheckpointFolder(path).weights if path.is_dir() else path
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; give a checkpoint folder or a .weights.h5 file")
-    if (file.parent / STATE_FILE).is_file():
+    if CheckpointFolder(file.parent).state.is_file():
         _require_same_weights(_read_description(file.parent, "weights"), model, file)
     try:
         model.load_weights(file)
@@ -96,7 +90,7 @@ def load_training_weights(folder: Path, model: keras.Model) -> None:
     Raises:
         CheckpointError: missing, unreadable, or of another model.
     """
-    raw = folder / RAW_WEIGHTS_FILE
+    raw = CheckpointFolder(folder).raw_weights
     load_weights(raw if raw.is_file() else folder, model)
 
 
@@ -106,7 +100,7 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
     Raises:
         CheckpointError: missing, damaged, or of another optimizer.
     """
-    file = folder / OPTIMIZER_FILE
+    file = CheckpointFolder(folder).optimizer
     saved_name = _read_description(folder, "optimizer")
     if saved_name != describe(optimizer):
         raise CheckpointError(
@@ -132,7 +126,7 @@ def load_random_states(folder: Path) -> npt.NDArray[np.int64]:
     Raises:
         CheckpointError: missing or damaged.
     """
-    file = folder / RANDOM_FILE
+    file = CheckpointFolder(folder).random_states
     try:
         with np.load(file, allow_pickle=False) as saved:
             states = saved["states"]
@@ -152,12 +146,14 @@ def read_run_state(folder: Path) -> RunState:
     try:
         return RunState.from_json(_read_description(folder, "run"))
     except ValueError as error:
-        raise CheckpointError(f"{folder / STATE_FILE}: {error}; choose another checkpoint") from None
+        raise CheckpointError(
+            f"{CheckpointFolder(folder).state}: {error}; choose another checkpoint"
+        ) from None
 
 
 def _read_description(folder: Path, key: str) -> Any:
     """Return one entry of ``state.json``."""
-    file = folder / STATE_FILE
+    file = CheckpointFolder(folder).state
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

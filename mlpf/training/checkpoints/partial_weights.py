@@ -15,7 +15,7 @@ import h5py
 import keras
 
 from mlpf.errors import CheckpointError
-from mlpf.training.checkpoints.checkpoint import WEIGHTS_FILE
+from mlpf.files.run_directory import CheckpointFolder
 
 Shape = tuple[int, ...]
 
@@ -63,12 +63,12 @@ def load_partial_weights(path: Path, model: keras.Model) -> list[Match]:
     Raises:
         CheckpointError: the file is missing or damaged, or nothing in it fits.
     """
-    file = path / WEIGHTS_FILE if path.is_dir() else path
+    file = CheckpointFolder(path).weights if path.is_dir() else path
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; give a checkpoint folder or a .weights.h5 file")
     with tempfile.TemporaryDirectory() as folder:
         # Keras writes and reads the model's own file: only numbers in it are replaced in between.
-        own = Path(folder) / WEIGHTS_FILE
+        own = CheckpointFolder(Path(folder)).weights
         model.save_weights(own)
         try:
             # A copy, since a file in use elsewhere may be locked.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlpf.config.training_schema import CheckpointConfig
 from mlpf.errors import CheckpointError
 from mlpf.files.atomic import atomic_write
-from mlpf.files.run_directory import CHECKPOINTS_FOLDER
+from mlpf.files.run_directory import RunDirectory
 from mlpf.training.checkpoints.checkpoint import save_checkpoint
 from mlpf.training.checkpoints.run_state import Record, RunState
 
@@ -44,7 +44,8 @@ class CheckpointStore:
         config_text: str = "",
         writes: bool = True,
     ):
-        self._folder = run_dir / CHECKPOINTS_FOLDER
+        self._files = RunDirectory(run_dir)
+        self._folder = self._files.checkpoints
         self._config = config
         self._model = model
         self._optimizer = optimizer
@@ -82,7 +83,7 @@ class CheckpointStore:
 
     def _point(self, name: str, folder: str, details: dict[str, object]) -> None:
         """Write ``<name>.json``."""
-        with atomic_write(self._folder / f"{name}.json") as part:
+        with atomic_write(self._files.pointer(name)) as part:
             part.write_text(json.dumps({"folder": folder, **details}), encoding="utf-8")
 
     def _prune(self, latest: str) -> None:
@@ -90,7 +91,7 @@ class CheckpointStore:
         numbers = {int(match[1]) for f in self._folder.glob("epoch_*") if (match := _EPOCH.fullmatch(f.name))}
         kept = {f"epoch_{n}" for n in sorted(numbers)[-self._config.keep_last :]} | {latest}
         with suppress(CheckpointError):  # no epoch is finished yet
-            kept.add(find_checkpoint(self._folder.parent, "best").name)
+            kept.add(find_checkpoint(self._files.path, "best").name)
         for folder in [*self._folder.glob("epoch_*"), *self._folder.glob(".epoch_*.part")]:
             if folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -110,7 +111,7 @@ def find_checkpoint(run_dir: Path, which: str = "best") -> Path:
         if not Path(which).exists():
             raise CheckpointError(f"{which}: no such checkpoint; give best, latest, or a path")
         return Path(which)
-    pointer = run_dir / CHECKPOINTS_FOLDER / f"{which}.json"
+    pointer = RunDirectory(run_dir).pointer(which)
     try:
         folder = pointer.parent / json.loads(pointer.read_text(encoding="utf-8"))["folder"]
     except (OSError, ValueError, KeyError, TypeError):

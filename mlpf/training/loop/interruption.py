@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from mlpf.errors import MLPFError
-from mlpf.files.run_directory import EXIT_STOPPED
+from mlpf.errors import EXIT_STOPPED, MLPFError
 from mlpf.training.checkpoints.run_state import RunState
 
 # Job scripts requeue on exit code 75.

@@ -7,12 +7,13 @@ import time
 
 import pytest
 
-from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
+from mlpf.config.loading import load_config, write_resolved
 from mlpf.config.search.space import trial_config
 from mlpf.engine import child
 from mlpf.engine.base import BLOCK_END_VARIABLE, SLOT_VARIABLE
 from mlpf.engine.child import SAVE_SECONDS, announce_driver, dismiss
 from mlpf.files.atomic import read_json
+from mlpf.files.run_directory import RESOLVED_CONFIG
 from mlpf.search import trial_task
 from mlpf.search.trial_files import TrialFiles
 from mlpf.search.trial_task import TrialEnd, TrialOrder, train_trial
@@ -39,7 +40,7 @@ def place(tmp_path, monkeypatch, repo_root):
 
 def lay_out(directory, **section):
     config = search_config(**section)
-    write_resolved(config, directory / RESOLVED_FILE)
+    write_resolved(config, directory / RESOLVED_CONFIG)
     write_resolved(trial_config(config, {"setup.lr": LR}, None), TrialFiles(directory, "0000").config)
 
 
