@@ -1,6 +1,6 @@
 """Sections of the data: what an event looks like, where datasets are, how events become batches."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -8,6 +8,13 @@ from mlpf.config.model_schema import Section
 from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
 from mlpf.physics.particles import NUM_CLASSES
 from mlpf.physics.schemas import SCHEMAS, EventSchema, SchemaName
+
+# The splits of a dataset, in their order.
+SplitName = Literal["train", "valid", "test"]
+TRAIN: Final = "train"
+VALID: Final = "valid"
+TEST: Final = "test"
+SPLITS: tuple[SplitName, ...] = (TRAIN, VALID, TEST)
 
 # From what the position of an element at the calorimeter is computed: columns of tracks, of the others.
 POSITION_COLUMNS = (
@@ -119,7 +126,7 @@ class EvaluationDatasetConfig(Section):
 
     batch_size: PositiveInt = Field(50, description="events per batch")
     num_events: Annotated[int, Field(ge=-1)] = Field(-1, description="first events only; -1 = all")
-    split: Literal["train", "valid", "test"] = Field("test", description="split to evaluate")
+    split: SplitName = Field(TEST, description="split to evaluate")
 
 
 class DatasetSourceConfig(Section):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
+from mlpf.config.data_schema import TRAIN, VALID
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import PreparedSplit, open_split
 from mlpf.data.feeding.batch_loader import BatchLoader, EventPool, length_buckets
@@ -15,7 +16,6 @@ from mlpf.layers.input_normalization import fit_normalization
 from mlpf.physics.features import TARGETS
 from mlpf.runs.trained import require_fit
 
-TRAINING_SPLIT, VALIDATION_SPLIT = "train", "valid"
 _NORMALIZATION_EVENTS = 256  # events read at a time while fitting
 _JET_TERMS = ("gen_jet_mse", "gen_jet_logcosh")
 _JET_EVENTS = 64  # events looked at for jets
@@ -45,11 +45,11 @@ def build_loaders(
     names = dataset_names(config)
     splits = [(open_training(config, name), ntrain) for name in names]
     pool = EventPool(splits, memory_limit=memory_limit, schema=schema)
-    _require_events(pool, ", ".join(names), TRAINING_SPLIT)
+    _require_events(pool, ", ".join(names), TRAIN)
     limits = [n for n in (config.validation_num_events, ntest) if n is not None and n >= 0]
     split = (open_validation(config), min(limits, default=None))
     valid = EventPool([split], memory_limit=memory_limit, schema=schema)
-    _require_events(valid, config.validation_dataset, VALIDATION_SPLIT)
+    _require_events(valid, config.validation_dataset, VALID)
     longest = max(int(pool.lengths.max()), int(valid.lengths.max()))
     require_fit(", ".join(names), config.parameters, longest)
     growth = config.batching.bucket_growth if config.batching.bucket_by_sequence_length else math.inf
@@ -87,7 +87,7 @@ def open_training(config: Config, name: str) -> PreparedSplit:
     Raises:
         DataError: it cannot be read.
     """
-    return open_split(name, config.datasets[name], TRAINING_SPLIT, config.dataset.event_schema)
+    return open_split(name, config.datasets[name], TRAIN, config.dataset.event_schema)
 
 
 def open_validation(config: Config) -> PreparedSplit:
@@ -97,7 +97,7 @@ def open_validation(config: Config) -> PreparedSplit:
         DataError: it cannot be read.
     """
     name = config.validation_dataset
-    return open_split(name, config.datasets[name], VALIDATION_SPLIT, config.dataset.event_schema)
+    return open_split(name, config.datasets[name], VALID, config.dataset.event_schema)
 
 
 def _require_events(pool: EventPool, name: str, split: str) -> None:

@@ -11,13 +11,14 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.config.data_schema import TRAIN
 from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import BatchLoader
 from mlpf.data.feeding.batch_plan import EMPTY_EVENT, Batch
 from mlpf.evaluation.predictions import event_name
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import RunDirectory
-from mlpf.runs.data import TRAINING_SPLIT, dataset_names, open_training
+from mlpf.runs.data import dataset_names, open_training
 from mlpf.training.loop.finite_checks import bad_outputs, bad_weights
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.training.loop.trainer import Trainer
@@ -95,7 +96,7 @@ def describe_events(config: Config, loader: BatchLoader, batch: Batch) -> dict[s
     ]
     return {
         "dataset": np.array(dataset, dtype=np.str_),
-        "split": np.array(TRAINING_SPLIT),
+        "split": np.array(TRAIN),
         "index": np.where(real, position, EMPTY_EVENT),
         "event": np.array(event, dtype=np.str_),
     }

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mlpf.config.data_schema import VALID
 from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import EventPool
 from mlpf.evaluation.inference import Forward, predict
@@ -26,7 +27,7 @@ from mlpf.evaluation.predictions import (
 )
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import RunDirectory
-from mlpf.runs.data import VALIDATION_SPLIT, open_validation
+from mlpf.runs.data import open_validation
 from mlpf.training.checkpoints.run_state import Record
 
 # Events whose targets are in memory at a time while the reference is made.
@@ -65,7 +66,7 @@ class PhysicsValidation:
         self._predictions = reference
         self.reference: dict[str, Any] = {
             "dataset": reference.dataset,
-            "split": VALIDATION_SPLIT,
+            "split": VALID,
             "num_events": reference.num_events,
             "num_gen_jets": len(reference.jets[GEN]),
             "gen_reference": reference.gen_reference,

@@ -59,7 +59,7 @@ def run(
     if path.is_dir():
         if elements is not None:
             raise _without_choice(path, "a dataset")
-        arrays, schema = _event_of_dataset(path, split or "train", event)
+        arrays, schema = _event_of_dataset(path, split or TRAIN, event)
     else:
         if split is not None:
             raise DataError(f"{path}: only a dataset folder has splits; drop --split {split}")

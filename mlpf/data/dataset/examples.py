@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from mlpf import __version__
+from mlpf.config.data_schema import SPLITS
 from mlpf.data.events import Events, Jagged, iterate_events, read_metadata
 from mlpf.data.flat_tables import IntArray, expand_ranges, offsets_from_counts
 from mlpf.data.input_files import checksum
@@ -21,7 +22,6 @@ from mlpf.physics.particles import class_from_label
 from mlpf.physics.samples import CLIC_SAMPLES, DELPHES_SAMPLES, PhysicsSample
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
-SPLITS = ("train", "valid", "test")
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 MAX_SEEDS_TRIED = 100
 

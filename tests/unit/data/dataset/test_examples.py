@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpf.data.dataset.examples import SPLITS, dataset_targets, jet_ranks, split_files, split_of_file
+from mlpf.config.data_schema import SPLITS
+from mlpf.data.dataset.examples import dataset_targets, jet_ranks, split_files, split_of_file
 from mlpf.errors import DataError
 from mlpf.physics.features import PARQUET_TARGETS, PARTICLE_COLUMNS
 
