@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mlpf.errors import ConfigError, MissingDependency
+from mlpf.physics.clic import FACE_RADIUS_MM
 from mlpf.physics.samples import CLIC_ENERGY, GUN_MOMENTUM
 from mlpf.simulation.clic.event_data import FloatArray, Particles
 from mlpf.simulation.seeding import Stage, event_rng, pythia_seed
@@ -18,7 +19,7 @@ _COMMON = (
     "Random:setSeed=on",
     "Random:seed=1",
     "ParticleDecays:limitCylinder=on",
-    "ParticleDecays:xyMax=1500",
+    f"ParticleDecays:xyMax={FACE_RADIUS_MM:g}",
     "ParticleDecays:zMax=2300",
     "Beams:idA=11",
     "Beams:idB=-11",
