@@ -11,7 +11,7 @@ from mlpf.data.dataset.checks import Binning
 
 PANELS_PER_ROW = 4
 # The palette of mlpf.plotting.style; any further split is grey.
-SPLIT_COLORS = dict(zip(SPLITS, ("#3f90da", "#ffa90e", "#bd1f01"), strict=True))
+SPLIT_COLORS: dict[str, str] = dict(zip(SPLITS, ("#3f90da", "#ffa90e", "#bd1f01"), strict=True))
 # From this ratio of the fullest to the emptiest bin on, a linear axis hides the latter.
 LOG_FROM = 100
 

@@ -17,16 +17,14 @@ from mlpf.data.feeding.batch_loader import EventPool
 from mlpf.evaluation.inference import Forward, predict
 from mlpf.evaluation.metrics import response_summary
 from mlpf.evaluation.predictions import (
-    BASELINE,
     EVENT_FIELDS,
-    GEN,
-    NETWORK,
     Predictions,
     make_reference,
     with_network,
 )
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import RunDirectory
+from mlpf.physics.methods import BASELINE, GEN, LIMITS, METHOD_NAMES, NETWORK
 from mlpf.runs.data import open_validation
 from mlpf.training.checkpoints.run_state import Record
 
@@ -110,7 +108,7 @@ class PhysicsValidation:
     def target_line(self) -> str:
         """Say in one line what there is to beat."""
         reached = self.reference["methods"]
-        names = {BASELINE: "baseline", "oracle": "oracle", "perfect": "perfect"}
+        names = {method: METHOD_NAMES[method] for method in (BASELINE, *LIMITS)}
 
         def widths(quantity: str) -> str:
             values = {text: reached.get(method, {}).get(quantity) for method, text in names.items()}

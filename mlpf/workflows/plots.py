@@ -12,10 +12,11 @@ from rich.console import Console
 from mlpf.config.schema import Config
 from mlpf.errors import DataError
 from mlpf.evaluation import metrics as numbers
-from mlpf.evaluation.predictions import GEN, Predictions, read_predictions
+from mlpf.evaluation.predictions import Predictions, read_predictions
 from mlpf.evaluation.statistics import Fraction, bootstrap_weights
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import RunDirectory
+from mlpf.physics.methods import BASELINE, GEN, NETWORK, TARGET
 from mlpf.physics.particles import CLASSES
 from mlpf.plotting import history as history_figures
 from mlpf.plotting import performance
@@ -23,7 +24,7 @@ from mlpf.plotting.report import build_report
 from mlpf.plotting.style import save, style
 from mlpf.runs.trained import load_run_config
 
-COMPARED = (numbers.NETWORK, numbers.BASELINE)
+COMPARED = (NETWORK, BASELINE)
 NUM_RESAMPLES = 100
 # Sections of the configuration that the report shows.
 REPORTED_SECTIONS = ("setup", "batching", "parameters", "loss")
@@ -87,7 +88,7 @@ def run(run_dir: Path) -> Path:
 def dataset_figures(predictions: Predictions) -> Iterator[tuple[str, Figure]]:
     """Yield file stem and figure for each figure of one dataset."""
     title = predictions.dataset
-    methods = [m for m in predictions.methods if m != "target"]
+    methods = [m for m in predictions.methods if m != TARGET]
     jets = {m: numbers.jet_response(predictions, m)[0] for m in methods}
     yield "jet_response", performance.response(jets, "jet $p_T$", title, (0.7, 1.3))
     weights = bootstrap_weights(predictions.num_events, NUM_RESAMPLES)
