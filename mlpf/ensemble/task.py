@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpf.engine.base import SLOT_VARIABLE
-from mlpf.engine.child import ChildEnd, Watch, run_training, sees
+from mlpf.engine.child import ChildEnd, StopConditions, run_training, sees_directory
 from mlpf.ensemble.state import MemberFiles, MemberState, read_state
 from mlpf.errors import EXIT_FAILED, ConfigError
 from mlpf.files.atomic import read_json
@@ -50,7 +50,7 @@ def train_member(task: MemberTask) -> MemberState:
         ConfigError: this node does not see the directory of the ensemble.
         OSError: it cannot be written.
     """
-    if not sees(task.directory):
+    if not sees_directory(task.directory):
         raise ConfigError(
             f"{task.directory}: worker {os.environ.get(SLOT_VARIABLE, '')} does not see the directory of the "
             "ensemble; choose -o on a file system that all nodes share"
@@ -72,7 +72,7 @@ def train_member(task: MemberTask) -> MemberState:
 
     files.outcome.unlink(missing_ok=True)
     reached = _checkpoint(files)
-    end = run_training(task.command, files.log, Watch(task.directory, task.driver, left), note=note)
+    end = run_training(task.command, files.log, StopConditions(task.directory, task.driver, left), note=note)
     state.seconds = before + end.seconds
     judge(state, end, read_json(files.outcome, dict), moved=_checkpoint(files) != reached, task=task)
     state.write(files)

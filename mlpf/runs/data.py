@@ -1,4 +1,4 @@
-"""The data of a training: loaders of batches out of the configuration, and the input normaliser."""
+"""The data of a training: batch loaders and the fit of the input normalisation."""
 
 import math
 from collections.abc import Iterator
@@ -33,9 +33,9 @@ def build_loaders(
 
     Args:
         config: the whole configuration.
-        num_replicas: devices that share a batch, those of all processes.
-        ntrain: most training events per dataset, of which its weight then takes its share.
-        ntest: most validation events.
+        num_replicas: devices that share a batch, summed over all processes.
+        ntrain: maximum of training events per dataset, before the dataset's weight is applied.
+        ntest: maximum of validation events.
         shard: (rank, number of ranks) of this process, see ``BatchLoader``.
 
     Raises:
@@ -63,7 +63,7 @@ def build_loaders(
 
 
 def _groups(config: Config, pool: EventPool, num_replicas: int) -> list[tuple[list[Source], int]]:
-    """Return the datasets of each group, in the order of ``pool``, and the size of its batches."""
+    """Return for each group its datasets, as positions in ``pool``, and its batch size."""
     scale = num_replicas * config.batching.batch_multiplier
     groups, position = [], 0
     for group in config.train_test_datasets.values():
@@ -77,12 +77,12 @@ def _groups(config: Config, pool: EventPool, num_replicas: int) -> list[tuple[li
 
 
 def dataset_names(config: Config) -> list[str]:
-    """Return the dataset of each split of the training pool, in its order."""
+    """Return the names of the training datasets, in the order of the pool."""
     return [name for group in config.train_test_datasets.values() for name in group.datasets]
 
 
 def open_training(config: Config, name: str) -> PreparedSplit:
-    """Open the split whose first events are trained on.
+    """Open the training split of a dataset.
 
     Raises:
         DataError: it cannot be read.
@@ -91,7 +91,7 @@ def open_training(config: Config, name: str) -> PreparedSplit:
 
 
 def open_validation(config: Config) -> PreparedSplit:
-    """Open the split whose first events are those of the validation loader.
+    """Open the validation split.
 
     Raises:
         DataError: it cannot be read.
@@ -107,10 +107,10 @@ def _require_events(pool: EventPool, name: str, split: str) -> None:
 
 
 def require_jets(config: Config, pool: EventPool) -> None:
-    """Refuse losses of jets where the targets have none: they would be 0 all along.
+    """Refuse jet losses for events without jets: the losses would always be 0.
 
     Raises:
-        DataError: none of the events looked at, spread over the pool, has a jet.
+        DataError: no event of a sample spread over the pool has a jet.
     """
     asked = [f"loss.event_loss.{name}" for name in _JET_TERMS if name in config.loss.term_names]
     if not asked:

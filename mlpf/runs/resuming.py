@@ -1,4 +1,4 @@
-"""Go on where a run was, or start from the weights of another."""
+"""Resume a run, or start from the weights of another one."""
 
 import json
 import time
@@ -26,7 +26,7 @@ from mlpf.training.loop.trainer import Trainer
 
 
 def latest_checkpoint(run_dir: Path, console: Console) -> Path | None:
-    """Return the checkpoint where a run goes on, None for one that was interrupted before the first.
+    """Return the latest checkpoint of a run; None if it was interrupted before the first one.
 
     Raises:
         CheckpointError: ``latest.json`` is damaged, or names a folder that is missing.
@@ -38,24 +38,24 @@ def latest_checkpoint(run_dir: Path, console: Console) -> Path | None:
 
 
 def restore(trainer: Trainer, train: BatchLoader, checkpoint: Path, console: Console) -> RunState:
-    """Load the checkpoint where a run goes on.
+    """Load a checkpoint to resume from.
 
     Args:
-        trainer: gets weights, state of the optimizer and random states.
+        trainer: receives weights, optimizer state and random states.
         train: the training batches.
-        checkpoint: its folder.
-        console: where to say where the training goes on.
+        checkpoint: folder of the checkpoint.
+        console: prints where the training continues.
 
     Raises:
-        CheckpointError: it is damaged, of another model, or in the middle of an epoch of other batches.
+        CheckpointError: it is damaged, of another model, or in the middle of an epoch with other batches.
     """
     started = time.perf_counter()
     state = read_run_state(checkpoint)
     same_batches = state.fingerprint == train.fingerprint()
     if state.current.step and not same_batches:
         raise CheckpointError(
-            f"{checkpoint}: in the middle of an epoch whose batches are others now: datasets, limits, seed, "
-            "batch sizes, buckets or number of devices have changed; resume with those of "
+            f"{checkpoint}: written in the middle of an epoch, but the batches have changed since: datasets, "
+            "limits, seed, batch sizes, buckets or number of devices; resume with those of "
             f"{CheckpointFolder(checkpoint).config}, or start anew with --weights {checkpoint}"
         )
     load_training_weights(checkpoint, trainer.model)
@@ -63,7 +63,7 @@ def restore(trainer: Trainer, train: BatchLoader, checkpoint: Path, console: Con
     if state.current.step:
         _restore_random_states(trainer, checkpoint)
     elif state.history and not same_batches:
-        console.print("the training batches are not those of the epochs before")
+        console.print("the training batches differ from those of earlier epochs")
     console.print(
         f"continue after {checkpoint.name} (loaded in {time.perf_counter() - started:.1f} s)", highlight=False
     )
@@ -71,28 +71,28 @@ def restore(trainer: Trainer, train: BatchLoader, checkpoint: Path, console: Con
 
 
 def _restore_random_states(trainer: Trainer, checkpoint: Path) -> None:
-    """Refuse states of other generators: dropout has been switched on or off."""
+    """Restore the random states; refuse those of other generators, for example after a change of dropout."""
     try:
         trainer.random_states.restore(load_random_states(checkpoint))
     except ValueError:
         raise CheckpointError(
-            f"{checkpoint}: in the middle of an epoch with other random generators (dropout, loss); "
+            f"{checkpoint}: written in the middle of an epoch with other random generators (dropout, loss); "
             "resume with the same settings, or start anew with --weights"
         ) from None
 
 
 def start_from(weights: Path, model: keras.Model, partial: bool, console: Console) -> None:
-    """Load weights from a run directory (its best), a checkpoint or a file.
+    """Load weights from a run directory (its best checkpoint), a checkpoint or a file.
 
     Args:
         weights: the directory or file.
-        model: gets them.
-        partial: take those that fit, and print which.
-        console: where to print.
+        model: receives the weights.
+        partial: load only the weights that fit, and print which.
+        console: prints the table of ``partial``.
 
     Raises:
         CheckpointError: missing, damaged, or of another model.
-        ConfigError: layers that do not fit would be frozen.
+        ConfigError: ``setup.trainable`` freezes layers whose weights do not fit.
     """
     path = find_checkpoint(weights) if RunDirectory(weights).checkpoints.is_dir() else weights
     if not partial:
@@ -107,7 +107,7 @@ def start_from(weights: Path, model: keras.Model, partial: bool, console: Consol
 
 
 def _require_trained(untaken: set[str], model: keras.Model) -> None:
-    """Refuse to freeze layers at the random values that they were made with."""
+    """Refuse to freeze layers that kept their random first values."""
     frozen = {layer.name for layer in model.layers if not layer.trainable}
     if untaken & frozen:
         raise ConfigError(
@@ -117,7 +117,7 @@ def _require_trained(untaken: set[str], model: keras.Model) -> None:
 
 
 def _partial_table(matches: Sequence[Match]) -> Table:
-    """Return the table of what was taken, counted by outer layers, and what was not, by inner ones."""
+    """Return a table: weights taken, counted by outer layer; weights not taken, counted by inner layer."""
     counts: dict[tuple[str, str], int] = {}
     for match in matches:
         layer = match.name.rpartition("/")[0]
@@ -134,8 +134,8 @@ def _partial_table(matches: Sequence[Match]) -> Table:
 
 
 def recorded_limits(run_dir: Path) -> dict[str, int | None]:
-    """Return the event limits that a run to be resumed was started with."""
+    """Return the event limits (``ntrain``, ``ntest``) that a run was started with."""
     try:
         return json.loads(RunDirectory(run_dir).environment.read_text(encoding="utf-8"))["limits"]
     except (OSError, ValueError, KeyError, TypeError):
-        return {}  # written by hand, or lost: the limits are those of the command line
+        return {}  # missing or damaged: only the limits of the command line count

@@ -1,4 +1,4 @@
-"""What a finished run directory holds: its configuration and its model with trained weights."""
+"""Read configuration and trained model of a run directory."""
 
 import math
 from pathlib import Path
@@ -27,7 +27,7 @@ def load_run_config(run_dir: Path) -> Config:
 
 
 def build_network(config: Config) -> Any:
-    """Build the Keras model that a configuration describes, for the events that it describes."""
+    """Build the Keras model of a configuration."""
     from mlpf.models import build_model
 
     dataset = config.dataset
@@ -41,7 +41,7 @@ def build_network(config: Config) -> Any:
 
 
 def count_parameters(model: Any) -> int:
-    """Return how many numbers of a model are trained; constants of the normaliser are not among them."""
+    """Return the number of trainable parameters; those of the input normalisation are not trainable."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
@@ -54,7 +54,7 @@ def load_trained_model(run_dir: Path, config: Config, weights: str | None = None
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
 
     Returns:
-        The Keras model and the checkpoint it comes from.
+        The Keras model and the path of the checkpoint.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or belongs to another model.
@@ -69,10 +69,10 @@ def load_trained_model(run_dir: Path, config: Config, weights: str | None = None
 
 
 def require_fit(name: str, parameters: ModelConfig, num_elements: int) -> None:
-    """Refuse events that a model has no bins for.
+    """Refuse events that are too long for a model.
 
     Args:
-        name: dataset, for the message.
+        name: name of the dataset, for the message.
         parameters: section ``parameters`` of the configuration.
         num_elements: elements of the longest event.
 

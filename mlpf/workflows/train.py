@@ -21,17 +21,17 @@ from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import session
 from mlpf.runs.data import build_loaders
 from mlpf.runs.divergence import saved_batch
-from mlpf.runs.early_stopping import Ending
+from mlpf.runs.early_stopping import StopCriterion
 from mlpf.runs.hooks import check_callbacks, training_hooks
 from mlpf.runs.resuming import latest_checkpoint, recorded_limits, restore, start_from
 from mlpf.runs.setup import build_trainer, prepare_process
 from mlpf.runs.status import recorded_status
-from mlpf.training.checkpoints.run_state import Record, RunState
+from mlpf.training.checkpoints.run_state import EpochRecord, RunState
 from mlpf.training.checkpoints.store import CheckpointStore, best_epoch
 from mlpf.training.loop.distribution import Distribution, build_distribution, lost_processes
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.training.loop.horovod import join_processes
-from mlpf.training.loop.interruption import Guard, StopRequest, TrainingStopped
+from mlpf.training.loop.interruption import SavePolicy, StopRequest, TrainingStopped
 from mlpf.training.monitors.history_writer import HistoryWriter
 from mlpf.training.monitors.progress import TerminalProgress
 
@@ -46,15 +46,15 @@ class TrainingSummary:
         best_epoch: epoch, counted from 1, with the smallest monitored metric.
         monitor: that metric.
         seconds: wall time of this call.
-        ending: why there are fewer than ``setup.num_epochs`` epochs, empty if there are not.
+        end_reason: why there are fewer than ``setup.num_epochs`` epochs, empty if there are not.
     """
 
     run_dir: Path
-    history: list[Record]
+    history: list[EpochRecord]
     best_epoch: int
     monitor: str
     seconds: float
-    ending: str = ""
+    end_reason: str = ""
 
 
 def run(
@@ -102,7 +102,7 @@ def run(
     """
     stop = StopRequest(time_limit, started := started or time.monotonic())
     check_callbacks(config)
-    ending = Ending(config, stop_after)
+    stop_criterion = StopCriterion(config, stop_after)
     processes = join_processes() if horovod else None
     first = processes is None or processes.rank == 0
     if first and not resume:
@@ -113,7 +113,7 @@ def run(
         console.print(f"processes: {processes.places()}", highlight=False, soft_wrap=True)
     distribution = build_distribution(config.setup.jit_compile, processes)
     limits = _limits(run_dir, resume, ntrain=ntrain, ntest=ntest)
-    training = _Training(config, run_dir, distribution, console, limits, ending)
+    training = _Training(config, run_dir, distribution, console, limits, stop_criterion)
     with lost_processes():
         history = training.run(stop, resume, weights, partial)
     return _summary(training, history, time.monotonic() - started)
@@ -125,10 +125,10 @@ def _limits(run_dir: Path, resume: bool, **given: int | None) -> dict[str, int |
     return {name: limit or recorded.get(name) for name, limit in given.items()}
 
 
-def _summary(training: "_Training", history: list[Record], seconds: float) -> TrainingSummary:
+def _summary(training: "_Training", history: list[EpochRecord], seconds: float) -> TrainingSummary:
     """Print and return what a training has come to."""
     monitor = training.config.callbacks.checkpoint.monitor
-    best, reason = best_epoch(history, monitor), training.ending.reason(history)
+    best, reason = best_epoch(history, monitor), training.stop_criterion.reason(history)
     summary = TrainingSummary(training.run_dir, history, best, monitor, seconds, reason)
     training.console.print(_summary_table(summary))
     return summary
@@ -144,7 +144,7 @@ class _Training:
         distribution: devices.
         console: of this process.
         limits: most events, ``ntrain`` and ``ntest``.
-        ending: when it is over.
+        stop_criterion: when it is over.
     """
 
     config: Config
@@ -152,9 +152,9 @@ class _Training:
     distribution: Distribution
     console: Console
     limits: dict[str, int | None]
-    ending: Ending
+    stop_criterion: StopCriterion
 
-    def run(self, stop: StopRequest, resume: bool, weights: Path | None, partial: bool) -> list[Record]:
+    def run(self, stop: StopRequest, resume: bool, weights: Path | None, partial: bool) -> list[EpochRecord]:
         """Train until the end or until asked to stop; return the history."""
         try:
             with ExitStack() as stack:
@@ -169,7 +169,7 @@ class _Training:
 
     def _train(
         self, stack: ExitStack, stop: StopRequest, resume: bool, weights: Path | None, partial: bool
-    ) -> list[Record]:
+    ) -> list[EpochRecord]:
         """Build data and model, go on where the run was, train."""
         config, run_dir, distribution, console = self.config, self.run_dir, self.distribution, self.console
         first, section = distribution.rank == 0, config.callbacks.checkpoint
@@ -195,21 +195,28 @@ class _Training:
             stack.enter_context(saved_batch(config, run_dir, trainer, train))
         hooks = stack.enter_context(
             training_hooks(
-                config, run_dir, trainer, valid.pool, console, lambda _: store.save(state), self.ending, first
+                config,
+                run_dir,
+                trainer,
+                valid.pool,
+                console,
+                lambda _: store.save(state),
+                self.stop_criterion,
+                first,
             )
         )
         history = trainer.fit(
             train,
             valid,
-            self.ending.until,
+            self.stop_criterion.until,
             state=state,
             on_epoch_end=hooks.epoch,
             on_step=hooks.step,
-            guard=Guard(store.save, stop, section.every_minutes, section.every_steps),
+            save_policy=SavePolicy(store.save, stop, section.every_minutes, section.every_steps),
             progress=stack.enter_context(closing(TerminalProgress(console))),
-            is_over=self.ending.is_over,
+            is_over=self.stop_criterion.is_over,
         )
-        finished(self.ending.reason(history))
+        finished(self.stop_criterion.reason(history))
         return history
 
     def _claim(self, stack: ExitStack) -> Callable[[str], None]:
@@ -254,7 +261,7 @@ def _summary_table(summary: TrainingSummary) -> Table:
         "loss, val_loss": f"{last['loss']:.5g}, {last['val_loss']:.5g}",
         "training events/s": f"{sum(r['num_events'] for r in history) / seconds:.0f}, "
         f"last epoch {last['events_per_second']:.0f}",
-        **({"ended": summary.ending} if summary.ending else {}),
+        **({"ended": summary.end_reason} if summary.end_reason else {}),
         "wall time": f"{summary.seconds:.1f} s",
         "waiting for data": f"{sum(r['wait_share'] * r['seconds'] for r in history) / seconds:.2%}",
         "padding": f"{last['padded_fraction']:.1%}",

@@ -15,7 +15,7 @@ from mlpf.config.loading import load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import require_built
 from mlpf.engine.base import Engine, Slot
-from mlpf.engine.child import announce_driver, dismiss, program_before
+from mlpf.engine.child import announce_driver, ask_all_to_stop, program_before
 from mlpf.engine.opening import ENGINE_FOLDER, Placement, open_training_engine, training_slot
 from mlpf.ensemble.driver import Driver, read_states, resting
 from mlpf.ensemble.plan import Member, Plan, changes, configurations, read_plan
@@ -240,7 +240,7 @@ def _train(
                     f"mlpf {COMMAND} --resume -o {ensemble.directory}"
                 )
     finally:
-        dismiss(root)
+        ask_all_to_stop(root)
         live.close()
 
 

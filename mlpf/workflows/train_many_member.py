@@ -50,5 +50,5 @@ def run(directory: Path, name: str, *, num_cpus: int | None = None, **limits_of_
             started=started,
             **limits_of_events,
         )
-        outcome.state, outcome.reason = "completed", summary.ending
+        outcome.state, outcome.reason = "completed", summary.end_reason
     return outcome

@@ -1,4 +1,4 @@
-"""One checkpoint: weights, optimizer, random states, state of the run; complete or absent, no pickle."""
+"""Write and read one checkpoint: weights, optimizer, random states and state of the run. No pickles."""
 
 import json
 import os
@@ -29,14 +29,14 @@ def save_checkpoint(
     random_states: npt.NDArray[np.int64] | None = None,
     config: str = "",
 ) -> None:
-    """Write ``folder`` under a temporary name, then rename it.
+    """Write a checkpoint under a temporary name, then rename it to ``folder``.
 
     Args:
         folder: replaced if it exists.
-        model: its weights are saved, those of the input normaliser among them; averaged ones where the
-            optimizer keeps averages, and then both.
-        optimizer: its variables are saved, among them the number of updates, which learning rates follow.
-        state: epochs done, and how far into the next one.
+        model: its weights are saved, including the input normalisation. If the optimizer averages weights,
+            the averages and the weights themselves are saved.
+        optimizer: its variables are saved, including the number of updates.
+        state: finished epochs and progress of the current one.
         random_states: [P, V, 2] states of random generators.
         config: the resolved configuration, YAML.
     """
@@ -49,7 +49,7 @@ def save_checkpoint(
             model.save_weights(files.weights)
         if averages(optimizer) is not None:
             model.save_weights(files.raw_weights)
-        # Positions, not names: Keras numbers the names of variables anew in every process.
+        # Keys are positions: Keras numbers the names of variables anew in every process.
         arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
         np.savez(files.optimizer, **arrays)
         np.savez(files.random_states, states=_no_states() if random_states is None else random_states)
@@ -70,7 +70,7 @@ def load_weights(path: Path, model: keras.Model) -> None:
     """Load weights from a checkpoint folder or a ``.weights.h5`` file into ``model``.
 
     Raises:
-        CheckpointError: missing, unreadable, or of another model; names the first weight that differs.
+        CheckpointError: missing, unreadable, or of another model. The message names the first difference.
     """
     file = CheckpointFolder(path).weights if path.is_dir() else path
     if not file.is_file():
@@ -85,7 +85,7 @@ def load_weights(path: Path, model: keras.Model) -> None:
 
 
 def load_training_weights(folder: Path, model: keras.Model) -> None:
-    """Load the weights with which a training goes on: not their averages.
+    """Load the weights that a resumed training needs: not the averages.
 
     Raises:
         CheckpointError: missing, unreadable, or of another model.
@@ -115,7 +115,10 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
     variables = optimizer.variables
     found, wanted = [a.shape for a in arrays], [tuple(v.shape) for v in variables]
     if found != wanted:
-        raise CheckpointError(f"{file}: state of {len(found)} variables does not fit this model's optimizer")
+        raise CheckpointError(
+            f"{file}: state of {len(found)} variables does not fit this model's optimizer, expected "
+            f"{len(wanted)} variables; resume with the same model, or start anew with --weights {folder}"
+        )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
 
@@ -138,7 +141,7 @@ def load_random_states(folder: Path) -> npt.NDArray[np.int64]:
 
 
 def read_run_state(folder: Path) -> RunState:
-    """Return where the training stood.
+    """Return the state of the run.
 
     Raises:
         CheckpointError: missing or damaged.
@@ -172,7 +175,7 @@ def _no_states() -> npt.NDArray[np.int64]:
 
 
 def _describe(model: keras.Model) -> list[list[Any]]:
-    """Return [name, shape] of every weight; without the numbers that Keras appends to repeated names."""
+    """Return [name, shape] of every weight, without the numbers that Keras appends to repeated names."""
     return [
         [re.sub(r"_\d+(?=/|$)", "", weight.path.split("/", 1)[-1]), list(weight.shape)]
         for weight in model.weights
@@ -180,7 +183,7 @@ def _describe(model: keras.Model) -> list[list[Any]]:
 
 
 def _require_same_weights(saved: list[list[Any]], model: keras.Model, file: Path) -> None:
-    """Compare the weights of a checkpoint with those of a model."""
+    """Refuse a checkpoint whose weights have other names or shapes than the model."""
     wanted = _describe(model)
     for i in range(max(len(saved), len(wanted))):
         found = _as_text(saved, i)

@@ -13,7 +13,7 @@ from mlpf.files.locking import locked
 from mlpf.files.run_directory import RunDirectory
 from mlpf.machine.out_of_memory import is_out_of_memory
 from mlpf.training.checkpoints.checkpoint import read_run_state
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.training.checkpoints.run_state import EpochRecord
 from mlpf.training.checkpoints.store import find_checkpoint
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.training.loop.interruption import TrainingStopped
@@ -122,7 +122,7 @@ def _clear(run_dir: Path) -> None:
             left.unlink()
 
 
-def checkpointed_history(run_dir: Path) -> list[Record]:
+def checkpointed_history(run_dir: Path) -> list[EpochRecord]:
     """Return the epochs of the latest checkpoint."""
     if not RunDirectory(run_dir).pointer("latest").is_file():
         return []

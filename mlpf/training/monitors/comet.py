@@ -11,7 +11,7 @@ from mlpf.config.training_schema import CometConfig
 from mlpf.errors import ConfigError, MissingDependency
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import RunDirectory
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.training.checkpoints.run_state import EpochRecord
 
 _API_KEY = "COMET_API_KEY"
 # Comet would by itself record the source code, patches, arguments and what is printed.
@@ -66,7 +66,7 @@ class CometLogger:
             self._experiment.set_name(config.name or run_dir.resolve().name)
         self._experiment.log_parameters(flatten(parameters))
 
-    def __call__(self, history: list[Record]) -> None:
+    def __call__(self, history: list[EpochRecord]) -> None:
         """Log the epoch just done."""
         record = dict(history[-1])
         epoch = int(record.pop("epoch"))

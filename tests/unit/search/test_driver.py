@@ -281,8 +281,8 @@ def test_a_trial_that_does_not_save_is_given_back(search, monkeypatch):
 
 def stopped(number, **fields):
     """An attempt that its pilot job ended."""
-    fields = {"progressed": False, "block": str(number)} | fields
-    return TrialEnd("stopped", "n1-0", 1.0, fields.pop("reason", "block"), **fields)
+    fields = {"progressed": False, "pilot": str(number)} | fields
+    return TrialEnd("stopped", "n1-0", 1.0, fields.pop("reason", "pilot"), **fields)
 
 
 def test_pilot_jobs_that_are_too_short_end_the_search(search):
