@@ -85,7 +85,7 @@ def test_a_monitor_of_physics_needs_physics():
     ranked = {"callbacks.checkpoint.monitor": "val_jet_response_iqr"}
     training_hooks.check_callbacks(some_config(**ranked))
     with pytest.raises(
-        ConfigError, match=r"val_jet_response_iqr is recorded with callbacks\.physics\.every above 0"
+        ConfigError, match=r"val_jet_response_iqr is only recorded with callbacks\.physics\.every above 0"
     ):
         training_hooks.check_callbacks(some_config(**ranked, **{"callbacks.physics.every": 0}))
 
@@ -93,7 +93,7 @@ def test_a_monitor_of_physics_needs_physics():
 def test_a_monitor_that_should_not_be_small_is_refused():
     config = some_config(**{"callbacks.checkpoint.monitor": "val_jet_matched_fraction"})
     with pytest.raises(
-        ConfigError, match="of val_jet_matched_fraction a smaller value is not better; choose one of "
+        ConfigError, match="a smaller val_jet_matched_fraction is not better; choose one of "
     ):
         training_hooks.check_callbacks(config)
 
@@ -102,7 +102,7 @@ def test_a_monitor_that_should_not_be_small_is_refused():
     ("monitor", "said"),
     [
         ("val_los", "'val_los' is not recorded; choose one of loss"),
-        ("val_jet_response_median", "a smaller value is not better"),
+        ("val_jet_response_median", "a smaller val_jet_response_median is not better"),
     ],
 )
 def test_the_metric_of_early_stopping_is_checked_too(monitor, said):
