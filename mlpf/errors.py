@@ -1,5 +1,9 @@
 """Errors a user can cause. Each message says what was given, expected, where, and what to do next."""
 
+# Exit codes of a training in a process of its own: bad input; it cannot be trained; another process still
+# trains this run; stopped, continue with --resume (75 is "try again later" in sysexits.h).
+EXIT_BAD_INPUT, EXIT_FAILED, EXIT_BUSY, EXIT_STOPPED = 2, 3, 4, 75
+
 
 class MLPFError(Exception):
     """Base class: the command line prints it as one line and exits.
@@ -9,7 +13,7 @@ class MLPFError(Exception):
         label: what the line begins with.
     """
 
-    exit_code = 2
+    exit_code = EXIT_BAD_INPUT
     label = "error"
 
 

@@ -20,11 +20,12 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
+from mlpf.config.loading import load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.config.search.space import search_section
 from mlpf.engine.end_with_parent import end_with_parent
-from mlpf.files.run_directory import EXIT_FAILED, EXIT_STOPPED
+from mlpf.errors import EXIT_FAILED, EXIT_STOPPED
+from mlpf.files.run_directory import RESOLVED_CONFIG
 from mlpf.search.objective import objective_value
 from mlpf.search.results.run_progress import read_history
 from mlpf.search.state import SearchState, TrialRecord, ranked, read_search
@@ -36,7 +37,7 @@ MLPF = [sys.executable, "-m", "mlpf.pipeline"]
 
 def search(config: Config, directory: Path, *options: str) -> tuple[SearchState, float]:
     """Run a search to its end; return its state and wall time in s. One that is finished is not repeated."""
-    if (directory / "search" / RESOLVED_FILE).is_file() and read_search(directory / "search").finished:
+    if (directory / "search" / RESOLVED_CONFIG).is_file() and read_search(directory / "search").finished:
         return read_search(directory / "search"), 0.0
     directory.mkdir(parents=True)
     write_resolved(config, directory / "config.yaml")

@@ -14,9 +14,18 @@ from mlpf.cli.options import (
     shard_option,
 )
 from mlpf.cli.placement import placement_options
+from mlpf.physics.samples import CLIC_SAMPLES, DELPHES_SAMPLES
+
+_SIMULATE_HELP = f"""Generate SAMPLE with Pythia8 and a detector, and write ROOT files.
+
+CLIC-like detector, EDM4HEP files: {", ".join(sample.simulation_name for sample in CLIC_SAMPLES.values())}.
+
+Proton collisions with pile-up, CMS-like detector, Delphes files:
+{", ".join(sample.simulation_name for sample in DELPHES_SAMPLES.values())}.
+"""
 
 
-@click.command()
+@click.command(help=_SIMULATE_HELP)
 @click.argument("sample")
 @click.option("-n", "--num-events", type=click.IntRange(1), required=True, help="Events to simulate.")
 @click.option("-o", "--output", type=PATH, required=True, help="Directory for the files.")
@@ -54,12 +63,7 @@ from mlpf.cli.placement import placement_options
 @placement_options
 @overwrite_option
 def simulate(sample: str, num_events: int, output: Path, **options: Any) -> None:
-    """Generate SAMPLE with Pythia8 and a CLIC-like detector into EDM4HEP ROOT files.
-
-    Samples: ttbar, qq, zh_tautau, ww_fullhad, ttbar_pu10, and guns single_{neutron, kaon0l, pi, pi0,
-    mu, electron, gamma}. delphes_ttbar and delphes_qcd are proton collisions with pile-up in a CMS-like
-    detector, written as Delphes does.
-    """
+    """Generate events of one sample."""
     if options["first_event"] + num_events - 1 > MAX_INT32:
         raise click.UsageError(f"--first-event and -n: event numbers go up to {MAX_INT32}; take smaller ones")
     from mlpf.workflows import simulate as workflow

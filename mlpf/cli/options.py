@@ -64,11 +64,11 @@ def configuration_file(given: Path | None, directory: Path, resume: bool, what: 
         return given
     if not resume:
         raise click.UsageError(f"give -c CONFIG for a new {what}, or --resume")
-    from mlpf.config.loading import RESOLVED_FILE
+    from mlpf.files.run_directory import RESOLVED_CONFIG
 
-    if not (directory / RESOLVED_FILE).is_file():
-        raise click.UsageError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it")
-    return directory / RESOLVED_FILE
+    if not (directory / RESOLVED_CONFIG).is_file():
+        raise click.UsageError(f"{directory}: nothing to resume, no {RESOLVED_CONFIG} in it")
+    return directory / RESOLVED_CONFIG
 
 
 class Fractions(click.ParamType):

@@ -55,7 +55,8 @@ def train(
 ) -> None:
     """Train a model."""
     started = time.monotonic()
-    from mlpf.config.loading import RESOLVED_FILE, load_with_places
+    from mlpf.config.loading import load_with_places
+    from mlpf.files.run_directory import RESOLVED_CONFIG
 
     if (config_path is None) == (resume is None):
         raise click.UsageError("give either -c CONFIG for a new training or --resume RUN_DIR")
@@ -65,7 +66,7 @@ def train(
         from mlpf.runs.trained import require_run
 
         require_run(resume)
-        config_path, run_dir = resume / RESOLVED_FILE, resume
+        config_path, run_dir = resume / RESOLVED_CONFIG, resume
     if config_path is None:
         raise click.UsageError("give -c CONFIG")
     if options["partial"] and options["weights"] is None:

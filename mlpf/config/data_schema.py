@@ -1,6 +1,6 @@
-"""Sections of the data: what an event looks like, where datasets are, how events become batches."""
+"""Sections of the data: columns of an event, places of datasets, batching."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -9,7 +9,14 @@ from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
 from mlpf.physics.particles import NUM_CLASSES
 from mlpf.physics.schemas import SCHEMAS, EventSchema, SchemaName
 
-# From what the position of an element at the calorimeter is computed: columns of tracks, of the others.
+# The splits of a dataset, in their order.
+SplitName = Literal["train", "valid", "test"]
+TRAIN: Final = "train"
+VALID: Final = "valid"
+TEST: Final = "test"
+SPLITS: tuple[SplitName, ...] = (TRAIN, VALID, TEST)
+
+# Columns from which the position at the calorimeter face is computed: of tracks, and of other elements.
 POSITION_COLUMNS = (
     ("sin_phi", "cos_phi", "tanLambda", "D0", "omega", "Z0"),
     ("position.x", "position.y", "position.z"),
@@ -38,7 +45,7 @@ class DatasetConfig(Section):
 
     @property
     def helix_columns(self) -> dict[str, int] | None:
-        """Places in X of the ``POSITION_COLUMNS``; None where the events do not have them all."""
+        """Positions of ``POSITION_COLUMNS`` in X; None if the schema lacks one of them."""
         kinds = [kind.features for kind in self.event_schema.kinds]
         pairs = [(kind, name) for kind, names in zip(kinds, POSITION_COLUMNS, strict=True) for name in names]
         if any(name not in kind.names for kind, name in pairs):
@@ -101,8 +108,8 @@ class DatasetGroupConfig(Section):
     datasets: Annotated[list[str], Field(min_length=1)] = Field(description="names out of `datasets`")
     weights: dict[str, Annotated[float, Field(gt=0.0, le=1000.0)]] = Field(
         {},
-        description="dataset -> passes over its training events per epoch, 1 where not given: 2 takes every "
-        "event twice, 0.5 one half of them and the other half in the next epoch",
+        description="dataset -> passes over its training events per epoch, default 1. 2 uses every event "
+        "twice, 0.5 uses half of the events in one epoch and the other half in the next",
     )
 
     @model_validator(mode="after")
@@ -121,7 +128,7 @@ class EvaluationDatasetConfig(Section):
 
     batch_size: PositiveInt = Field(50, description="events per batch")
     num_events: Annotated[int, Field(ge=-1)] = Field(-1, description="first events only; -1 = all")
-    split: Literal["train", "valid", "test"] = Field("test", description="split to evaluate")
+    split: SplitName = Field(TEST, description="split to evaluate")
 
 
 class DatasetSourceConfig(Section):
@@ -130,6 +137,6 @@ class DatasetSourceConfig(Section):
     version: str = Field(description="dataset version, e.g. 1.0.0")
     data_dir: str = Field("tensorflow_datasets", description="directory that holds <name>/<version>")
     valid_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.1, description="share of train that is the valid split where the dataset has none; 0 = none"
+        0.1, description="share of train used as valid split if the dataset has none; 0 = none"
     )
     valid_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="seed that chooses that share")

@@ -1,4 +1,4 @@
-"""What differs between two configurations, as lines for a user."""
+"""Differences of two configurations, one line each."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 from mlpf.config.schema import Config
 
-# Keys that say where, how often or how long, and change no result of a training. A star stands for any name.
+# Keys that do not change the result of a training, such as paths. A star stands for any name.
 WITHOUT_EFFECT = (
     "datasets.*.data_dir",
     "callbacks.tensorboard",
@@ -42,7 +42,7 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def _flat(data: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted path and value of everything that is no section; an empty section is a value."""
+    """Yield dotted path and value of every key that is not a section. An empty section counts as a value."""
     for name, value in data.items():
         key = f"{above}{name}"
         if isinstance(value, dict) and value:

@@ -1,4 +1,4 @@
-"""Explain configuration keys: type, default, bounds and meaning, straight from the schema."""
+"""Explain configuration keys from the schema: type, default, bounds and meaning."""
 
 import difflib
 import re
@@ -21,7 +21,7 @@ _SHORTEST_PLURAL = 3  # shorter words with an s at their end are no plurals
 
 @dataclass(frozen=True)
 class KeyInfo:
-    """One configuration key as a user sees it."""
+    """Type, default, bounds and meaning of one configuration key."""
 
     key: str
     type: str
@@ -103,7 +103,7 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
 
 
 def _variants(key: str, variants: dict[str, type[Section]]) -> Iterator[KeyInfo]:
-    """Return the keys of every variant of a section; one that several have, with the same meaning, once."""
+    """Return the keys of all variants of a section. A key that several variants share appears once."""
     keys = {name: list(_walk(section, f"{key}.")) for name, section in variants.items()}
     choice = f"{key}.{VARIANT_KEYS.get(key, 'type')}"
     seen: dict[str, KeyInfo] = {}

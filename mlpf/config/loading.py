@@ -1,4 +1,4 @@
-"""YAML files and overrides -> Config, with errors that name file, line, key and the likely spelling."""
+"""Read a configuration from YAML files and overrides. Errors name file, line, key and likely spelling."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -19,19 +19,16 @@ from mlpf.files.atomic import atomic_write
 
 Path_ = tuple[str, ...]
 
-# The whole configuration of a run, in its directory and in each of its checkpoints.
-RESOLVED_FILE = "config.resolved.yaml"
-
-# Key of a file that is not complete.
+# Key that names the file on which a file builds.
 EXTENDS = "extends"
 
-# Far above any configuration; aliases of aliases ask for billions in a few lines.
+# No configuration has as many. YAML aliases of aliases can expand a few lines to billions of values.
 MAX_VALUES = 10_000
 
 
 @dataclass
 class Document:
-    """A parsed YAML file: plain data, and the file and line where each key stands."""
+    """A parsed YAML file: plain data, and file and line of each key."""
 
     data: dict[str, Any] = field(default_factory=dict)
     places: dict[Path_, str] = field(default_factory=dict)
@@ -107,7 +104,7 @@ def _place(at: Path_, default: str, document: Document, sources: dict[Path_, str
 
 
 def write_resolved(config: Config, path: Path) -> None:
-    """Write the complete configuration, defaults included, as YAML. Atomic.
+    """Write the complete configuration, including defaults, as YAML. Atomic.
 
     Raises:
         OSError: the directory cannot be written.
@@ -117,16 +114,17 @@ def write_resolved(config: Config, path: Path) -> None:
 
 
 def resolved_text(config: Config) -> str:
-    """Return the complete configuration, defaults included, as YAML."""
+    """Return the complete configuration, including defaults, as YAML."""
     return yaml.safe_dump(config.model_dump(by_alias=True), sort_keys=False)
 
 
 def read_document(path: Path, ready_made: str | None = None) -> Document:
-    """Parse a YAML file into plain data with line numbers; duplicate keys are among its problems.
+    """Parse a YAML file into plain data with line numbers. Duplicate keys are listed as problems.
 
     Args:
         path: YAML file with a mapping.
-        ready_made: what else to give, for the error about a missing file; default: configurations.
+        ready_made: hint for the error about a missing file: where files of this kind are. None = where
+            configurations are.
 
     Raises:
         ConfigError: the file cannot be read, or holds no mapping.
@@ -163,7 +161,7 @@ def read_document(path: Path, ready_made: str | None = None) -> Document:
 
 
 def _read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
-    """Parse a YAML file, put on top of the one that it extends; ``on_top`` are the files that extend it."""
+    """Parse a YAML file and merge it into the file that it extends; ``on_top`` are files that extend it."""
     document = read_document(path)
     if EXTENDS not in document.data:
         return document
@@ -189,7 +187,7 @@ def _read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
 
 
 def _merged(base: Document, top: dict[str, Any], at: Path_) -> dict[str, Any]:
-    """Return the section of ``base`` at ``at`` with ``top`` on top: sections join, all else is replaced."""
+    """Merge ``top`` into ``base``, the section at ``at``: sections are merged, other values replaced."""
     below: Any = base.data
     for part in at:
         below = below[part]
@@ -205,7 +203,7 @@ def _merged(base: Document, top: dict[str, Any], at: Path_) -> dict[str, Any]:
 
 
 def _stands_alone(at: Path_, old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Tell whether a section takes nothing from that below: another variant, or values to search."""
+    """Return whether a section replaces the base section: it names another variant, or values to search."""
     choice = VARIANT_KEYS.get(at[-1], "type")
     variants = [*VARIANTS.get(at[-1], ())]
     other = bool(variants) and choice in new and new[choice] != old.get(choice, variants[0])
@@ -213,9 +211,9 @@ def _stands_alone(at: Path_, old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def num_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the values below a node with every alias expanded; an alias of itself counts as too many."""
+    """Count the values below a node with all aliases expanded. An alias of itself counts as too many."""
     if id(node) not in known:
-        known[id(node)] = MAX_VALUES + 1  # stays for a node that is reached from itself
+        known[id(node)] = MAX_VALUES + 1  # remains if the node contains itself
         parts: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
             parts = [part for pair in node.value for part in pair]
@@ -248,7 +246,7 @@ def _walk(node: yaml.Node, at: Path_, path: Path, document: Document, loader: ya
 
 
 def _parse_override(text: str) -> tuple[Path_, Any, str]:
-    """Split ``a.b=value``; the third item describes what is wrong, or is empty."""
+    """Split ``a.b=value``. The third item describes the problem; it is empty without one."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         return (), None, f"--set {text}: expected KEY=VALUE, e.g. --set setup.lr=1e-4"
@@ -272,7 +270,7 @@ def parse_value(text: str) -> Any:
 
 
 def _number(text: str) -> Any:
-    """Read ``1e-4`` as a number: YAML 1.1 takes it for a string."""
+    """Read ``1e-4`` as a number. YAML 1.1 reads it as text."""
     try:
         return float(text)
     except ValueError:
@@ -282,7 +280,7 @@ def _number(text: str) -> Any:
 def _set(
     data: dict[str, Any], key: Path_, value: Any, source: str, sources: dict[Path_, str], problems: list[str]
 ) -> None:
-    """Put ``value`` at ``key``, creating sections on the way."""
+    """Set ``key`` to ``value``; create missing sections."""
     node: Any = data
     for part in key[:-1]:
         if node.get(part) is None:
@@ -302,7 +300,7 @@ def describe_error(
     sources: dict[Path_, str],
     model: type[BaseModel] = Config,
 ) -> str:
-    """One readable line for one pydantic error; ``model`` is that of the whole file."""
+    """Return one readable line for one pydantic error; ``model`` describes the whole file."""
     full = tuple(str(part) for part in error["loc"])
     at = _without_variant_names(full)
     where = _place(at, str(path), document, sources)
@@ -326,7 +324,7 @@ def describe_error(
 
 
 def _describe_variant(key: str, given: Any) -> str:
-    """Say which variants a section has, given something that is none of them."""
+    """Return an error text that lists the variants of a section."""
     choice, names = VARIANT_KEYS.get(key, "type"), ", ".join(VARIANTS[key])
     if not isinstance(given, dict):
         return f"expected a section (given {given!r:.60})"
@@ -334,7 +332,7 @@ def _describe_variant(key: str, given: Any) -> str:
 
 
 def _without_variant_names(at: Path_) -> Path_:
-    """Drop what pydantic puts behind a key to say which variant of its section it looked at."""
+    """Drop the names of variants that pydantic puts behind the key of a section."""
     return tuple(part for before, part in zip(("", *at), at, strict=False) if not _is_variant(before, part))
 
 
@@ -343,7 +341,7 @@ def _is_variant(key: str, part: str) -> bool:
 
 
 def _known_keys(at: Path_, model: Any = Config) -> list[str]:
-    """Return the keys that the section at ``at`` accepts; ``at`` names the variant behind its key."""
+    """Return the keys of the section at ``at``, a path that includes names of variants."""
     for before, part in zip(("", *at), at, strict=False):
         if part in FORMS.get(before, ()):
             continue
@@ -361,7 +359,7 @@ def _known_keys(at: Path_, model: Any = Config) -> list[str]:
 def section_of(annotation: Any) -> Any:
     """Return the section class inside an annotation such as ``dict[str, Section]``, else None.
 
-    Of a section with variants it is the first.
+    For a section with variants, return the first one.
     """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

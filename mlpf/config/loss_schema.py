@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from mlpf.config.model_schema import Section
 
 # Regression losses of Keras that compare numbers one by one -> their arguments, all positive numbers.
-# CosineSimilarity is not among them: of a single number it sees the sign only. A test asks Keras for all.
+# CosineSimilarity is left out: for single numbers it only depends on the sign. A test compares with Keras.
 REGRESSION_LOSSES: dict[str, tuple[str, ...]] = {
     "Huber": ("delta",),
     "MeanSquaredError": (),
@@ -16,7 +16,7 @@ REGRESSION_LOSSES: dict[str, tuple[str, ...]] = {
     "MeanSquaredLogarithmicError": (),
     "MeanAbsolutePercentageError": (),
 }
-# They depend on more than a difference, so they make nothing of logarithms, which have either sign.
+# These need positive values and do not work for logarithms.
 _NOT_OF_LOGARITHMS = ("MeanSquaredLogarithmicError", "MeanAbsolutePercentageError")
 
 Coefficient = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -48,7 +48,7 @@ class RegressionLossConfig(Section):
 
     @property
     def arguments(self) -> dict[str, float]:
-        """Arguments of the Keras class, ``delta`` among them."""
+        """Arguments of the Keras class, including ``delta``."""
         return self.kwargs | ({} if self.delta is None else {"delta": self.delta})
 
     @model_validator(mode="after")
@@ -72,7 +72,7 @@ class GenJetLossConfig(Section):
 
 
 class SlicedWassersteinConfig(Section):
-    """Distance between the sets of true and predicted particles, seen along random directions."""
+    """Distance between the sets of true and predicted particles, projected on random directions."""
 
     coef: Coefficient = Field(0.0, description="weight of the term; 0 = not computed")
     num_projections: PositiveInt = Field(200, description="directions, drawn anew in each training step")

@@ -22,7 +22,7 @@ Activation = Literal["elu", "gelu", "relu", "selu", "silu", "tanh", "linear"]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-# Lengths of batches are multiples of this: the cost of padding against many lengths, and what suits a GPU.
+# Batch lengths are multiples of this. Larger means more padding, smaller means more shapes to compile.
 _BUCKET_UNIT = 16
 _KERNEL_CLASS, _MESSAGE_CLASS = "kernel class", "message class"
 
@@ -81,7 +81,7 @@ class LearnableMessageConfig(Section):
 
 
 def _tag(key: str, default: str) -> Discriminator:
-    """Tell variants of a section apart by the value of ``key``, which may be left out for the default."""
+    """Select the variant of a section by the value of ``key``. Without the key it is the default variant."""
 
     def value(data: Any) -> Any:
         return data.get(key, default) if isinstance(data, dict) else getattr(data, key, None)
@@ -99,7 +99,7 @@ AnyMessageConfig = Annotated[
     | Annotated[LearnableMessageConfig, Tag("NodeMessageLearnable")],
     _tag("type", "GHConvDense"),
 ]
-# Messages that a kernel goes with.
+# Kernel -> type of message layer that it works with.
 _MESSAGE_OF_KERNEL = {
     "NodePairGaussianKernel": "GHConvDense",
     "NodePairTrainableKernel": "NodeMessageLearnable",
@@ -235,12 +235,12 @@ class GNNConfig(Section):
 
     @property
     def bucket_size(self) -> int:
-        """Batches are padded to multiples of this many elements; it divides the bins."""
+        """Batches are padded to multiples of this many elements. It divides ``bin_size``."""
         return math.gcd(self.combined_graph_layer.bin_size, _BUCKET_UNIT)
 
     @property
     def max_num_elements(self) -> int:
-        """Most elements of an event: more would need more bins than there are."""
+        """Maximum number of elements per event: ``bin_size`` times ``max_num_bins``."""
         return self.combined_graph_layer.bin_size * self.combined_graph_layer.max_num_bins
 
 
@@ -300,7 +300,7 @@ class TransformerConfig(Section):
 
     @property
     def max_num_elements(self) -> None:
-        """Any number of elements fits."""
+        """None: there is no maximum number of elements."""
         return
 
 
@@ -311,14 +311,13 @@ MODEL_CONFIGS: dict[str, type[GNNConfig] | type[TransformerConfig]] = {
 }
 
 
-# The form of the section in a configuration file: ``model`` says which keys there are; the graph network
-# needs not be named.
+# Section ``parameters`` of a file: ``model`` selects the keys. Without it, it is the graph network.
 AnyModelConfig = Annotated[
     Annotated[GNNConfig, Tag("gnn_dense")] | Annotated[TransformerConfig, Tag("transformer")],
     _tag("model", "gnn_dense"),
 ]
 
-# Keys whose section has variants -> name of each -> its section; the first is the default.
+# Key of a section with variants -> name of the variant -> its section. The first variant is the default.
 VARIANTS: dict[str, dict[str, type[Section]]] = {
     "parameters": dict(MODEL_CONFIGS),
     "kernel": {
@@ -327,5 +326,5 @@ VARIANTS: dict[str, dict[str, type[Section]]] = {
     },
     "node_message": {"GHConvDense": NodeMessageConfig, "NodeMessageLearnable": LearnableMessageConfig},
 }
-# The key that names the variant; ``type`` in the other sections.
+# Key that names the variant. In sections that are not listed it is ``type``.
 VARIANT_KEYS = {"parameters": "model"}

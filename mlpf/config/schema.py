@@ -39,8 +39,8 @@ class Config(Section):
     )
     evaluation_none_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         None,
-        description="an element holds no particle where the sigmoid of its logit for none exceeds this, else "
-        "the largest other class; null = the largest of all, as published",
+        description="an element has no particle if the sigmoid of its logit for none exceeds this; otherwise "
+        "the largest other logit decides. null = the largest of all logits decides, as published",
     )
     datasets: Annotated[dict[str, DatasetSourceConfig], Field(min_length=1)] = Field(
         description="where each dataset is"
@@ -59,7 +59,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _positions_can_be_computed(self) -> "Config":
-        """Refuse what needs positions at the calorimeter, for events that have none."""
+        """Refuse options that need positions at the calorimeter, for events without their columns."""
         layer = getattr(self.parameters, "combined_graph_layer", None)
         wants = {
             "parameters.input_encoding: clic_helix": self.parameters.input_encoding == "clic_helix",
@@ -75,7 +75,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _features_fit_into_half(self) -> "Config":
-        """Refuse features of unknown size in a format that ends at 65504."""
+        """Refuse float16 without layernorm: features could exceed its maximum, 65504."""
         layer = getattr(self.parameters, "combined_graph_layer", None)
         if self.setup.dtype == "mixed_float16" and layer is not None and not layer.layernorm:
             raise ValueError(
@@ -100,6 +100,6 @@ class Config(Section):
         return Config.model_validate(data)
 
     def with_data_dir(self, data_dir: str) -> "Config":
-        """Return a copy in which every dataset is looked up in ``data_dir``."""
+        """Return a copy with ``data_dir`` for every dataset."""
         sources = {n: s.model_copy(update={"data_dir": data_dir}) for n, s in self.datasets.items()}
         return self.model_copy(update={"datasets": sources})

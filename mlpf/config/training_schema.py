@@ -1,4 +1,4 @@
-"""Sections of a training run: set-up, optimizers, schedules, what happens after each epoch."""
+"""Sections of a training: setup, optimizers, schedules, callbacks."""
 
 from typing import Annotated, Literal
 
@@ -31,12 +31,12 @@ class SetupConfig(Section):
     clipnorm: PositiveFloat | None = Field(None, description="clip the global gradient norm to this")
     deterministic: bool = Field(
         False,
-        description="TensorFlow operations that give the same bits in every run; slower, on a GPU far slower",
+        description="deterministic TensorFlow operations: the same bits in every run; much slower on a GPU",
     )
     allow_tf32: bool = Field(
         True,
-        description="precision of Nvidia GPUs: round factors of float32 products to 10 bits (TensorFloat-32) "
-        ", as TensorFlow does by itself; false is slower and exact",
+        description="precision of Nvidia GPUs: round factors of float32 products to 10 bits "
+        "(TensorFloat-32), the default of TensorFlow; false is exact and slower",
     )
     gradient_accumulation_steps: PositiveInt = Field(
         1, description="batches whose mean gradient makes one update; warm-up and schedules count updates"
@@ -85,7 +85,7 @@ class SGDConfig(Section):
 
 
 class LambConfig(Section):
-    """LAMB: Adam whose step in each weight tensor is as long as the tensor times the learning rate."""
+    """LAMB: Adam with the step of each weight tensor scaled to the norm of the tensor."""
 
     beta_1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="decay of the first moment")
     beta_2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="decay of the second moment")
@@ -93,7 +93,7 @@ class LambConfig(Section):
 
 
 class LionConfig(Section):
-    """Lion: every weight moves by the learning rate, in the direction of the sign of a momentum."""
+    """Lion: every weight changes by the learning rate; the sign of a momentum gives the direction."""
 
     beta_1: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.9, description="share of the momentum in a step"
@@ -125,10 +125,10 @@ class OneCycleConfig(Section):
         1e5, description="last learning rate is setup.lr / this"
     )
     momentum_high: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.95, description="momentum (sgd) or beta_1 (others) at the first and last update, in place of theirs"
+        0.95, description="momentum (sgd) or beta_1 (others) at the first and last update; replaces theirs"
     )
     momentum_low: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.85, description="the same at the peak of the learning rate"
+        0.85, description="momentum or beta_1 at the peak of the learning rate"
     )
 
 
@@ -162,13 +162,13 @@ class CheckpointConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    """End a training that gains nothing more. Decided after each epoch, from the recorded history alone."""
+    """End a training that does not improve any more. Decided after each epoch from the history alone."""
 
     monitor: str | None = Field(
         None, description="recorded metric, smaller is better; null = that of callbacks.checkpoint.monitor"
     )
     patience: PositiveInt = Field(
-        description="end after so many epochs without gain; epochs without the metric do not count"
+        description="end after this many epochs without gain; epochs without the metric do not count"
     )
     min_delta: NonNegativeFloat = Field(0.0, description="a gain is more than this below the best so far")
     start_epoch: PositiveInt = Field(1, description="first epoch that counts, from 1")
@@ -178,13 +178,13 @@ class PhysicsConfig(Section):
     """Jets and missing momentum of validation events, while the training runs."""
 
     every: NonNegativeInt = Field(
-        1, description="epochs from one such validation to the next, the last epoch always has one; 0 = never"
+        1, description="run it every so many epochs and after the last one; 0 = never"
     )
     num_events: PositiveInt = Field(500, description="first validation events, this many at most")
 
 
 class CometConfig(Section):
-    """Where Comet keeps a run. The API key comes from the environment (COMET_API_KEY)."""
+    """Log to Comet. The API key comes from the environment variable COMET_API_KEY."""
 
     project: Annotated[str, Field(min_length=1)] = Field(description="Comet project")
     workspace: str | None = Field(None, description="Comet workspace; null = the default of the account")
@@ -197,7 +197,7 @@ class CallbacksConfig(Section):
 
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="checkpoints")
     early_stopping: EarlyStoppingConfig | None = Field(
-        None, description="end a training that gains nothing more; null = train all epochs"
+        None, description="end a training that does not improve any more; null = train all epochs"
     )
     tensorboard: bool = Field(True, description="write TensorBoard logs")
     physics: PhysicsConfig = Field(

@@ -11,8 +11,8 @@ from mlpf.errors import MLPFError
 
 # Variables that a task finds in its environment.
 SLOT_VARIABLE = "MLPF_SLOT"
-BLOCK_END_VARIABLE = "MLPF_BLOCK_END"
-BLOCK_MARGIN_VARIABLE = "MLPF_BLOCK_MARGIN"
+PILOT_END_VARIABLE = "MLPF_PILOT_END"
+PILOT_MARGIN_VARIABLE = "MLPF_PILOT_MARGIN"
 
 
 class TaskLost(MLPFError):
@@ -46,8 +46,8 @@ class Engine(ABC):
     node or pilot job runs again, at most ``retries`` times; after that its future raises ``TaskLost``.
 
     A task finds in its environment which slot it has (``MLPF_SLOT``) and, in a pilot job, when that ends
-    (``MLPF_BLOCK_END``, Unix time in s) and how long before that it must begin to save
-    (``MLPF_BLOCK_MARGIN``, in s).
+    (``MLPF_PILOT_END``, Unix time in s) and how long before that it must begin to save
+    (``MLPF_PILOT_MARGIN``, in s).
 
     Attributes:
         num_slots: tasks that run at a time.

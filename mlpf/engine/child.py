@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 import mlpf
-from mlpf.engine.base import BLOCK_END_VARIABLE, BLOCK_MARGIN_VARIABLE
-from mlpf.engine.end_with_parent import Lifeline
+from mlpf.engine.base import PILOT_END_VARIABLE, PILOT_MARGIN_VARIABLE
+from mlpf.engine.end_with_parent import ParentPipe
+from mlpf.errors import EXIT_BUSY, EXIT_STOPPED
 from mlpf.files.atomic import atomic_write
-from mlpf.files.run_directory import EXIT_BUSY, EXIT_STOPPED
 
 DRIVER_FILE = "driver.json"
 # A program that was asked to stop saves first; it is killed if it needs longer.
@@ -33,11 +33,11 @@ _TAIL_BYTES, _TAIL_LINES = 4096, 3
 
 # Why a program was asked to stop: by the driver (or because another driver took over), because its pilot
 # job ends, or because it ran for too long.
-Reason = Literal["", "driver", "block", "time"]
+StopReason = Literal["", "driver", "pilot", "time"]
 
 
 @dataclass(frozen=True)
-class Watch:
+class StopConditions:
     """When a program must stop.
 
     Attributes:
@@ -63,7 +63,7 @@ class ChildEnd:
     """
 
     code: int
-    reason: Reason
+    reason: StopReason
     seconds: float
     said: str
 
@@ -90,7 +90,7 @@ def announce_driver(directory: Path, driver: str) -> None:
         part.write_text(json.dumps({"driver": driver}), encoding="utf-8")
 
 
-def dismiss(directory: Path) -> None:
+def ask_all_to_stop(directory: Path) -> None:
     """Ask all programs of this directory to save and stop."""
     announce_driver(directory, "")
 
@@ -103,7 +103,7 @@ def is_in_charge(directory: Path, driver: str) -> bool:
         return True
 
 
-def sees(directory: Path) -> bool:
+def sees_directory(directory: Path) -> bool:
     """Wait until this node sees what the driver has written; tell whether it does."""
     deadline = time.monotonic() + _SHARED_SECONDS
     while not (directory / DRIVER_FILE).is_file():
@@ -113,16 +113,16 @@ def sees(directory: Path) -> bool:
     return True
 
 
-def block_ends() -> bool:
+def pilot_job_ends() -> bool:
     """Tell whether the pilot job of this worker ends soon: programs must save now."""
-    end, margin = os.environ.get(BLOCK_END_VARIABLE), os.environ.get(BLOCK_MARGIN_VARIABLE)
+    end, margin = os.environ.get(PILOT_END_VARIABLE), os.environ.get(PILOT_MARGIN_VARIABLE)
     return bool(end) and float(end or 0) - time.time() < float(margin or SAVE_SECONDS)
 
 
 def run_child(
     command: Sequence[str],
     log: Path,
-    watch: Watch,
+    conditions: StopConditions,
     *,
     environment: Mapping[str, str] | None = None,
     note: Callable[[float], None] = lambda _: None,
@@ -135,26 +135,26 @@ def run_child(
     Args:
         command: program and arguments.
         log: file that its output is appended to; its folder exists.
-        watch: when it must stop.
+        conditions: when it must stop.
         environment: variables beside those of this process.
         note: gets the wall time in s about once per second.
     """
     started = time.monotonic()
     with (
         log.open("ab") as output,
-        Lifeline() as lifeline,
+        ParentPipe() as pipe,
         subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {}), **lifeline.environment},
-            pass_fds=lifeline.pass_fds,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {}), **pipe.environment},
+            pass_fds=pipe.pass_fds,
         ) as process,
     ):
         try:
-            reason = _attend(process, watch, started, note)
+            reason = _attend(process, conditions, started, note)
         except BaseException:
             process.kill()
             raise
@@ -164,7 +164,7 @@ def run_child(
 def run_training(
     command: Sequence[str],
     log: Path,
-    watch: Watch,
+    conditions: StopConditions,
     *,
     environment: Mapping[str, str] | None = None,
     note: Callable[[float], None] = lambda _: None,
@@ -172,26 +172,29 @@ def run_training(
     """Run a training as ``run_child`` does, once no earlier process of its run saves any more."""
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
-        end = run_child(command, log, watch, environment=environment, note=note)
+        end = run_child(command, log, conditions, environment=environment, note=note)
         if end.code != EXIT_BUSY or time.monotonic() > deadline:
             return end
-        if reason := reason_to_stop(watch, end.seconds):
+        if reason := reason_to_stop(conditions, end.seconds):
             return ChildEnd(EXIT_STOPPED, reason, end.seconds, end.said)
         time.sleep(_NAP_SECONDS)
 
 
 def _attend(
-    process: subprocess.Popen[bytes], watch: Watch, started: float, note: Callable[[float], None]
-) -> Reason:
+    process: subprocess.Popen[bytes],
+    conditions: StopConditions,
+    started: float,
+    note: Callable[[float], None],
+) -> StopReason:
     """Stay with a program to its end; return why it was asked to stop, empty if it was not."""
-    reason: Reason = ""
+    reason: StopReason = ""
     asked = looked = started
     while process.poll() is None:
         now = time.monotonic()
         if now - looked >= _LOOK_SECONDS:
             looked = now
             note(now - started)
-            if not reason and (reason := reason_to_stop(watch, now - started)):
+            if not reason and (reason := reason_to_stop(conditions, now - started)):
                 process.send_signal(signal.SIGTERM)
                 asked = now
         if reason and now - asked > SAVE_SECONDS:
@@ -201,13 +204,13 @@ def _attend(
     return reason
 
 
-def reason_to_stop(watch: Watch, seconds: float) -> Reason:
+def reason_to_stop(conditions: StopConditions, seconds: float) -> StopReason:
     """Return why a program that has run for some seconds must stop now, empty if it may go on."""
-    if not is_in_charge(watch.directory, watch.driver):
+    if not is_in_charge(conditions.directory, conditions.driver):
         return "driver"
-    if block_ends():
-        return "block"
-    if watch.max_seconds is not None and seconds > watch.max_seconds:
+    if pilot_job_ends():
+        return "pilot"
+    if conditions.max_seconds is not None and seconds > conditions.max_seconds:
         return "time"
     return ""
 

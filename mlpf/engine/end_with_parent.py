@@ -1,45 +1,45 @@
 """Child processes that end with their parent, however it ends.
 
-A pipe joins them: only the parent can write to it, and it never does. When the parent is gone, also after
-``kill -9``, the kernel closes the pipe and whoever reads from it learns so. Unlike the signal that Linux can
-send at the death of a parent (in truth, of the thread that started the child), this works on every Unix.
+The parent holds the writing end of a pipe and never writes. When the parent ends, even by ``kill -9``, the
+kernel closes the pipe. The child, which waits to read, notices and exits. This works on every Unix. Linux has
+a signal for it (``PR_SET_PDEATHSIG``), but that depends on the thread that started the child.
 """
 
 import os
 import threading
 from types import TracebackType
 
-# Number of the end of the pipe that a child reads from.
-VARIABLE = "MLPF_LIFELINE"
-# What a child exits with; mostly nobody is left to see it.
+# Holds the file descriptor of the reading end, for the child.
+VARIABLE = "MLPF_PARENT_PIPE"
+# Exit code of a child whose parent is gone.
 EXIT_ORPHANED = 70
 
 
-class Lifeline:
-    """The pipe of a parent; all children that it starts may share it.
+class ParentPipe:
+    """Pipe between a parent and its children. All children of one parent may share it.
 
-    Give ``environment`` and ``pass_fds`` to ``subprocess.Popen``. The end for writing reaches no child.
+    Give ``environment`` and ``pass_fds`` to ``subprocess.Popen``. No child inherits the writing end.
     """
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe()  # Python closes both when another program is executed
+        self._read, self._write = os.pipe()  # not inheritable unless passed on
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables of a child."""
+        """Environment variables for the child."""
         return {VARIABLE: str(self._read)}
 
     @property
     def pass_fds(self) -> tuple[int, ...]:
-        """What a child inherits."""
+        """File descriptors for the child."""
         return (self._read,)
 
     def close(self) -> None:
-        """Let go: children that still run end."""
+        """Close the pipe. Children that still run exit."""
         os.close(self._write)
         os.close(self._read)
 
-    def __enter__(self) -> "Lifeline":
+    def __enter__(self) -> "ParentPipe":
         return self
 
     def __exit__(
@@ -49,13 +49,12 @@ class Lifeline:
 
 
 def end_with_parent() -> bool:
-    """End this process as soon as the parent that holds its lifeline is gone.
+    """Make this process exit when its parent is gone, if the parent gave it a ``ParentPipe``.
 
-    The variable is removed: children of this process are on a lifeline only if it gives them one of its own.
-    They end with it then, and it with its parent.
+    The environment variable is removed, so children of this process do not read from the same pipe.
 
     Returns:
-        Whether the process is on a lifeline.
+        Whether there is a pipe.
     """
     text = os.environ.pop(VARIABLE, None)
     if text is None:
@@ -64,12 +63,12 @@ def end_with_parent() -> bool:
         descriptor = int(text)
         os.set_inheritable(descriptor, False)
     except (ValueError, OSError):
-        return False  # set for a process in between, which did not hand the pipe on
-    threading.Thread(target=_wait, args=(descriptor,), name="lifeline", daemon=True).start()
+        return False  # the variable was inherited, the pipe was not
+    threading.Thread(target=_wait, args=(descriptor,), name="parent-pipe", daemon=True).start()
     return True
 
 
 def _wait(descriptor: int) -> None:
     while os.read(descriptor, 1):
-        pass  # nobody writes
+        pass
     os._exit(EXIT_ORPHANED)

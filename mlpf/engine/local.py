@@ -25,7 +25,7 @@ _GROUP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class HereEngine(Engine):
+class InProcessEngine(Engine):
     """Runs a task in this process, when it is submitted: for one worker no other process is needed."""
 
     num_slots = 1
@@ -75,8 +75,8 @@ class LocalEngine(Engine):
         self._lock = threading.Lock()
         self._waiting: deque[_Task] = deque()
         host = socket.gethostname()
-        self._idle = [_Lane(f"{host}-{number}", group) for number, group in enumerate(groups)]
-        self._lanes = tuple(self._idle)
+        self._idle = [_Worker(f"{host}-{number}", group) for number, group in enumerate(groups)]
+        self._workers = tuple(self._idle)
         self._closed = False
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -97,8 +97,8 @@ class LocalEngine(Engine):
         for task in waiting:
             if not task.future.cancel():  # it was lost once, and waits for another attempt
                 task.future.set_exception(CancelledError())
-        for lane in self._lanes:
-            lane.close(now)
+        for worker in self._workers:
+            worker.close(now)
 
     def _give_out(self) -> None:
         """Start waiting tasks on idle workers."""
@@ -110,24 +110,24 @@ class LocalEngine(Engine):
                 if not task.started and not task.future.set_running_or_notify_cancel():
                     continue
                 task.started = True
-                lane = self._idle.pop(0)
-            lane.start(task).add_done_callback(partial(self._ended, lane, task))
+                worker = self._idle.pop(0)
+            worker.start(task).add_done_callback(partial(self._ended, worker, task))
 
-    def _ended(self, lane: "_Lane", task: _Task, inner: Future[Any]) -> None:
+    def _ended(self, worker: "_Worker", task: _Task, inner: Future[Any]) -> None:
         """Hand a result on, or try a lost task again. Runs in a thread of the worker's pool."""
         error = CancelledError() if inner.cancelled() else inner.exception()
         lost = isinstance(error, BrokenProcessPool)
         if lost:
-            lane.renew()
+            worker.renew()
             task.losses += 1
             if task.losses > self._retries or self._closed:
                 error = TaskLost(
-                    f"{_name(task)}: its worker {lane.name} was killed, perhaps for its memory; tried "
+                    f"{_name(task)}: its worker {worker.name} was killed, perhaps for its memory; tried "
                     f"{task.losses} time(s)"
                 )
                 lost = False
         with self._lock:
-            self._idle.append(lane)
+            self._idle.append(worker)
             if lost:
                 self._waiting.appendleft(task)
         if error is None:
@@ -137,7 +137,7 @@ class LocalEngine(Engine):
         self._give_out()
 
 
-class _Lane:
+class _Worker:
     """One worker process and its replacements.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlpf.engine.base import Engine, Slot
-from mlpf.engine.local import HereEngine, LocalEngine
+from mlpf.engine.local import InProcessEngine, LocalEngine
 from mlpf.errors import ConfigError
 from mlpf.machine.allocation import DeviceGroup, device_groups
 
@@ -95,7 +95,7 @@ def open_engine(placement: Placement, run_dir: Path, *, slot: Slot | None = None
     if placement.site is not None:
         return open_cluster(placement, run_dir, slot, retries)
     if placement.workers <= 1:
-        return HereEngine()
+        return InProcessEngine()
     return LocalEngine([DeviceGroup(num_cpus=slot.num_cpus)] * placement.workers, retries)
 
 

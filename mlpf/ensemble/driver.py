@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
 from mlpf.engine.base import Engine, TaskLost
-from mlpf.engine.child import SAVE_SECONDS, dismiss
+from mlpf.engine.child import SAVE_SECONDS, ask_all_to_stop
 from mlpf.ensemble.state import MemberFiles, MemberState, read_state
 from mlpf.ensemble.task import MemberTask, train_member
 from mlpf.errors import MLPFError
@@ -62,7 +62,7 @@ class Driver:
                 if self.states[name].state == "waiting":
                     waiting.append(name)
             if not stopping and (stopping := reason()):
-                dismiss(self._directory)
+                ask_all_to_stop(self._directory)
                 self._cancel_unbegun()
                 deadline = time.monotonic() + _PATIENCE_SECONDS
             if time.monotonic() > deadline:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlpf.files.atomic import read_json, write_json
-from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.files.run_directory import RunDirectory
 
 RUNS_FOLDER, STATES_FOLDER, LOGS_FOLDER = "runs", "states", "logs"
 
@@ -29,7 +29,7 @@ class MemberFiles:
 
     def __init__(self, directory: Path, name: str):
         self.run_dir = directory / RUNS_FOLDER / name
-        self.history = self.run_dir / HISTORY_FILE
+        self.history = RunDirectory(self.run_dir).history
         self.log = directory / LOGS_FOLDER / f"{name}.log"
         self.state = directory / STATES_FOLDER / f"{name}.json"
         self.outcome = directory / STATES_FOLDER / f"{name}.outcome.json"

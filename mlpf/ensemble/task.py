@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mlpf.engine.base import SLOT_VARIABLE
-from mlpf.engine.child import ChildEnd, Watch, run_training, sees
+from mlpf.engine.child import ChildEnd, StopConditions, run_training, sees_directory
 from mlpf.ensemble.state import MemberFiles, MemberState, read_state
-from mlpf.errors import ConfigError
+from mlpf.errors import EXIT_FAILED, ConfigError
 from mlpf.files.atomic import read_json
-from mlpf.files.run_directory import CHECKPOINTS_FOLDER, EXIT_FAILED
+from mlpf.files.run_directory import RunDirectory
 
 # Between two notes of the time that a training has taken.
 _NOTE_SECONDS = 10.0
@@ -50,7 +50,7 @@ def train_member(task: MemberTask) -> MemberState:
         ConfigError: this node does not see the directory of the ensemble.
         OSError: it cannot be written.
     """
-    if not sees(task.directory):
+    if not sees_directory(task.directory):
         raise ConfigError(
             f"{task.directory}: worker {os.environ.get(SLOT_VARIABLE, '')} does not see the directory of the "
             "ensemble; choose -o on a file system that all nodes share"
@@ -72,7 +72,7 @@ def train_member(task: MemberTask) -> MemberState:
 
     files.outcome.unlink(missing_ok=True)
     reached = _checkpoint(files)
-    end = run_training(task.command, files.log, Watch(task.directory, task.driver, left), note=note)
+    end = run_training(task.command, files.log, StopConditions(task.directory, task.driver, left), note=note)
     state.seconds = before + end.seconds
     judge(state, end, read_json(files.outcome, dict), moved=_checkpoint(files) != reached, task=task)
     state.write(files)
@@ -123,6 +123,6 @@ def judge(
 def _checkpoint(files: MemberFiles) -> str:
     """Return what changes with each checkpoint."""
     try:
-        return (files.run_dir / CHECKPOINTS_FOLDER / "latest.json").read_text(encoding="utf-8")
+        return RunDirectory(files.run_dir).pointer("latest").read_text(encoding="utf-8")
     except OSError:
         return ""

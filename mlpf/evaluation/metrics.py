@@ -22,7 +22,7 @@ import numpy as np
 
 from mlpf.config.recorded_metrics import SUMMARY_NAMES
 from mlpf.evaluation.particles import Array, Elements, IntArray
-from mlpf.evaluation.predictions import BASELINE, GEN, NETWORK, Predictions
+from mlpf.evaluation.predictions import Predictions
 from mlpf.evaluation.statistics import (
     Fraction,
     Spread,
@@ -32,6 +32,7 @@ from mlpf.evaluation.statistics import (
     spread,
 )
 from mlpf.physics.jets import MATCH_DELTA_R, definition_of
+from mlpf.physics.methods import BASELINE, GEN, LIMITS, NETWORK, TARGET
 from mlpf.physics.particles import CLASS_NAMES, NUM_CLASSES
 
 # GeV; below, the ratio of two nearly vanishing vector sums says nothing about a detector.
@@ -91,7 +92,7 @@ def class_sums(predictions: Predictions, method: str, cls: int) -> tuple[IntArra
 
 def confusion_matrix(elements: Elements, method: str) -> IntArray:
     """Count elements by target class (rows) and class given by ``method`` (columns), [C, C]."""
-    pair = elements.cls["target"] * NUM_CLASSES + elements.cls[method]
+    pair = elements.cls[TARGET] * NUM_CLASSES + elements.cls[method]
     return np.bincount(pair, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
 
 
@@ -120,14 +121,14 @@ def class_fractions_by_energy(
         cls: class index above 0.
         edges: bin edges in GeV.
     """
-    target, given = elements.cls["target"] == cls, elements.cls[method] == cls
+    target, given = elements.cls[TARGET] == cls, elements.cls[method] == cls
 
     def binned(passed: Array, total: Array, energy: Array) -> list[Fraction]:
         above, below = np.histogram(energy[passed], edges)[0], np.histogram(energy[total], edges)[0]
         return [fraction(int(a), int(b)) for a, b in zip(above, below, strict=True)]
 
     return {
-        "efficiency": binned(target & given, target, elements.energy["target"]),
+        "efficiency": binned(target & given, target, elements.energy[TARGET]),
         "fake_rate": binned(given & ~target, given, elements.energy[method]),
     }
 
@@ -233,7 +234,7 @@ def _comparison(methods: dict[str, dict[str, Any]], widths: dict[str, Array]) ->
         "iqr_over_median_difference": -gain,
         "iqr_over_median_difference_uncertainty": _deviation(widths[NETWORK] - widths[BASELINE]),
     }
-    for limit in ("oracle", "perfect"):
+    for limit in LIMITS:
         if limit in width and width[BASELINE] != width[limit]:
             result[f"gap_closed_to_{limit}"] = gain / (width[BASELINE] - width[limit])
     return result

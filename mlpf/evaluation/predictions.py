@@ -20,14 +20,11 @@ from mlpf.evaluation.particles import Array, Elements, IntArray, ParticleLists
 from mlpf.files.atomic import atomic_write
 from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.jets import JetAlgorithm, Jets, match_jets
+from mlpf.physics.methods import BASELINE, ELEMENT_METHODS, GEN, LIMITS, METHODS, NETWORK, TARGET
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 # What ``make_predictions`` reads of an event, where the dataset has it.
 EVENT_FIELDS = ("X", "ygen", "ycand", "gen_particles", "oracle_particles", "perfect_particles", "event")
-ELEMENT_METHODS = ("target", "cand", "pred")
-GEN, NETWORK, BASELINE = "gen", "pred", "cand"
-# In the order in which tables and figures show them.
-METHODS = ("pred", "cand", "target", "oracle", "perfect")
 JET_COLUMNS = ("pt", "eta", "phi", "energy")
 _METADATA_KEY = b"mlpf.predictions"
 
@@ -108,13 +105,13 @@ def make_reference(
     schema: EventSchema = SCHEMAS["clic"],
 ) -> Predictions:
     """Return all of ``make_predictions`` that does not depend on a network."""
-    rows = {"target": [e["ygen"] for e in events], BASELINE: [e["ycand"] for e in events]}
+    rows = {TARGET: [e["ygen"] for e in events], BASELINE: [e["ycand"] for e in events]}
     particles = {name: ParticleLists.from_rows(value) for name, value in rows.items()}
-    for name in ("gen", "oracle", "perfect"):
+    for name in (GEN, *LIMITS):
         if events and all(f"{name}_particles" in e for e in events):
             particles[name] = ParticleLists.from_rows([e[f"{name}_particles"] for e in events])
     has_gen = GEN in particles
-    particles.setdefault(GEN, particles["target"])
+    particles.setdefault(GEN, particles[TARGET])
     jets = {name: value.cluster(jet_algorithm) for name, value in particles.items()}
     return Predictions(
         dataset=dataset,

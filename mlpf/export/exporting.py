@@ -18,12 +18,12 @@ from mlpf.export.parity import TOLERANCE, ParityReport, check_parity, judge, ref
 from mlpf.export.precision import largest_int8_weight, quantize, refuse_saturation, with_policy
 from mlpf.export.runtimes import OUTPUT_NAME, TARGETS, ExportError, Target
 from mlpf.files.atomic import atomic_write
+from mlpf.files.run_directory import ExportFiles
 from mlpf.physics.random_events import sample_events
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 logger = logging.getLogger(__name__)
 
-CARD_FILE = "model_card.json"
 # Shapes of the check: whole bins and not, one event and several, fewer elements than a bin.
 PARITY_SHAPES = ((1, 256), (2, 300), (3, 64), (4, 1000), (1, 2560))
 
@@ -88,19 +88,19 @@ def export_onnx(
             more than ``TOLERANCE``, another precision makes no sense, or int8 would saturate on some
             processors; nothing is written.
     """
-    path = Path(path)
+    names = ExportFiles(Path(path))
     goal = TARGETS[target]
     opset = goal.choose_opset(opset)
-    paths = _paths(path, precisions)
+    paths = _paths(names, precisions)
     model = with_policy(model, "float32")
     entries = {**model_metadata(model, goal, opset, schema), **(metadata or {})}
     shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
     references = [reference(model, sample_events(schema, b, n, seed=i)) for i, (b, n) in enumerate(shapes)]
     files = {}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    names.float32.parent.mkdir(parents=True, exist_ok=True)
     # The card gets its name last: it never describes a file that is not there.
     with ExitStack() as stack:
-        card = stack.enter_context(atomic_write(path.with_name(CARD_FILE)))
+        card = stack.enter_context(atomic_write(names.card))
         for precision, proto in _graphs(model, goal, opset, tuple(paths)):
             refuse_saturation(proto, str(paths[precision]))
             tolerance = TOLERANCE if precision == "float32" else None
@@ -119,12 +119,12 @@ def export_onnx(
     return files
 
 
-def _paths(path: Path, precisions: Sequence[str]) -> dict[str, Path]:
+def _paths(names: ExportFiles, precisions: Sequence[str]) -> dict[str, Path]:
     """Return the file of each precision, none of them in the way of the card or of a directory."""
-    paths = {p: path if p == "float32" else path.with_stem(f"{path.stem}_{p}") for p in precisions}
-    if any(file.name == CARD_FILE for file in paths.values()):
-        raise ExportError(f"{path}: is the name of the model card beside it; give another one")
-    for file in (*paths.values(), path.with_name(CARD_FILE)):
+    paths = {precision: names.onnx(precision) for precision in precisions}
+    if names.card in paths.values():
+        raise ExportError(f"{names.float32}: is the name of the model card beside it; give another one")
+    for file in (*paths.values(), names.card):
         if file.is_dir():
             raise ExportError(f"{file}: is a directory; give the name of the file to write")
     return paths

@@ -1,7 +1,7 @@
-"""One process, or the jobs of one array, per output: a second one is told who is at work.
+"""Locks: only one process, or the jobs of one array, may write an output at a time.
 
-The locks are those of the kernel (``flock``): they end with their process, also with ``kill -9``. The small
-files they are taken on stay; a file without a lock means nothing.
+The kernel holds the locks (``flock``). It releases them when the process ends, even by ``kill -9``. The lock
+files stay behind; a file that no process has locked means nothing.
 """
 
 import errno
@@ -21,7 +21,7 @@ from mlpf.errors import OutputExists
 
 Item = TypeVar("Item")
 
-# What kernels answer for a file system that cannot lock.
+# Errors of a file system without locks.
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 _ATTEMPTS = 40
 _PAUSE_SECONDS = 0.05
@@ -29,7 +29,7 @@ _PAUSE_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Shard:
-    """One job of an array of jobs that share the work.
+    """One job of a job array.
 
     Attributes:
         index: number of the job, 1 to ``count``.
@@ -43,23 +43,23 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def of(self, items: Sequence[Item]) -> list[Item]:
-        """Return the part of this job: every ``count``-th item, so that parts differ by one at most."""
+        """Return every ``count``-th item. The shares of the jobs differ by one item at most."""
         return list(items[self.index - 1 :: self.count])
 
 
 @contextmanager
 def locked(path: Path, what: str, shard: Shard | None = None) -> Iterator[None]:
-    """Keep others from working on an output while the block runs.
+    """Lock an output while the block runs.
 
-    Jobs of one array hold the lock together; nobody else, and no job twice.
+    The jobs of one array share the lock. Each job may hold it only once.
 
     Args:
-        path: file to lock; made if missing. The jobs of an array lock one more beside it.
-        what: what is protected, for the error.
-        shard: the job, None = the whole work.
+        path: lock file; created if missing. Each job of an array also locks a file of its own beside it.
+        what: name of the output, for the error.
+        shard: job of an array; None = one process does all the work.
 
     Raises:
-        OutputExists: somebody else holds the lock; says who, and what to do.
+        OutputExists: another process holds the lock. The message names it.
     """
     with ExitStack() as stack:
         main = _open(path, stack)
@@ -78,7 +78,7 @@ def locked(path: Path, what: str, shard: Shard | None = None) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process works on an output, by its lock file."""
+    """Return whether a process holds the lock of an output."""
     if not path.exists():
         return False
     with ExitStack() as stack:
@@ -105,14 +105,14 @@ def require_unlocked(path: Path, what: str) -> None:
 
 
 def _open(path: Path, stack: ExitStack) -> int:
-    # Read and write: over NFS an exclusive lock needs the one and a shared lock the other.
+    # NFS needs a writable file for an exclusive lock and a readable one for a shared lock.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     stack.callback(os.close, descriptor)
     return descriptor
 
 
 def _try(descriptor: int, kind: int, path: Path) -> bool:
-    """Return whether the lock was granted; a file system without locks grants everything and is named."""
+    """Return whether the lock was granted. On a file system without locks, warn and grant it."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -121,7 +121,7 @@ def _try(descriptor: int, kind: int, path: Path) -> bool:
         if error.errno not in _UNSUPPORTED:
             raise
         logging.getLogger(__name__).warning(
-            "%s: this file system has no locks (%s); make sure that nobody else writes there",
+            "%s: this file system has no locks (%s); make sure that no other process writes there",
             path.parent,
             error.strerror,
         )
@@ -129,10 +129,10 @@ def _try(descriptor: int, kind: int, path: Path) -> bool:
 
 
 def _join(descriptor: int, path: Path, what: str, shard: Shard) -> None:
-    """Take the shared lock of an array; the first job signs with the size of the array."""
+    """Take the shared lock of an array. The first job writes the size of the array into the lock file."""
     for _ in range(_ATTEMPTS):
         if _try(descriptor, fcntl.LOCK_EX, path):
-            # Nobody is there, so what is written in the file is of the past.
+            # No job holds the lock: what the file says is out of date.
             _sign(descriptor, shard)
         if _try(descriptor, fcntl.LOCK_SH, path):
             found = _read(descriptor)
@@ -141,7 +141,7 @@ def _join(descriptor: int, path: Path, what: str, shard: Shard) -> None:
             raise _refused(f"{what}, shard {shard}", found)
         if _read(descriptor).get("shards") is None:
             break
-        time.sleep(_PAUSE_SECONDS)  # another job of the array is signing
+        time.sleep(_PAUSE_SECONDS)  # another job of the array writes the file
     raise _refused(f"{what}, shard {shard}", _read(descriptor))
 
 
@@ -162,7 +162,7 @@ def _read(descriptor: int) -> dict[str, Any]:
 
 
 def _owner(descriptor: int, path: Path) -> dict[str, Any]:
-    """Return who holds the lock; of an array, a job that is still at work."""
+    """Return the process that holds the lock; of an array, one of its jobs that still run."""
     owner = _read(descriptor)
     if "shards" not in owner:
         return owner
@@ -179,7 +179,7 @@ def _refused(what: str, owner: dict[str, Any]) -> OutputExists:
     if "shard" in owner:
         who += f" (shard {owner['shard']})"
     return OutputExists(
-        f"{what}: {who} is at work there; wait until it ends, end it, or choose another output"
+        f"{what}: {who} is at work there; wait until it ends, stop it, or choose another output"
     )
 
 
@@ -187,8 +187,8 @@ def remove_stale_parts(folder: Path, names: Collection[str]) -> None:
     """Remove temporary files that ``atomic_write`` left for some names when its process was killed.
 
     Args:
-        folder: where they are.
-        names: final names that nobody else writes now, because the caller holds the lock.
+        folder: folder of the files.
+        names: final names. The caller must hold the lock of the output.
     """
     for part in folder.glob(".*.part"):
         final, _, _process_id = part.stem.removeprefix(".").rpartition(".")

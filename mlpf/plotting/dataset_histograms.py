@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from mlpf.config.data_schema import SPLITS
 from mlpf.data.dataset.checks import Binning
 
 PANELS_PER_ROW = 4
 # The palette of mlpf.plotting.style; any further split is grey.
-SPLIT_COLORS = {"train": "#3f90da", "valid": "#ffa90e", "test": "#bd1f01"}
+SPLIT_COLORS: dict[str, str] = dict(zip(SPLITS, ("#3f90da", "#ffa90e", "#bd1f01"), strict=True))
 # From this ratio of the fullest to the emptiest bin on, a linear axis hides the latter.
 LOG_FROM = 100
 

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM
 from mlpf.physics.features import PARTICLE_COLUMNS, Columns
+from mlpf.physics.methods import BASELINE, GEN
 from mlpf.physics.particles import CLASSES
 from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.style import COLORS
@@ -21,7 +22,7 @@ Array = npt.NDArray[np.floating]
 LONGEST_TURN = 4000.0
 POINTS_PER_TRACK = 200
 # Particles are spokes on rings around the elements; radii and lengths relative to those of the elements.
-RINGS = {"gen": 1.1, "cand": 1.4}
+RINGS = {GEN: 1.1, BASELINE: 1.4}
 SPOKE_PER_DECADE = 0.08
 LEAST_ENERGY = 0.1
 # Share of the elements that the rings enclose; single hits far out in the muon system are not waited for.
@@ -209,7 +210,7 @@ def _draw_elements(axes: Axes, view: EventView) -> None:
 
 def _draw_particles(axes: Axes, view: EventView) -> None:
     quantity = _size_names(view.schema)[2]
-    for name, marker in (("gen", "o"), ("cand", "x")):
+    for name, marker in ((GEN, "o"), (BASELINE, "x")):
         rows = view.particles[name]
         size = _column(rows, PARTICLE_COLUMNS, quantity)
         names = [CLASSES[int(c)].name for c in _column(rows, PARTICLE_COLUMNS, "cls")]
@@ -298,13 +299,13 @@ def _draw_spokes(axes: Axes, name: str, rows: Array, horizontal: Array, vertical
 
 def _finish(axes: Axes, xlabel: str, ylabel: str, radius: float, view: EventView) -> None:
     axes.set_aspect("equal")
-    reach = radius * (RINGS["cand"] + 5 * SPOKE_PER_DECADE)
+    reach = radius * (RINGS[BASELINE] + 5 * SPOKE_PER_DECADE)
     axes.set_xlim(-reach, reach)
     axes.set_ylim(-reach, reach)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     handles = [
-        Line2D([], [], color=COLORS["gen"], label=f"{view.gen_name}, inner"),
-        Line2D([], [], color=COLORS["cand"], label="candidates, outer"),
+        Line2D([], [], color=COLORS[GEN], label=f"{view.gen_name}, inner"),
+        Line2D([], [], color=COLORS[BASELINE], label="candidates, outer"),
     ]
     axes.legend(handles=handles, loc="lower right", fontsize=8)

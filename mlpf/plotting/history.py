@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mlpf.plotting.report_text import BASELINE, NETWORK
+from mlpf.physics.methods import BASELINE, LIMITS, NETWORK
 from mlpf.plotting.style import COLORS, LABELS, pair, single
 
 VALIDATION = "val_"
@@ -21,7 +21,7 @@ PHYSICS_FIGURES = {
     },
 }
 # Lines to compare with, where the run has them.
-_LIMITS = (BASELINE, "oracle", "perfect")
+_COMPARED = (BASELINE, *LIMITS)
 
 
 def loss_names(history: Sequence[Mapping[str, float]]) -> list[str]:
@@ -78,7 +78,7 @@ def physics_curves(
         points = [(r["epoch"], r[key]) for r in history if r.get(key) is not None]
         epochs, values = zip(*points, strict=True) if points else ((), ())
         axes.plot(epochs, values, marker="o", markersize=3, color=COLORS[NETWORK], label=LABELS[NETWORK])
-        for method in _LIMITS:
+        for method in _COMPARED:
             value = reference.get(method, {}).get(quantity)
             if value is not None:
                 axes.axhline(value, linestyle="--", color=COLORS[method], label=LABELS[method])

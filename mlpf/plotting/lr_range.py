@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mlpf.plotting.report_text import BASELINE, NETWORK
+from mlpf.physics.methods import BASELINE, NETWORK, TARGET
 from mlpf.plotting.style import COLORS, single
 
 
@@ -17,7 +17,7 @@ def range_figure(result: Mapping[str, Any], title: str) -> Figure:
         title: what was trained.
     """
     figure, axes = single(title)
-    axes.plot(result["rates"], result["losses"], color=COLORS["target"], linewidth=0.8, label="loss")
+    axes.plot(result["rates"], result["losses"], color=COLORS[TARGET], linewidth=0.8, label="loss")
     axes.plot(result["rates"], result["smoothed"], color=COLORS[NETWORK], label="smoothed")
     axes.set_xscale("log")
     positive = [value for value in result["smoothed"] if value > 0]

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlpf.plotting.report_text import BASELINE, NETWORK, number
+from mlpf.physics.methods import BASELINE, GEN, NETWORK
+from mlpf.plotting.report_text import number
 from mlpf.plotting.style import COLORS, LABELS, pair, single, with_ratio
 
 Array = npt.NDArray[Any]
@@ -126,8 +127,8 @@ def class_sums(sums: Mapping[str, tuple[Array, Array]], class_name: str, title: 
         counts = {method: np.histogram(v, edges)[0] for method, v in values.items()}
         for method, count in counts.items():
             _steps(main, count, edges, method)
-            if method != "gen":
-                _steps(below, _ratio(count, counts["gen"]), edges, method)
+            if method != GEN:
+                _steps(below, _ratio(count, counts[GEN]), edges, method)
         main.set_ylabel("events")
         main.set_ylim(bottom=0)
         below.set_ylabel("/ generated")

@@ -5,8 +5,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from mlpf.physics.methods import BASELINE
 from mlpf.plotting.html_page import figure, page, table
-from mlpf.plotting.report_text import BASELINE, caption, class_rows, number, response_rows, scale_sentence
+from mlpf.plotting.report_text import caption, class_rows, number, response_rows, scale_sentence
 
 ONNX_HEADER = ("file", "output", "largest difference from Keras", "99 % of the elements")
 # Quantities of the validation of a training that the table shows.

@@ -3,14 +3,7 @@
 import math
 from typing import Any
 
-NETWORK, BASELINE = "pred", "cand"
-METHOD_NAMES = {
-    "pred": "network",
-    "cand": "baseline",
-    "target": "targets",
-    "oracle": "oracle",
-    "perfect": "perfect",
-}
+from mlpf.physics.methods import BASELINE, LIMITS, METHOD_NAMES, NETWORK, ORACLE
 
 
 def number(value: float | None, uncertainty: float | None = None, digits: int = 4) -> str:
@@ -71,7 +64,7 @@ def caption(numbers: dict[str, Any]) -> str:
     jet = numbers["jet_definition"]
     exponent = "" if jet["exponent"] is None else f" p={jet['exponent']:g}"
     reference = numbers["gen_reference"].replace("_", " ")
-    limits = "oracle" in numbers["methods"]
+    limits = ORACLE in numbers["methods"]
     has_gen = numbers["gen_reference"] == "gen_particles"
     return (
         f"{numbers['num_events']} {numbers['split']} events, {numbers['num_gen_jets']} jets of {reference}, "
@@ -87,7 +80,7 @@ def scale_sentence(numbers: dict[str, Any]) -> str:
     """Say where the network stands between baseline, oracle and perfect assignment."""
     width = {m: v["jet"]["iqr_over_median"] for m, v in numbers["methods"].items()}
     scale = ", ".join(
-        f"{METHOD_NAMES[m]} {number(width[m])}" for m in ("cand", "oracle", "perfect", "pred") if m in width
+        f"{METHOD_NAMES[m]} {number(width[m])}" for m in (BASELINE, *LIMITS, NETWORK) if m in width
     )
     comparison = numbers["comparison"]
     difference = comparison["iqr_over_median_difference"]
@@ -97,7 +90,7 @@ def scale_sentence(numbers: dict[str, Any]) -> str:
     spread = number(difference, comparison["iqr_over_median_difference_uncertainty"])
     gaps = [
         f"{100 * comparison[f'gap_closed_to_{limit}']:.0f} % of the way to {METHOD_NAMES[limit]}"
-        for limit in ("oracle", "perfect")
+        for limit in LIMITS
         if comparison.get(f"gap_closed_to_{limit}") is not None
     ]
     tail = f"; {', '.join(gaps)}" if gaps else ""

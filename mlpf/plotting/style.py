@@ -11,18 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlpf.files.atomic import atomic_write
-from mlpf.plotting.report_text import METHOD_NAMES
+from mlpf.physics.methods import BASELINE, GEN, METHOD_NAMES, NETWORK, ORACLE, PERFECT, TARGET
 
 # Colours that people with colour blindness can tell apart (Petroff, arXiv:2107.02270).
 COLORS = {
-    "gen": "black",
-    "pred": "#bd1f01",
-    "cand": "#3f90da",
-    "target": "#94a4a2",
-    "oracle": "#ffa90e",
-    "perfect": "#832db6",
+    GEN: "black",
+    NETWORK: "#bd1f01",
+    BASELINE: "#3f90da",
+    TARGET: "#94a4a2",
+    ORACLE: "#ffa90e",
+    PERFECT: "#832db6",
 }
-LABELS = {"gen": "generated", **METHOD_NAMES}
+LABELS = {GEN: "generated", **METHOD_NAMES}
 
 _OVERRIDES: dict[str, Any] = {
     # The font of mplhep is not on every machine; this one comes with matplotlib.

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mlpf.config.differences import changed_keys
-from mlpf.config.loading import RESOLVED_FILE, load_config
+from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, ConfigError
-from mlpf.runs.trained import ENVIRONMENT_FILE
+from mlpf.files.run_directory import CheckpointFolder, RunDirectory
 
 Limits = Mapping[str, int | None]
 
@@ -100,7 +100,7 @@ def find_changes(
         place_of: says where the value of a key is given.
     """
     keys = {}
-    for path in (checkpoint / RESOLVED_FILE, run_dir / RESOLVED_FILE):
+    for path in (CheckpointFolder(checkpoint).config, RunDirectory(run_dir).config):
         try:
             keys = changed_keys(load_config(path), config)
             break
@@ -128,7 +128,7 @@ def recorded_limits(run_dir: Path) -> dict[str, int | None]:
 def _environment(run_dir: Path) -> dict[str, Any]:
     """Return what is recorded about a run; empty if it was written by hand, or lost."""
     try:
-        content = json.loads((run_dir / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
+        content = json.loads(RunDirectory(run_dir).environment.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""The data of a training: loaders of batches out of the configuration, and the input normaliser."""
+"""The data of a training: batch loaders and the fit of the input normalisation."""
 
 import math
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
+from mlpf.config.data_schema import TRAIN, VALID
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import PreparedSplit, open_split
 from mlpf.data.feeding.batch_loader import BatchLoader, EventPool, length_buckets
@@ -15,7 +16,6 @@ from mlpf.layers.input_normalization import fit_normalization
 from mlpf.physics.features import TARGETS
 from mlpf.runs.trained import require_fit
 
-TRAINING_SPLIT, VALIDATION_SPLIT = "train", "valid"
 _NORMALIZATION_EVENTS = 256  # events read at a time while fitting
 _JET_TERMS = ("gen_jet_mse", "gen_jet_logcosh")
 _JET_EVENTS = 64  # events looked at for jets
@@ -33,9 +33,9 @@ def build_loaders(
 
     Args:
         config: the whole configuration.
-        num_replicas: devices that share a batch, those of all processes.
-        ntrain: most training events per dataset, of which its weight then takes its share.
-        ntest: most validation events.
+        num_replicas: devices that share a batch, summed over all processes.
+        ntrain: maximum of training events per dataset, before the dataset's weight is applied.
+        ntest: maximum of validation events.
         shard: (rank, number of ranks) of this process, see ``BatchLoader``.
 
     Raises:
@@ -45,11 +45,11 @@ def build_loaders(
     names = dataset_names(config)
     splits = [(open_training(config, name), ntrain) for name in names]
     pool = EventPool(splits, memory_limit=memory_limit, schema=schema)
-    _require_events(pool, ", ".join(names), TRAINING_SPLIT)
+    _require_events(pool, ", ".join(names), TRAIN)
     limits = [n for n in (config.validation_num_events, ntest) if n is not None and n >= 0]
     split = (open_validation(config), min(limits, default=None))
     valid = EventPool([split], memory_limit=memory_limit, schema=schema)
-    _require_events(valid, config.validation_dataset, VALIDATION_SPLIT)
+    _require_events(valid, config.validation_dataset, VALID)
     longest = max(int(pool.lengths.max()), int(valid.lengths.max()))
     require_fit(", ".join(names), config.parameters, longest)
     growth = config.batching.bucket_growth if config.batching.bucket_by_sequence_length else math.inf
@@ -63,7 +63,7 @@ def build_loaders(
 
 
 def _groups(config: Config, pool: EventPool, num_replicas: int) -> list[tuple[list[Source], int]]:
-    """Return the datasets of each group, in the order of ``pool``, and the size of its batches."""
+    """Return for each group its datasets, as positions in ``pool``, and its batch size."""
     scale = num_replicas * config.batching.batch_multiplier
     groups, position = [], 0
     for group in config.train_test_datasets.values():
@@ -77,27 +77,27 @@ def _groups(config: Config, pool: EventPool, num_replicas: int) -> list[tuple[li
 
 
 def dataset_names(config: Config) -> list[str]:
-    """Return the dataset of each split of the training pool, in its order."""
+    """Return the names of the training datasets, in the order of the pool."""
     return [name for group in config.train_test_datasets.values() for name in group.datasets]
 
 
 def open_training(config: Config, name: str) -> PreparedSplit:
-    """Open the split whose first events are trained on.
+    """Open the training split of a dataset.
 
     Raises:
         DataError: it cannot be read.
     """
-    return open_split(name, config.datasets[name], TRAINING_SPLIT, config.dataset.event_schema)
+    return open_split(name, config.datasets[name], TRAIN, config.dataset.event_schema)
 
 
 def open_validation(config: Config) -> PreparedSplit:
-    """Open the split whose first events are those of the validation loader.
+    """Open the validation split.
 
     Raises:
         DataError: it cannot be read.
     """
     name = config.validation_dataset
-    return open_split(name, config.datasets[name], VALIDATION_SPLIT, config.dataset.event_schema)
+    return open_split(name, config.datasets[name], VALID, config.dataset.event_schema)
 
 
 def _require_events(pool: EventPool, name: str, split: str) -> None:
@@ -107,10 +107,10 @@ def _require_events(pool: EventPool, name: str, split: str) -> None:
 
 
 def require_jets(config: Config, pool: EventPool) -> None:
-    """Refuse losses of jets where the targets have none: they would be 0 all along.
+    """Refuse jet losses for events without jets: the losses would always be 0.
 
     Raises:
-        DataError: none of the events looked at, spread over the pool, has a jet.
+        DataError: no event of a sample spread over the pool has a jet.
     """
     asked = [f"loss.event_loss.{name}" for name in _JET_TERMS if name in config.loss.term_names]
     if not asked:

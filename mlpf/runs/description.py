@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlpf.config.loading import RESOLVED_FILE, write_resolved
+from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.files.atomic import atomic_write
+from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import session
-from mlpf.runs.trained import ENVIRONMENT_FILE
 from mlpf.training.loop.interruption import TrainingStopped
 
 
@@ -27,11 +27,11 @@ def write_description(
         limits: most events, ``ntrain`` and ``ntest``.
         changes: checkpoint -> what was changed when the run went on there.
     """
-    write_resolved(config, run_dir / RESOLVED_FILE)
+    write_resolved(config, RunDirectory(run_dir).config)
     content = {**session.environment(), "limits": dict(limits)}
     if changes:
         content["changes"] = dict(changes)
-    with atomic_write(run_dir / ENVIRONMENT_FILE) as part:
+    with atomic_write(RunDirectory(run_dir).environment) as part:
         part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
@@ -45,7 +45,7 @@ def kept_description(run_dir: Path, begun: Callable[[], bool]) -> Iterator[None]
         run_dir: run directory.
         begun: says whether a step was made.
     """
-    files = [run_dir / RESOLVED_FILE, run_dir / ENVIRONMENT_FILE]
+    files = [RunDirectory(run_dir).config, RunDirectory(run_dir).environment]
     before = {path: path.read_bytes() for path in files if path.is_file()}
     try:
         yield

@@ -1,4 +1,4 @@
-"""The batch at which a training went wrong, in files to look into."""
+"""Save the batch at which a training diverged, for inspection."""
 
 import json
 import math
@@ -11,35 +11,35 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.config.data_schema import TRAIN
 from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import BatchLoader
 from mlpf.data.feeding.batch_plan import EMPTY_EVENT, Batch
 from mlpf.evaluation.predictions import event_name
 from mlpf.files.atomic import atomic_write
-from mlpf.runs.data import TRAINING_SPLIT, dataset_names, open_training
+from mlpf.files.run_directory import RunDirectory
+from mlpf.runs.data import dataset_names, open_training
 from mlpf.training.loop.finite_checks import bad_outputs, bad_weights
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.training.loop.trainer import Trainer
 
-FOLDER = "diverged"
-
 
 @contextmanager
 def saved_batch(config: Config, run_dir: Path, trainer: Trainer, loader: BatchLoader) -> Iterator[None]:
-    """Write the batch at which a training inside this context diverges.
+    """Write the batch at which the training inside this context diverges.
 
-    ``diverged/epoch_<e>_step_<s>.npz`` holds the batch as ``save_batch`` describes it, the JSON file beside
-    it the terms of the loss, the learning rate, and which weights, layers and outputs are not finite. Weights
-    are those at the time of the error, some steps later: the host does not wait for each loss.
+    ``diverged/epoch_<e>_step_<s>.npz`` holds the batch, see ``save_batch``. The JSON file beside it holds the
+    loss terms, the learning rate, and the weights, layers and outputs that are not finite. The weights are
+    some steps newer than the batch, because losses are read late.
 
     Args:
         config: the whole configuration.
         run_dir: run directory.
-        trainer: with the model.
-        loader: of the training batches; makes the batch once more.
+        trainer: trainer, for its model and optimizer.
+        loader: loader of the training batches, to make the batch again.
 
     Raises:
-        TrainingDiverged: with the place of the file in its message.
+        TrainingDiverged: the original error with the path of the file in its message.
     """
     try:
         yield
@@ -51,10 +51,10 @@ def saved_batch(config: Config, run_dir: Path, trainer: Trainer, loader: BatchLo
 def _save(
     error: TrainingDiverged, config: Config, run_dir: Path, trainer: Trainer, loader: BatchLoader
 ) -> str:
-    """Write the files; return what to say about them."""
+    """Write the files and return a sentence about them."""
     batch = loader.plan(error.epoch).batches[error.step - 1]
     arrays = loader.pool.fetch_padded(batch.indices, batch.length)
-    path = run_dir / FOLDER / f"epoch_{error.epoch}_step_{error.step}.npz"
+    path = RunDirectory(run_dir).diverged_batch(error.epoch, error.step)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_batch(path, arrays, describe_events(config, loader, batch))
@@ -69,19 +69,19 @@ def save_batch(path: Path, arrays: dict[str, Any], events: dict[str, npt.NDArray
 
     Args:
         path: file.
-        arrays: ``X`` [B, N, F] and ``ygen`` [B, N, 8], as the network got them.
-        events: of ``describe_events``.
+        arrays: ``X`` [B, N, F] and ``ygen`` [B, N, 8] float32, as given to the network.
+        events: return value of ``describe_events``.
     """
     with atomic_write(path) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays, **events)
 
 
 def describe_events(config: Config, loader: BatchLoader, batch: Batch) -> dict[str, npt.NDArray[Any]]:
-    """Say which events a batch is made of.
+    """Identify the events of a batch.
 
     Returns:
-        ``dataset`` [B] name, ``split`` name, ``index`` [B] position in the split, ``event`` [B] identifier,
-        empty where the dataset has none. Empty events that fill the batch have no dataset and index -1.
+        ``dataset`` [B] names, ``split`` name, ``index`` [B] positions in the split, ``event`` [B] identifiers
+        (empty if the dataset has none). Empty events that fill the batch have no dataset and index -1.
     """
     names = dataset_names(config)
     number, position = loader.pool.locate(batch.indices)
@@ -96,7 +96,7 @@ def describe_events(config: Config, loader: BatchLoader, batch: Batch) -> dict[s
     ]
     return {
         "dataset": np.array(dataset, dtype=np.str_),
-        "split": np.array(TRAINING_SPLIT),
+        "split": np.array(TRAIN),
         "index": np.where(real, position, EMPTY_EVENT),
         "event": np.array(event, dtype=np.str_),
     }
@@ -117,7 +117,7 @@ def _report(error: TrainingDiverged, trainer: Trainer, X: Any) -> dict[str, Any]
 
 
 def _number(value: float) -> float | str:
-    """Return a number as JSON can hold it: NaN and infinity as text."""
+    """Return a number that JSON can hold: NaN and infinity become text."""
     return value if math.isfinite(value) else str(value)
 
 

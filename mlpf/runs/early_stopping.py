@@ -1,4 +1,4 @@
-"""When a training is over: all epochs, the epoch that was asked for, or no gain for too long."""
+"""When a training ends: after its last epoch, after ``--stop-after``, or by early stopping."""
 
 import math
 from pathlib import Path
@@ -7,11 +7,11 @@ from mlpf.config.recorded_metrics import PHYSICS_METRICS
 from mlpf.config.schema import Config
 from mlpf.config.training_schema import EarlyStoppingConfig
 from mlpf.errors import ConfigError
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.training.checkpoints.run_state import EpochRecord
 
 
-class Ending:
-    """Says from the history alone whether a training is over: one that is resumed decides the same.
+class StopCriterion:
+    """Decides from the history alone whether a training ends, so a resumed training ends at the same epoch.
 
     Args:
         config: the whole configuration.
@@ -34,16 +34,16 @@ class Ending:
             )
         self._section = config.callbacks.early_stopping
         self._monitor = early_stopping_monitor(config)
-        # A training that paused has jets of the epoch before the pause too: one without pause must decide
-        # the same, so only the epochs that have them in any case count.
+        # Jet metrics also exist for the last epoch before an interruption. Ignore them there, so that a
+        # resumed run stops at the same epoch.
         self._every = config.callbacks.physics.every if self._monitor in PHYSICS_METRICS else 1
 
-    def is_over(self, history: list[Record]) -> bool:
-        """Return whether no epoch is to follow."""
+    def is_over(self, history: list[EpochRecord]) -> bool:
+        """Return whether the training ends here."""
         return len(history) >= self.until or self.early(history) is not None
 
-    def early(self, history: list[Record]) -> str | None:
-        """Return why early stopping ends the training, None where it does not."""
+    def early(self, history: list[EpochRecord]) -> str | None:
+        """Return why early stopping ends the training; None if it does not."""
         if self._section is None:
             return None
         counted = [record for record in history if self._counts(int(record["epoch"]))]
@@ -56,15 +56,15 @@ class Ending:
             f"{self._monitor} without gain for {waited} epochs ({what})"
         )
 
-    def reason(self, history: list[Record]) -> str:
-        """Return why a training ended before ``setup.num_epochs`` epochs; empty if it did not."""
+    def reason(self, history: list[EpochRecord]) -> str:
+        """Return why the training ended before ``setup.num_epochs`` epochs; empty if it did not."""
         if len(history) >= self._num_epochs:
             return ""
         return self.early(history) or (
             f"after epoch {len(history)} of {self._num_epochs}, as asked; continue with --resume"
         )
 
-    def nothing_left(self, history: list[Record], run_dir: Path) -> str | None:
+    def nothing_left(self, history: list[EpochRecord], run_dir: Path) -> str | None:
         """Return that and why nothing is left to train, and how to train longer; None while something is."""
         if not self.is_over(history):
             return None
@@ -85,16 +85,17 @@ class Ending:
 
 
 def early_stopping_monitor(config: Config) -> str:
-    """Return the metric of early stopping: its own, else that which ranks checkpoints."""
+    """Return the metric of early stopping; by default the one that ranks checkpoints."""
     section = config.callbacks.early_stopping
     return (section.monitor if section else None) or config.callbacks.checkpoint.monitor
 
 
-def last_gain(history: list[Record], monitor: str, section: EarlyStoppingConfig) -> tuple[float, int, int]:
-    """Look for the last epoch that was better than all before by more than ``min_delta``.
+def last_gain(
+    history: list[EpochRecord], monitor: str, section: EarlyStoppingConfig
+) -> tuple[float, int, int]:
+    """Find the last epoch that was better than all before by more than ``min_delta``.
 
-    Epochs without the metric do not count (jets are not looked at after each, or too few are found); NaN
-    counts as no gain.
+    Epochs without the metric do not count. NaN counts as no gain.
 
     Args:
         history: records of epochs, in order.

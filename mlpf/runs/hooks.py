@@ -1,4 +1,4 @@
-"""What happens after each epoch of a training, in order: first what adds metrics, then what stores them."""
+"""The hooks of a training: first those that add metrics to the epoch record, then those that write it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,11 +12,11 @@ from mlpf.config.recorded_metrics import metric_problem
 from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import EventPool
 from mlpf.errors import ConfigError
-from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import session
 from mlpf.runs import physics_validation
-from mlpf.runs.early_stopping import Ending, early_stopping_monitor
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.runs.early_stopping import StopCriterion, early_stopping_monitor
+from mlpf.training.checkpoints.run_state import EpochRecord
 from mlpf.training.loop.hooks import EpochHook, StepHook
 from mlpf.training.loop.trainer import Trainer
 from mlpf.training.monitors.history_writer import HistoryWriter
@@ -29,8 +29,8 @@ class TrainingHooks:
     """Hooks of a training.
 
     Attributes:
-        epoch: called after each epoch, in this order.
-        step: called every few seconds within an epoch.
+        epoch: hooks called in this order after each epoch.
+        step: hooks called every few seconds within an epoch.
     """
 
     epoch: list[EpochHook] = field(default_factory=list)
@@ -38,12 +38,11 @@ class TrainingHooks:
 
 
 def check_callbacks(config: Config) -> None:
-    """Refuse what a training could not do, before it reads data or writes anything.
+    """Check the section ``callbacks`` before data is read or anything written.
 
     Raises:
-        ConfigError: a metric that ranks checkpoints or ends the training is not recorded, or Comet lacks its
-            API key.
-        MissingDependency: Comet is asked for and not installed.
+        ConfigError: the metric of checkpoints or early stopping is not recorded, or Comet has no API key.
+        MissingDependency: Comet is configured but not installed.
     """
     if config.callbacks.comet is not None:
         from mlpf.training.monitors.comet import check_comet
@@ -66,20 +65,20 @@ def training_hooks(
     valid: EventPool,
     console: Console,
     save: EpochHook,
-    ending: Ending,
+    stop_criterion: StopCriterion,
     writes: bool = True,
 ) -> Iterator[TrainingHooks]:
-    """Yield the hooks of a training, and close at its end what has to be closed.
+    """Yield the hooks of a training and close them at its end.
 
     Args:
-        config: the whole configuration, that ``check_callbacks`` has let pass.
-        run_dir: run directory, there already.
-        trainer: has model and optimizer.
+        config: the whole configuration, checked by ``check_callbacks``.
+        run_dir: run directory; must exist.
+        trainer: trainer, for its model and optimizer.
         valid: validation events.
-        console: where to say what there is to beat.
-        save: writes the checkpoint of an epoch; all processes take part.
-        ending: when the training is over.
-        writes: this process reports and writes; the others only save.
+        console: prints what baseline and limits reach.
+        save: hook that writes the checkpoint of an epoch; all ranks must call it.
+        stop_criterion: decides which epoch is the last.
+        writes: this is rank 0, which reports and writes; other ranks only call ``save``.
 
     Raises:
         DataError: the validation split cannot be read.
@@ -92,19 +91,21 @@ def training_hooks(
     callbacks = config.callbacks
     if callbacks.physics.every:
         physics = physics_validation.build_physics_validation(
-            config, run_dir, trainer.model, valid, ending.is_over
+            config, run_dir, trainer.model, valid, stop_criterion.is_over
         )
         console.print(physics.target_line(), highlight=False, soft_wrap=True)
 
-        def judge(history: list[Record]) -> None:
+        def judge(history: list[EpochRecord]) -> None:
             with averaged_weights(trainer.model, trainer.optimizer):
                 physics(history)
 
         hooks.epoch.append(judge)
-    hooks.epoch += [save, HistoryWriter(run_dir / HISTORY_FILE)]
+    hooks.epoch += [save, HistoryWriter(RunDirectory(run_dir).history)]
     with ExitStack() as at_end:
         if callbacks.tensorboard:
-            writer = TensorBoardWriter(run_dir / "logs", f"```yaml\n{resolved_text(config)}```")
+            writer = TensorBoardWriter(
+                RunDirectory(run_dir).tensorboard, f"```yaml\n{resolved_text(config)}```"
+            )
             at_end.callback(writer.close)
             hooks.epoch.append(writer)
             hooks.step.append(writer.on_step)
@@ -117,8 +118,8 @@ def training_hooks(
         yield hooks
 
 
-def record_gpu_memory(history: list[Record]) -> None:
-    """Add the most memory that the run has taken on one GPU so far, in MB; nothing without a GPU."""
+def record_gpu_memory(history: list[EpochRecord]) -> None:
+    """Add the peak memory of one GPU so far to the record, in MB; nothing without a GPU."""
     peak = session.gpu_memory_peak()
     if peak is not None:
         history[-1]["gpu_memory_peak_mb"] = peak / 1e6

@@ -1,4 +1,4 @@
-"""Jets and missing momentum of validation events after an epoch, beside the baseline and the limits."""
+"""Jet and missing-momentum metrics of validation events, compared with baseline and limits."""
 
 import json
 import math
@@ -11,27 +11,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mlpf.config.data_schema import VALID
 from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import EventPool
 from mlpf.evaluation.inference import Forward, predict
 from mlpf.evaluation.metrics import response_summary
 from mlpf.evaluation.predictions import (
-    BASELINE,
     EVENT_FIELDS,
-    GEN,
-    NETWORK,
     Predictions,
     make_reference,
     with_network,
 )
 from mlpf.files.atomic import atomic_write
-from mlpf.runs.data import VALIDATION_SPLIT, open_validation
-from mlpf.runs.trained import REFERENCE_FILE
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.files.run_directory import RunDirectory
+from mlpf.physics.methods import BASELINE, GEN, LIMITS, METHOD_NAMES, NETWORK
+from mlpf.runs.data import open_validation
+from mlpf.training.checkpoints.run_state import EpochRecord
 
-# Events whose targets are in memory at a time while the reference is made.
+# Events read at a time while the reference is made.
 _READ_CHUNK = 100
-# With fewer jets matched, relative to the baseline, their width says nothing: that of one jet is 0.
+# With fewer matched jets than this share of the baseline's, the width means nothing: that of one jet is 0.
 _MIN_MATCHED = 0.5
 
 
@@ -40,14 +39,14 @@ class PhysicsValidation:
 
     Args:
         config: the whole configuration; ``callbacks.physics.every`` is above 0.
-        model: the network, with the weights that are to be judged when the hook is called.
+        model: the network; when the hook is called it must have the weights to evaluate.
         pool: validation events.
-        reference: of its first events, without a network.
-        is_last: says from the history whether its epoch is the last.
+        reference: predictions of the first events of ``pool``, without a network.
+        is_last: returns from the history whether its epoch is the last.
 
     Attributes:
-        reference: what baseline, targets and limits reach on the same events; the contents of
-            ``REFERENCE_FILE``.
+        reference: metrics of baseline, targets and limits on the same events; the contents of
+            ``RunDirectory.reference``.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class PhysicsValidation:
         model: keras.Model,
         pool: EventPool,
         reference: Predictions,
-        is_last: Callable[[list[Record]], bool],
+        is_last: Callable[[list[EpochRecord]], bool],
     ):
         self._config = config
         self._is_last = is_last
@@ -65,15 +64,15 @@ class PhysicsValidation:
         self._predictions = reference
         self.reference: dict[str, Any] = {
             "dataset": reference.dataset,
-            "split": VALIDATION_SPLIT,
+            "split": VALID,
             "num_events": reference.num_events,
             "num_gen_jets": len(reference.jets[GEN]),
             "gen_reference": reference.gen_reference,
             "methods": {method: response_summary(reference, method) for method in reference.methods},
         }
 
-    def __call__(self, history: list[Record]) -> None:
-        """Judge the network after every n-th epoch and the last one."""
+    def __call__(self, history: list[EpochRecord]) -> None:
+        """Evaluate the network after every n-th epoch and after the last one."""
         record = history[-1]
         if int(record["epoch"]) % self._config.callbacks.physics.every and not self._is_last(history):
             return
@@ -81,11 +80,11 @@ class PhysicsValidation:
         record |= {f"val_{name}": value for name, value in self.measure().items()}
         record["val_physics_seconds"] = time.perf_counter() - started
 
-    def measure(self) -> Record:
+    def measure(self) -> EpochRecord:
         """Return ``response_summary`` of the network as it is now.
 
-        Without the width of the jet response where less than half as many jets are matched as those of the
-        baseline: the few jets that an untrained network finds would win over all that it learns later.
+        The width of the jet response is left out if fewer than half as many jets are matched as for the
+        baseline. An untrained network finds few jets, and their small width would look best.
         """
         config = self._config
         batching = config.batching
@@ -107,9 +106,9 @@ class PhysicsValidation:
         return found
 
     def target_line(self) -> str:
-        """Say in one line what there is to beat."""
+        """Return in one line what baseline and limits reach."""
         reached = self.reference["methods"]
-        names = {BASELINE: "baseline", "oracle": "oracle", "perfect": "perfect"}
+        names = {method: METHOD_NAMES[method] for method in (BASELINE, *LIMITS)}
 
         def widths(quantity: str) -> str:
             values = {text: reached.get(method, {}).get(quantity) for method, text in names.items()}
@@ -127,16 +126,16 @@ def build_physics_validation(
     run_dir: Path,
     model: keras.Model,
     pool: EventPool,
-    is_last: Callable[[list[Record]], bool],
+    is_last: Callable[[list[EpochRecord]], bool],
 ) -> PhysicsValidation:
-    """Read the truth and the baseline of validation events, judge the baseline, write ``REFERENCE_FILE``.
+    """Make the hook: read the validation events, evaluate the baseline, write the reference file.
 
     Args:
         config: the whole configuration.
-        run_dir: run directory, there already.
+        run_dir: run directory; must exist.
         model: the network.
-        pool: validation events, the first ones of the validation split.
-        is_last: says from the history whether its epoch is the last, which is judged in any case.
+        pool: validation events, in the order of the validation split.
+        is_last: returns from the history whether its epoch is the last; that one is always evaluated.
 
     Raises:
         DataError: the split cannot be read.
@@ -146,21 +145,21 @@ def build_physics_validation(
     fields = tuple(field for field in EVENT_FIELDS if field in split.fields)
     events = []
     for first in range(0, number, _READ_CHUNK):
-        # Of X only the type of the element is needed: the network gets its input from the pool.
+        # Keep only the element type of X: the network gets its input from the pool.
         for event in split.fetch(np.arange(first, min(first + _READ_CHUNK, number)), fields):
             events.append(event | {"X": event["X"][:, :1].copy()})
     schema = config.dataset.event_schema
     reference = make_reference(config.validation_dataset, events, config.evaluation_jet_algo, schema)
     hook = PhysicsValidation(config, model, pool, reference, is_last)
-    with atomic_write(run_dir / REFERENCE_FILE) as part:
+    with atomic_write(RunDirectory(run_dir).reference) as part:
         part.write_text(json.dumps(hook.reference, indent=1, allow_nan=False), encoding="utf-8")
     return hook
 
 
 def graph_forward(model: keras.Model, num_features: int) -> Forward:
-    """Return the forward pass as one graph with open axes, traced once for all shapes.
+    """Return the forward pass as a graph that is traced once for all shapes.
 
-    Not ``model.predict_on_batch``: under a strategy of several GPUs each would get the whole batch.
+    ``model.predict_on_batch`` does not do: with several GPUs each would get the whole batch.
     """
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, num_features), tf.float32)], autograph=False)

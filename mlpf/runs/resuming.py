@@ -1,4 +1,4 @@
-"""Go on where a run was, or start from the weights of another."""
+"""Resume a run, or start from the weights of another one."""
 
 import time
 from collections.abc import Sequence
@@ -8,10 +8,9 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from mlpf.config.loading import RESOLVED_FILE
 from mlpf.data.feeding.batch_loader import BatchLoader
 from mlpf.errors import CheckpointError, ConfigError
-from mlpf.files.run_directory import CHECKPOINTS_FOLDER
+from mlpf.files.run_directory import CheckpointFolder, RunDirectory
 from mlpf.runs.changes import BATCHES, NETWORK, OPTIMIZER, RANDOM_NUMBERS, Changes
 from mlpf.training.checkpoints.checkpoint import (
     load_optimizer,
@@ -27,12 +26,12 @@ from mlpf.training.loop.trainer import Trainer
 
 
 def latest_checkpoint(run_dir: Path, console: Console) -> Path | None:
-    """Return the checkpoint where a run goes on, None for one that was interrupted before the first.
+    """Return the latest checkpoint of a run; None if it was interrupted before the first one.
 
     Raises:
         CheckpointError: ``latest.json`` is damaged, or names a folder that is missing.
     """
-    if (run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file():
+    if RunDirectory(run_dir).pointer("latest").is_file():
         return find_checkpoint(run_dir, "latest")
     console.print(f"{run_dir}: no checkpoint yet, training starts at the beginning", soft_wrap=True)
     return None
@@ -41,17 +40,17 @@ def latest_checkpoint(run_dir: Path, console: Console) -> Path | None:
 def restore(
     trainer: Trainer, train: BatchLoader, checkpoint: Path, changes: Changes, console: Console
 ) -> RunState:
-    """Load the checkpoint where a run goes on; writes nothing.
+    """Load a checkpoint to resume from. Writes nothing.
 
     Args:
-        trainer: gets weights, state of the optimizer and random states.
+        trainer: receives weights, optimizer state and random states.
         train: the training batches.
-        checkpoint: its folder.
+        checkpoint: folder of the checkpoint.
         changes: what differs from the configuration of the checkpoint.
-        console: where to say where the training goes on, and what has changed.
+        console: prints where the training continues and what has changed.
 
     Raises:
-        CheckpointError: it is damaged, of another model, or in the middle of an epoch of other batches.
+        CheckpointError: it is damaged, of another model, or in the middle of an epoch with other batches.
     """
     started = time.perf_counter()
     state = read_run_state(checkpoint)
@@ -59,9 +58,9 @@ def restore(
     with changes.explained(BATCHES):
         if state.current.step and not same_batches:
             raise CheckpointError(
-                f"{checkpoint}: in the middle of an epoch whose batches are others now: datasets, limits, "
-                "seed, batch sizes, buckets or number of devices have changed; resume with those of "
-                f"{checkpoint / RESOLVED_FILE}, or start anew with --weights {checkpoint}"
+                f"{checkpoint}: written in the middle of an epoch, but the batches have changed since: "
+                "datasets, limits, seed, batch sizes, buckets or number of devices; resume with those of "
+                f"{CheckpointFolder(checkpoint).config}, or start anew with --weights {checkpoint}"
             )
     with changes.explained(NETWORK):
         load_training_weights(checkpoint, trainer.model)
@@ -71,7 +70,7 @@ def restore(
         with changes.explained(RANDOM_NUMBERS):
             _restore_random_states(trainer, checkpoint)
     elif state.history and not same_batches:
-        console.print("the training batches are not those of the epochs before")
+        console.print("the training batches differ from those of earlier epochs")
     for line in changes.lines():
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(
@@ -81,30 +80,30 @@ def restore(
 
 
 def _restore_random_states(trainer: Trainer, checkpoint: Path) -> None:
-    """Refuse states of other generators: dropout has been switched on or off."""
+    """Restore the random states; refuse those of other generators, for example after a change of dropout."""
     try:
         trainer.random_states.restore(load_random_states(checkpoint))
     except ValueError:
         raise CheckpointError(
-            f"{checkpoint}: in the middle of an epoch with other random generators (dropout, loss); "
+            f"{checkpoint}: written in the middle of an epoch with other random generators (dropout, loss); "
             "resume with the same settings, or start anew with --weights"
         ) from None
 
 
 def start_from(weights: Path, model: keras.Model, partial: bool, console: Console) -> None:
-    """Load weights from a run directory (its best), a checkpoint or a file.
+    """Load weights from a run directory (its best checkpoint), a checkpoint or a file.
 
     Args:
         weights: the directory or file.
-        model: gets them.
-        partial: take those that fit, and print which.
-        console: where to print.
+        model: receives the weights.
+        partial: load only the weights that fit, and print which.
+        console: prints the table of ``partial``.
 
     Raises:
         CheckpointError: missing, damaged, or of another model.
-        ConfigError: layers that do not fit would be frozen.
+        ConfigError: ``setup.trainable`` freezes layers whose weights do not fit.
     """
-    path = find_checkpoint(weights) if (weights / CHECKPOINTS_FOLDER).is_dir() else weights
+    path = find_checkpoint(weights) if RunDirectory(weights).checkpoints.is_dir() else weights
     if not partial:
         load_weights(path, model)
         return
@@ -117,7 +116,7 @@ def start_from(weights: Path, model: keras.Model, partial: bool, console: Consol
 
 
 def _require_trained(untaken: set[str], model: keras.Model) -> None:
-    """Refuse to freeze layers at the random values that they were made with."""
+    """Refuse to freeze layers that kept their random first values."""
     frozen = {layer.name for layer in model.layers if not layer.trainable}
     if untaken & frozen:
         raise ConfigError(
@@ -127,7 +126,7 @@ def _require_trained(untaken: set[str], model: keras.Model) -> None:
 
 
 def _partial_table(matches: Sequence[Match]) -> Table:
-    """Return the table of what was taken, counted by outer layers, and what was not, by inner ones."""
+    """Return a table: weights taken, counted by outer layer; weights not taken, counted by inner layer."""
     counts: dict[tuple[str, str], int] = {}
     for match in matches:
         layer = match.name.rpartition("/")[0]

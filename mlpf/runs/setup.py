@@ -1,4 +1,4 @@
-"""The process and the trainer that a configuration describes; for every command that trains."""
+"""Set up process and trainer from a configuration, for every command that trains."""
 
 import keras
 from rich.console import Console
@@ -22,13 +22,13 @@ _VANISHED = 1e-3
 def prepare_process(
     config: Config, num_cpus: int | None, habana_enabled: bool = False, console: Console | None = None
 ) -> None:
-    """Set up devices, threads, number formats and seeds; say what the training runs on.
+    """Set up devices, threads, number formats and seeds; print what the training runs on.
 
     Args:
         config: the whole configuration.
         num_cpus: threads; None = all cores.
         habana_enabled: load the plug-in of Gaudi.
-        console: where to say it; None = nowhere.
+        console: prints the devices; None = print nothing.
 
     Raises:
         MissingDependency: no plug-in, driver or card of Gaudi.
@@ -58,10 +58,10 @@ def build_trainer(
         config: the whole configuration.
         distribution: devices.
         train: training batches.
-        fit: fit the input normaliser to them, unless its constants come from elsewhere.
+        fit: fit the input normalisation to ``train``; False if rank 0 or a checkpoint provides it.
 
     Raises:
-        DataError: a term of the loss looks at jets, and the events have none.
+        DataError: the loss has a jet term, and the events have no jets.
     """
     require_jets(config, train.pool)
     with distribution.scope():

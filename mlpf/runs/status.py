@@ -1,4 +1,4 @@
-"""How a run ended, in a file: launchers of many processes hide exit codes, job scripts need them."""
+"""Write to ``status.json`` how a run ended, for job scripts: process launchers hide exit codes."""
 
 import json
 import time
@@ -7,29 +7,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlpf.files.atomic import atomic_write
+from mlpf.files.run_directory import RunDirectory
 from mlpf.training.loop.interruption import TrainingStopped
-
-STATUS_FILE = "status.json"
 
 
 @contextmanager
 def recorded_status(run_dir: Path, writes: bool = True) -> Iterator[Callable[[str], None]]:
-    """Keep ``status.json`` while the block runs: ``running``, then ``finished``, ``stopped`` or ``failed``.
+    """Write ``status.json``: ``running`` during the block, then ``finished``, ``stopped`` or ``failed``.
 
-    ``stopped`` asks to be continued, and job scripts do so. A run that ended in order before its last epoch
-    is ``finished``, and its reason says so.
+    Job scripts submit a ``stopped`` run again. A run that ended early as configured is ``finished``;
+    ``reason`` says why.
 
     Args:
         run_dir: run directory.
-        writes: this process writes it.
+        writes: whether this process writes the file.
 
     Yields:
-        A function that takes the reason for the state ``finished``.
+        A function that takes the reason for ``finished``.
     """
 
     def record(state: str, reason: str = "") -> None:
         if writes:
-            with atomic_write(run_dir / STATUS_FILE) as part:
+            with atomic_write(RunDirectory(run_dir).status) as part:
                 part.write_text(
                     json.dumps({"state": state, "reason": reason, "time": time.time()}), encoding="utf-8"
                 )

@@ -1,17 +1,14 @@
-"""What a finished run directory holds: its configuration and its model with trained weights."""
+"""Read configuration and trained model of a run directory."""
 
 import math
 from pathlib import Path
 from typing import Any
 
-from mlpf.config.loading import RESOLVED_FILE, load_config
+from mlpf.config.loading import load_config
 from mlpf.config.model_schema import ModelConfig
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, EventTooLong
-from mlpf.files.run_directory import ENSEMBLE_FILE, SEARCH_FILE
-
-ENVIRONMENT_FILE = "environment.json"
-REFERENCE_FILE = "validation_reference.json"
+from mlpf.files.run_directory import ENSEMBLE_FILE, SEARCH_FILE, RunDirectory
 
 
 def load_run_config(run_dir: Path) -> Config:
@@ -22,7 +19,7 @@ def load_run_config(run_dir: Path) -> Config:
         ConfigError: its configuration is not valid.
     """
     require_run(run_dir)
-    return load_config(run_dir / RESOLVED_FILE)
+    return load_config(RunDirectory(run_dir).config)
 
 
 def require_run(run_dir: Path) -> None:
@@ -31,10 +28,10 @@ def require_run(run_dir: Path) -> None:
     Raises:
         CheckpointError: ``run_dir`` is missing, or holds an ensemble, a search, or something else.
     """
-    if not (run_dir / RESOLVED_FILE).is_file():
+    path = RunDirectory(run_dir).config
+    if not path.is_file():
         raise CheckpointError(
-            f"{run_dir}: not a run directory, no {RESOLVED_FILE} in it; "
-            "give a directory that mlpf train wrote"
+            f"{run_dir}: not a run directory, no {path.name} in it; give a directory that mlpf train wrote"
         )
     for file, what in ((ENSEMBLE_FILE, "an ensemble"), (SEARCH_FILE, "a search")):
         if (run_dir / file).is_file():
@@ -45,7 +42,7 @@ def require_run(run_dir: Path) -> None:
 
 
 def build_network(config: Config) -> Any:
-    """Build the Keras model that a configuration describes, for the events that it describes."""
+    """Build the Keras model of a configuration."""
     from mlpf.models import build_model
 
     dataset = config.dataset
@@ -59,7 +56,7 @@ def build_network(config: Config) -> Any:
 
 
 def count_parameters(model: Any) -> int:
-    """Return how many numbers of a model are trained; constants of the normaliser are not among them."""
+    """Return the number of trainable parameters; those of the input normalisation are not trainable."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
@@ -72,7 +69,7 @@ def load_trained_model(run_dir: Path, config: Config, weights: str | None = None
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
 
     Returns:
-        The Keras model and the checkpoint it comes from.
+        The Keras model and the path of the checkpoint.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or belongs to another model.
@@ -87,10 +84,10 @@ def load_trained_model(run_dir: Path, config: Config, weights: str | None = None
 
 
 def require_fit(name: str, parameters: ModelConfig, num_elements: int) -> None:
-    """Refuse events that a model has no bins for.
+    """Refuse events that are too long for a model.
 
     Args:
-        name: dataset, for the message.
+        name: name of the dataset, for the message.
         parameters: section ``parameters`` of the configuration.
         num_elements: elements of the longest event.
 

@@ -3,15 +3,13 @@
 from pathlib import Path
 
 from mlpf.config.differences import differences
-from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
+from mlpf.config.loading import load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.engine.opening import ENGINE_FOLDER
 from mlpf.errors import CheckpointError, ConfigError, OutputExists
-from mlpf.files.run_directory import CHECKPOINTS_FOLDER, ENSEMBLE_FILE
+from mlpf.files.run_directory import ENSEMBLE_FILE, LOCK_FILE, RESOLVED_CONFIG, RunDirectory
 from mlpf.search.options import TrialOptions, read_options
 from mlpf.search.state import RUNS_FOLDER
-
-LOCK_FILE = ".lock"
 
 
 def require_empty(directory: Path) -> None:
@@ -40,11 +38,14 @@ def require_same(
         CheckpointError: there is no search in ``directory``.
         ConfigError: settings differ; one line for each.
     """
-    path = directory / RESOLVED_FILE
+    path = directory / RESOLVED_CONFIG
     if not path.is_file():
-        raise CheckpointError(f"{directory}: nothing to resume, no {RESOLVED_FILE} in it; leave out --resume")
-    for name, what in ((CHECKPOINTS_FOLDER, "a training"), (ENSEMBLE_FILE, "an ensemble")):
-        if (directory / name).exists():
+        raise CheckpointError(
+            f"{directory}: nothing to resume, no {RESOLVED_CONFIG} in it; leave out --resume"
+        )
+    others = ((RunDirectory(directory).checkpoints, "a training"), (directory / ENSEMBLE_FILE, "an ensemble"))
+    for other, what in others:
+        if other.exists():
             raise CheckpointError(f"{directory}: holds {what}, not a search; give the directory of a search")
     recorded = read_options(directory)
     changed = differences(load_config(path), config)
@@ -70,7 +71,7 @@ def require_same(
 def lay_out(config: Config, directory: Path, options: TrialOptions) -> None:
     """Write what the processes read. Of runs that exist, only where their datasets are may change."""
     options.write(directory)
-    write_resolved(config, directory / RESOLVED_FILE)
+    write_resolved(config, directory / RESOLVED_CONFIG)
     for path in sorted((directory / RUNS_FOLDER).glob("*.yaml")):
         of_run = load_config(path)
         if of_run.datasets != config.datasets:

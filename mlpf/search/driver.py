@@ -12,9 +12,9 @@ from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.config.search.space import trial_config
 from mlpf.engine.base import Engine, EngineFailed, TaskLost
-from mlpf.engine.child import SAVE_SECONDS, announce_driver, dismiss, is_in_charge
+from mlpf.engine.child import SAVE_SECONDS, announce_driver, ask_all_to_stop, is_in_charge
 from mlpf.errors import ConfigError, MLPFError, OutputExists
-from mlpf.files.run_directory import CHECKPOINTS_FOLDER
+from mlpf.files.run_directory import RunDirectory
 from mlpf.search.results.run_progress import spent_seconds
 from mlpf.search.state import RUNS_FOLDER, TrialRecord
 from mlpf.search.trial_files import TrialFiles
@@ -27,7 +27,7 @@ _TICK_SECONDS = 0.5
 # After the request to stop: what trials need to save, and a worker to say so.
 _LEAVE_SECONDS = SAVE_SECONDS + 30.0
 # Pilot jobs in a row that ended before a trial had a checkpoint.
-_MAX_IDLE_BLOCKS = 3
+_MAX_IDLE_PILOTS = 3
 # The wall time that a driver has spent is at most so much older in the state than on the clock.
 _STATE_SECONDS = 60.0
 _SECONDS_PER_HOUR = 3600.0
@@ -100,7 +100,7 @@ class Driver:
         self._id = uuid.uuid4().hex
         self._running: dict[Future[TrialEnd], str] = {}
         # Trial -> pilot jobs that have ended without progress of it.
-        self._idle_blocks: dict[str, set[str]] = {}
+        self._idle_pilots: dict[str, set[str]] = {}
         self._removed: set[str] = set()
         self._begin, self._wall_before = time.monotonic(), oracle.wall_seconds
         self._saved = self._begin
@@ -228,20 +228,20 @@ class Driver:
         if end.state == "refused":
             raise NodeRefused(end.reason)
         if end.state != "stopped" or end.progressed:
-            self._idle_blocks.pop(trial_id, None)
-        elif end.reason == "block":
-            idle = self._idle_blocks.setdefault(trial_id, set())
-            idle.add(end.block)
-            if len(idle) >= _MAX_IDLE_BLOCKS:
+            self._idle_pilots.pop(trial_id, None)
+        elif end.reason == "pilot":
+            idle = self._idle_pilots.setdefault(trial_id, set())
+            idle.add(end.pilot)
+            if len(idle) >= _MAX_IDLE_PILOTS:
                 raise SearchFailed(
-                    f"trial {trial_id}: {_MAX_IDLE_BLOCKS} pilot jobs in a row ended before it had a "
+                    f"trial {trial_id}: {_MAX_IDLE_PILOTS} pilot jobs in a row ended before it had a "
                     "checkpoint; give the site a longer walltime"
                 )
 
     def _leave(self) -> None:
         """Let trials that run save, and give all back."""
         self._leaving = True
-        dismiss(self._directory)
+        ask_all_to_stop(self._directory)
         for future, trial_id in list(self._running.items()):
             if future.cancel():
                 self._running.pop(future)
@@ -278,6 +278,6 @@ class Driver:
         known = {record.run for record in self._oracle.records.values()}
         needless = known - self._oracle.runs_to_keep() - self._removed
         for run in needless:
-            folder = self._directory / RUNS_FOLDER / run / CHECKPOINTS_FOLDER
+            folder = RunDirectory(self._directory / RUNS_FOLDER / run).checkpoints
             shutil.rmtree(folder, ignore_errors=True)
         self._removed |= needless

@@ -14,7 +14,7 @@ from mlpf.config.search.space import search_section
 from mlpf.engine.display import Display
 from mlpf.errors import MLPFError
 from mlpf.files.atomic import read_json
-from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.files.run_directory import RunDirectory
 from mlpf.search.results.run_progress import (
     History,
     device_hours,
@@ -77,7 +77,7 @@ class LiveTable:
 
     def _history(self, run: str) -> History:
         """Return the history of a run, read again only if its file has changed."""
-        stamp = _stamp(TrialFiles(self._directory, run).run_dir / HISTORY_FILE)
+        stamp = _stamp(RunDirectory(TrialFiles(self._directory, run).run_dir).history)
         known, history = self._histories.get(run, (None, []))
         if stamp != known:
             try:

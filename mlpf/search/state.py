@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from mlpf.config.loading import RESOLVED_FILE, load_config
+from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError
+from mlpf.files.run_directory import RESOLVED_CONFIG
 
 ORACLE_FILE = "oracle.json"
 RUNS_FOLDER = "runs"
@@ -110,10 +111,10 @@ def read_search_config(directory: Path) -> Config:
         CheckpointError: not a search directory.
         ConfigError: its configuration is not valid.
     """
-    path = directory / RESOLVED_FILE
+    path = directory / RESOLVED_CONFIG
     if not path.is_file():
         raise CheckpointError(
-            f"{directory}: not a search directory, no {RESOLVED_FILE} in it; "
+            f"{directory}: not a search directory, no {RESOLVED_CONFIG} in it; "
             "give a directory that mlpf hypertune wrote"
         )
     config = load_config(path)

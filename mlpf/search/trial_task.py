@@ -10,23 +10,18 @@ from typing import Any, Literal
 
 from mlpf.config.search.schema import NETWORK_METRICS
 from mlpf.config.search.space import search_section
-from mlpf.engine.base import BLOCK_END_VARIABLE, SLOT_VARIABLE
+from mlpf.engine.base import PILOT_END_VARIABLE, SLOT_VARIABLE
 from mlpf.engine.child import (
     ChildEnd,
-    Watch,
-    block_ends,
+    StopConditions,
     is_in_charge,
+    pilot_job_ends,
     run_training,
-    sees,
+    sees_directory,
 )
+from mlpf.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED
 from mlpf.files.atomic import read_json, write_json
-from mlpf.files.run_directory import (
-    CHECKPOINTS_FOLDER,
-    EXIT_BAD_INPUT,
-    EXIT_FAILED,
-    EXIT_STOPPED,
-    HISTORY_FILE,
-)
+from mlpf.files.run_directory import RunDirectory
 from mlpf.search.objective import objective_value
 from mlpf.search.state import LOGS_FOLDER, read_search_config
 from mlpf.search.trial_files import TrialFiles
@@ -78,7 +73,7 @@ class TrialEnd:
         reason: why it failed, crashed, stopped or was refused.
         kind: of a failure.
         progressed: it has a newer checkpoint than before.
-        block: pilot job of the worker, by its end; empty if that does not end.
+        pilot: pilot job of the worker, by its end; empty if that does not end.
         objective: of a completed trial.
         best_epoch: epoch that the objective belongs to.
         metrics: record of that epoch, and what was measured of the network.
@@ -90,7 +85,7 @@ class TrialEnd:
     reason: str = ""
     kind: str = ""
     progressed: bool = True
-    block: str = ""
+    pilot: str = ""
     objective: float = 0.0
     best_epoch: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -104,13 +99,13 @@ def train_trial(order: TrialOrder) -> TrialEnd:
         OSError: it cannot be written.
     """
     worker = os.environ.get(SLOT_VARIABLE, "")
-    if not sees(order.directory):
+    if not sees_directory(order.directory):
         reason = (
             f"{order.directory}: worker {worker} does not see the directory of the search; all nodes need "
             "it: choose -o on a file system that they share"
         )
         return TrialEnd("refused", worker, 0.0, reason)
-    if block_ends():
+    if pilot_job_ends():
         # There is no time for anything. The next worker may be in the same pilot job.
         time.sleep(_LATE_SECONDS)
         return TrialEnd("stopped", worker, 0.0, "late", progressed=False)
@@ -127,7 +122,7 @@ def train_trial(order: TrialOrder) -> TrialEnd:
 
 
 def _latest(files: TrialFiles) -> Any:
-    return read_json(files.run_dir / CHECKPOINTS_FOLDER / "latest.json", dict)
+    return read_json(RunDirectory(files.run_dir).pointer("latest"), dict)
 
 
 def _train(order: TrialOrder, cost: "_Cost") -> ChildEnd:
@@ -137,8 +132,8 @@ def _train(order: TrialOrder, cost: "_Cost") -> ChildEnd:
     log = order.directory / LOGS_FOLDER / f"{order.run}.log"
     log.parent.mkdir(exist_ok=True)
     left = None if order.max_seconds is None else max(0.0, order.max_seconds - cost.before)
-    watch = Watch(order.directory, order.driver, left)
-    end = run_training(command, log, watch, environment={"KERAS_BACKEND": "tensorflow"}, note=cost.note)
+    conditions = StopConditions(order.directory, order.driver, left)
+    end = run_training(command, log, conditions, environment={"KERAS_BACKEND": "tensorflow"}, note=cost.note)
     cost.add(end.seconds)
     return end
 
@@ -160,9 +155,9 @@ def _judge(
             "failed", worker, seconds, f"longer than hypertune.max_trial_hours, {hours:g} h", "time"
         )
     if asked:
-        block = os.environ.get(BLOCK_END_VARIABLE, "")
+        pilot = os.environ.get(PILOT_END_VARIABLE, "")
         return TrialEnd(
-            "stopped", worker, seconds, end.reason or "signal", progressed=progressed, block=block
+            "stopped", worker, seconds, end.reason or "signal", progressed=progressed, pilot=pilot
         )
     if end.code == EXIT_BAD_INPUT:
         return TrialEnd("refused", worker, seconds, f"worker {worker}, run {order.run}: {end.said}")
@@ -174,7 +169,7 @@ def _completed(
 ) -> TrialEnd:
     """Return the objective and what is recorded beside it."""
     own = {name: outcome[name] for name in NETWORK_METRICS if outcome.get(name) is not None}
-    history = [r | own for r in read_json(files.run_dir / HISTORY_FILE, list)[: order.epochs]]
+    history = [r | own for r in read_json(RunDirectory(files.run_dir).history, list)[: order.epochs]]
     try:
         value, epoch = objective_value(search_section(read_search_config(order.directory)), history)
     except ValueError as error:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Column, Table
 
+from mlpf.config.data_schema import TRAIN
 from mlpf.data.dataset.examples import make_examples
 from mlpf.data.dataset.folder import find_dataset
 from mlpf.data.edm4hep.conversion import Preparation
@@ -16,6 +17,7 @@ from mlpf.data.events import Events, iterate_events
 from mlpf.errors import DataError
 from mlpf.files.atomic import atomic_write
 from mlpf.physics.features import PARTICLE_COLUMNS
+from mlpf.physics.methods import BASELINE, GEN
 from mlpf.physics.particles import CLASSES
 from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.event_display import EventView, event_display
@@ -59,7 +61,7 @@ def run(
     if path.is_dir():
         if elements is not None:
             raise _without_choice(path, "a dataset")
-        arrays, schema = _event_of_dataset(path, split or "train", event)
+        arrays, schema = _event_of_dataset(path, split or TRAIN, event)
     else:
         if split is not None:
             raise DataError(f"{path}: only a dataset folder has splits; drop --split {split}")
@@ -153,7 +155,7 @@ def _view(title: str, arrays: Mapping[str, npt.NDArray], schema: EventSchema) ->
         f"{title} ({name})" if name else title,
         schema,
         rows,
-        {"gen": _particles(arrays[gen]), "cand": _particles(arrays["ycand"])},
+        {GEN: _particles(arrays[gen]), BASELINE: _particles(arrays["ycand"])},
         "generator particles" if gen == "gen_particles" else "targets",
     )
 
@@ -166,8 +168,8 @@ def _particles(rows: npt.NDArray) -> npt.NDArray:
 
 def _table(view: EventView, arrays: Mapping[str, npt.NDArray]) -> Table:
     """Numbers and energies of elements, and of particles by class."""
-    lists = {view.gen_name: view.particles["gen"], "targets": _particles(arrays["ygen"])}
-    lists["candidates"] = view.particles["cand"]
+    lists = {view.gen_name: view.particles[GEN], "targets": _particles(arrays["ygen"])}
+    lists["candidates"] = view.particles[BASELINE]
     table = Table(Column(view.title, overflow="fold"), *(Column(name, justify="right") for name in lists))
     for particle in CLASSES[1:]:
         cells = []

@@ -17,7 +17,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
-from mlpf.data.download.archive import API, SAMPLES, Sample, in_order, list_record, remote_file
+from mlpf.data.download.archive import API, SAMPLES, ArchivedSample, in_order, list_record, remote_file
 from mlpf.data.download.transfer import Client, Place, RemoteFile, resumable_bytes
 from mlpf.errors import DataError
 from mlpf.files.locking import locked
@@ -136,7 +136,7 @@ def run(
     return summary
 
 
-def _selections(samples: Sequence[str], record: str | None) -> list[Sample]:
+def _selections(samples: Sequence[str], record: str | None) -> list[ArchivedSample]:
     """Turn what the user named into samples; what is no name is a glob if a record is given."""
     if record is None:
         for name in samples:
@@ -149,12 +149,12 @@ def _selections(samples: Sequence[str], record: str | None) -> list[Sample]:
     for name in dict.fromkeys(samples or ("*",)):
         known = SAMPLES.get(name)
         folder, patterns = (name, known.patterns) if known else (f"record_{record}", (name,))
-        chosen.append(Sample(folder, record, patterns, known.excluded if known else (), name))
+        chosen.append(ArchivedSample(folder, record, patterns, known.excluded if known else (), name))
     return chosen
 
 
 def _plan(
-    samples: Sequence[Sample], output: Path, client: Client, api: str, max_files: int | None
+    samples: Sequence[ArchivedSample], output: Path, client: Client, api: str, max_files: int | None
 ) -> tuple[list[Job], list[str]]:
     """Ask the archive; return what to fetch and what cannot be."""
     records: dict[str, list[dict[str, Any]]] = {}
@@ -178,7 +178,7 @@ def _plan(
     return list(jobs.values()), failures
 
 
-def _nothing(sample: Sample, listed: Sequence[dict[str, Any]]) -> str:
+def _nothing(sample: ArchivedSample, listed: Sequence[dict[str, Any]]) -> str:
     globs = " ".join(sample.patterns)
     names = ", ".join(repr(entry["key"][:80]) for entry in listed[:5])
     more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""

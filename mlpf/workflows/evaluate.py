@@ -20,16 +20,10 @@ from mlpf.evaluation.inference import Forward, keras_forward, predict
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import EVENT_FIELDS, make_predictions, write_predictions
 from mlpf.files.atomic import atomic_write
+from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import session
 from mlpf.plotting.report_text import caption, class_rows, response_rows, scale_sentence
 from mlpf.runs.trained import load_run_config, load_trained_model, require_fit
-
-METRICS_FILE = "metrics.json"
-
-
-def predictions_path(run_dir: Path, dataset: str) -> Path:
-    """Return where the predictions of a dataset are."""
-    return run_dir / "predictions" / f"{dataset.replace('/', '_')}.parquet"
 
 
 def run(
@@ -69,13 +63,14 @@ def run(
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
     parts = [_open(name, config, num_events) for name in names]
     forward = keras_forward(model)
+    files = RunDirectory(run_dir)
     metrics: dict[str, Any] = {"checkpoint": checkpoint.name, "datasets": {}, "skipped": skipped}
     console = Console()
     # All get their names when the last is complete, and none before; the numbers after the predictions.
     with ExitStack() as outputs:
-        file = outputs.enter_context(atomic_write(run_dir / METRICS_FILE))
+        file = outputs.enter_context(atomic_write(files.metrics))
         for part in parts:
-            path = predictions_path(run_dir, part.name)
+            path = files.predictions(part.name)
             path.parent.mkdir(exist_ok=True)
             numbers = _evaluate_dataset(
                 part, config, forward, outputs.enter_context(atomic_write(path)), console

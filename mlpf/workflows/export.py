@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlpf.export import ExportedFile, export_onnx
+from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import session
 from mlpf.runs.trained import load_run_config, load_trained_model
 
@@ -46,7 +47,7 @@ def run(
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
     files = export_onnx(
         model,
-        Path(output) if output is not None else run_dir / "model.onnx",
+        Path(output) if output is not None else RunDirectory(run_dir).export.float32,
         target=target,
         precisions=precisions,
         opset=opset,

@@ -16,8 +16,9 @@ from mlpf.engine.child import program_before
 from mlpf.engine.opening import ENGINE_FOLDER, Placement, open_training_engine, training_slot
 from mlpf.errors import MissingDependency, MLPFError, how_to_install
 from mlpf.files.locking import locked
+from mlpf.files.run_directory import LOCK_FILE
 from mlpf.runs.status import recorded_status
-from mlpf.search.directory import LOCK_FILE, lay_out, require_empty, require_same
+from mlpf.search.directory import lay_out, require_empty, require_same
 from mlpf.search.driver import Driver, SearchFailed
 from mlpf.search.options import TrialOptions
 from mlpf.search.state import LOGS_FOLDER, ORACLE_FILE, SearchState, read_search

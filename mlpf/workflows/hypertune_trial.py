@@ -20,9 +20,9 @@ from mlpf.data.dataset.split import data_errors
 from mlpf.errors import CheckpointError
 from mlpf.evaluation.latency import measure
 from mlpf.files.atomic import read_json, write_json
-from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.files.run_directory import RunDirectory
 from mlpf.runs.data import open_validation
-from mlpf.runs.early_stopping import Ending
+from mlpf.runs.early_stopping import StopCriterion
 from mlpf.runs.physics_validation import graph_forward
 from mlpf.runs.setup import prepare_process
 from mlpf.runs.trained import build_network, count_parameters, require_fit
@@ -97,13 +97,13 @@ def run(
     outcome = TrialOutcome()
     with recorded_outcome(files.outcome, files.run_dir, outcome):
         config = load_config(files.config)
-        ending = Ending(config, epochs)
+        stop_criterion = StopCriterion(config, epochs)
         history = checkpointed_history(files.run_dir)
         with _stopped_at_once():
             _learn_cost(config, limits, files.network, outcome, num_cpus)
         _check_limits(outcome, limits)
-        if ending.is_over(history):  # killed after its last epoch
-            HistoryWriter(files.run_dir / HISTORY_FILE)(history)
+        if stop_criterion.is_over(history):  # killed after its last epoch
+            HistoryWriter(RunDirectory(files.run_dir).history)(history)
         else:
             history = train.run(
                 config,
@@ -114,7 +114,7 @@ def run(
                 stop_after=epochs,
                 **limits_of_events,
             ).history
-        outcome.state, outcome.reason = "completed", ending.reason(history)
+        outcome.state, outcome.reason = "completed", stop_criterion.reason(history)
     return outcome
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mlpf.config.loading import RESOLVED_FILE, write_resolved
+from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
 from mlpf.errors import OutputExists
-from mlpf.files.run_directory import CHECKPOINTS_FOLDER
+from mlpf.files.run_directory import CheckpointFolder, RunDirectory
 from mlpf.models.published_weights import load_published_weights
 from mlpf.runs.trained import build_network
-from mlpf.training.checkpoints.checkpoint import WEIGHTS_FILE
 
 CHECKPOINT = "imported"
 
@@ -39,14 +38,15 @@ def run(config: Config, weights: Path, run_dir: Path) -> Path:
     number = load_published_weights(weights, model)
     part = run_dir.with_name(f".{run_dir.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    folder = part / CHECKPOINTS_FOLDER / CHECKPOINT
+    files = RunDirectory(part)
+    folder = files.checkpoints / CHECKPOINT
     try:
         folder.mkdir(parents=True)
-        write_resolved(config, part / RESOLVED_FILE)
-        model.save_weights(folder / WEIGHTS_FILE)
+        write_resolved(config, files.config)
+        model.save_weights(CheckpointFolder(folder).weights)
         pointer = json.dumps({"folder": CHECKPOINT, "source": weights.name})
         for name in ("best", "latest"):
-            (folder.parent / f"{name}.json").write_text(pointer, encoding="utf-8")
+            files.pointer(name).write_text(pointer, encoding="utf-8")
         if run_dir.is_dir():
             run_dir.rmdir()
         part.replace(run_dir)
@@ -57,4 +57,4 @@ def run(config: Config, weights: Path, run_dir: Path) -> Path:
     table.add_row("run directory", str(run_dir))
     table.add_row("next", f"mlpf evaluate -t {run_dir}, or mlpf export -t {run_dir}")
     Console().print(table)
-    return run_dir / CHECKPOINTS_FOLDER / CHECKPOINT
+    return RunDirectory(run_dir).checkpoints / CHECKPOINT

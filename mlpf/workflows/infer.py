@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mlpf.config.data_schema import TEST
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import open_split
 from mlpf.errors import DataError
@@ -108,7 +109,7 @@ def _batches(
         raise DataError(
             f"--dataset {dataset}: not in the configuration, which has {', '.join(config.datasets)}"
         )
-    split = open_split(dataset, config.datasets[dataset], "test", config.dataset.event_schema)
+    split = open_split(dataset, config.datasets[dataset], TEST, config.dataset.event_schema)
     batches = []
     for size in batch_sizes:
         if split.num_events < size:

@@ -12,19 +12,19 @@ from rich.console import Console
 from mlpf.config.schema import Config
 from mlpf.errors import DataError
 from mlpf.evaluation import metrics as numbers
-from mlpf.evaluation.predictions import GEN, Predictions, read_predictions
+from mlpf.evaluation.predictions import Predictions, read_predictions
 from mlpf.evaluation.statistics import Fraction, bootstrap_weights
 from mlpf.files.atomic import atomic_write
-from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.files.run_directory import RunDirectory
+from mlpf.physics.methods import BASELINE, GEN, NETWORK, TARGET
 from mlpf.physics.particles import CLASSES
 from mlpf.plotting import history as history_figures
 from mlpf.plotting import performance
 from mlpf.plotting.report import build_report
 from mlpf.plotting.style import save, style
-from mlpf.runs.trained import REFERENCE_FILE, load_run_config
-from mlpf.workflows.evaluate import METRICS_FILE, predictions_path
+from mlpf.runs.trained import load_run_config
 
-COMPARED = (numbers.NETWORK, numbers.BASELINE)
+COMPARED = (NETWORK, BASELINE)
 NUM_RESAMPLES = 100
 # Sections of the configuration that the report shows.
 REPORTED_SECTIONS = ("setup", "batching", "parameters", "loss")
@@ -43,38 +43,38 @@ def run(run_dir: Path) -> Path:
         DataError: metrics or predictions are missing or damaged.
         CheckpointError: no run directory.
     """
-    run_dir = Path(run_dir)
-    config = load_run_config(run_dir)
-    metrics = _read_json(run_dir / METRICS_FILE)
+    files = RunDirectory(Path(run_dir))
+    config = load_run_config(files.path)
+    metrics = _read_json(files.metrics)
     if metrics is None:
-        raise DataError(f"{run_dir / METRICS_FILE}: no such file; run mlpf evaluate -t {run_dir} first")
-    history: list[dict[str, float]] = _read_json(run_dir / HISTORY_FILE) or []
-    reference: dict[str, Any] = _read_json(run_dir / REFERENCE_FILE) or {}
-    environment = _read_json(run_dir / "environment.json") or {}
-    card = _read_json(run_dir / "model_card.json")
+        raise DataError(f"{files.metrics}: no such file; run mlpf evaluate -t {files.path} first")
+    history: list[dict[str, float]] = _read_json(files.history) or []
+    reference: dict[str, Any] = _read_json(files.reference) or {}
+    environment = _read_json(files.environment) or {}
+    card = _read_json(files.export.card)
     for name in metrics["datasets"]:
-        read_predictions(predictions_path(run_dir, name))  # nothing is drawn unless all can be
+        read_predictions(files.predictions(name))  # nothing is drawn unless all can be
     figures: dict[str, list[Path]] = {}
     console = Console()
     with style(), console.status("drawing figures"):
         for name in metrics["datasets"]:
-            path = predictions_path(run_dir, name)
+            path = files.predictions(name)
             prefix = f"{path.stem}_"
             drawn = dataset_figures(read_predictions(path))
-            figures[name] = [save(figure, run_dir / "figures", prefix + stem) for stem, figure in drawn]
+            figures[name] = [save(figure, files.figures, prefix + stem) for stem, figure in drawn]
         figures["training"] = [
-            save(history_figures.loss_curve(history, loss), run_dir / "figures", loss)
+            save(history_figures.loss_curve(history, loss), files.figures, loss)
             for loss in history_figures.loss_names(history)
         ] + [
             save(
                 history_figures.physics_curves(history, reference.get("methods", {}), name),
-                run_dir / "figures",
+                files.figures,
                 name,
             )
             for name in history_figures.physics_names(history)
         ]
     page = build_report(
-        f"MLPF: {run_dir.resolve().name}",
+        f"MLPF: {files.path.resolve().name}",
         metrics,
         figures,
         settings=_settings(config),
@@ -83,17 +83,16 @@ def run(run_dir: Path) -> Path:
         reference=reference,
         model_card=card,
     )
-    report = run_dir / "report.html"
-    with atomic_write(report) as part:
+    with atomic_write(files.report) as part:
         part.write_text(page, encoding="utf-8")
-    console.print(f"report: {report}")
-    return report
+    console.print(f"report: {files.report}")
+    return files.report
 
 
 def dataset_figures(predictions: Predictions) -> Iterator[tuple[str, Figure]]:
     """Yield file stem and figure for each figure of one dataset."""
     title = predictions.dataset
-    methods = [m for m in predictions.methods if m != "target"]
+    methods = [m for m in predictions.methods if m != TARGET]
     jets = {m: numbers.jet_response(predictions, m)[0] for m in methods}
     yield "jet_response", performance.response(jets, "jet $p_T$", title, (0.7, 1.3))
     weights = bootstrap_weights(predictions.num_events, NUM_RESAMPLES)

@@ -19,21 +19,23 @@ from mlpf.engine.jobs import run_jobs
 from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import MLPFError, OutputExists
 from mlpf.files.locking import locked, remove_stale_parts
+from mlpf.physics.samples import CLIC_SAMPLES, DELPHES_PILEUP, DELPHES_SAMPLES
 from mlpf.simulation.clic.detector import GranularityName, clic_with
 from mlpf.simulation.clic.edm4hep_layouts import LayoutName
 from mlpf.simulation.clic.edm4hep_writer import Provenance, read_provenance, write_events
 from mlpf.simulation.clic.event_data import SimulatedEvent
-from mlpf.simulation.clic.generator import SAMPLES, Generator
+from mlpf.simulation.clic.generator import Generator
 from mlpf.simulation.clic.simulate import simulate_event
 from mlpf.simulation.delphes import simulate as delphes_event
 from mlpf.simulation.delphes import writer as delphes_writer
-from mlpf.simulation.delphes.generator import DELPHES_SAMPLES, DelphesGenerator
+from mlpf.simulation.delphes.generator import DelphesGenerator
 from mlpf.simulation.delphes.writer import DelphesProvenance, FormatName
 
 CLIC_OBJECTS = ("tracks", "clusters", "hits", "candidates")
 DELPHES_OBJECTS = ("particles", "tracks", "towers")
-DEFAULT_PILEUP = 200.0
 LOCK_FILE = ".simulate.lock"
+_OF_DELPHES = {sample.simulation_name: sample for sample in DELPHES_SAMPLES.values()}
+_SAMPLES = {sample.simulation_name: sample for sample in CLIC_SAMPLES.values()} | _OF_DELPHES
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,7 @@ def run(
     same arguments are kept, so that an interrupted run can be repeated.
 
     Args:
-        sample: one of :data:`mlpf.simulation.clic.generator.SAMPLES` or
-            :data:`mlpf.simulation.delphes.generator.DELPHES_SAMPLES`.
+        sample: ``simulation_name`` of a sample out of :mod:`mlpf.physics.samples`.
         num_events: events to write.
         output: directory, made if missing.
         events_per_file: the last file may hold fewer.
@@ -97,7 +98,7 @@ def run(
         first_event: number of the first event.
         layout: how EDM4HEP files are laid out; the events are the same in all.
         granularity: of the calorimeters, key of ``mlpf.simulation.clic.detector.GRANULARITIES``.
-        pileup: Delphes samples only: mean number of further collisions; None = ``DEFAULT_PILEUP``.
+        pileup: Delphes samples only: mean number of further collisions; None = ``DELPHES_PILEUP``.
         file_format: Delphes samples only: ROOT or the published form of pickle; the events are the same.
         placement: where the files are made.
         overwrite: replace files that exist.
@@ -113,8 +114,8 @@ def run(
     """
     _check_options(sample, layout, granularity, pileup, file_format)
     wanted: Provenance | DelphesProvenance
-    if sample in DELPHES_SAMPLES:
-        mean = DEFAULT_PILEUP if pileup is None else pileup
+    if sample in _OF_DELPHES:
+        mean = float(DELPHES_PILEUP) if pileup is None else pileup
         wanted = DelphesProvenance(sample, seed, first_event, num_events, mean)
     else:
         wanted = Provenance(sample, seed, first_event, num_events, layout, granularity)
@@ -150,17 +151,16 @@ def _check_options(
     file_format: FormatName,
 ) -> None:
     """Refuse unknown samples, and options that would do nothing."""
-    known = (*SAMPLES, *DELPHES_SAMPLES)
-    if sample not in known:
-        near = difflib.get_close_matches(sample, known, n=1, cutoff=0.5)
+    if sample not in _SAMPLES:
+        near = difflib.get_close_matches(sample, _SAMPLES, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise MLPFError(f"no sample {sample!r}; {hint}Samples are {', '.join(known)}")
-    if sample in DELPHES_SAMPLES:
+        raise MLPFError(f"no sample {sample!r}; {hint}Samples are {', '.join(_SAMPLES)}")
+    if sample in _OF_DELPHES:
         wrong = {"--layout": layout != "old", "--granularity": granularity != "clusters"}
         remedy = "an EDM4HEP sample"
     else:
         wrong = {"--pileup": pileup is not None, "--format": file_format != "root"}
-        remedy = f"one of {', '.join(DELPHES_SAMPLES)}"
+        remedy = f"one of {', '.join(_OF_DELPHES)}"
     for option, given in wrong.items():
         if given:
             raise MLPFError(f"sample {sample} has no option {option}; leave it out or choose {remedy}")
@@ -168,11 +168,12 @@ def _check_options(
 
 def _file_name(wanted: Provenance | DelphesProvenance, number: int, file_format: FormatName) -> str:
     """Return the published name of a file; ``number`` counts the files of a sample from 0."""
+    sample = _SAMPLES[wanted.sample]
     if isinstance(wanted, DelphesProvenance):
-        start = f"{DELPHES_SAMPLES[wanted.sample].file_name}_{wanted.seed}"
+        start = f"{sample.published_raw}_{wanted.seed}"
         return f"{start}_{number}{delphes_writer.SUFFIXES[file_format]}"
-    sample = SAMPLES[wanted.sample]
-    return f"reco_{sample.directory}_{sample.first_file_seed + number}.root"
+    name = sample.name if sample.is_gun else sample.published_raw
+    return f"reco_{name}_{sample.first_file + number}.root"
 
 
 def _plan(

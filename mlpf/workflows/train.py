@@ -16,22 +16,22 @@ from mlpf.data.dataset.split import data_errors
 from mlpf.data.feeding.batch_loader import BatchLoader
 from mlpf.errors import OutputExists
 from mlpf.files.locking import locked, require_unlocked
-from mlpf.files.run_directory import HISTORY_FILE, LOCK_FILE
+from mlpf.files.run_directory import RunDirectory
 from mlpf.runs.changes import Changes, find_changes, recorded_limits
 from mlpf.runs.data import build_loaders
 from mlpf.runs.description import kept_description, write_description
 from mlpf.runs.divergence import saved_batch
-from mlpf.runs.early_stopping import Ending
+from mlpf.runs.early_stopping import StopCriterion
 from mlpf.runs.hooks import check_callbacks, training_hooks
 from mlpf.runs.resuming import latest_checkpoint, restore, start_from
 from mlpf.runs.setup import build_trainer, num_updates, prepare_process, rate_line, warm_up_problem
 from mlpf.runs.status import recorded_status
-from mlpf.training.checkpoints.run_state import Record, RunState
+from mlpf.training.checkpoints.run_state import EpochRecord, RunState
 from mlpf.training.checkpoints.store import CheckpointStore, best_epoch, find_checkpoint
 from mlpf.training.loop.distribution import Distribution, build_distribution, lost_processes
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.training.loop.horovod import join_processes
-from mlpf.training.loop.interruption import Guard, StopRequest, TrainingStopped
+from mlpf.training.loop.interruption import SavePolicy, StopRequest, TrainingStopped
 from mlpf.training.loop.trainer import Trainer
 from mlpf.training.monitors.history_writer import HistoryWriter
 from mlpf.training.monitors.progress import TerminalProgress
@@ -47,15 +47,15 @@ class TrainingSummary:
         best_epoch: epoch, counted from 1, with the smallest monitored metric.
         monitor: that metric.
         seconds: wall time of this call.
-        ending: why there are fewer than ``setup.num_epochs`` epochs, empty if there are not.
+        end_reason: why there are fewer than ``setup.num_epochs`` epochs, empty if there are not.
     """
 
     run_dir: Path
-    history: list[Record]
+    history: list[EpochRecord]
     best_epoch: int
     monitor: str
     seconds: float
-    ending: str = ""
+    end_reason: str = ""
 
 
 def run(
@@ -105,11 +105,11 @@ def run(
     """
     stop = StopRequest(time_limit, started := started or time.monotonic())
     check_callbacks(config)
-    ending = Ending(config, stop_after)
+    stop_criterion = StopCriterion(config, stop_after)
     processes = join_processes() if horovod else None
     first = processes is None or processes.rank == 0
     if first and resume:
-        require_unlocked(run_dir / LOCK_FILE, f"{run_dir}: training")
+        require_unlocked(RunDirectory(run_dir).lock, f"{run_dir}: training")
     elif first:
         _require_empty(run_dir)
     console = Console(quiet=not first)
@@ -118,7 +118,7 @@ def run(
         console.print(f"processes: {processes.places()}", highlight=False, soft_wrap=True)
     distribution = build_distribution(config.setup.jit_compile, processes)
     limits = _limits(run_dir, resume, ntrain=ntrain, ntest=ntest)
-    training = _Training(config, run_dir, distribution, console, limits, ending, place_of)
+    training = _Training(config, run_dir, distribution, console, limits, stop_criterion, place_of)
     with lost_processes():
         history = training.run(stop, resume, weights, partial)
     return _summary(training, history, time.monotonic() - started)
@@ -130,10 +130,10 @@ def _limits(run_dir: Path, resume: bool, **given: int | None) -> dict[str, int |
     return {name: limit or recorded.get(name) for name, limit in given.items()}
 
 
-def _summary(training: "_Training", history: list[Record], seconds: float) -> TrainingSummary:
+def _summary(training: "_Training", history: list[EpochRecord], seconds: float) -> TrainingSummary:
     """Print and return what a training has come to."""
     monitor = training.config.callbacks.checkpoint.monitor
-    best, reason = best_epoch(history, monitor), training.ending.reason(history)
+    best, reason = best_epoch(history, monitor), training.stop_criterion.reason(history)
     summary = TrainingSummary(training.run_dir, history, best, monitor, seconds, reason)
     training.console.print(_summary_table(summary))
     return summary
@@ -149,7 +149,7 @@ class _Training:
         distribution: devices.
         console: of this process.
         limits: most events, ``ntrain`` and ``ntest``.
-        ending: when it is over.
+        stop_criterion: when it is over.
         place_of: says where the value of a key is given.
     """
 
@@ -158,10 +158,10 @@ class _Training:
     distribution: Distribution
     console: Console
     limits: dict[str, int | None]
-    ending: Ending
+    stop_criterion: StopCriterion
     place_of: Callable[[str], str]
 
-    def run(self, stop: StopRequest, resume: bool, weights: Path | None, partial: bool) -> list[Record]:
+    def run(self, stop: StopRequest, resume: bool, weights: Path | None, partial: bool) -> list[EpochRecord]:
         """Train until the end or until asked to stop; return the history."""
         try:
             with ExitStack() as stack:
@@ -176,7 +176,7 @@ class _Training:
 
     def _train(
         self, stack: ExitStack, stop: StopRequest, resume: bool, weights: Path | None, partial: bool
-    ) -> list[Record]:
+    ) -> list[EpochRecord]:
         """Build data and model, go on where the run was, train."""
         config, run_dir, distribution, console = self.config, self.run_dir, self.distribution, self.console
         first, section = distribution.rank == 0, config.callbacks.checkpoint
@@ -190,11 +190,11 @@ class _Training:
         if weights is not None:
             start_from(weights, trainer.model, partial, console)
         finished = self._claim(stack, checkpoint)
-        if checkpoint is not None and (done := self.ending.nothing_left(state.history, run_dir)):
+        if checkpoint is not None and (done := self.stop_criterion.nothing_left(state.history, run_dir)):
             console.print(done, highlight=False, soft_wrap=True)
             if first:  # it may have been killed before it wrote the record of its last epoch
-                HistoryWriter(run_dir / HISTORY_FILE)(state.history)
-            finished(self.ending.reason(state.history))
+                HistoryWriter(RunDirectory(run_dir).history)(state.history)
+            finished(self.stop_criterion.reason(state.history))
             return state.history
         if first:
             before = _progress(state)
@@ -205,25 +205,32 @@ class _Training:
         store = CheckpointStore(run_dir, section, model, optimizer, trainer.random_states.read, text, first)
         if first:
             if state.history:  # killed after the checkpoint, before its record was written
-                HistoryWriter(run_dir / HISTORY_FILE)(state.history)
+                HistoryWriter(RunDirectory(run_dir).history)(state.history)
             stack.enter_context(saved_batch(config, run_dir, trainer, train))
         hooks = stack.enter_context(
             training_hooks(
-                config, run_dir, trainer, valid.pool, console, lambda _: store.save(state), self.ending, first
+                config,
+                run_dir,
+                trainer,
+                valid.pool,
+                console,
+                lambda _: store.save(state),
+                self.stop_criterion,
+                first,
             )
         )
         history = trainer.fit(
             train,
             valid,
-            self.ending.until,
+            self.stop_criterion.until,
             state=state,
             on_epoch_end=hooks.epoch,
             on_step=hooks.step,
-            guard=Guard(store.save, stop, section.every_minutes, section.every_steps),
+            save_policy=SavePolicy(store.save, stop, section.every_minutes, section.every_steps),
             progress=stack.enter_context(closing(TerminalProgress(console))),
-            is_over=self.ending.is_over,
+            is_over=self.stop_criterion.is_over,
         )
-        finished(self.ending.reason(history))
+        finished(self.stop_criterion.reason(history))
         return history
 
     def _state(
@@ -237,7 +244,7 @@ class _Training:
             return RunState(), Changes(self.run_dir)
         changes = find_changes(self.run_dir, checkpoint, config, self.limits, self.place_of)
         state = restore(trainer, train, checkpoint, changes, self.console)
-        if not self.ending.is_over(state.history):
+        if not self.stop_criterion.is_over(state.history):
             self.console.print(rate_line(config, trainer, updates), highlight=False, soft_wrap=True)
         return state, changes
 
@@ -257,7 +264,7 @@ class _Training:
         first = self.distribution.rank == 0
         if first:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(self.run_dir / LOCK_FILE, f"{self.run_dir}: training"))
+            stack.enter_context(locked(RunDirectory(self.run_dir).lock, f"{self.run_dir}: training"))
             if checkpoint is not None and find_checkpoint(self.run_dir, "latest") != checkpoint:
                 raise OutputExists(f"{self.run_dir}: another process trained there meanwhile; resume again")
         return stack.enter_context(recorded_status(self.run_dir, writes=first))
@@ -270,7 +277,7 @@ def _progress(state: RunState) -> tuple[int, int]:
 
 def _require_empty(run_dir: Path) -> None:
     """Refuse a directory that holds anything but a lock without a process."""
-    if run_dir.exists() and any(path.name != LOCK_FILE for path in run_dir.iterdir()):
+    if run_dir.exists() and any(path != RunDirectory(run_dir).lock for path in run_dir.iterdir()):
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
 
 
@@ -287,7 +294,7 @@ def _summary_table(summary: TrainingSummary) -> Table:
         "loss, val_loss": f"{last['loss']:.5g}, {last['val_loss']:.5g}",
         "training events/s": f"{sum(r['num_events'] for r in history) / seconds:.0f}, "
         f"last epoch {last['events_per_second']:.0f}",
-        **({"ended": summary.ending} if summary.ending else {}),
+        **({"ended": summary.end_reason} if summary.end_reason else {}),
         "wall time": f"{summary.seconds:.1f} s",
         "waiting for data": f"{sum(r['wait_share'] * r['seconds'] for r in history) / seconds:.2%}",
         "padding": f"{last['padded_fraction']:.1%}",

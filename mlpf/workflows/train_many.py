@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
+from mlpf.config.loading import load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import require_built
 from mlpf.engine.base import Engine, Slot
-from mlpf.engine.child import announce_driver, dismiss, program_before
+from mlpf.engine.child import announce_driver, ask_all_to_stop, program_before
 from mlpf.engine.opening import ENGINE_FOLDER, Placement, open_training_engine, training_slot
 from mlpf.ensemble.driver import Driver, read_states, resting
 from mlpf.ensemble.plan import Member, Plan, changes, configurations, read_plan
@@ -26,7 +26,7 @@ from mlpf.ensemble.tables import LiveTable, failures, result_table, spread_table
 from mlpf.ensemble.task import MemberTask
 from mlpf.errors import ConfigError, MLPFError
 from mlpf.files.locking import is_locked, locked
-from mlpf.files.run_directory import LOCK_FILE
+from mlpf.files.run_directory import LOCK_FILE, RESOLVED_CONFIG
 from mlpf.runs.status import recorded_status
 from mlpf.search.directory import require_empty
 from mlpf.training.loop.interruption import StopRequest, TrainingStopped
@@ -126,7 +126,7 @@ def run(
     ensemble = _checked(directory, config, plan)
     _require_data(ensemble.configs)
     if resume:
-        _require_same(directory, (load_config(directory / RESOLVED_FILE), before), (config, plan))
+        _require_same(directory, (load_config(directory / RESOLVED_CONFIG), before), (config, plan))
     else:
         require_empty(directory)
     stop = StopRequest(resources.time_limit, resources.started)
@@ -164,7 +164,7 @@ class _Ensemble:
         """Write what the processes read."""
         for folder in (RUNS_FOLDER, STATES_FOLDER, LOGS_FOLDER):
             (self.directory / folder).mkdir(exist_ok=True)
-        write_resolved(config, self.directory / RESOLVED_FILE)
+        write_resolved(config, self.directory / RESOLVED_CONFIG)
         self.plan.write(self.directory)
 
     def states(self, retry_failed: bool) -> dict[str, MemberState]:
@@ -240,7 +240,7 @@ def _train(
                     f"mlpf {COMMAND} --resume -o {ensemble.directory}"
                 )
     finally:
-        dismiss(root)
+        ask_all_to_stop(root)
         live.close()
 
 
@@ -251,7 +251,7 @@ def report(directory: Path) -> None:
         CheckpointError: not the directory of an ensemble.
     """
     plan = read_plan(directory)
-    ensemble = _checked(directory, load_config(directory / RESOLVED_FILE), plan)
+    ensemble = _checked(directory, load_config(directory / RESOLVED_CONFIG), plan)
     states = {name: read_state(MemberFiles(directory, name)) for name in ensemble.configs}
     if not is_locked(directory / LOCK_FILE):  # no driver is at work
         states = {name: resting(state) for name, state in states.items()}

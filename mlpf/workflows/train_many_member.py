@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlpf.config.loading import RESOLVED_FILE, load_config
+from mlpf.config.loading import load_config
 from mlpf.ensemble.plan import read_plan
 from mlpf.ensemble.state import MemberFiles
 from mlpf.errors import CheckpointError
+from mlpf.files.run_directory import RESOLVED_CONFIG
 from mlpf.training.loop.outcome import Outcome, make_ready, recorded_outcome
 from mlpf.workflows import train
 
@@ -42,12 +43,12 @@ def run(directory: Path, name: str, *, num_cpus: int | None = None, **limits_of_
     outcome = Outcome()
     with recorded_outcome(files.outcome, files.run_dir, outcome):
         summary = train.run(
-            member.config(load_config(directory / RESOLVED_FILE)),
+            member.config(load_config(directory / RESOLVED_CONFIG)),
             files.run_dir,
             resume=True,
             num_cpus=num_cpus,
             started=started,
             **limits_of_events,
         )
-        outcome.state, outcome.reason = "completed", summary.ending
+        outcome.state, outcome.reason = "completed", summary.end_reason
     return outcome

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlpf.config.data_schema import DatasetSourceConfig
-from mlpf.data.dataset import blocks as shards
+from mlpf.data.dataset import blocks
 from mlpf.data.dataset.recipes import find_recipe
 from mlpf.data.dataset.split import open_split
 from mlpf.data.dataset.splitting import partition, stored_keys
@@ -201,7 +201,7 @@ def test_a_failing_write_leaves_nothing_under_the_final_name(parquet, tmp_path, 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shards, "serialize", full)
+    monkeypatch.setattr(blocks, "serialize", full)
     with pytest.raises(DataError, match=r"No space left on device.*free space or choose another --data-dir"):
         build.run(NAME, tmp_path, [parquet], split_fractions=(1.0, 0.0, 0.0))
     assert not (tmp_path / NAME / "1.0.0").exists()

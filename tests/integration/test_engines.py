@@ -145,9 +145,9 @@ class TestTask:
         assert found["pid"] != os.getpid()
         if found["SLURMD_NODENAME"]:
             assert found["MLPF_SLOT"].startswith(found["SLURMD_NODENAME"])
-            assert 0 < float(found["MLPF_BLOCK_END"]) - time.time() <= 30 * 60
+            assert 0 < float(found["MLPF_PILOT_END"]) - time.time() <= 30 * 60
         else:
-            assert found["MLPF_BLOCK_END"] is None
+            assert found["MLPF_PILOT_END"] is None
 
     def test_error_arrives_with_the_traceback_of_the_worker(self, shared, log):
         future = shared.submit(tasks.complain, "not here", log)

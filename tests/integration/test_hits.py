@@ -10,6 +10,7 @@ from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import open_split
 from mlpf.evaluation.predictions import read_predictions
+from mlpf.files.run_directory import RunDirectory
 from mlpf.physics.schemas import SCHEMAS
 from mlpf.workflows import build, evaluate, export, plots, postprocess, simulate, train
 from tests.support.models import TINY_GRAPH, TINY_NETWORK
@@ -92,7 +93,7 @@ def test_numbers_and_figures_count_hits(run_dir):
     numbers = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))["datasets"][NAME]
     assert numbers["num_tracks"] + numbers["num_hits"] == numbers["num_elements"]
     assert numbers["num_hits"] > 20
-    predictions = read_predictions(evaluate.predictions_path(run_dir, NAME))
+    predictions = read_predictions(RunDirectory(run_dir).predictions(NAME))
     assert predictions.schema == "clic_hits"
     assert predictions.elements_per_event["hits"].sum() == numbers["num_hits"]
     figures = dict(plots.dataset_figures(predictions))

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from mlpf.cli import cli
 from mlpf.config.data_schema import DatasetSourceConfig
-from mlpf.data.dataset import blocks as shards
+from mlpf.data.dataset import blocks
 from mlpf.data.dataset.recipes import RECIPES
 from mlpf.data.dataset.split import open_split
 from mlpf.engine.opening import Placement
@@ -28,7 +28,7 @@ SPLITS = {"split_seed": 2, "split_fractions": (0.6, 0.2, 0.2)}
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    monkeypatch.setattr(shards, "MIN_BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "MIN_BLOCK_BYTES", 1)
 
 
 @pytest.fixture

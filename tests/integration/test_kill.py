@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpf.data.dataset import blocks as shards
+from mlpf.data.dataset import blocks
 from mlpf.data.events import read_events
 from mlpf.workflows import build, postprocess
 from tests.support.edm4hep_files import simple_event, write_edm4hep
@@ -23,7 +23,7 @@ SPLITS = {"split_seed": 2, "split_fractions": (0.6, 0.0, 0.4)}
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
-from mlpf.data.dataset import blocks as shards
+from mlpf.data.dataset import blocks
 from mlpf.data.events import EventsWriter
 from mlpf.workflows import build, postprocess
 
@@ -49,9 +49,9 @@ def watch(event, arguments):
 
 EventsWriter.write = counted(EventsWriter.write)
 EventsWriter.finish = counted(EventsWriter.finish)
-shards.serialize = counted(shards.serialize)
-shards.source_entry = counted(shards.source_entry)
-shards.MIN_BLOCK_BYTES = 1
+blocks.serialize = counted(blocks.serialize)
+blocks.source_entry = counted(blocks.source_entry)
+blocks.MIN_BLOCK_BYTES = 1
 sys.addaudithook(watch)
 if sys.argv[1] == "postprocess":
     postprocess.run([inputs], output)
@@ -99,7 +99,7 @@ def test_postprocess_ends_the_same_after_kills(root, tmp_path, repo_root, steps)
 # The first block is complete after 15 steps, each further one after 8; all end with the 77th.
 @pytest.mark.parametrize("steps", [[22], [75], pytest.param([17, 20, 23, 18], marks=pytest.mark.slow)])
 def test_build_ends_the_same_after_kills(tmp_path, repo_root, monkeypatch, steps):
-    monkeypatch.setattr(shards, "MIN_BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "MIN_BLOCK_BYTES", 1)
     parquet = tmp_path / "parquet"
     parquet.mkdir()
     for i in range(NUM_FILES):

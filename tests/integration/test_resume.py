@@ -110,7 +110,7 @@ def test_an_epoch_of_other_batches_is_not_continued(repo_root, tmp_path):
     assert "SIGUSR1, after 0 epochs and" in wait(process, 75)
 
     output = wait(start(repo_root, run_dir, config=CONFIG, resume=True, ntrain=9), 2)
-    assert "in the middle of an epoch whose batches are others now" in output
+    assert "written in the middle of an epoch, but the batches have changed since" in output
 
 
 def test_the_steps_are_as_many_as_the_tests_think():

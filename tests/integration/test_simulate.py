@@ -12,10 +12,10 @@ import uproot
 from mlpf.engine.opening import Placement
 from mlpf.errors import DataError, MLPFError, OutputExists
 from mlpf.files.locking import locked
+from mlpf.physics.samples import CLIC_SAMPLES
 from mlpf.simulation.clic import edm4hep_writer
 from mlpf.simulation.clic.edm4hep_writer import Provenance, read_provenance
 from mlpf.simulation.clic.event_data import HIT_COLLECTIONS
-from mlpf.simulation.clic.generator import SAMPLES
 from mlpf.workflows import simulate
 
 # A gun needs no Pythia, and its showers exercise every stage.
@@ -122,7 +122,7 @@ def test_granularity_is_part_of_what_a_file_is(ten_events, tmp_path):
         assert ak.sum(hits[f"n_{name}"]) > 2 * ak.sum(clusters[f"n_{name}"][:2])
 
 
-@pytest.mark.parametrize("sample", [name for name, sample in SAMPLES.items() if sample.gun])
+@pytest.mark.parametrize("sample", [name for name, sample in CLIC_SAMPLES.items() if sample.is_gun])
 def test_every_gun_fires_at_fine_cells(sample, tmp_path):
     paths = simulate.run(sample, 3, tmp_path, granularity="hits")
     leaves = content(paths)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mlpf.errors import ConfigError
+from mlpf.files.run_directory import RunDirectory
 from mlpf.runs import data as training_data
-from mlpf.runs.status import STATUS_FILE
 from mlpf.workflows import train
 from tests.support.fake_training import open_fake, tiny_config
 from tests.support.run_results import assert_same, result
@@ -31,7 +31,7 @@ def _events(monkeypatch):
 
 
 def status(run_dir):
-    return json.loads((run_dir / STATUS_FILE).read_text(encoding="utf-8"))
+    return json.loads(RunDirectory(run_dir).status.read_text(encoding="utf-8"))
 
 
 def history(run_dir):
@@ -52,7 +52,7 @@ def test_in_parts_as_at_once(tmp_path, capsys):
     assert len(again.history) == 2
     train.run(config, run_dir, resume=True, stop_after=4)
     last = train.run(config, run_dir, resume=True)
-    assert last.ending == status(run_dir)["reason"] == ""
+    assert last.end_reason == status(run_dir)["reason"] == ""
 
     assert_same(result(run_dir), result(tmp_path / "at_once"))
     rates = [record["learning_rate"] for record in history(run_dir)]
@@ -80,8 +80,10 @@ def test_early_stopping_ends_in_order_and_stays_at_its_end(tmp_path, capsys):
     assert len(summary.history) == 2
     assert "early stopping after epoch 2" in " ".join(capsys.readouterr().out.split())
     assert status(tmp_path / "run")["state"] == "finished"
-    assert status(tmp_path / "run")["reason"] == summary.ending
-    assert summary.ending.startswith("early stopping after epoch 2: val_cls_loss without gain for 1 epochs")
+    assert status(tmp_path / "run")["reason"] == summary.end_reason
+    assert summary.end_reason.startswith(
+        "early stopping after epoch 2: val_cls_loss without gain for 1 epochs"
+    )
     assert "val_jet_matched_fraction" in summary.history[-1]  # its end counts as the last epoch
 
     resumed = train.run(config, tmp_path / "run", resume=True)

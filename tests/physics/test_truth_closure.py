@@ -9,8 +9,8 @@ from mlpf.data.edm4hep.conversion import prepare_chunk, prepare_file, usable_eve
 from mlpf.data.edm4hep.reader import read_events
 from mlpf.data.edm4hep.truth import elements_of, gen_targets, link_truth
 from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.samples import CLIC_SAMPLES
 from mlpf.physics.schemas import SCHEMAS
-from mlpf.simulation.clic.generator import SAMPLES
 from mlpf.workflows import simulate
 from tests.support.edm4hep_files import HandEvent
 from tests.support.raw_events import raw_events
@@ -51,7 +51,7 @@ def assert_closes(raw, kind):
 
 @pytest.fixture(
     scope="module",
-    params=[s if s in FAST else pytest.param(s, marks=pytest.mark.slow) for s in SAMPLES],
+    params=[s if s in FAST else pytest.param(s, marks=pytest.mark.slow) for s in CLIC_SAMPLES],
 )
 def simulated(request, tmp_path_factory):
     num = 10 if request.param.startswith("single") else 3

@@ -24,7 +24,7 @@ def add(first, second):
 def surroundings(seconds=0.0):
     """Return slot, variables, cores and processes of the worker."""
     time.sleep(seconds)
-    names = ("MLPF_SLOT", "MLPF_BLOCK_END", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SLURMD_NODENAME")
+    names = ("MLPF_SLOT", "MLPF_PILOT_END", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SLURMD_NODENAME")
     return {
         **{name: os.environ.get(name) for name in names},
         "cores": sorted(os.sched_getaffinity(0)),
@@ -77,6 +77,6 @@ def stay_at_first(log, seconds):
 
 
 def stay(log, seconds):
-    end = os.environ.get("MLPF_BLOCK_END", "never")
+    end = os.environ.get("MLPF_PILOT_END", "never")
     note(log, f"{os.getpid()} {os.getppid()} {os.environ['MLPF_SLOT']} {end}")
     time.sleep(seconds)

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 
-from mlpf.config.loading import RESOLVED_FILE, write_resolved
+from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
-from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.files.run_directory import RESOLVED_CONFIG, RunDirectory
 from mlpf.search.state import ORACLE_FILE, TrialRecord
 from mlpf.search.trial_files import TrialFiles
 from tests.support.configs import SMALL
@@ -39,7 +39,7 @@ def search_config(space=None, **section):
 def write_search(folder, trials, histories=None, *, config=None, finished=True, problem=""):
     """Write a search directory; histories: run -> records."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_resolved(config or search_config(), folder / RESOLVED_FILE)
+    write_resolved(config or search_config(), folder / RESOLVED_CONFIG)
     records = {trial.trial_id: trial.to_json() for trial in trials}
     content = {"records": records, "finished": finished, "problem": problem}
     (folder / ORACLE_FILE).write_text(json.dumps(content), encoding="utf-8")
@@ -50,7 +50,7 @@ def write_search(folder, trials, histories=None, *, config=None, finished=True, 
 
 def write_history(folder, run, history):
     """Write the history of a run; text is written as it is."""
-    path = TrialFiles(folder, run).run_dir / HISTORY_FILE
+    path = RunDirectory(TrialFiles(folder, run).run_dir).history
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(history if isinstance(history, str) else json.dumps(history), encoding="utf-8")
 

@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import psutil
 
-from mlpf.config.loading import RESOLVED_FILE, write_resolved
+from mlpf.config.loading import write_resolved
+from mlpf.files.run_directory import RESOLVED_CONFIG
 from tests.support.search import search_config
 
 PATIENCE_S = 120.0
@@ -55,7 +56,7 @@ class SearchProcess:
 
     def start(self, *options):
         """Begin the search, or go on with it."""
-        begun = (self.directory / RESOLVED_FILE).exists()
+        begun = (self.directory / RESOLVED_CONFIG).exists()
         resume = ["--resume"] if begun else ["-c", str(self._config)]
         words = [sys.executable, "-m", "tests.support.search_cli", "hypertune", *resume]
         with (self.directory.parent / "output.txt").open("ab") as output:

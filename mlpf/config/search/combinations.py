@@ -1,4 +1,4 @@
-"""Whole sets of values out of a search space, and the smallest parts of them that a configuration refuses."""
+"""Combinations of values of a search space, and the values that make a configuration refuse one."""
 
 import itertools
 import random
@@ -10,16 +10,16 @@ from mlpf.config.search.schema import ParameterSpace, full_conditions, same_valu
 Values = dict[str, Any]
 Conditions = Mapping[str, Mapping[str, list[Any]]]
 
-# A space with at most so many combinations is walked through, of a larger one a part is drawn.
+# Up to this number, all combinations of a space are checked. Of a larger space, a sample is checked.
 MAX_GRID = 2000
 NUM_RANDOM = 300
-# Where within a range values are looked at, besides its ends; no share of a whole range is a whole number.
+# Positions within a range that are checked, besides its ends.
 _WITHIN = (0.1234, 0.3671, 0.6180, 0.8713)
 _MAX_VALUES = 50
 
 
 def some_values(space: ParameterSpace) -> list[Any]:
-    """Return all values of a key, or of a long range both ends and a few within."""
+    """Return all values of a key; of a long range, both ends and a few in between."""
     known = space.values
     if known is not None and (space.choice is not None or len(known) <= _MAX_VALUES):
         return list(known)
@@ -32,10 +32,10 @@ def some_values(space: ParameterSpace) -> list[Any]:
 
 
 def combinations(space: Mapping[str, ParameterSpace]) -> list[Values]:
-    """Return whole sets of values, each with the keys that are searched under it.
+    """Return combinations of values, each with the keys that are searched under it.
 
-    All of them if there are few. Otherwise enough that every two values that can occur together do, and
-    ``NUM_RANDOM`` drawn ones; always the same ones for the same space.
+    A small space gives all combinations. A large one gives enough to contain every possible pair of values,
+    and ``NUM_RANDOM`` random ones. The same space always gives the same combinations.
     """
     conditions = full_conditions(space)
     candidates = {key: some_values(space[key]) for key in conditions}
@@ -60,19 +60,19 @@ def combinations(space: Mapping[str, ParameterSpace]) -> list[Values]:
 
 
 def with_key(key: str, value: Any, conditions: Conditions) -> Values:
-    """Return the value of a key with the first values of others under which it is searched."""
+    """Return a value of a key together with the first values of the keys that it depends on."""
     return {**{name: wanted[0] for name, wanted in conditions[key].items()}, key: value}
 
 
 def involved(
     refused: Values, space: Mapping[str, ParameterSpace], refuses: Callable[[Values], bool]
 ) -> Values:
-    """Return those of a refused set of values of which another one alone would make it accepted.
+    """Return the values of a refused combination for which a change of one alone makes it accepted.
 
     Args:
-        refused: a whole set of values.
-        space: where it is from.
-        refuses: tells for a whole set whether it is refused.
+        refused: the combination.
+        space: its search space.
+        refuses: returns whether a combination is refused.
 
     Returns:
         Key -> value; empty if more than one value has to change.
@@ -90,7 +90,7 @@ def involved(
 
 
 def _completed(values: Values, space: Mapping[str, ParameterSpace], conditions: Conditions) -> Values:
-    """Drop what is not searched any more, and give keys that are now searched their first value."""
+    """Drop keys whose condition no longer holds. Give keys whose condition holds now their first value."""
     complete: Values = {}
     for key, needed in conditions.items():
         if _holds(needed, complete):
@@ -122,7 +122,7 @@ def _grid(
 def _drawn(
     fixed: Values, candidates: Mapping[str, list[Any]], conditions: Conditions, generator: random.Random
 ) -> Values | None:
-    """Return a drawn set with the values in ``fixed``; None if they never occur together."""
+    """Return a random combination with the values in ``fixed``; None if they cannot occur together."""
     allowed = {key: [value] for key, value in fixed.items()}
     for key in fixed:
         for name, wanted in conditions[key].items():

@@ -1,4 +1,4 @@
-"""Section ``hypertune``: which keys of the configuration are searched, how, and for what."""
+"""Section ``hypertune``: search space, algorithm, objective and limits of a search."""
 
 import json
 import math
@@ -21,20 +21,20 @@ from pydantic import (
 
 from mlpf.config.model_schema import Section
 
-# What is measured of a network before it is trained; an objective can use both, and limits.
+# Measured before training. Objectives and limits can use both.
 NUM_PARAMETERS, INFERENCE_MS = "num_parameters", "inference_ms"
 NETWORK_METRICS = (NUM_PARAMETERS, INFERENCE_MS)
 # Short names of recorded metrics.
 METRIC_ALIASES = {"val_jet_iqr": "val_jet_response_iqr", "val_met_iqr": "val_met_response_iqr"}
 
-# Keys that are given as a name or as a mapping -> what pydantic calls the two in the place of an error.
+# Keys that take a name or a mapping -> names of the two forms in the locations of pydantic errors.
 FORMS = dict.fromkeys(("objective", "space"), ("(name)", "(mapping)"))
 _FORM = Discriminator(lambda data: "(name)" if isinstance(data, str) else "(mapping)")
 
-# Most values of a range with a step.
+# Maximum number of values of a range with a step.
 MAX_VALUES = 10_000
 
-# YAML 1.1 takes a number without a point, such as 1e-4, for text.
+# YAML 1.1 reads a number without a point, such as 1e-4, as text.
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -45,7 +45,7 @@ _SLACK = 1e-9
 
 
 def same_value(a: Any, b: Any) -> bool:
-    """Tell whether two values of a key are the same: 1 and 1.0 are, 1 and true are not."""
+    """Return whether two values of a key are the same. 1 equals 1.0, but not true."""
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
 
 
@@ -146,7 +146,7 @@ class ParameterSpace(Section):
 
     @property
     def values(self) -> Sequence[Any] | None:
-        """All values in order; None for float without step, which has no end of them.
+        """All values in order; None for a float without step.
 
         Values of a float with step are exact decimals: 0.1, 0.2, 0.3.
         """
@@ -175,10 +175,10 @@ class ParameterSpace(Section):
 
 
 def full_conditions(space: Mapping[str, ParameterSpace]) -> dict[str, dict[str, list[Any]]]:
-    """Return searched key -> other key -> values of it with which the first is searched.
+    """Return searched key -> key it depends on -> values for which it is searched.
 
-    The conditions of a key's conditions are among them. Keys come in an order in which each follows all that
-    it depends on, otherwise in that of ``space``.
+    Indirect conditions are included. Each key comes after the keys that it depends on; otherwise the order
+    is that of ``space``.
 
     Raises:
         ValueError: a condition names a key or value that is not searched, goes in a circle, or never holds.
@@ -210,7 +210,7 @@ def full_conditions(space: Mapping[str, ParameterSpace]) -> dict[str, dict[str, 
 
 
 def _check_condition(key: str, other: str, wanted: list[Any], space: Mapping[str, ParameterSpace]) -> None:
-    """Refuse a condition on something that does not take these values."""
+    """Refuse a condition on a key that is not searched, or on values that it does not take."""
     if other not in space or other == key:
         known = ", ".join(name for name in space if name != key) or "none"
         raise ValueError(f"{key}: when names {other}, which is no other searched key; they are {known}")
@@ -241,7 +241,7 @@ Objective = Annotated[Annotated[str, Tag("(name)")] | Annotated[dict[str, Weight
 
 
 class ConfirmConfig(Section):
-    """After the search: the best configurations and the default one trained again with other seeds."""
+    """After the search: train the best configurations and the default one again with other seeds."""
 
     top: NonNegativeInt = Field(1, description="so many of the best configurations; 0 = none")
     seeds: Annotated[int, Field(ge=2)] = Field(3, description="seeds of each, the same for all")
@@ -283,13 +283,13 @@ class HypertuneConfig(Section):
     )
     max_total_hours: PositiveFloat | None = Field(
         None,
-        description="nothing new begins once the search has run for so many hours, all starts together: no "
-        "trial, promotion or confirmation; null = no limit",
+        description="hours of the search, summed over restarts, after which no new trial, promotion or "
+        "confirmation begins; null = no limit",
     )
     max_device_hours: PositiveFloat | None = Field(
         None,
-        description="the same for GPU-hours of all trials, or core-hours where they have no GPU; "
-        "null = no limit",
+        description="GPU-hours of all trials (core-hours without GPUs), after which no new trial, promotion "
+        "or confirmation begins; null = no limit",
     )
     max_trial_hours: PositiveFloat | None = Field(
         None, description="a trial that takes longer for its epochs fails; null = no limit"

@@ -1,4 +1,4 @@
-"""A search before its first trial: its space, the configuration of a trial, and what would go wrong later."""
+"""Read the space of a search, make the configuration of a trial, and check the search before it starts."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ _FIXED = {
     "evaluation_datasets": "it does not change what is learned",
     "evaluation_jet_algo": "trials would be judged by different jets",
 }
-# Keys of algorithms that the others do not know.
+# Keys that only some algorithms have.
 _ONLY_FOR = {
     "factor": ("hyperband", "asha"),
     "min_epochs": ("hyperband", "asha"),
@@ -49,13 +49,13 @@ _ONLY_FOR = {
     "initial_points": ("bayesian",),
     "num_trials": ("random", "bayesian", "asha"),
 }
-# Lines about combinations, and refused combinations that are looked into.
+# Maximum number of error lines about combinations, and of refused combinations that are analysed.
 _MAX_LINES = 8
 _MAX_EXAMINED = 100
 
 
 def ready_spaces() -> list[str]:
-    """Return the names of the spaces that lie beside the models."""
+    """Return the names of the ready search spaces, in ``mlpf/models``."""
     names = [entry.name for entry in (files("mlpf") / "models").iterdir()]
     return sorted(name.removesuffix(_READY_SUFFIX) for name in names if name.endswith(_READY_SUFFIX))
 
@@ -72,7 +72,7 @@ def search_section(config: Config) -> HypertuneConfig:
 
 
 def load_space(hypertune: HypertuneConfig) -> dict[str, ParameterSpace]:
-    """Return searched key, a dotted path, -> its values; a ready space is read by its name.
+    """Return searched key (dotted path) -> its values. A ready space is read from its file.
 
     Raises:
         ConfigError: there is no ready space of that name.
@@ -92,7 +92,7 @@ def load_space(hypertune: HypertuneConfig) -> dict[str, ParameterSpace]:
 def trial_config(config: Config, values: Mapping[str, Any], seed: int | None = None) -> Config:
     """Return the configuration of one trial, without section ``hypertune``.
 
-    Where a value names another variant of a section, keys that this variant does not have are left out.
+    If a value selects another variant of a section, keys that this variant lacks are left out.
 
     Args:
         config: configuration of the search.
@@ -112,10 +112,9 @@ def trial_config(config: Config, values: Mapping[str, Any], seed: int | None = N
 
 
 def check_search(config: Config) -> None:
-    """Find what would stop a search or make it meaningless, before its first trial.
+    """Check a search before its first trial.
 
-    All keys and values are looked at, and many of their combinations: every two values that can occur
-    together at least once.
+    All keys and values are checked, and combinations that contain every possible pair of values.
 
     Raises:
         ConfigError: every problem, one per line.
@@ -129,7 +128,7 @@ def check_search(config: Config) -> None:
         *_objective_problems(config, hypertune, space),
     ]
     wrong_keys = [*_key_problems(config, space)]
-    # A combination with a wrong value is refused, too: that would only say it once more.
+    # A combination with a wrong value would only repeat the error.
     problems += wrong_keys or _combination_problems(config, hypertune, space)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -160,7 +159,7 @@ def _algorithm_problems(config: Config, hypertune: HypertuneConfig, num_keys: in
 
 
 def _term_problem(config: Config, name: str, weight: float) -> str:
-    """Say why a metric cannot be part of the objective; empty if it can."""
+    """Return why a metric cannot be part of the objective; empty if it can."""
     return "" if name in NETWORK_METRICS else metric_problem(config, name, weight)
 
 
@@ -191,7 +190,7 @@ def _objective_problems(
 
 
 def _redefines(key: str, metric: str) -> bool:
-    """Tell whether a key changes the definition of a recorded metric, not only its value."""
+    """Return whether a key changes the definition of a recorded metric, not only its value."""
     section, _, rest = key.partition(".")
     term = metric.removeprefix("val_").removesuffix("_loss")
     if section != "loss" or metric in PHYSICS_METRICS:
@@ -205,7 +204,7 @@ def _redefines(key: str, metric: str) -> bool:
 
 
 def _key_problems(config: Config, space: Mapping[str, ParameterSpace]) -> Iterator[str]:
-    """Yield what is wrong with single keys: forbidden, unknown, nested, or a value that is none of theirs."""
+    """Yield problems of single keys: forbidden, unknown, nested, or with an impossible value."""
     data, conditions = base_data(config), full_conditions(space)
     paths = {path: key for key in space for path in (key, *space[key].also)}
     for path, key in paths.items():
@@ -219,13 +218,13 @@ def _key_problems(config: Config, space: Mapping[str, ParameterSpace]) -> Iterat
             yield f"hypertune.space  {path}: lies within {outer}, which is searched, too; remove one"
         else:
             values = some_values(space[key])
-            # Both ends first: they say more than a value in between.
+            # Check both ends first: their errors are clearer than those of values in between.
             tried = [with_key(key, value, conditions) for value in (*values[:1], *values[:0:-1])]
             yield from _value_problems(path, [(v[key], all_values(v, space)) for v in tried], data)
 
 
 def _value_problems(path: str, tried: list[tuple[Any, Values]], data: dict[str, Any]) -> Iterator[str]:
-    """Yield the first problem of each kind that a path has with values: (its value, all that are set)."""
+    """Yield the first problem of each kind for the values of a key: (value, all values set with it)."""
     group = path.split(".")[1:2]
     if path.startswith("train_test_datasets.") and group[0] not in data["train_test_datasets"]:
         known = ", ".join(data["train_test_datasets"])
@@ -256,7 +255,7 @@ def _value_problems(path: str, tried: list[tuple[Any, Values]], data: dict[str, 
 
 
 def _unknown(path: str, text: str, data: dict[str, Any]) -> str:
-    """Say that there is no such key, with the likely one."""
+    """Return an error text about an unknown key, with the likely spelling."""
     chosen = data["parameters"]["model"]
     for model, section in VARIANTS["parameters"].items():
         if path in _paths({"parameters": section().model_dump(by_alias=True)}, "") and model != chosen:
@@ -277,7 +276,7 @@ def _paths(data: Mapping[str, Any], prefix: str) -> Iterator[str]:
 def _combination_problems(
     config: Config, hypertune: HypertuneConfig, space: Mapping[str, ParameterSpace]
 ) -> list[str]:
-    """Return one line for each group of keys some of whose values are refused together."""
+    """Return one line for each group of keys with values that are refused together."""
     data = base_data(config)
     tried = combinations(space)
     refused: list[tuple[Values, str]] = []

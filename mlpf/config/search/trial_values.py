@@ -1,4 +1,4 @@
-"""Values put into a configuration at dotted paths, and what the configuration says to them."""
+"""Set values in a configuration at dotted paths and check the result."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,18 +14,18 @@ from mlpf.errors import ConfigError
 
 
 def all_values(values: Mapping[str, Any], space: Mapping[str, ParameterSpace]) -> dict[str, Any]:
-    """Return values with those of the keys that a searched key also sets (``also``)."""
+    """Add the keys that a searched key also sets (``also``) to ``values``."""
     tied = {path: value for key, value in values.items() if key in space for path in space[key].also}
     return {**values, **tied}
 
 
 def base_data(config: Config) -> dict[str, Any]:
-    """Return the plain data into which the values of a trial are put: all but the section ``hypertune``."""
+    """Return a configuration as plain data, without the section ``hypertune``."""
     return config.model_dump(by_alias=True) | {"hypertune": None}
 
 
 def validated(data: dict[str, Any], values: Mapping[str, Any]) -> Config | list[ErrorDetails]:
-    """Return the configuration ``data`` with ``values``, or what is wrong with it."""
+    """Return the configuration ``data`` with ``values``, or its problems."""
     try:
         return Config.model_validate(with_values(data, values))
     except ValidationError as error:
@@ -45,22 +45,22 @@ def shown(values: Mapping[str, Any]) -> str:
 
 
 def with_values(data: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain data of a configuration with values set at dotted paths; ``data`` stays as it is.
+    """Return a copy of plain data with values set at dotted paths.
 
-    Where a value names another variant of a section, as in ``parameters.combined_graph_layer.kernel.type``,
-    keys that this variant does not have are left out.
+    If a value selects another variant of a section, as in ``parameters.combined_graph_layer.kernel.type``,
+    keys that this variant lacks are left out.
 
     Raises:
         ConfigError: a path leads through a value that is not a section.
     """
-    # A variant first: it decides which keys its section has.
+    # Variants first: they decide which keys a section has.
     for path, value in sorted(values.items(), key=lambda item: not _names_variant(item[0])):
         data = _with_value(data, path.split("."), value, "", path)
     return data
 
 
 def value_at(data: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a dotted path; None where a section on the way is left out."""
+    """Return the value at a dotted path; None if a section on the way is missing."""
     node: Any = data
     for part in path.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
@@ -83,7 +83,7 @@ def _with_value(node: dict[str, Any], parts: list[str], value: Any, above: str, 
 
 
 def _of_variant(node: dict[str, Any], section: str, key: str, value: Any) -> dict[str, Any]:
-    """Return what a section keeps when ``key`` becomes ``value``: the keys of the variant that it names."""
+    """Return the entries that a section keeps when ``key`` becomes ``value``: those of the new variant."""
     variants: dict[str, type[Section]] = VARIANTS.get(section, {})
     if key != VARIANT_KEYS.get(section, "type") or value == node.get(key) or str(value) not in variants:
         return node

@@ -1,6 +1,6 @@
 """What all TFDS recipes share: features, metadata, examples out of parquet files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mlpf.errors import DataError
 from mlpf.physics.features import PARQUET_TARGETS, PARTICLE_COLUMNS, TARGETS
 from mlpf.physics.jets import JetAlgorithm, jet_index
 from mlpf.physics.particles import class_from_label
+from mlpf.physics.samples import CLIC_SAMPLES, DELPHES_SAMPLES, PhysicsSample
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 
@@ -239,20 +240,15 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
                 yield from ((key, examples[i]) for i, key in enumerate(examples.keys) if selection.holds(key))
 
 
-# The samples of CLIC, of clusters and of hits alike: config -> what it is.
-CLIC_SAMPLES = {
-    "ttbar": "e+e- -> top pair",
-    "qq": "e+e- -> quark pair",
-    "zh_tautau": "e+e- -> ZH, H -> tau pair",
-    "ww_fullhad": "e+e- -> WW, both hadronic",
-    "ttbar_pu10": "e+e- -> top pair, on average ten overlaid e+e- -> photon pair interactions",
-    **{
-        f"single_{particle}": f"single {particle}, 1 to 100 GeV"
-        for particle in ("neutron", "kaon0l", "pi", "pi0", "mu", "electron", "gamma")
-    },
-}
-
-
 def clic_configs() -> list[tfds.core.BuilderConfig]:
     """Return one configuration of a recipe per sample of CLIC."""
-    return [tfds.core.BuilderConfig(name=name, description=text) for name, text in CLIC_SAMPLES.items()]
+    return _configs(CLIC_SAMPLES)
+
+
+def delphes_configs() -> list[tfds.core.BuilderConfig]:
+    """Return one configuration of a recipe per sample of Delphes."""
+    return _configs(DELPHES_SAMPLES)
+
+
+def _configs(samples: Mapping[str, PhysicsSample]) -> list[tfds.core.BuilderConfig]:
+    return [tfds.core.BuilderConfig(name=s.name, description=s.description) for s in samples.values()]

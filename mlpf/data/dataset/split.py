@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.config.data_schema import DatasetSourceConfig
+from mlpf.config.data_schema import TRAIN, VALID, DatasetSourceConfig
 from mlpf.data.dataset.array_records import RECORD_ERRORS, Decoder, RecordFiles, record_decoder
 from mlpf.errors import DataError, MLPFError, SchemaMismatch
 from mlpf.files.atomic import atomic_write
@@ -23,7 +23,6 @@ _FEATURE_MODULE = "tensorflow_datasets.core.features"
 _FEATURE_CLASS = rf"{re.escape(_FEATURE_MODULE)}(\.[A-Za-z_0-9]+)+"
 _LENGTHS_CHUNK = 1024
 # Splits that events of the training split stand in for, where a dataset has no such split.
-_VALID, _TRAIN = "valid", "train"
 # The published builders name columns under these keys of the metadata.
 _PUBLISHED_KEY = "x_features_{kind}"
 _PUBLISHED_TARGETS = "y_features"
@@ -224,16 +223,16 @@ def open_split(
         raise DataError(f"{path}: file format {file_format}, expected array_record; build it with mlpf build")
     _check_columns(builder.info, path, schema)
     names = builder.info.splits
-    if _VALID not in names and _TRAIN in names and split in (_TRAIN, _VALID) and source.valid_fraction > 0:
-        _check_sizes(names[_TRAIN], path)
-        held_out = _held_out(int(names[_TRAIN].num_examples), source.valid_fraction, source.valid_seed)
-        selected = np.flatnonzero(held_out if split == _VALID else ~held_out)
+    if VALID not in names and TRAIN in names and split in (TRAIN, VALID) and source.valid_fraction > 0:
+        _check_sizes(names[TRAIN], path)
+        held_out = _held_out(int(names[TRAIN].num_examples), source.valid_fraction, source.valid_seed)
+        selected = np.flatnonzero(held_out if split == VALID else ~held_out)
         if not len(selected):
             raise DataError(
                 f"{path}: no event is left for {split!r} with valid_fraction {source.valid_fraction:g} and "
                 f"valid_seed {source.valid_seed} of {len(held_out)} training events; change one of them"
             )
-        return PreparedSplit(builder, path, _TRAIN, selected)
+        return PreparedSplit(builder, path, TRAIN, selected)
     if split not in names:
         raise DataError(
             f"{path}: no split {split!r}, it has {', '.join(sorted(names))}; "

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import pyarrow.parquet as pq
 
+from mlpf.config.data_schema import SPLITS
 from mlpf.errors import DataError
 
-SPLITS = ("train", "valid", "test")
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 MAX_SEEDS_TRIED = 100
 

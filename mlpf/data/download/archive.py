@@ -1,9 +1,9 @@
-"""Public records of events: which exist, and what the archive says their files are."""
+"""The public archive: which record holds which sample, and what the archive says about its files."""
 
 import fnmatch
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,6 +11,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from mlpf.data.download.transfer import ALGORITHMS, Client, RemoteFile
 from mlpf.errors import DataError
+from mlpf.physics.samples import CLIC_SAMPLES, DELPHES_SAMPLES, PhysicsSample
 
 # Bytes of one file: beyond any archive, and what counters of progress can hold.
 _SIZE_LIMIT = 2**63
@@ -19,7 +20,7 @@ API = "https://zenodo.org/api"
 
 
 @dataclass(frozen=True)
-class Sample:
+class ArchivedSample:
     """Some files of a record.
 
     Attributes:
@@ -46,83 +47,51 @@ class Sample:
 
 
 _RAW, _CLUSTERS, _HITS, _DELPHES = "8260741", "8409592", "8414225", "4559324"
-# Name here and in prepared datasets, name in raw files.
-_PROCESSES = (
-    ("ttbar", "p8_ee_tt_ecm380"),
-    ("qq", "p8_ee_qq_ecm380"),
-    ("zh_tautau", "p8_ee_ZH_Htautau_ecm380"),
-    ("ww_fullhad", "p8_ee_WW_fullhad_ecm380"),
-    ("ttbar_pu10", "p8_ee_tt_ecm380_PU10"),
-)
-_GUNS = (
-    ("electron", "e[-+]"),
-    ("muon", "mu[-+]"),
-    ("pi", "pi[-+]"),
-    ("pi0", "pi0"),
-    ("gamma", "gamma"),
-    ("neutron", "neutron"),
-    ("kaon0l", "kaon0L"),
-)
+# Processes of which tracks and hits were prepared; of the guns all were.
+_PROCESSES_WITH_HITS = ("ttbar", "qq")
 
-SAMPLES: dict[str, Sample] = {
-    sample.name: sample
-    for sample in (
-        *(
-            Sample(
-                f"delphes_{process}",
-                _DELPHES,
-                (f"tev14_pythia8_{process}_*.pkl*",),
-                (),
-                f"{process}, pp at 14 TeV with 200 overlaid collisions, Delphes, pickles",
-            )
-            for process in ("ttbar", "qcd")
-        ),
-        *(
-            Sample(
-                f"clic_{name}",
-                _RAW,
-                (f"*{raw}*",),
-                () if raw.endswith("PU10") else (f"*{raw}_PU10*",),
-                f"{name}, e+e- at 380 GeV, CLIC full simulation, EDM4HEP",
-            )
-            for name, raw in _PROCESSES
-        ),
-        *(
-            Sample(
-                f"clic_single_{name}",
-                _RAW,
-                (f"{raw}*", f"*_{raw}*"),
-                (),
-                f"single {name}, CLIC full simulation, EDM4HEP",
-            )
-            for name, raw in _GUNS
-        ),
-        *(
-            Sample(
-                f"clic_{name}_{kind}",
-                record,
-                (f"*clic_edm_{name}{infix}_pf*",),
-                (),
-                f"{name}, CLIC, prepared with tracks and {kind}",
-            )
-            for kind, record, infix, processes in (
-                ("clusters", _CLUSTERS, "", _PROCESSES),
-                ("hits", _HITS, "_hits", _PROCESSES[:2]),  # the others were not prepared
-            )
-            for name, _ in processes
-        ),
-        *(
-            Sample(
-                f"clic_single_{name}_hits",
-                _HITS,
-                (f"*clic_edm_single_{name}_hits_pf*",),
-                (),
-                f"single {name}, CLIC, prepared with tracks and hits",
-            )
-            for name, _ in _GUNS
-        ),
+
+def _samples() -> Iterator[ArchivedSample]:
+    """Yield what the archive holds of each physics sample."""
+    for sample in DELPHES_SAMPLES.values():
+        content = f"{sample.description}, Delphes, pickles"
+        yield ArchivedSample(sample.download_name, _DELPHES, (f"{sample.published_raw}_*.pkl*",), (), content)
+    for sample in CLIC_SAMPLES.values():
+        yield _raw_clic(sample)
+    for sample in CLIC_SAMPLES.values():
+        if not sample.is_gun:
+            yield _prepared_clic(sample, "clusters", _CLUSTERS, "")
+    for sample in CLIC_SAMPLES.values():
+        if sample.is_gun or sample.name in _PROCESSES_WITH_HITS:
+            yield _prepared_clic(sample, "hits", _HITS, "_hits")
+
+
+def _raw_clic(sample: PhysicsSample) -> ArchivedSample:
+    """Return the files of the full simulation."""
+    raw, content = sample.published_raw, f"{_what(sample)}, CLIC full simulation, EDM4HEP"
+    if sample.is_gun:
+        return ArchivedSample(sample.download_name, _RAW, (f"{raw}*", f"*_{raw}*"), (), content)
+    overlaid = () if sample.overlay else (f"*{raw}_PU10*",)
+    return ArchivedSample(sample.download_name, _RAW, (f"*{raw}*",), overlaid, content)
+
+
+def _prepared_clic(sample: PhysicsSample, kind: str, record: str, infix: str) -> ArchivedSample:
+    """Return the files of the published dataset."""
+    return ArchivedSample(
+        f"{sample.download_name}_{kind}",
+        record,
+        (f"*clic_edm_{sample.published_prepared}{infix}_pf*",),
+        (),
+        f"{_what(sample)}, CLIC, prepared with tracks and {kind}",
     )
-}
+
+
+def _what(sample: PhysicsSample) -> str:
+    """Return what is known of published events: guns of the simulation have their own momenta."""
+    return sample.title if sample.is_gun else sample.description
+
+
+SAMPLES: dict[str, ArchivedSample] = {sample.name: sample for sample in _samples()}
 
 
 def list_record(client: Client, api: str, record: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from parsl.launchers import SingleNodeLauncher
 from parsl.providers import KubernetesProvider, LocalProvider
 
 import mlpf
-from mlpf.engine.base import BLOCK_END_VARIABLE, Slot
+from mlpf.engine.base import PILOT_END_VARIABLE, Slot
 from mlpf.engine.parsl import interchange
 from mlpf.engine.parsl.providers import LABEL, LocalGroups, make_provider
 from mlpf.engine.sites import Site, job_seconds, slots_per_node
@@ -95,7 +95,7 @@ def make_executor(
     return executor
 
 
-def block_command(
+def pilot_command(
     executor: HighThroughputExecutor, site: Site, block: str, node: int, inside_allocation: bool
 ) -> str:
     """Return what a pilot job runs.
@@ -142,7 +142,7 @@ def job_text(site: Site, nodes: int, *, slot: Slot, inside_allocation: bool = Fa
         vars(executor)["logconf_path"] = None
         configuration = repr(executor)
         executor.initialize_scaling()
-        command = block_command(executor, site, "0", 0, inside_allocation)
+        command = pilot_command(executor, site, "0", 0, inside_allocation)
         text = _submitted(executor.provider, command, run_dir / "jobs")
     return f"{configuration}\n\n{text.strip()}\n".replace(folder, "RUN_DIR").replace("_Printed", "")
 
@@ -179,10 +179,10 @@ def _setup(site: Site, end: float | None) -> str:
     seconds = job_seconds(site)
     lines = []
     if end is not None:
-        lines.append(f"export {BLOCK_END_VARIABLE}={end:.0f}")
+        lines.append(f"export {PILOT_END_VARIABLE}={end:.0f}")
     elif seconds is not None:
         # Before all else: the job began a moment ago. Slurm says it itself only in later versions.
-        lines.append(f"export {BLOCK_END_VARIABLE}=$(($(date +%s) + {seconds}))")
+        lines.append(f"export {PILOT_END_VARIABLE}=$(($(date +%s) + {seconds}))")
     lines += site.setup
     if not site.container:
         lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
@@ -245,7 +245,7 @@ def _require_allocation(site: Site, nodes: int) -> None:
 
 def _end_of_allocation() -> float | None:
     """Return when the job of Slurm that this process runs in ends, None if it is not known."""
-    for name in (BLOCK_END_VARIABLE, "SLURM_JOB_END_TIME"):
+    for name in (PILOT_END_VARIABLE, "SLURM_JOB_END_TIME"):
         if os.environ.get(name, "").isdecimal():
             return float(os.environ[name])
     done = subprocess.run(

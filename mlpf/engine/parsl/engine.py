@@ -26,8 +26,8 @@ from parsl.executors.high_throughput.errors import (
 )
 
 from mlpf.engine.base import Engine, EngineFailed, Slot, TaskLost
-from mlpf.engine.parsl.blocks import Blocks, Provider
-from mlpf.engine.parsl.configuration import block_command, make_executor, words_of
+from mlpf.engine.parsl.configuration import make_executor, pilot_command, words_of
+from mlpf.engine.parsl.pilot_jobs import PilotJobs, Provider
 from mlpf.engine.parsl.worker import perform, unpack
 from mlpf.engine.sites import Site, slots_per_node
 
@@ -94,15 +94,15 @@ class ParslEngine(Engine):
         )
         (self._folder / "jobs").mkdir(parents=True)
         self._log = _Log(self._folder / "driver.log")
-        self._blocks = Blocks(
+        self._pilot_jobs = PilotJobs(
             cast(Provider, self._executor.provider),
-            lambda block, node: block_command(self._executor, site, block, node, inside_allocation),
+            lambda block, node: pilot_command(self._executor, site, block, node, inside_allocation),
             nodes if inside_allocation else nodes // site.nodes_per_job,
             words_of,
         )
         try:
             self._executor.start()
-            self._blocks.start()
+            self._pilot_jobs.start()
         except BaseException as error:
             self._end()
             if isinstance(error, Exception) and not isinstance(error, EngineFailed):
@@ -209,7 +209,7 @@ class ParslEngine(Engine):
             with self._changed:
                 wanted = bool(self._waiting or self._running)
             try:
-                self._blocks.look(self._connected, wanted)
+                self._pilot_jobs.look(self._connected, wanted)
             except EngineFailed as error:
                 self._fail(EngineFailed(f"{error}; see {self._folder}"))
                 return
@@ -242,7 +242,7 @@ class ParslEngine(Engine):
 
     def _end(self) -> None:
         """Cancel all pilot jobs, end the interchange, wait for processes on this machine."""
-        self._blocks.cancel()
+        self._pilot_jobs.cancel()
         if self._executor.interchange_proc is not None:
             # Messages that nobody will read must not hold us up.
             self._executor.outgoing_q.zmq_socket.setsockopt(zmq.LINGER, 0)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 
-from mlpf.engine.base import BLOCK_END_VARIABLE, BLOCK_MARGIN_VARIABLE
+from mlpf.engine.base import PILOT_END_VARIABLE, PILOT_MARGIN_VARIABLE
 from mlpf.engine.local import THREAD_VARIABLES
 from mlpf.engine.parsl.worker import GROUPS_VARIABLE
 from mlpf.errors import MLPFError
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         **os.environ,
         **dict.fromkeys(THREAD_VARIABLES, str(options.cpus)),
         # Later than the last new task: one that must stop is not given to the same worker again.
-        BLOCK_MARGIN_VARIABLE: str(options.margin / 2),
+        PILOT_MARGIN_VARIABLE: str(options.margin / 2),
         GROUPS_VARIABLE: _as_text(groups, bound),
         "PARSL_CORES": str(options.cores),
     }
@@ -88,7 +88,7 @@ def _as_text(groups: Sequence[DeviceGroup], bound: bool) -> str:
 
 def _drain_options(environment: Mapping[str, str], margin: int) -> list[str]:
     """Return the option that lets the pool take no task in the last ``margin`` seconds of the job."""
-    end = environment.get(BLOCK_END_VARIABLE)
+    end = environment.get(PILOT_END_VARIABLE)
     if not end:
         return []
     return [f"--drain_period={max(int(float(end) - time.time()) - margin, 1)}"]

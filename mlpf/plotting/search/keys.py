@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mlpf.config.search.schema import ParameterSpace
-from mlpf.plotting.report_text import BASELINE
+from mlpf.physics.methods import BASELINE
 from mlpf.plotting.search.progress import BEST_COLOR, Row, num_epochs, wrapped
 from mlpf.plotting.style import COLORS, single
 

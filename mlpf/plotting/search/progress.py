@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mlpf.plotting.report_text import BASELINE, NETWORK, measured
+from mlpf.physics.methods import BASELINE, NETWORK
+from mlpf.plotting.report_text import measured
 from mlpf.plotting.style import COLORS, pair, single
 
 Row = Mapping[str, Any]

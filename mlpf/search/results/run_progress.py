@@ -8,7 +8,7 @@ from typing import Any
 from mlpf.config.search.schema import NETWORK_METRICS, HypertuneConfig
 from mlpf.errors import DataError
 from mlpf.files.atomic import read_json
-from mlpf.files.run_directory import HISTORY_FILE
+from mlpf.files.run_directory import RunDirectory
 from mlpf.search.objective import objective_value
 from mlpf.search.state import TrialRecord
 from mlpf.search.trial_files import TrialFiles
@@ -28,7 +28,7 @@ def read_history(directory: Path, run: str) -> History:
     Raises:
         DataError: the file is damaged.
     """
-    path = TrialFiles(directory, run).run_dir / HISTORY_FILE
+    path = RunDirectory(TrialFiles(directory, run).run_dir).history
     try:
         history = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

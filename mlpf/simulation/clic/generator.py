@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from mlpf.errors import ConfigError, MissingDependency, how_to_install
+from mlpf.physics.clic import FACE_RADIUS_MM
+from mlpf.physics.samples import CLIC_ENERGY, GUN_MOMENTUM
 from mlpf.simulation.clic.event_data import FloatArray, Particles
 from mlpf.simulation.seeding import Stage, event_rng, pythia_seed
 
@@ -17,11 +19,11 @@ _COMMON = (
     "Random:setSeed=on",
     "Random:seed=1",
     "ParticleDecays:limitCylinder=on",
-    "ParticleDecays:xyMax=1500",
+    f"ParticleDecays:xyMax={FACE_RADIUS_MM:g}",
     "ParticleDecays:zMax=2300",
     "Beams:idA=11",
     "Beams:idB=-11",
-    "Beams:eCM=380",
+    f"Beams:eCM={CLIC_ENERGY:g}",
 )
 _TTBAR = ("Top:ffbar2ttbar(s:gmZ)=on",)
 _OVERLAY = (
@@ -35,52 +37,38 @@ _POOL_SIZE = 1500  # smaller pools repeat visibly
 _SCATTERED_BEAM_PZ = 50.0  # GeV
 _MAX_TRIES = 100
 _ELECTRON, _PHOTON, _PI0 = 11, 22, 111
-_GUN_MOMENTUM = (1.0, 100.0)  # GeV
 _GUN_MAX_COS_THETA = 0.95
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One physics process or particle gun.
+class GeneratorSettings:
+    """How to generate the events of a sample.
 
     Attributes:
-        directory: name of its folder and, in file names, of the process.
-        first_file_seed: number of its first file.
-        settings: Pythia settings; empty for a gun.
+        pythia: settings of Pythia; empty for a gun.
         gun: PDG codes of a gun, drawn with equal probability; empty for a process.
         overlay_mean: mean number of overlaid photon-photon events.
     """
 
-    directory: str
-    first_file_seed: int
-    settings: tuple[str, ...] = ()
+    pythia: tuple[str, ...] = ()
     gun: tuple[int, ...] = ()
     overlay_mean: float = 0.0
 
 
-SAMPLES: dict[str, Sample] = {
-    "ttbar": Sample("p8_ee_tt_ecm380", 1, _TTBAR),
-    "qq": Sample(
-        "p8_ee_qq_ecm380",
-        100001,
-        ("WeakSingleBoson:ffbar2gmZ=on", "23:onMode=off", "23:onIfAny=1 2 3 4 5"),
-    ),
-    "zh_tautau": Sample(
-        "p8_ee_ZH_Htautau_ecm380", 200001, ("HiggsSM:ffbar2HZ=on", "25:onMode=off", "25:onIfMatch=15 -15")
-    ),
-    "ww_fullhad": Sample(
-        "p8_ee_WW_fullhad_ecm380",
-        300001,
-        ("WeakDoubleBoson:ffbar2WW=on", "24:onMode=off", "24:onIfAny=1 2 3 4 5"),
-    ),
-    "ttbar_pu10": Sample("p8_ee_tt_ecm380_PU10", 1, _TTBAR, overlay_mean=10.0),
-    "single_neutron": Sample("single_neutron", 1, gun=(2112,)),
-    "single_kaon0l": Sample("single_kaon0l", 1, gun=(130,)),
-    "single_pi": Sample("single_pi", 1, gun=(211, -211)),
-    "single_pi0": Sample("single_pi0", 1, gun=(_PI0,)),
-    "single_mu": Sample("single_mu", 1, gun=(13, -13)),
-    "single_electron": Sample("single_electron", 1, gun=(_ELECTRON, -_ELECTRON)),
-    "single_gamma": Sample("single_gamma", 1, gun=(_PHOTON,)),
+# By name of the sample in ``CLIC_SAMPLES``.
+SETTINGS: dict[str, GeneratorSettings] = {
+    "ttbar": GeneratorSettings(_TTBAR),
+    "qq": GeneratorSettings(("WeakSingleBoson:ffbar2gmZ=on", "23:onMode=off", "23:onIfAny=1 2 3 4 5")),
+    "zh_tautau": GeneratorSettings(("HiggsSM:ffbar2HZ=on", "25:onMode=off", "25:onIfMatch=15 -15")),
+    "ww_fullhad": GeneratorSettings(("WeakDoubleBoson:ffbar2WW=on", "24:onMode=off", "24:onIfAny=1 2 3 4 5")),
+    "ttbar_pu10": GeneratorSettings(_TTBAR, overlay_mean=10.0),
+    "single_neutron": GeneratorSettings(gun=(2112,)),
+    "single_kaon0l": GeneratorSettings(gun=(130,)),
+    "single_pi": GeneratorSettings(gun=(211, -211)),
+    "single_pi0": GeneratorSettings(gun=(_PI0,)),
+    "single_mu": GeneratorSettings(gun=(13, -13)),
+    "single_electron": GeneratorSettings(gun=(_ELECTRON, -_ELECTRON)),
+    "single_gamma": GeneratorSettings(gun=(_PHOTON,)),
 }
 
 # Masses in GeV and charges in e of what the guns shoot.
@@ -160,7 +148,7 @@ def next_event(pythia: Any, seed: int) -> Particles:
 def _shoot(pdgs: tuple[int, ...], rng: np.random.Generator) -> Particles:
     """Shoot one particle from the origin, uniform in momentum, azimuth and cos(theta)."""
     pdg = int(rng.choice(pdgs))
-    p = rng.uniform(*_GUN_MOMENTUM)
+    p = rng.uniform(*GUN_MOMENTUM)
     cosine = rng.uniform(-_GUN_MAX_COS_THETA, _GUN_MAX_COS_THETA)
     phi = rng.uniform(-np.pi, np.pi)
     sine = np.sqrt(1.0 - cosine**2)
@@ -191,7 +179,7 @@ class Generator:
     """Generated events of one sample; each can be made alone and in any order.
 
     Args:
-        sample: name out of ``SAMPLES``.
+        sample: name out of ``CLIC_SAMPLES``.
         seed: non-negative; together with sample and event number it fixes every event.
 
     Raises:
@@ -200,15 +188,15 @@ class Generator:
     """
 
     def __init__(self, sample: str, seed: int) -> None:
-        if sample not in SAMPLES:
-            raise ConfigError(f"process {sample!r} is not known; choose one of {', '.join(SAMPLES)}")
+        if sample not in SETTINGS:
+            raise ConfigError(f"process {sample!r} is not known; choose one of {', '.join(SETTINGS)}")
         if seed < 0:
             raise ConfigError(f"seed {seed} is negative; give 0 or more")
         self.sample = sample
         self.seed = seed
-        self._spec = SAMPLES[sample]
-        self._pythia = start_pythia(self._spec.settings) if self._spec.settings else None
-        self._pool = self._make_pool() if self._spec.overlay_mean > 0 else []
+        self._settings = SETTINGS[sample]
+        self._pythia = start_pythia(self._settings.pythia) if self._settings.pythia else None
+        self._pool = self._make_pool() if self._settings.overlay_mean > 0 else []
 
     def _make_pool(self) -> list[Particles]:
         pythia = start_pythia(_OVERLAY)
@@ -222,11 +210,11 @@ class Generator:
     def generate(self, event: int) -> Particles:
         """Return the final-state particles [P] of event number ``event``, neutrinos included."""
         if self._pythia is None:
-            return _shoot(self._spec.gun, event_rng(self.seed, self.sample, event, Stage.GUN))
+            return _shoot(self._settings.gun, event_rng(self.seed, self.sample, event, Stage.GUN))
         signal = next_event(self._pythia, pythia_seed(self.seed, self.sample, event))
         if not self._pool:
             return signal
         rng = event_rng(self.seed, self.sample, event, Stage.OVERLAY)
-        picks = rng.integers(len(self._pool), size=rng.poisson(self._spec.overlay_mean))
+        picks = rng.integers(len(self._pool), size=rng.poisson(self._settings.overlay_mean))
         angles = rng.uniform(-np.pi, np.pi, size=len(picks))
         return concatenate([signal, *(rotate(self._pool[i], a) for i, a in zip(picks, angles, strict=True))])

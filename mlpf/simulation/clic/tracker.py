@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.physics.clic import FACE_RADIUS_MM
 from mlpf.physics.kinematics import eta_from_momentum
 from mlpf.simulation.clic.detector import Detector
 from mlpf.simulation.clic.event_data import FloatArray, IntArray, Links, Particles, Tracks, TrackStates
@@ -110,7 +111,7 @@ def _smeared_states(
     """Return perigee states [T] with measurement errors."""
     i = rows.base
     pt, p, sine = truth.pt[i], truth.p[i], truth.sine[i]
-    lever = (1500.0 / truth.exit_radius[i]) ** 2
+    lever = (FACE_RADIUS_MM / truth.exit_radius[i]) ** 2
     pt_error = np.hypot(1.3e-5 * pt * lever, 2.1e-3 / sine**1.5)
     pt_error *= np.where(truth.electron[i], 1.5, 1.0) * np.where(tail, 3.0, 1.0) * rows.error
     angle_error = np.hypot(5e-5, 3e-4 / (p * np.sqrt(sine)))

@@ -1,6 +1,6 @@
 """Proton collisions by Pythia with pile-up: many soft collisions from a pool in every event."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from mlpf.data.flat_tables import expand_ranges, offsets_from_counts
 from mlpf.errors import ConfigError
 from mlpf.physics.kinematics import eta_from_momentum
 from mlpf.physics.particles import is_invisible
+from mlpf.physics.samples import LHC_ENERGY
 from mlpf.simulation.clic.event_data import IntArray, Particles
 from mlpf.simulation.clic.generator import concatenate, next_event, rotate, start_pythia
 from mlpf.simulation.delphes.detector import MAX_ETA
@@ -17,7 +18,7 @@ from mlpf.simulation.seeding import Stage, event_rng, pythia_seed
 _PROTONS = (
     "Beams:idA=2212",
     "Beams:idB=2212",
-    "Beams:eCM=14000",
+    f"Beams:eCM={LHC_ENERGY:g}",
     "ParticleDecays:limitCylinder=off",
     "ParticleDecays:limitTau0=on",
     "ParticleDecays:tau0Max=10",
@@ -28,24 +29,10 @@ _POOL_MIN_PT = 0.1  # GeV; what is softer reaches neither a tower nor a track
 _VERTEX_WIDTH = 53.0  # mm along the beam
 
 
-@dataclass(frozen=True)
-class DelphesSample:
-    """One process.
-
-    Attributes:
-        file_name: start of the names of its files, as published.
-        settings: of Pythia.
-    """
-
-    file_name: str
-    settings: tuple[str, ...]
-
-
-DELPHES_SAMPLES = {
-    "delphes_ttbar": DelphesSample(
-        "tev14_pythia8_ttbar", ("Top:gg2ttbar=on", "Top:qqbar2ttbar=on", "6:m0=172.5")
-    ),
-    "delphes_qcd": DelphesSample("tev14_pythia8_qcd", ("HardQCD:all=on", "PhaseSpace:pTHatMin=20")),
+# Settings of Pythia by the name of the sample in ``mlpf simulate``.
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "delphes_ttbar": ("Top:gg2ttbar=on", "Top:qqbar2ttbar=on", "6:m0=172.5"),
+    "delphes_qcd": ("HardQCD:all=on", "PhaseSpace:pTHatMin=20"),
 }
 
 
@@ -93,7 +80,7 @@ class DelphesGenerator:
     """Generated events of one sample; each can be made alone and in any order.
 
     Args:
-        sample: name out of ``DELPHES_SAMPLES``.
+        sample: ``simulation_name`` of a sample out of ``DELPHES_SAMPLES``.
         seed: non-negative; together with sample and event number it fixes every event.
         pileup: mean number of further collisions.
         pool_size: collisions to draw those from.
@@ -104,12 +91,12 @@ class DelphesGenerator:
     """
 
     def __init__(self, sample: str, seed: int, pileup: float, pool_size: int = POOL_SIZE) -> None:
-        if sample not in DELPHES_SAMPLES:
-            raise ConfigError(f"process {sample!r} is not known; choose one of {', '.join(DELPHES_SAMPLES)}")
+        if sample not in SETTINGS:
+            raise ConfigError(f"process {sample!r} is not known; choose one of {', '.join(SETTINGS)}")
         if seed < 0 or pileup < 0:
             raise ConfigError(f"seed {seed} or pile-up {pileup} is negative; give 0 or more")
         self.sample, self.seed, self.pileup = sample, seed, pileup
-        self._pythia = start_pythia((*_PROTONS, *DELPHES_SAMPLES[sample].settings))
+        self._pythia = start_pythia((*_PROTONS, *SETTINGS[sample]))
         self._pool = PileUpPool(seed, pool_size) if pileup > 0 else None
 
     def generate(self, event: int) -> Particles:

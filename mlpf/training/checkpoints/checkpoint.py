@@ -1,4 +1,4 @@
-"""One checkpoint: weights, optimizer, random states, state of the run; complete or absent, no pickle."""
+"""Write and read one checkpoint: weights, optimizer, random states and state of the run. No pickles."""
 
 import json
 import os
@@ -12,18 +12,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.config.loading import RESOLVED_FILE
 from mlpf.errors import CheckpointError
+from mlpf.files.run_directory import CheckpointFolder
 from mlpf.training.checkpoints.run_state import RunState
 from mlpf.training.optimizers.averaging import averaged_weights, averages
 from mlpf.training.optimizers.build import describe
-
-WEIGHTS_FILE = "model.weights.h5"
-# Beside averaged weights: those that the training goes on with.
-RAW_WEIGHTS_FILE = "raw.weights.h5"
-OPTIMIZER_FILE = "optimizer.npz"
-RANDOM_FILE = "random.npz"
-STATE_FILE = "state.json"
 
 _STATE_TYPES: dict[str, type] = {"optimizer": str, "weights": list, "run": dict}
 
@@ -36,36 +29,37 @@ def save_checkpoint(
     random_states: npt.NDArray[np.int64] | None = None,
     config: str = "",
 ) -> None:
-    """Write ``folder`` under a temporary name, then rename it.
+    """Write a checkpoint under a temporary name, then rename it to ``folder``.
 
     Args:
         folder: replaced if it exists.
-        model: its weights are saved, those of the input normaliser among them; averaged ones where the
-            optimizer keeps averages, and then both.
-        optimizer: its variables are saved, among them the number of updates, which learning rates follow.
-        state: epochs done, and how far into the next one.
+        model: its weights are saved, including the input normalisation. If the optimizer averages weights,
+            the averages and the weights themselves are saved.
+        optimizer: its variables are saved, including the number of updates.
+        state: finished epochs and progress of the current one.
         random_states: [P, V, 2] states of random generators.
         config: the resolved configuration, YAML.
     """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    files = CheckpointFolder(part)
     try:
         with averaged_weights(model, optimizer):
-            model.save_weights(part / WEIGHTS_FILE)
+            model.save_weights(files.weights)
         if averages(optimizer) is not None:
-            model.save_weights(part / RAW_WEIGHTS_FILE)
-        # Positions, not names: Keras numbers the names of variables anew in every process.
+            model.save_weights(files.raw_weights)
+        # Keys are positions: Keras numbers the names of variables anew in every process.
         arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
-        np.savez(part / OPTIMIZER_FILE, **arrays)
-        np.savez(part / RANDOM_FILE, states=_no_states() if random_states is None else random_states)
-        (part / RESOLVED_FILE).write_text(config, encoding="utf-8")
+        np.savez(files.optimizer, **arrays)
+        np.savez(files.random_states, states=_no_states() if random_states is None else random_states)
+        files.config.write_text(config, encoding="utf-8")
         described = {
             "optimizer": describe(optimizer),
             "weights": _describe(model),
             "run": state.to_json(),
         }
-        (part / STATE_FILE).write_text(json.dumps(described), encoding="utf-8")
+        files.state.write_text(json.dumps(described), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
     finally:
@@ -76,12 +70,12 @@ def load_weights(path: Path, model: keras.Model) -> None:
     """Load weights from a checkpoint folder or a ``.weights.h5`` file into ``model``.
 
     Raises:
-        CheckpointError: missing, unreadable, or of another model; names the first weight that differs.
+        CheckpointError: missing, unreadable, or of another model. The message names the first difference.
     """
-    file = path / WEIGHTS_FILE if path.is_dir() else path
+    file = CheckpointFolder(path).weights if path.is_dir() else path
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; give a checkpoint folder or a .weights.h5 file")
-    if (file.parent / STATE_FILE).is_file():
+    if CheckpointFolder(file.parent).state.is_file():
         _require_same_weights(_read_description(file.parent, "weights"), model, file)
     try:
         model.load_weights(file)
@@ -91,12 +85,12 @@ def load_weights(path: Path, model: keras.Model) -> None:
 
 
 def load_training_weights(folder: Path, model: keras.Model) -> None:
-    """Load the weights with which a training goes on: not their averages.
+    """Load the weights that a resumed training needs: not the averages.
 
     Raises:
         CheckpointError: missing, unreadable, or of another model.
     """
-    raw = folder / RAW_WEIGHTS_FILE
+    raw = CheckpointFolder(folder).raw_weights
     load_weights(raw if raw.is_file() else folder, model)
 
 
@@ -106,7 +100,7 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
     Raises:
         CheckpointError: missing, damaged, or of another optimizer.
     """
-    file = folder / OPTIMIZER_FILE
+    file = CheckpointFolder(folder).optimizer
     saved_name = _read_description(folder, "optimizer")
     if saved_name != describe(optimizer):
         raise CheckpointError(
@@ -121,7 +115,10 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
     variables = optimizer.variables
     found, wanted = [a.shape for a in arrays], [tuple(v.shape) for v in variables]
     if found != wanted:
-        raise CheckpointError(f"{file}: state of {len(found)} variables does not fit this model's optimizer")
+        raise CheckpointError(
+            f"{file}: state of {len(found)} variables does not fit this model's optimizer, expected "
+            f"{len(wanted)} variables; resume with the same model, or start anew with --weights {folder}"
+        )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
 
@@ -132,7 +129,7 @@ def load_random_states(folder: Path) -> npt.NDArray[np.int64]:
     Raises:
         CheckpointError: missing or damaged.
     """
-    file = folder / RANDOM_FILE
+    file = CheckpointFolder(folder).random_states
     try:
         with np.load(file, allow_pickle=False) as saved:
             states = saved["states"]
@@ -144,7 +141,7 @@ def load_random_states(folder: Path) -> npt.NDArray[np.int64]:
 
 
 def read_run_state(folder: Path) -> RunState:
-    """Return where the training stood.
+    """Return the state of the run.
 
     Raises:
         CheckpointError: missing or damaged.
@@ -152,12 +149,14 @@ def read_run_state(folder: Path) -> RunState:
     try:
         return RunState.from_json(_read_description(folder, "run"))
     except ValueError as error:
-        raise CheckpointError(f"{folder / STATE_FILE}: {error}; choose another checkpoint") from None
+        raise CheckpointError(
+            f"{CheckpointFolder(folder).state}: {error}; choose another checkpoint"
+        ) from None
 
 
 def _read_description(folder: Path, key: str) -> Any:
     """Return one entry of ``state.json``."""
-    file = folder / STATE_FILE
+    file = CheckpointFolder(folder).state
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -176,7 +175,7 @@ def _no_states() -> npt.NDArray[np.int64]:
 
 
 def _describe(model: keras.Model) -> list[list[Any]]:
-    """Return [name, shape] of every weight; without the numbers that Keras appends to repeated names."""
+    """Return [name, shape] of every weight, without the numbers that Keras appends to repeated names."""
     return [
         [re.sub(r"_\d+(?=/|$)", "", weight.path.split("/", 1)[-1]), list(weight.shape)]
         for weight in model.weights
@@ -184,7 +183,7 @@ def _describe(model: keras.Model) -> list[list[Any]]:
 
 
 def _require_same_weights(saved: list[list[Any]], model: keras.Model, file: Path) -> None:
-    """Compare the weights of a checkpoint with those of a model."""
+    """Refuse a checkpoint whose weights have other names or shapes than the model."""
     wanted = _describe(model)
     for i in range(max(len(saved), len(wanted))):
         found = _as_text(saved, i)

@@ -1,7 +1,7 @@
-"""Weights of a model that differs: those that fit are loaded, the others keep their first values.
+"""Load weights of a model that differs. Weights that do not fit keep their first values.
 
-A weight is found by its name: the names of the layers around it and its place in the innermost one. Layers
-are taken whole or not at all, since a bias says nothing without its kernel, or a mean without its deviation.
+A weight is identified by the names of its layers and its position in the innermost layer. A layer is loaded
+completely or not at all: a bias is useless without its kernel.
 """
 
 import re
@@ -15,7 +15,7 @@ import h5py
 import keras
 
 from mlpf.errors import CheckpointError
-from mlpf.training.checkpoints.checkpoint import WEIGHTS_FILE
+from mlpf.files.run_directory import CheckpointFolder
 
 Shape = tuple[int, ...]
 
@@ -25,10 +25,10 @@ class Match:
     """One weight of the model or of the file.
 
     Attributes:
-        name: layers and place, joined by ``/``.
-        shape: shape in the model, None if the model has no such weight.
-        found: shape in the file, None if the file has no such weight.
-        taken: it was loaded.
+        name: layers and position, joined by ``/``.
+        shape: shape in the model; None if the model has no such weight.
+        found: shape in the file; None if the file has no such weight.
+        taken: whether it was loaded.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Match:
 
     @property
     def reason(self) -> str:
-        """Why it was not loaded, empty if it was."""
+        """Why it was not loaded; empty if it was."""
         if self.taken:
             return ""
         if self.found is None:
@@ -51,24 +51,24 @@ class Match:
 
 
 def load_partial_weights(path: Path, model: keras.Model) -> list[Match]:
-    """Load what fits from a checkpoint folder or a ``.weights.h5`` file into ``model``.
+    """Load the weights that fit from a checkpoint folder or a ``.weights.h5`` file into ``model``.
 
     Args:
-        path: where the weights are.
-        model: built.
+        path: folder or file.
+        model: built model.
 
     Returns:
-        One entry per weight of the model, in its order in a file, then those that the file has beside them.
+        One entry per weight of the model, then one per weight that only the file has.
 
     Raises:
         CheckpointError: the file is missing or damaged, or nothing in it fits.
     """
-    file = path / WEIGHTS_FILE if path.is_dir() else path
+    file = CheckpointFolder(path).weights if path.is_dir() else path
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; give a checkpoint folder or a .weights.h5 file")
     with tempfile.TemporaryDirectory() as folder:
-        # Keras writes and reads the model's own file: only numbers in it are replaced in between.
-        own = Path(folder) / WEIGHTS_FILE
+        # Save the model, replace numbers in the file, load it: Keras handles the file format.
+        own = CheckpointFolder(Path(folder)).weights
         model.save_weights(own)
         try:
             # A copy, since a file in use elsewhere may be locked.
@@ -108,8 +108,8 @@ def _copy(saved: h5py.File, wanted: h5py.File) -> list[Match]:
 def _weights(group: h5py.Group, layers: tuple[str, ...] = ()) -> Iterator[tuple[str, h5py.Dataset]]:
     """Yield names and arrays below a group of a file that Keras wrote.
 
-    Keras files layers under attributes of the model or numbers them by class, and leaves the name of each at
-    its group ``vars``. Numbers shift if a layer is added, so names are used where somebody chose them.
+    Keras stores layers under attribute names of the model or numbers them by class. The group ``vars`` of a
+    layer has the name of the layer. Numbers shift if a layer is added, so chosen names are preferred.
     """
     for key, child in group.items():
         if key == "vars":
@@ -122,5 +122,5 @@ def _weights(group: h5py.Group, layers: tuple[str, ...] = ()) -> Iterator[tuple[
 
 
 def _made_up(name: str, key: str) -> bool:
-    """Return whether a name is what Keras calls a layer by default: its class with a number."""
+    """Return whether a name is the default name of a layer in Keras: its class with a number."""
     return bool(name) and re.sub(r"_\d+$", "", name) == re.sub(r"_\d+$", "", key)

@@ -1,4 +1,4 @@
-"""The random numbers of a training: dropout masks of the model, directions of the loss."""
+"""The random generators of a training: dropout of the model, random directions of the loss."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from mlpf.training.loop.distribution import Distribution
 class RandomStates:
     """States of all random generators of a training.
 
-    What a model draws differs from process to process, for the events do; what the loss draws is the same.
+    The model draws different numbers on each rank, since each rank has other events. The loss draws the same.
 
     Args:
-        model: its variables that are no weights are states of generators.
-        loss_states: those of the loss.
+        model: its variables that are not weights are generator states.
+        loss_states: generator states of the loss.
         distribution: processes.
-        seed: states of an epoch follow from (seed, epoch, process).
+        seed: the states at the start of an epoch follow from (seed, epoch, rank).
     """
 
     def __init__(self, model: keras.Model, loss_states: list[Any], distribution: Distribution, seed: int):
@@ -29,7 +29,7 @@ class RandomStates:
         self._seed = seed
 
     def reseed(self, epoch: int) -> None:
-        """Set the states of the beginning of an epoch, so that one that is done again draws the same."""
+        """Set the states for the start of an epoch: a repeated epoch draws the same numbers."""
         rank = self._distribution.rank
         of_model = np.random.default_rng([self._seed, epoch, *([rank] if rank else [])])
         of_loss = np.random.default_rng([self._seed, epoch, 0, 1])
@@ -38,16 +38,16 @@ class RandomStates:
                 state.assign(rng.integers(0, 2**31, state.shape).astype(state.dtype))
 
     def read(self) -> npt.NDArray[np.int64]:
-        """Return the states [P processes, V generators, 2]; all processes must call it."""
+        """Return the states, int64 [P processes, V generators, 2]. All ranks must call it."""
         variables = [*self._of_model, *self._of_loss]
         states = [np.asarray(keras.ops.convert_to_numpy(state), np.int64) for state in variables]
         return self._distribution.gather(np.stack(states) if states else np.zeros((0, 2), np.int64))
 
     def restore(self, states: npt.NDArray[np.int64]) -> None:
-        """Set what ``read`` returned.
+        """Set states that ``read`` returned.
 
         Raises:
-            ValueError: the training has other generators.
+            ValueError: the number of generators differs.
         """
         own = states[self._distribution.rank % len(states)]
         for variable, state in zip([*self._of_model, *self._of_loss], own, strict=True):

@@ -1,4 +1,4 @@
-"""Where a training stands: epochs done, and how far into the next one. Plain numbers, written as JSON."""
+"""Progress of a training: history of finished epochs and progress of the current one, as JSON."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Record = dict[str, float]
+EpochRecord = dict[str, float]
 
 
 @dataclass
 class EpochProgress:
-    """How much of an epoch is done, over all interruptions.
+    """Progress within the current epoch, summed over interruptions.
 
     Attributes:
-        step: steps done.
-        sums: [2][T] values and weights of the loss terms so far, float64 as Python floats.
-        seconds: time spent in training steps.
-        waited: of these, time spent waiting for data.
-        checkpoint_seconds: time spent writing checkpoints.
-        learning_rate: rate of the first step.
-        first_update: updates of the weights before the epoch.
+        step: finished steps.
+        sums: [2][T] sums of values and of weights of the T loss terms.
+        seconds: time of training steps, s.
+        waited: part of ``seconds`` spent waiting for data, s.
+        checkpoint_seconds: time of writing checkpoints, s.
+        learning_rate: learning rate of the first step.
+        first_update: number of weight updates before the epoch.
     """
 
     step: int = 0
@@ -35,15 +35,15 @@ class EpochProgress:
 
 @dataclass
 class RunState:
-    """What a training needs to go on, beside the variables of model and optimizer.
+    """What a resumed training needs beside the variables of model and optimizer.
 
     Attributes:
         history: one record per finished epoch.
-        current: the epoch after those.
-        fingerprint: of the training batches, see ``BatchLoader.fingerprint``.
+        current: progress of the epoch after those.
+        fingerprint: identifies the training batches, see ``BatchLoader.fingerprint``.
     """
 
-    history: list[Record] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
     current: EpochProgress = field(default_factory=EpochProgress)
     fingerprint: str = ""
 
@@ -58,10 +58,10 @@ class RunState:
 
     @classmethod
     def from_json(cls, data: Any) -> "RunState":
-        """Return the state of ``to_json``.
+        """Return the state that ``to_json`` described.
 
         Raises:
-            ValueError: something is missing or of another type; says what.
+            ValueError: an entry is missing or has another type.
         """
         if not isinstance(data, dict):
             raise ValueError(f"{str(data)[:40]!r}, expected a mapping")
@@ -73,7 +73,7 @@ class RunState:
 
 
 def _checked(kind: type, data: Any) -> dict[str, Any]:
-    """Return the fields of ``data`` that ``kind`` has; their types are those of its defaults."""
+    """Return the entries of ``data`` that are fields of ``kind``; check their types against its defaults."""
     wanted = asdict(kind())
     for name, default in wanted.items():
         found = data.get(name) if isinstance(data, dict) else None
@@ -84,17 +84,17 @@ def _checked(kind: type, data: Any) -> dict[str, Any]:
 
 
 class StepSums:
-    """Sums of the loss terms over steps, read from the device late and added in float64.
+    """Sums of the loss terms over steps. They are read from the device late and added in float64.
 
     Args:
-        num_terms: T.
-        total: sums the [n, 2, T] of some steps over processes; all have to read at the same steps.
-        sums: [2][T] of the steps before, empty = none.
-        num_steps: number of these steps.
+        num_terms: number T of loss terms.
+        total: sums [n, 2, T] results of n steps over ranks. All ranks must read at the same steps.
+        sums: [2][T] sums of earlier steps; empty = none.
+        num_steps: number of earlier steps.
 
     Attributes:
-        first_bad: step of the epoch, counted from 0, whose sums were not finite first; None = all were.
-        bad_terms: [T] which terms were not finite then.
+        first_bad: first step of the epoch, counted from 0, with sums that are not finite; None = none.
+        bad_terms: [T] which terms were not finite in that step.
     """
 
     def __init__(
@@ -114,11 +114,11 @@ class StepSums:
         self.bad_terms = np.zeros(num_terms, bool)
 
     def add(self, sums: Any) -> None:
-        """Add the [2, T] result of one step without reading it."""
+        """Add the [2, T] result of one step without reading it from the device."""
         self._waiting.append(sums)
 
     def read(self) -> npt.NDArray[np.float64]:
-        """Return values and weights [2, T] of all steps so far."""
+        """Return the sums [2, T] of all steps so far."""
         if not self._waiting:
             return self._total
         for numbers in self._sum_up(np.stack([sums.numpy().astype(np.float64) for sums in self._waiting])):
@@ -133,7 +133,7 @@ class StepSums:
         return self._total
 
     def recent(self) -> npt.NDArray[np.float64] | None:
-        """Return values and weights [2, T] of the steps since the last call, None if there was no step."""
+        """Return the sums [2, T] of the steps since the last call; None if there was no step."""
         total = self.read()
         num_steps, reported = self._reported
         if num_steps == self._num_steps:
@@ -143,6 +143,6 @@ class StepSums:
 
     @property
     def suspect(self) -> tuple[int, npt.NDArray[np.float64]]:
-        """Number, from 0, and [2, T] sums of the first bad step, of the last one where none is bad."""
+        """Number (from 0) and sums [2, T] of the first step that is not finite, else of the last step."""
         number = self._num_steps - 1 if self.first_bad is None else self.first_bad
         return number, self._suspect

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mlpf.errors import MLPFError
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.training.checkpoints.run_state import EpochRecord
 
-EpochHook = Callable[[list[Record]], None]
-StepHook = Callable[[int, Record], None]
+EpochHook = Callable[[list[EpochRecord]], None]
+StepHook = Callable[[int, EpochRecord], None]
 
 
 class TrainingDiverged(MLPFError):
@@ -20,7 +20,7 @@ class TrainingDiverged(MLPFError):
         terms: loss of that step and its terms.
     """
 
-    def __init__(self, message: str, epoch: int, step: int, terms: Record):
+    def __init__(self, message: str, epoch: int, step: int, terms: EpochRecord):
         super().__init__(message)
         self.epoch, self.step, self.terms = epoch, step, terms
 
@@ -36,5 +36,5 @@ class Progress(Protocol):
     def update(self, num_events: int, loss: float) -> None:
         """``num_events`` of the epoch are done, with this mean loss."""
 
-    def finish(self, record: Record) -> None:
+    def finish(self, record: EpochRecord) -> None:
         """End an epoch with its record."""

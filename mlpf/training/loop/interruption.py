@@ -1,4 +1,4 @@
-"""When a training saves in the middle of an epoch, and when it stops: time limit, signals."""
+"""When a training saves in the middle of an epoch, and when it stops because of a time limit or signal."""
 
 import enum
 import signal
@@ -8,24 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from mlpf.errors import MLPFError
-from mlpf.files.run_directory import EXIT_STOPPED
+from mlpf.errors import EXIT_STOPPED, MLPFError
 from mlpf.training.checkpoints.run_state import RunState
-
-# Job scripts requeue on exit code 75.
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class TrainingStopped(MLPFError):
-    """A training was asked to stop; all it did is saved."""
+    """A training was asked to stop. Its state is saved; job scripts submit it again."""
 
     exit_code = EXIT_STOPPED
     label = "stopped"
 
 
-class Verdict(enum.IntEnum):
-    """What to do after a step; of several processes the largest counts."""
+class Decision(enum.IntEnum):
+    """What to do after a step. With several processes the largest value counts."""
 
     GO_ON = 0
     SAVE = 1
@@ -33,7 +30,7 @@ class Verdict(enum.IntEnum):
 
 
 class StopRequest:
-    """Remembers that a training should stop, and why.
+    """Records that a training should stop, and why.
 
     Args:
         time_limit: seconds after ``started``, None = no limit.
@@ -46,7 +43,7 @@ class StopRequest:
 
     @property
     def reason(self) -> str | None:
-        """Why to stop, None = go on."""
+        """Why to stop; None = continue."""
         if self._signal is not None:
             return self._signal
         if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -55,9 +52,9 @@ class StopRequest:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Take SIGTERM, SIGUSR1 and SIGINT as requests; a second SIGINT interrupts at once."""
+        """Handle SIGTERM, SIGUSR1 and SIGINT as requests to stop. A second SIGINT interrupts at once."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # signals reach the main thread only: whoever runs us in another one handles them
+            yield  # only the main thread can handle signals; the caller has to
             return
         before = {number: signal.signal(number, self._remember) for number in STOP_SIGNALS}
         try:
@@ -72,14 +69,14 @@ class StopRequest:
         self._signal = signal.Signals(number).name
 
 
-class Guard:
-    """Decides after each step whether to save or to stop.
+class SavePolicy:
+    """Decides after each step whether to save a checkpoint, and whether to stop.
 
     Args:
         save: writes a checkpoint of a state.
         stop: request to stop.
-        every_minutes: save when this much time has passed since the last time; None = never.
-        every_steps: save after so many steps; None = never.
+        every_minutes: time between checkpoints; None = no limit.
+        every_steps: steps between checkpoints; None = no limit.
     """
 
     def __init__(
@@ -96,28 +93,28 @@ class Guard:
         self._last_save = time.monotonic()
         self._steps = 0
 
-    def verdict(self, num_steps: int = 0) -> Verdict:
-        """Return what to do, after ``num_steps`` more steps."""
+    def decide(self, num_steps: int = 0) -> Decision:
+        """Count ``num_steps`` more steps and return what to do."""
         self._steps += num_steps
         if self._stop.reason is not None:
-            return Verdict.STOP
+            return Decision.STOP
         late = self._every_seconds is not None and time.monotonic() - self._last_save >= self._every_seconds
         many = self._every_steps is not None and self._steps >= self._every_steps
-        return Verdict.SAVE if late or many else Verdict.GO_ON
+        return Decision.SAVE if late or many else Decision.GO_ON
 
     def save(self, state: RunState) -> None:
         """Write a checkpoint."""
         self._write(state)
-        self.saved()
+        self.reset_timer()
 
-    def saved(self) -> None:
-        """A checkpoint has just been written, by whomever."""
+    def reset_timer(self) -> None:
+        """Restart time and steps to the next checkpoint."""
         self._last_save = time.monotonic()
         self._steps = 0
 
-    def stopped(self, state: RunState) -> TrainingStopped:
-        """Return the error that ends a training."""
-        reason = self._stop.reason or "another process was asked to"
+    def stopped_error(self, state: RunState) -> TrainingStopped:
+        """Return the error to raise when the training stops."""
+        reason = self._stop.reason or "another process was asked to stop"
         done, step = len(state.history), state.current.step
         where = f"{done} epochs" + (f" and {step} steps" if step else "")
         return TrainingStopped(f"{reason}, after {where}; everything is saved, continue with --resume")

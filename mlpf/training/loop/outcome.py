@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlpf.errors import ConfigError, EventTooLong, MLPFError, OutputExists
+from mlpf.errors import EXIT_BUSY, EXIT_FAILED, ConfigError, EventTooLong, MLPFError, OutputExists
 from mlpf.files.atomic import write_json
 from mlpf.files.locking import locked
-from mlpf.files.run_directory import CHECKPOINTS_FOLDER, EXIT_BUSY, EXIT_FAILED, LOCK_FILE
+from mlpf.files.run_directory import RunDirectory
 from mlpf.machine.out_of_memory import is_out_of_memory
 from mlpf.training.checkpoints.checkpoint import read_run_state
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.training.checkpoints.run_state import EpochRecord
 from mlpf.training.checkpoints.store import find_checkpoint
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.training.loop.interruption import TrainingStopped
@@ -106,9 +106,9 @@ def make_ready(run_dir: Path, outcome: Path) -> None:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(run_dir / LOCK_FILE, f"{run_dir}: training"):
+        with locked(RunDirectory(run_dir).lock, f"{run_dir}: training"):
             outcome.unlink(missing_ok=True)
-            if not (run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file():
+            if not RunDirectory(run_dir).pointer("latest").is_file():
                 _clear(run_dir)
     except OutputExists as error:
         raise TrainingBusy(str(error)) from None
@@ -118,13 +118,13 @@ def _clear(run_dir: Path) -> None:
     for left in run_dir.iterdir():
         if left.is_dir():
             shutil.rmtree(left)
-        elif left.name != LOCK_FILE:
+        elif left != RunDirectory(run_dir).lock:
             left.unlink()
 
 
-def checkpointed_history(run_dir: Path) -> list[Record]:
+def checkpointed_history(run_dir: Path) -> list[EpochRecord]:
     """Return the epochs of the latest checkpoint."""
-    if not (run_dir / CHECKPOINTS_FOLDER / "latest.json").is_file():
+    if not RunDirectory(run_dir).pointer("latest").is_file():
         return []
     return read_run_state(find_checkpoint(run_dir, "latest")).history
 

@@ -13,10 +13,10 @@ from mlpf.data.feeding.batch_loader import DEFAULT_FIELDS, BatchLoader, field_wi
 from mlpf.data.feeding.batch_plan import BatchPlan
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 from mlpf.training.checkpoints.random_states import RandomStates
-from mlpf.training.checkpoints.run_state import EpochProgress, Record, RunState, StepSums
+from mlpf.training.checkpoints.run_state import EpochProgress, EpochRecord, RunState, StepSums
 from mlpf.training.loop.distribution import Distribution
 from mlpf.training.loop.hooks import EpochHook, Progress, StepHook, TrainingDiverged
-from mlpf.training.loop.interruption import Guard, Verdict
+from mlpf.training.loop.interruption import Decision, SavePolicy
 from mlpf.training.losses.total import MLPFLoss
 from mlpf.training.optimizers.averaging import averaged_weights
 from mlpf.training.optimizers.build import loss_scale, num_steps
@@ -84,10 +84,10 @@ class Trainer:
         state: RunState | None = None,
         on_epoch_end: Sequence[EpochHook] = (),
         on_step: Sequence[StepHook] = (),
-        guard: Guard | None = None,
+        save_policy: SavePolicy | None = None,
         progress: Progress | None = None,
-        is_over: Callable[[list[Record]], bool] | None = None,
-    ) -> list[Record]:
+        is_over: Callable[[list[EpochRecord]], bool] | None = None,
+    ) -> list[EpochRecord]:
         """Train until ``num_epochs`` epochs are recorded.
 
         Args:
@@ -99,7 +99,7 @@ class Trainer:
                 and a hook may add metrics to it for the next ones.
             on_step: called every few seconds and at the end of each epoch with the number of training steps
                 of the run so far, and ``epoch``, ``learning_rate`` and ``loss`` (mean since the last call).
-            guard: asked after steps whether to save or to stop.
+            save_policy: asked after steps whether to save or to stop.
             progress: shows how an epoch advances.
             is_over: says before each epoch, from the history, whether to end earlier. The first process is
                 asked: only it has the metrics that hooks add.
@@ -109,16 +109,17 @@ class Trainer:
 
         Raises:
             TrainingDiverged: the loss of a step is NaN or infinite, or no loss scale keeps gradients finite.
-            TrainingStopped: the guard says so; the state is saved.
+            TrainingStopped: the save policy says so; the state is saved.
         """
         state = state or RunState()
         state.fingerprint = train.fingerprint()
         while len(state.history) < num_epochs and not self._ended(is_over, state.history):
-            self._obey(guard, state, 0)
-            record: Record = {"epoch": state.epoch}
-            record |= self._train_epoch(train, state, num_epochs, on_step, guard, progress)
+            self._obey(save_policy, state, 0)
+            record: EpochRecord = {"epoch": state.epoch}
+            record |= self._train_epoch(train, state, num_epochs, on_step, save_policy, progress)
             started = self._clock()
-            record |= {f"val_{name}": value for name, value in self._validate(valid, guard, state).items()}
+            validation = self._validate(valid, save_policy, state)
+            record |= {f"val_{name}": value for name, value in validation.items()}
             record["val_seconds"] = self._clock() - started
             record["bad_values"] = train.pool.num_bad_values + valid.pool.num_bad_values
             record["num_traces"] = self.num_traces
@@ -126,13 +127,13 @@ class Trainer:
             state.current = EpochProgress()
             for hook in on_epoch_end:
                 hook(state.history)
-            if guard:
-                guard.saved()
+            if save_policy:
+                save_policy.reset_timer()
             if progress:
                 progress.finish(record)
         return state.history
 
-    def evaluate(self, loader: BatchLoader) -> Record:
+    def evaluate(self, loader: BatchLoader) -> EpochRecord:
         """Return loss and its terms over all events of ``loader``, each event counted once.
 
         The weights are the averaged ones where the optimizer keeps averages.
@@ -143,7 +144,7 @@ class Trainer:
         """Take one step on a distributed batch; return [2, T] sums of values and weights, on the device."""
         return self._train_step(batch)
 
-    def _ended(self, is_over: Callable[[list[Record]], bool] | None, history: list[Record]) -> bool:
+    def _ended(self, is_over: Callable[[list[EpochRecord]], bool] | None, history: list[EpochRecord]) -> bool:
         """Return what the first process says; all must call it."""
         if is_over is None:
             return False
@@ -156,9 +157,9 @@ class Trainer:
         state: RunState,
         num_epochs: int,
         on_step: Sequence[StepHook],
-        guard: Guard | None,
+        save_policy: SavePolicy | None,
         progress: Progress | None,
-    ) -> Record:
+    ) -> EpochRecord:
         """Make or finish one pass over the training events and return its record."""
         current, epoch = state.current, state.epoch
         if current.step == 0:
@@ -193,7 +194,7 @@ class Trainer:
                     self._report((epoch - 1) * len(plan) + current.step, epoch, sums, on_step)
             saving = self._clock()
             current.seconds = saving - started
-            self._obey(guard, state, 1, sums)
+            self._obey(save_policy, state, 1, sums)
             started += self._clock() - saving
         next(arrays, None)  # the end of the iterator belongs to the time of the epoch
         self._check(sums, epoch)
@@ -202,7 +203,7 @@ class Trainer:
         current.sums = sums.read().tolist()
         return self._epoch_record(current, plan)
 
-    def _epoch_record(self, current: EpochProgress, plan: BatchPlan) -> Record:
+    def _epoch_record(self, current: EpochProgress, plan: BatchPlan) -> EpochRecord:
         """Return the record of an epoch whose steps are done."""
         seconds = current.seconds
         return {
@@ -220,19 +221,20 @@ class Trainer:
             "padded_fraction": plan.padded_fraction,
         }
 
-    def _validate(self, loader: BatchLoader, guard: Guard | None, state: RunState) -> Record:
+    def _validate(self, loader: BatchLoader, save_policy: SavePolicy | None, state: RunState) -> EpochRecord:
         """Return loss and terms over all events; a request to stop is obeyed, what was validated is lost."""
         sums = StepSums(len(self._loss.term_names), self._distribution.total)
-        verdict = Verdict.GO_ON
+        decision = Decision.GO_ON
         with averaged_weights(self.model, self.optimizer):
             for number, batch in enumerate(self._distribution.distribute(loader.epoch(0).batches)):
                 sums.add(self._valid_step(batch))
-                if guard and self._time_to_agree(number + 1):
-                    verdict = Verdict(self._distribution.largest(guard.verdict()))
-                if verdict is Verdict.STOP:
+                if save_policy and self._time_to_agree(number + 1):
+                    decision = Decision(self._distribution.largest(save_policy.decide()))
+                if decision is Decision.STOP:
                     break
-        if guard and verdict is Verdict.STOP:  # with the weights that are trained in their place again
-            self._follow(verdict, guard, state)
+        # Outside the block: the weights that are trained are in their place again.
+        if save_policy and decision is Decision.STOP:
+            self._follow(decision, save_policy, state)
         return self._loss.components(*_float32(sums.read()))
 
     def _report(self, step: int, epoch: int, sums: StepSums, on_step: Sequence[StepHook]) -> None:
@@ -245,39 +247,41 @@ class Trainer:
 
     def _obey(
         self,
-        guard: Guard | None,
+        save_policy: SavePolicy | None,
         state: RunState,
         num_steps: int,
         sums: StepSums | None = None,
     ) -> None:
-        """Save or stop if the guard says so; several processes do at the same step.
+        """Save or stop if the save policy says so; several processes do at the same step.
 
         Args:
-            guard: asked, None = go on.
+            save_policy: asked, None = go on.
             state: where the training stands.
             num_steps: steps since the last time.
             sums: sums of the steps of the epoch.
         """
-        if guard is None:
+        if save_policy is None:
             return
-        verdict = guard.verdict(num_steps)
+        decision = save_policy.decide(num_steps)
         if num_steps and not self._time_to_agree(state.current.step):
             return
-        self._follow(Verdict(self._distribution.largest(verdict)), guard, state, sums)
+        self._follow(Decision(self._distribution.largest(decision)), save_policy, state, sums)
 
-    def _follow(self, verdict: Verdict, guard: Guard, state: RunState, sums: StepSums | None = None) -> None:
+    def _follow(
+        self, decision: Decision, save_policy: SavePolicy, state: RunState, sums: StepSums | None = None
+    ) -> None:
         """Save or stop."""
-        if verdict is Verdict.GO_ON:
+        if decision is Decision.GO_ON:
             return
         started = self._clock()
         if sums is not None:
             self._check(sums, state.epoch)
             state.current.sums = sums.read().tolist()
         if state.current.step:  # else the checkpoint of the epoch before says it all
-            guard.save(state)
+            save_policy.save(state)
         state.current.checkpoint_seconds += self._clock() - started
-        if verdict is Verdict.STOP:
-            raise guard.stopped(state)
+        if decision is Decision.STOP:
+            raise save_policy.stopped_error(state)
 
     def _time_to_read(self, step: int, seconds: float) -> bool:
         """Return whether to read the losses; several processes do at the same step: some may have to stop."""
@@ -314,7 +318,7 @@ class Trainer:
                 terms,
             )
 
-    def _scale_record(self, skipped: int) -> Record:
+    def _scale_record(self, skipped: int) -> EpochRecord:
         """Return the steps skipped (gradients too large for float16) and the loss scale, if any."""
         scale = self._loss_scale()
         return {"skipped_steps": skipped} | ({} if scale is None else {"loss_scale": scale})

@@ -10,10 +10,9 @@ from typing import Any
 from mlpf.config.training_schema import CometConfig
 from mlpf.errors import ConfigError, MissingDependency
 from mlpf.files.atomic import atomic_write
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.files.run_directory import RunDirectory
+from mlpf.training.checkpoints.run_state import EpochRecord
 
-KEY_FILE = "comet.json"
-OFFLINE_FOLDER = "comet"
 _API_KEY = "COMET_API_KEY"
 # Comet would by itself record the source code, patches, arguments and what is printed.
 _NOTHING_BY_ITSELF: dict[str, Any] = {
@@ -59,15 +58,15 @@ class CometLogger:
     """
 
     def __init__(self, config: CometConfig, run_dir: Path, parameters: dict[str, Any]):
-        key = _stored_key(run_dir / KEY_FILE)
+        key = _stored_key(RunDirectory(run_dir).comet_key)
         self._experiment = _open_experiment(config, run_dir, key)
         if key is None:
-            with atomic_write(run_dir / KEY_FILE) as part:
+            with atomic_write(RunDirectory(run_dir).comet_key) as part:
                 part.write_text(json.dumps({"experiment_key": self._experiment.get_key()}), encoding="utf-8")
             self._experiment.set_name(config.name or run_dir.resolve().name)
         self._experiment.log_parameters(flatten(parameters))
 
-    def __call__(self, history: list[Record]) -> None:
+    def __call__(self, history: list[EpochRecord]) -> None:
         """Log the epoch just done."""
         record = dict(history[-1])
         epoch = int(record.pop("epoch"))
@@ -104,7 +103,7 @@ def _open_experiment(config: CometConfig, run_dir: Path, key: str | None) -> Any
     comet = importlib.import_module("comet_ml")
     options = _NOTHING_BY_ITSELF | {"project_name": config.project, "workspace": config.workspace}
     if config.offline:
-        folder = run_dir / OFFLINE_FOLDER
+        folder = RunDirectory(run_dir).comet_offline
         folder.mkdir(exist_ok=True)
         options["offline_directory"] = str(folder)
     kinds = (

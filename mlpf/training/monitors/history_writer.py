@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from mlpf.files.atomic import atomic_write
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.training.checkpoints.run_state import EpochRecord
 
 
 class HistoryWriter:
@@ -13,7 +13,7 @@ class HistoryWriter:
     def __init__(self, path: Path):
         self._path = path
 
-    def __call__(self, history: list[Record]) -> None:
+    def __call__(self, history: list[EpochRecord]) -> None:
         """Write the whole history."""
         with atomic_write(self._path) as part:
             part.write_text(json.dumps(history, indent=1), encoding="utf-8")

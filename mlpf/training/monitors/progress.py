@@ -7,7 +7,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.training.checkpoints.run_state import EpochRecord
 
 # Without a terminal an epoch that lasts longer than this shows that it is alive.
 _LINE_INTERVAL_S = 120.0
@@ -83,7 +83,7 @@ class TerminalProgress:
                 f"epoch {self._epoch}/{self._num_epochs}  {num_events}/{self._num_events} events  {state}"
             )
 
-    def finish(self, record: Record) -> None:
+    def finish(self, record: EpochRecord) -> None:
         """End the epoch with the line of its record."""
         self.close()
         seconds = self._clock() - self._started
@@ -113,7 +113,7 @@ class TerminalProgress:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def epoch_line(record: Record, num_epochs: int, seconds: float, left: float | None) -> str:
+def epoch_line(record: EpochRecord, num_epochs: int, seconds: float, left: float | None) -> str:
     """Return the line of an epoch.
 
     Args:

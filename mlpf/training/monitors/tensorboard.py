@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
 from mlpf.files.atomic import atomic_write
-from mlpf.training.checkpoints.run_state import Record
+from mlpf.training.checkpoints.run_state import EpochRecord
 
 _STEP_PREFIX = "step/"
 _STEP_SCALARS = ("loss", "learning_rate")
@@ -33,7 +33,7 @@ class TensorBoardWriter:
         self._description = description
         self._writer: Any = None
 
-    def __call__(self, history: list[Record]) -> None:
+    def __call__(self, history: list[EpochRecord]) -> None:
         """Log the epoch just done."""
         record = history[-1]
         epoch = int(record["epoch"])
@@ -43,7 +43,7 @@ class TensorBoardWriter:
                 tf.summary.scalar(name, value)
         self._writer.flush()
 
-    def on_step(self, step: int, record: Record) -> None:
+    def on_step(self, step: int, record: EpochRecord) -> None:
         """Log the loss of the last steps.
 
         Args:

@@ -10,7 +10,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 
-class _Cycled:
+class _ScheduledMomentum:
     """Takes ``momentum_schedule``: momentum against ``iterations``, None = constant."""
 
     momentum_schedule: LearningRateSchedule | None = None
@@ -36,7 +36,7 @@ class _Cycled:
         return super().from_config(rest, custom_objects=custom_objects)  # type: ignore[misc]  # the class beside it in the bases has it
 
 
-class _CycledBeta(_Cycled):
+class _ScheduledBeta(_ScheduledMomentum):
     """The momentum is called ``beta_1``, which Keras reads anew in each step."""
 
     iterations: Any
@@ -58,27 +58,27 @@ class _CycledBeta(_Cycled):
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
-class Adam(_CycledBeta, keras.optimizers.Adam):
+class Adam(_ScheduledBeta, keras.optimizers.Adam):
     """Adam."""
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
-class AdamW(_CycledBeta, keras.optimizers.AdamW):
+class AdamW(_ScheduledBeta, keras.optimizers.AdamW):
     """Adam with decoupled weight decay."""
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
-class Lamb(_CycledBeta, keras.optimizers.Lamb):
+class Lamb(_ScheduledBeta, keras.optimizers.Lamb):
     """LAMB."""
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
-class Lion(_CycledBeta, keras.optimizers.Lion):
+class Lion(_ScheduledBeta, keras.optimizers.Lion):
     """Lion."""
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
-class SGD(_Cycled, keras.optimizers.SGD):
+class SGD(_ScheduledMomentum, keras.optimizers.SGD):
     """Gradient descent; with a schedule ``momentum`` must not be 0, so that Keras makes the velocities."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:

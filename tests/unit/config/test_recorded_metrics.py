@@ -17,11 +17,11 @@ def test_terms_without_coefficient_are_not_recorded():
     ("name", "weight", "problem"),
     [
         ("val_loss", 1.0, ""),
-        ("val_loss", -1.0, "weight -1 of val_loss makes it large"),
+        ("val_loss", -1.0, "weight -1 would maximise val_loss"),
         ("val_met_response_iqr", 0.5, ""),
         ("val_jet_matched_fraction", -1.0, ""),
-        ("val_jet_matched_fraction", 1.0, "a smaller value is not better"),
-        ("val_jet_response_median", -1.0, "a smaller value is not better"),
+        ("val_jet_matched_fraction", 1.0, "a smaller val_jet_matched_fraction is not better"),
+        ("val_jet_response_median", -1.0, "a smaller val_jet_matched_fraction is not better"),
         ("val_los", 1.0, "'val_los' is not recorded"),
     ],
 )

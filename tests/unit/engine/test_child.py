@@ -10,16 +10,16 @@ import psutil
 import pytest
 
 from mlpf.engine import child
-from mlpf.engine.base import BLOCK_END_VARIABLE, BLOCK_MARGIN_VARIABLE
+from mlpf.engine.base import PILOT_END_VARIABLE, PILOT_MARGIN_VARIABLE
 from mlpf.engine.child import (
     DRIVER_FILE,
     SAVE_SECONDS,
     ChildEnd,
-    Watch,
+    StopConditions,
     announce_driver,
-    block_ends,
-    dismiss,
+    ask_all_to_stop,
     is_in_charge,
+    pilot_job_ends,
     program_before,
     run_child,
 )
@@ -38,11 +38,11 @@ time.sleep(600)
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); time.sleep(600)"
 )
-# A worker: its program is on a lifeline, and writes its process id.
+# A worker: its program is on a pipe, and writes its process id.
 WORKER = """
 import sys
 from pathlib import Path
-from mlpf.engine.child import Watch, run_child
+from mlpf.engine.child import StopConditions, run_child
 folder = Path(sys.argv[1])
 program = '''
 import os, sys, time
@@ -54,7 +54,7 @@ part.write_text(str(os.getpid()))
 part.rename(part.with_name("pid"))
 time.sleep(600)
 '''
-run_child([sys.executable, "-c", program, str(folder)], folder / "log", Watch(folder, "d"))
+run_child([sys.executable, "-c", program, str(folder)], folder / "log", StopConditions(folder, "d"))
 """
 
 
@@ -64,8 +64,8 @@ def start(tmp_path):
     announce_driver(tmp_path, "d")
 
     def run(code, *, max_seconds=None, **options):
-        watch = Watch(tmp_path, "d", max_seconds)
-        return run_child([sys.executable, "-c", code], tmp_path / "log", watch, **options)
+        conditions = StopConditions(tmp_path, "d", max_seconds)
+        return run_child([sys.executable, "-c", code], tmp_path / "log", conditions, **options)
 
     return run
 
@@ -115,7 +115,7 @@ def test_the_signal_that_killed_a_program_is_its_code(start, number):
     assert (end.code, end.reason) == (-number, "")
 
 
-@pytest.mark.parametrize("change", [dismiss, lambda folder: announce_driver(folder, "another")])
+@pytest.mark.parametrize("change", [ask_all_to_stop, lambda folder: announce_driver(folder, "another")])
 def test_a_program_saves_when_its_driver_is_not_in_charge(start, tmp_path, change):
     when_ready(tmp_path, lambda: change(tmp_path))
     end = start(SAVES)
@@ -130,28 +130,28 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path, text):
 
 
 def test_a_program_saves_before_its_pilot_job_ends(start, tmp_path, monkeypatch):
-    monkeypatch.setenv(BLOCK_END_VARIABLE, str(time.time() + SAVE_SECONDS + 600))
-    when_ready(tmp_path, lambda: monkeypatch.setenv(BLOCK_END_VARIABLE, str(time.time() + SAVE_SECONDS - 1)))
+    monkeypatch.setenv(PILOT_END_VARIABLE, str(time.time() + SAVE_SECONDS + 600))
+    when_ready(tmp_path, lambda: monkeypatch.setenv(PILOT_END_VARIABLE, str(time.time() + SAVE_SECONDS - 1)))
     end = start(SAVES)
-    assert (end.code, end.reason) == (75, "block")
+    assert (end.code, end.reason) == (75, "pilot")
 
 
 def test_a_pilot_job_that_does_not_end(monkeypatch):
-    monkeypatch.delenv(BLOCK_END_VARIABLE, raising=False)
-    assert not block_ends()
-    monkeypatch.setenv(BLOCK_END_VARIABLE, "")
-    assert not block_ends()
+    monkeypatch.delenv(PILOT_END_VARIABLE, raising=False)
+    assert not pilot_job_ends()
+    monkeypatch.setenv(PILOT_END_VARIABLE, "")
+    assert not pilot_job_ends()
 
 
 @pytest.mark.parametrize(
     ("left", "margin", "ends"), [(100, 150, True), (1000, 150, False), (100, None, True)]
 )
 def test_programs_save_as_long_before_the_end_as_the_engine_says(monkeypatch, left, margin, ends):
-    monkeypatch.setenv(BLOCK_END_VARIABLE, str(time.time() + left))
-    monkeypatch.delenv(BLOCK_MARGIN_VARIABLE, raising=False)
+    monkeypatch.setenv(PILOT_END_VARIABLE, str(time.time() + left))
+    monkeypatch.delenv(PILOT_MARGIN_VARIABLE, raising=False)
     if margin is not None:
-        monkeypatch.setenv(BLOCK_MARGIN_VARIABLE, str(margin))
-    assert block_ends() == ends
+        monkeypatch.setenv(PILOT_MARGIN_VARIABLE, str(margin))
+    assert pilot_job_ends() == ends
 
 
 def test_the_time_of_a_program_is_limited(start):
@@ -162,7 +162,7 @@ def test_the_time_of_a_program_is_limited(start):
 
 def test_a_program_that_does_not_save_is_killed(start, tmp_path, monkeypatch):
     monkeypatch.setattr(child, "SAVE_SECONDS", 0.5)
-    when_ready(tmp_path, lambda: dismiss(tmp_path))
+    when_ready(tmp_path, lambda: ask_all_to_stop(tmp_path))
     end = start(STUBBORN)
     assert (end.code, end.reason) == (-signal.SIGKILL, "driver")
 
@@ -208,7 +208,7 @@ def test_the_driver_in_charge_is_one_file(tmp_path):
     announce_driver(tmp_path, "d")
     assert json.loads((tmp_path / DRIVER_FILE).read_text(encoding="utf-8")) == {"driver": "d"}
     assert (is_in_charge(tmp_path, "d"), is_in_charge(tmp_path, "e")) == (True, False)
-    dismiss(tmp_path)
+    ask_all_to_stop(tmp_path)
     assert not is_in_charge(tmp_path, "d")
 
 

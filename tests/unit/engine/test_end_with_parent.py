@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from mlpf.engine.end_with_parent import EXIT_ORPHANED, VARIABLE, Lifeline, end_with_parent
+from mlpf.engine.end_with_parent import EXIT_ORPHANED, VARIABLE, ParentPipe, end_with_parent
 from tests.support.processes import wait_until_gone
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
-# A parent, its child and its grandchild; each writes its process id, the two below hang on a lifeline each.
+# A parent, its child and its grandchild; each writes its process id, the two below hang on a pipe each.
 FAMILY = """
 import os, subprocess, sys, time
 from pathlib import Path
-from mlpf.engine.end_with_parent import Lifeline, end_with_parent
+from mlpf.engine.end_with_parent import ParentPipe, end_with_parent
 folder, depth = Path(sys.argv[1]), int(sys.argv[2])
 end_with_parent()
 if depth:
-    line = Lifeline()
+    line = ParentPipe()
     command = [sys.executable, __file__, folder, str(depth - 1)]
     options = dict(pass_fds=line.pass_fds, start_new_session=True)
     subprocess.Popen(command, env={**os.environ, **line.environment}, **options)
@@ -62,11 +62,11 @@ def test_a_grandchild_ends_with_its_own_parent(family):
     os.kill(family[0], 0)  # raises if it is gone too
 
 
-def run_child(code, repo_root, lifeline=None, **environment):
+def run_child(code, repo_root, pipe=None, **environment):
     environment = {**os.environ, "PYTHONPATH": str(repo_root), **environment}
-    fds = () if lifeline is None else lifeline.pass_fds
-    if lifeline is not None:
-        environment |= lifeline.environment
+    fds = () if pipe is None else pipe.pass_fds
+    if pipe is not None:
+        environment |= pipe.environment
     return subprocess.Popen(
         [sys.executable, "-c", "from mlpf.engine.end_with_parent import *\nimport os, time\n" + code],
         pass_fds=fds,
@@ -77,7 +77,7 @@ def run_child(code, repo_root, lifeline=None, **environment):
 
 
 def test_letting_go_ends_a_child_with_a_code_of_its_own(repo_root):
-    with Lifeline() as line:
+    with ParentPipe() as line:
         child = run_child("print(end_with_parent(), flush=True)\ntime.sleep(600)", repo_root, line)
         assert child.stdout.readline() == "True\n"
         assert child.poll() is None
@@ -86,7 +86,7 @@ def test_letting_go_ends_a_child_with_a_code_of_its_own(repo_root):
 
 
 def test_the_variable_does_not_reach_grandchildren(repo_root):
-    with Lifeline() as line:
+    with ParentPipe() as line:
         child = run_child(f"end_with_parent()\nprint({VARIABLE!r} in os.environ)", repo_root, line)
         assert child.communicate(timeout=PATIENCE_SECONDS)[0] == "False\n"
     assert child.returncode == 0
@@ -105,7 +105,7 @@ def test_without_a_variable_nothing_happens(monkeypatch):
 
 def test_the_command_line_hangs_on_its_lifeline(tmp_path, repo_root):
     """A command that takes long: a million events."""
-    with Lifeline() as line:
+    with ParentPipe() as line:
         environment = {**os.environ, **line.environment}
         command = [sys.executable, str(repo_root / "mlpf" / "pipeline.py"), "simulate", "ttbar"]
         child = subprocess.Popen(

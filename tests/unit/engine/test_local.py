@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlpf.engine.base import SLOT_VARIABLE, TaskLost
-from mlpf.engine.local import THREAD_VARIABLES, HereEngine, LocalEngine
+from mlpf.engine.local import THREAD_VARIABLES, InProcessEngine, LocalEngine
 from mlpf.errors import DataError
 from mlpf.machine.allocation import DeviceGroup
 from tests.support import pool_tasks
@@ -30,7 +30,7 @@ def local(workers=2, retries=1, **group):
 @pytest.fixture(params=["here", "local"])
 def engine(request):
     """Both engines of one machine."""
-    with HereEngine() if request.param == "here" else local() as opened:
+    with InProcessEngine() if request.param == "here" else local() as opened:
         yield opened
 
 
@@ -39,7 +39,7 @@ def test_results_are_those_of_the_function(engine):
     assert [f.result(PATIENCE_SECONDS)[1] for f in futures] == [0, 1, 4, 9, 16]
     processes = {f.result()[0] for f in futures}
     assert len(processes) <= engine.num_slots
-    assert (os.getpid() in processes) == isinstance(engine, HereEngine)
+    assert (os.getpid() in processes) == isinstance(engine, InProcessEngine)
 
 
 def test_an_error_arrives_with_its_place_and_is_final(engine, tmp_path):

@@ -3,11 +3,11 @@
 import pytest
 
 from mlpf.engine import opening
-from mlpf.engine.local import HereEngine, LocalEngine
+from mlpf.engine.local import InProcessEngine, LocalEngine
 from mlpf.engine.opening import Placement, engine_for, open_engine
 
 
-class Cluster(HereEngine):
+class Cluster(InProcessEngine):
     """Stands for the engine of a site: it has files in its folder."""
 
     def __init__(self, folder):
@@ -32,13 +32,13 @@ def opened(monkeypatch):
 def test_there_are_no_more_workers_than_tasks(tmp_path, workers, num_tasks, slots):
     with engine_for(Placement(workers), tmp_path / "unused", num_tasks) as engine:
         assert engine.num_slots == slots
-        assert isinstance(engine, LocalEngine if slots > 1 else HereEngine)
+        assert isinstance(engine, LocalEngine if slots > 1 else InProcessEngine)
     assert not list(tmp_path.iterdir())
 
 
 def test_without_tasks_nothing_starts(tmp_path, opened):
     with engine_for(Placement(site="one", nodes=3), tmp_path / "folder", 0) as engine:
-        assert isinstance(engine, HereEngine)
+        assert isinstance(engine, InProcessEngine)
     assert not opened
 
 

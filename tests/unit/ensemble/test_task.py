@@ -26,8 +26,8 @@ def task(folder, *words, retries=2, max_seconds=None):
         (ChildEnd(0, "driver", 5, ""), {"state": "completed"}, ("completed", "", "")),
         (ChildEnd(3, "", 5, ""), FAILED, ("failed", "nan", "loss is nan")),
         (ChildEnd(75, "driver", 5, ""), STOPPED, ("waiting", "", STOPPED["reason"])),
-        (ChildEnd(75, "block", 5, ""), STOPPED, ("waiting", "", STOPPED["reason"])),
-        (ChildEnd(-15, "block", 5, ""), {}, ("waiting", "", "stopped: killed by SIGTERM")),
+        (ChildEnd(75, "pilot", 5, ""), STOPPED, ("waiting", "", STOPPED["reason"])),
+        (ChildEnd(-15, "pilot", 5, ""), {}, ("waiting", "", "stopped: killed by SIGTERM")),
         (ChildEnd(75, "", 5, ""), STOPPED, ("waiting", "", STOPPED["reason"])),
         (
             ChildEnd(2, "", 5, "the end"),
@@ -65,7 +65,7 @@ def test_a_training_that_is_too_long(tmp_path):
 def test_jobs_that_are_too_short_for_a_checkpoint(tmp_path):
     state, stages = MemberState("running"), []
     for moved in (False, False, True, False, False, False):
-        judge(state, ChildEnd(75, "block", 5, ""), STOPPED, moved=moved, task=task(tmp_path))
+        judge(state, ChildEnd(75, "pilot", 5, ""), STOPPED, moved=moved, task=task(tmp_path))
         stages.append(state.state)
     assert stages == ["waiting"] * 5 + ["failed"]
     assert state.kind == "time"

@@ -7,7 +7,7 @@ import pytest
 from mlpf.config.schema import Config
 from mlpf.config.training_schema import EarlyStoppingConfig
 from mlpf.errors import ConfigError
-from mlpf.runs.early_stopping import Ending, last_gain
+from mlpf.runs.early_stopping import StopCriterion, last_gain
 from tests.support.configs import SMALL
 
 JETS = "val_jet_response_iqr"
@@ -15,7 +15,7 @@ JETS = "val_jet_response_iqr"
 
 def ending(early_stopping=None, stop_after=None, **overrides):
     changes = {"setup.num_epochs": 10, "callbacks.early_stopping": early_stopping} | overrides
-    return Ending(Config.model_validate(SMALL).with_overrides(changes), stop_after)
+    return StopCriterion(Config.model_validate(SMALL).with_overrides(changes), stop_after)
 
 
 def history(values, name="val_loss"):

@@ -11,7 +11,7 @@ from mlpf.data.feeding.batch_loader import EventPool
 from mlpf.errors import ConfigError, MissingDependency
 from mlpf.runs import data as training_data
 from mlpf.runs import hooks as training_hooks
-from mlpf.runs.early_stopping import Ending
+from mlpf.runs.early_stopping import StopCriterion
 from tests.support.configs import SMALL
 from tests.support.fake_comet import FakeComet
 from tests.support.fake_split import FakeSplit
@@ -33,7 +33,7 @@ def names(config, run_dir, monkeypatch):
     trainer = SimpleNamespace(model=tiny_network(), optimizer=None)
     console = Console(quiet=True)
     with training_hooks.training_hooks(
-        config, run_dir, trainer, EventPool([(split, None)]), console, save, Ending(config)
+        config, run_dir, trainer, EventPool([(split, None)]), console, save, StopCriterion(config)
     ) as hooks:
         return [getattr(hook, "__name__", type(hook).__name__) for hook in hooks.epoch]
 
@@ -85,16 +85,14 @@ def test_a_monitor_of_physics_needs_physics():
     ranked = {"callbacks.checkpoint.monitor": "val_jet_response_iqr"}
     training_hooks.check_callbacks(some_config(**ranked))
     with pytest.raises(
-        ConfigError, match=r"val_jet_response_iqr is recorded with callbacks\.physics\.every above 0"
+        ConfigError, match=r"val_jet_response_iqr is only recorded with callbacks\.physics\.every above 0"
     ):
         training_hooks.check_callbacks(some_config(**ranked, **{"callbacks.physics.every": 0}))
 
 
 def test_a_monitor_that_should_not_be_small_is_refused():
     config = some_config(**{"callbacks.checkpoint.monitor": "val_jet_matched_fraction"})
-    with pytest.raises(
-        ConfigError, match="of val_jet_matched_fraction a smaller value is not better; choose one of "
-    ):
+    with pytest.raises(ConfigError, match="a smaller val_jet_matched_fraction is not better; choose one of "):
         training_hooks.check_callbacks(config)
 
 
@@ -102,7 +100,7 @@ def test_a_monitor_that_should_not_be_small_is_refused():
     ("monitor", "said"),
     [
         ("val_los", "'val_los' is not recorded; choose one of loss"),
-        ("val_jet_response_median", "a smaller value is not better"),
+        ("val_jet_response_median", "a smaller val_jet_response_median is not better"),
     ],
 )
 def test_the_metric_of_early_stopping_is_checked_too(monitor, said):
@@ -121,7 +119,14 @@ def test_gpu_memory_is_recorded_where_there_is_a_gpu(monkeypatch, peak, found):
 
 def test_a_process_that_does_not_write_only_saves(tmp_path):
     with training_hooks.training_hooks(
-        some_config(), tmp_path, None, None, Console(quiet=True), save, Ending(some_config()), writes=False
+        some_config(),
+        tmp_path,
+        None,
+        None,
+        Console(quiet=True),
+        save,
+        StopCriterion(some_config()),
+        writes=False,
     ) as hooks:
         assert (hooks.epoch, hooks.step) == ([save], [])
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from mlpf.data.feeding.batch_loader import EventPool
 from mlpf.evaluation.inference import predict
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import make_predictions
+from mlpf.files.run_directory import RunDirectory
 from mlpf.physics.features import TRACK_FEATURES
 from mlpf.physics.particles import CLASS_INDEX, NUM_CLASSES
 from mlpf.runs import data as training_data
@@ -125,7 +126,7 @@ def test_every_n_epochs_and_after_the_last_one(tmp_path, split, every, epochs):
 
 def test_the_reference_holds_what_there_is_to_beat(tmp_path, split):
     built = hook(Copies(), tmp_path, split, **{"callbacks.physics.num_events": 7})
-    reference = json.loads((tmp_path / physics_validation.REFERENCE_FILE).read_text(encoding="utf-8"))
+    reference = json.loads(RunDirectory(tmp_path).reference.read_text(encoding="utf-8"))
     assert reference == built.reference
     assert (reference["dataset"], reference["num_events"]) == ("a", 7)
     # The baseline of fake events is their target.

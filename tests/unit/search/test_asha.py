@@ -1,6 +1,7 @@
 import pytest
 
-from mlpf.config.loading import RESOLVED_FILE, write_resolved
+from mlpf.config.loading import write_resolved
+from mlpf.files.run_directory import RESOLVED_CONFIG
 from mlpf.search.algorithms import build_oracle
 from mlpf.search.asha import rung_epochs
 from tests.support.search import complete, drive, search_config
@@ -8,7 +9,7 @@ from tests.support.search import complete, drive, search_config
 
 def make(directory, **section):
     config = search_config(algorithm="asha", **section)
-    write_resolved(config, directory / RESOLVED_FILE)
+    write_resolved(config, directory / RESOLVED_CONFIG)
     return build_oracle(directory, config)
 
 

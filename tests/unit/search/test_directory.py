@@ -1,7 +1,8 @@
 import pytest
 
 from mlpf.errors import OutputExists
-from mlpf.search.directory import ENGINE_FOLDER, LOCK_FILE, require_empty
+from mlpf.files.run_directory import LOCK_FILE
+from mlpf.search.directory import ENGINE_FOLDER, require_empty
 
 
 def test_a_directory_with_what_is_left_of_an_attempt_to_start_is_empty(tmp_path):

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
+from mlpf.config.loading import load_config, write_resolved
 from mlpf.engine.base import EngineFailed, Slot, TaskLost
 from mlpf.engine.child import announce_driver
 from mlpf.errors import ConfigError
+from mlpf.files.run_directory import RESOLVED_CONFIG
 from mlpf.search import driver as driver_module
 from mlpf.search.algorithms import build_oracle
 from mlpf.search.driver import Driver, NodeRefused, SearchFailed, TakenOver
@@ -43,7 +44,7 @@ def search(tmp_path, monkeypatch, repo_root):
 
     def make(plans=None, engine=None, then=lambda: None, **section):
         config = search_config(**{"algorithm": "random", "num_trials": 2, "num_epochs": 3, **section})
-        write_resolved(config, directory / RESOLVED_FILE)
+        write_resolved(config, directory / RESOLVED_CONFIG)
         (tmp_path / "fake.json").write_text(json.dumps(plans or {}), encoding="utf-8")
         oracle = build_oracle(directory, config)
         if (directory / "oracle.json").exists():
@@ -280,8 +281,8 @@ def test_a_trial_that_does_not_save_is_given_back(search, monkeypatch):
 
 def stopped(number, **fields):
     """An attempt that its pilot job ended."""
-    fields = {"progressed": False, "block": str(number)} | fields
-    return TrialEnd("stopped", "n1-0", 1.0, fields.pop("reason", "block"), **fields)
+    fields = {"progressed": False, "pilot": str(number)} | fields
+    return TrialEnd("stopped", "n1-0", 1.0, fields.pop("reason", "pilot"), **fields)
 
 
 def test_pilot_jobs_that_are_too_short_end_the_search(search):

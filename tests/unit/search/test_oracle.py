@@ -4,15 +4,16 @@ from collections import Counter
 
 import pytest
 
-from mlpf.config.loading import RESOLVED_FILE, write_resolved
+from mlpf.config.loading import write_resolved
 from mlpf.errors import CheckpointError
+from mlpf.files.run_directory import RESOLVED_CONFIG
 from mlpf.search.algorithms import build_oracle
 from tests.support.search import complete, drive, search_config, state_of
 
 
 def make(directory, **section):
     config = search_config(**section)
-    write_resolved(config, directory / RESOLVED_FILE)
+    write_resolved(config, directory / RESOLVED_CONFIG)
     return build_oracle(directory, config)
 
 

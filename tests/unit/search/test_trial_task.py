@@ -7,12 +7,13 @@ import time
 
 import pytest
 
-from mlpf.config.loading import RESOLVED_FILE, load_config, write_resolved
+from mlpf.config.loading import load_config, write_resolved
 from mlpf.config.search.space import trial_config
 from mlpf.engine import child
-from mlpf.engine.base import BLOCK_END_VARIABLE, SLOT_VARIABLE
-from mlpf.engine.child import SAVE_SECONDS, announce_driver, dismiss
+from mlpf.engine.base import PILOT_END_VARIABLE, SLOT_VARIABLE
+from mlpf.engine.child import SAVE_SECONDS, announce_driver, ask_all_to_stop
 from mlpf.files.atomic import read_json
+from mlpf.files.run_directory import RESOLVED_CONFIG
 from mlpf.search import trial_task
 from mlpf.search.trial_files import TrialFiles
 from mlpf.search.trial_task import TrialEnd, TrialOrder, train_trial
@@ -26,7 +27,7 @@ def place(tmp_path, monkeypatch, repo_root):
     """A search with one run, ``0000``, whose driver is ``d``."""
     monkeypatch.setenv("PYTHONPATH", str(repo_root))
     monkeypatch.setenv(SLOT_VARIABLE, "host-0")
-    monkeypatch.delenv(BLOCK_END_VARIABLE, raising=False)
+    monkeypatch.delenv(PILOT_END_VARIABLE, raising=False)
     monkeypatch.setattr(trial_task, "_LATE_SECONDS", 0.1)
     monkeypatch.setattr(child, "_NAP_SECONDS", 0.1)
     monkeypatch.setattr(trial_task, "_NAP_SECONDS", 0.1)
@@ -39,7 +40,7 @@ def place(tmp_path, monkeypatch, repo_root):
 
 def lay_out(directory, **section):
     config = search_config(**section)
-    write_resolved(config, directory / RESOLVED_FILE)
+    write_resolved(config, directory / RESOLVED_CONFIG)
     write_resolved(trial_config(config, {"setup.lr": LR}, None), TrialFiles(directory, "0000").config)
 
 
@@ -142,7 +143,7 @@ def test_waiting_for_a_busy_run_ends_with_the_driver(place):
     def leave():
         while not (place / "runs" / "0000" / "busy").exists():
             time.sleep(0.01)
-        dismiss(place)
+        ask_all_to_stop(place)
 
     threading.Thread(target=leave, daemon=True).start()
     end = train(place, {"busy": 1000})
@@ -161,28 +162,28 @@ def test_a_program_that_is_not_there_is_an_error(place):
 
 
 def test_a_trial_stops_when_the_driver_asks(place):
-    once_training(place, lambda: dismiss(place))
+    once_training(place, lambda: ask_all_to_stop(place))
     end = train(place, {"seconds": 0.5}, epochs=100)
-    assert (end.state, end.reason, end.progressed, end.block) == ("stopped", "driver", True, "")
+    assert (end.state, end.reason, end.progressed, end.pilot) == ("stopped", "driver", True, "")
     assert read_json(TrialFiles(place, "0000").outcome, dict)["state"] == "stopped"
 
 
 def test_a_trial_stops_before_its_pilot_job_ends(place, monkeypatch):
-    monkeypatch.setenv(BLOCK_END_VARIABLE, str(time.time() + SAVE_SECONDS + 600))
+    monkeypatch.setenv(PILOT_END_VARIABLE, str(time.time() + SAVE_SECONDS + 600))
     near = str(time.time() + SAVE_SECONDS - 1)
-    once_training(place, lambda: monkeypatch.setenv(BLOCK_END_VARIABLE, near))
+    once_training(place, lambda: monkeypatch.setenv(PILOT_END_VARIABLE, near))
     end = train(place, {"seconds": 0.5}, epochs=100)
-    assert (end.state, end.reason, end.progressed, end.block) == ("stopped", "block", True, near)
+    assert (end.state, end.reason, end.progressed, end.pilot) == ("stopped", "pilot", True, near)
 
 
 def test_a_trial_that_was_stopped_before_its_first_checkpoint_has_not_progressed(place, monkeypatch):
-    monkeypatch.setenv(BLOCK_END_VARIABLE, str(time.time() + SAVE_SECONDS + 0.5))
+    monkeypatch.setenv(PILOT_END_VARIABLE, str(time.time() + SAVE_SECONDS + 0.5))
     end = train(place, {"seconds": 600.0})
-    assert (end.state, end.reason, end.progressed) == ("stopped", "block", False)
+    assert (end.state, end.reason, end.progressed) == ("stopped", "pilot", False)
 
 
 def test_nothing_begins_when_a_pilot_job_is_about_to_end(place, monkeypatch):
-    monkeypatch.setenv(BLOCK_END_VARIABLE, str(time.time() + SAVE_SECONDS - 1))
+    monkeypatch.setenv(PILOT_END_VARIABLE, str(time.time() + SAVE_SECONDS - 1))
     assert train(place) == TrialEnd("stopped", "host-0", 0.0, "late", progressed=False)
     assert not (place / "starts.txt").exists()
 
@@ -194,7 +195,7 @@ def test_a_signal_from_elsewhere_stops_a_trial(place):
 
 
 def test_the_time_of_a_trial_is_limited_over_all_attempts(place):
-    once_training(place, lambda: dismiss(place))
+    once_training(place, lambda: ask_all_to_stop(place))
     first = train(place, {"seconds": 0.5}, epochs=100, max_seconds=3600.0)
     assert first.state == "stopped"
     announce_driver(place, "d")
@@ -221,7 +222,7 @@ def test_cost_is_noted_while_a_trial_runs(place, monkeypatch):
 
     def look():
         noted.append(read_json(TrialFiles(place, "0000").cost, dict))
-        dismiss(place)
+        ask_all_to_stop(place)
 
     def later():
         while not TrialFiles(place, "0000").cost.exists():

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from mlpf.config import load_config
-from mlpf.config.loading import RESOLVED_FILE
 from mlpf.errors import DataError
+from mlpf.files.run_directory import RESOLVED_CONFIG
 from mlpf.machine import devices
 from mlpf.machine.host import read_host
 from mlpf.workflows import import_weights, infer
@@ -68,7 +68,7 @@ def test_bfloat16_is_announced_where_the_cpu_emulates_it(
     monkeypatch.setattr(devices, "read_host", lambda *_: host)
     monkeypatch.setattr(devices, "accelerators", list)
     skip_if_it_aborts("mixed_bfloat16")
-    half = load_config(run_dir / RESOLVED_FILE, ["setup.dtype=mixed_bfloat16"])
+    half = load_config(run_dir / RESOLVED_CONFIG, ["setup.dtype=mixed_bfloat16"])
     monkeypatch.setattr(infer, "load_run_config", lambda _: half)
     try:
         infer.run(

@@ -6,8 +6,8 @@ from mlpf.config.loading import load_config, write_resolved
 from mlpf.errors import CheckpointError, DataError
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import make_predictions, write_predictions
+from mlpf.files.run_directory import RunDirectory
 from mlpf.workflows import plots
-from mlpf.workflows.evaluate import METRICS_FILE, predictions_path
 from tests.support.configs import write_config
 from tests.support.events import dijet_events, rows_of
 
@@ -22,14 +22,14 @@ def run_dir(tmp_path):
     write_resolved(load_config(write_config(tmp_path)), run_dir / "config.resolved.yaml")
     events = dijet_events(10)
     predictions = make_predictions(DATASET, events, rows_of(events), "ee_genkt")
-    write_predictions(predictions, predictions_path(run_dir, DATASET))
+    write_predictions(predictions, RunDirectory(run_dir).predictions(DATASET))
     extra = {"split": "test", "inference_events_per_second": 3.0}
     metrics = {
         "checkpoint": "epoch_2",
         "datasets": {DATASET: extra | evaluate_predictions(predictions)},
         "skipped": {"clic/other": "clic/other: not built <here>"},
     }
-    (run_dir / METRICS_FILE).write_text(json.dumps(metrics), encoding="utf-8")
+    RunDirectory(run_dir).metrics.write_text(json.dumps(metrics), encoding="utf-8")
     history = [
         {"epoch": e, "loss": 1.5, "val_loss": 2.5, "seconds": 30.0, "val_seconds": 6.0, "num_events": 60}
         for e in (1, 2)
@@ -101,9 +101,9 @@ def test_each_class_and_quantity_has_its_figure():
 def test_missing_pieces_say_what_to_run(run_dir, tmp_path):
     with pytest.raises(CheckpointError, match="not a run directory"):
         plots.run(tmp_path)
-    (run_dir / METRICS_FILE).write_text("{", encoding="utf-8")
+    RunDirectory(run_dir).metrics.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="not valid JSON"):
         plots.run(run_dir)
-    (run_dir / METRICS_FILE).unlink()
+    RunDirectory(run_dir).metrics.unlink()
     with pytest.raises(DataError, match="run mlpf evaluate"):
         plots.run(run_dir)

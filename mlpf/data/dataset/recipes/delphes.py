@@ -3,13 +3,8 @@
 import tensorflow_datasets as tfds
 from etils import epath
 
-from mlpf.data.dataset.examples import ElementDatasetBuilder
+from mlpf.data.dataset.examples import ElementDatasetBuilder, delphes_configs
 from mlpf.physics.schemas import SCHEMAS
-
-PROCESSES = {
-    "ttbar": "pp -> top pair at 14 TeV, on average 200 further collisions",
-    "qcd": "pp -> jets above 20 GeV at 14 TeV, on average 200 further collisions",
-}
 
 
 class Delphes(ElementDatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -22,6 +17,4 @@ class Delphes(ElementDatasetBuilder, skip_registration=True):  # type: ignore[ca
         "1.0.0": "Tracks and towers, from ROOT files or the published pickles; splits by file name.",
     }
     SCHEMA = SCHEMAS["delphes"]
-    BUILDER_CONFIGS = [  # noqa: RUF012 - TFDS reads it from the class
-        tfds.core.BuilderConfig(name=name, description=text) for name, text in PROCESSES.items()
-    ]
+    BUILDER_CONFIGS = delphes_configs()

@@ -93,7 +93,7 @@ class TestSlurm:
         assert done.returncode == 0, done.stderr
         # Before anything that takes time: the job has begun.
         first = next(line for line in script.splitlines() if line and not line.startswith("#"))
-        assert first == "export MLPF_BLOCK_END=$(($(date +%s) + 5400))"
+        assert first == "export MLPF_PILOT_END=$(($(date +%s) + 5400))"
         assert script.index("module load python") < script.index("mlpf.engine.parsl.pilot")
 
     def test_slots_and_margin_reach_the_pilot(self, tmp_path):
@@ -102,11 +102,11 @@ class TestSlurm:
     def test_inside_an_allocation_each_node_is_a_step(self, tmp_path, monkeypatch):
         monkeypatch.setenv("SLURM_JOB_ID", "1")
         monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
-        monkeypatch.setenv("MLPF_BLOCK_END", "1234567890")
+        monkeypatch.setenv("MLPF_PILOT_END", "1234567890")
         one = site(tmp_path, SLURM)
         text = job_text(one, 2, slot=Slot(), inside_allocation=True)
         assert "srun --overlap --nodes=1 --ntasks=1 --relative=0 --cpus-per-task=8 --cpu-bind=none" in text
-        assert "export MLPF_BLOCK_END=1234567890\n" in text
+        assert "export MLPF_PILOT_END=1234567890\n" in text
         with pytest.raises(ConfigError, match=r"3 node\(s\): the job has 2"):
             job_text(one, 3, slot=Slot(), inside_allocation=True)
         monkeypatch.delenv("SLURM_JOB_NUM_NODES")

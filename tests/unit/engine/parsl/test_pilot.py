@@ -5,14 +5,14 @@ from mlpf.machine.allocation import DeviceGroup
 
 
 def test_no_task_is_taken_in_the_margin_before_the_end():
-    (option,) = _drain_options({"MLPF_BLOCK_END": str(time.time() + 1000)}, 300)
+    (option,) = _drain_options({"MLPF_PILOT_END": str(time.time() + 1000)}, 300)
     name, seconds = option.split("=")
     assert name == "--drain_period"
     assert 698 <= int(seconds) <= 700
 
 
 def test_a_job_about_to_end_takes_none():
-    assert _drain_options({"MLPF_BLOCK_END": str(time.time() + 10)}, 300) == ["--drain_period=1"]
+    assert _drain_options({"MLPF_PILOT_END": str(time.time() + 10)}, 300) == ["--drain_period=1"]
 
 
 def test_a_job_without_end_takes_all():

@@ -3,7 +3,6 @@ import json
 import pytest
 
 from mlpf.errors import DataError
-from mlpf.files.run_directory import HISTORY_FILE
 from mlpf.search.results.run_progress import (
     device_hours,
     network_constants,
@@ -28,7 +27,7 @@ def test_history_of_a_run_that_has_not_begun_is_empty(tmp_path):
 def test_damaged_history_is_named(tmp_path, text):
     write_history(tmp_path, "0000", text)
 
-    with pytest.raises(DataError, match=rf"runs/0000/{HISTORY_FILE}: "):
+    with pytest.raises(DataError, match=r"runs/0000/history\.json: "):
         read_history(tmp_path, "0000")
 
 

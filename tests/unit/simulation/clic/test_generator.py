@@ -6,9 +6,9 @@ import pytest
 
 from mlpf.errors import ConfigError, MissingDependency
 from mlpf.simulation.clic.event_data import Particles
-from mlpf.simulation.clic.generator import SAMPLES, Generator
+from mlpf.simulation.clic.generator import SETTINGS, Generator
 
-GUNS = [name for name, sample in SAMPLES.items() if sample.gun]
+GUNS = [name for name, sample in SETTINGS.items() if sample.gun]
 
 
 def assert_same(a: Particles, b: Particles) -> None:
@@ -30,7 +30,7 @@ def test_guns_stay_in_their_spectrum(sample: str) -> None:
         # Cancellation at p = 100 GeV: 1e4 GeV^2 x float64.
         np.testing.assert_allclose(mass2, particles.mass**2, atol=1e-10)
         codes.update(particles.pdg.tolist())
-    assert codes == ({22} if sample == "single_pi0" else set(SAMPLES[sample].gun))
+    assert codes == ({22} if sample == "single_pi0" else set(SETTINGS[sample].gun))
 
 
 def test_photons_of_a_neutral_pion_have_its_mass() -> None:

@@ -5,43 +5,43 @@ import time
 import pytest
 
 from mlpf.training.checkpoints.run_state import EpochProgress, RunState
-from mlpf.training.loop.interruption import Guard, StopRequest, Verdict
+from mlpf.training.loop.interruption import Decision, SavePolicy, StopRequest
 
 
-def guard(**settings):
+def save_policy(**settings):
     saved = []
-    return Guard(saved.append, StopRequest(), **settings), saved
+    return SavePolicy(saved.append, StopRequest(), **settings), saved
 
 
 def test_steps_are_counted_from_the_last_checkpoint():
-    watch, saved = guard(every_steps=3)
+    policy, saved = save_policy(every_steps=3)
 
-    assert [watch.verdict(1) for _ in range(3)] == [Verdict.GO_ON, Verdict.GO_ON, Verdict.SAVE]
-    watch.save(RunState())
+    assert [policy.decide(1) for _ in range(3)] == [Decision.GO_ON, Decision.GO_ON, Decision.SAVE]
+    policy.save(RunState())
     assert len(saved) == 1
-    assert watch.verdict(2) is Verdict.GO_ON
-    watch.saved()
-    assert watch.verdict(2) is Verdict.GO_ON
-    assert watch.verdict(1) is Verdict.SAVE
+    assert policy.decide(2) is Decision.GO_ON
+    policy.reset_timer()
+    assert policy.decide(2) is Decision.GO_ON
+    assert policy.decide(1) is Decision.SAVE
 
 
 def test_minutes_are_counted_from_the_last_checkpoint(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    watch, _ = guard(every_minutes=2.0)
+    policy, _ = save_policy(every_minutes=2.0)
 
-    assert watch.verdict(1) is Verdict.GO_ON
+    assert policy.decide(1) is Decision.GO_ON
     now[0] += 119.0
-    assert watch.verdict(1) is Verdict.GO_ON
+    assert policy.decide(1) is Decision.GO_ON
     now[0] += 1.0
-    assert watch.verdict(1) is Verdict.SAVE
-    watch.save(RunState())
-    assert watch.verdict(1) is Verdict.GO_ON
+    assert policy.decide(1) is Decision.SAVE
+    policy.save(RunState())
+    assert policy.decide(1) is Decision.GO_ON
 
 
 def test_without_intervals_nothing_is_saved_between_epochs():
-    watch, _ = guard()
-    assert {watch.verdict(1) for _ in range(1000)} == {Verdict.GO_ON}
+    policy, _ = save_policy()
+    assert {policy.decide(1) for _ in range(1000)} == {Decision.GO_ON}
 
 
 def test_the_time_limit_counts_from_the_start(monkeypatch):
@@ -52,7 +52,7 @@ def test_the_time_limit_counts_from_the_start(monkeypatch):
     assert request.reason is None
     now[0] = 55.0
     assert request.reason == "time limit"
-    assert Guard(lambda _: None, request).verdict(1) is Verdict.STOP
+    assert SavePolicy(lambda _: None, request).decide(1) is Decision.STOP
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
@@ -79,7 +79,7 @@ def test_a_second_interrupt_interrupts():
 
 def test_the_error_says_how_far_the_training_got():
     request = StopRequest(time_limit=0.0)
-    error = Guard(lambda _: None, request).stopped(RunState([{}, {}], EpochProgress(5)))
+    error = SavePolicy(lambda _: None, request).stopped_error(RunState([{}, {}], EpochProgress(5)))
 
     assert str(error) == "time limit, after 2 epochs and 5 steps; everything is saved, continue with --resume"
     assert error.exit_code == 75

@@ -12,7 +12,7 @@ from mlpf.data.feeding.batch_loader import BatchLoader, EventPool, length_bucket
 from mlpf.training.checkpoints.run_state import RunState
 from mlpf.training.loop.distribution import SingleDevice
 from mlpf.training.loop.hooks import TrainingDiverged
-from mlpf.training.loop.interruption import Guard, TrainingStopped
+from mlpf.training.loop.interruption import SavePolicy, TrainingStopped
 from mlpf.training.loop.trainer import Trainer
 from mlpf.training.losses.total import MLPFLoss
 from mlpf.training.optimizers.build import build_optimizer
@@ -170,7 +170,7 @@ def test_a_training_stopped_at_any_step_continues_bit_by_bit():
                 *loaders(),
                 3,
                 state=state,
-                guard=Guard(save, StopAfter(stop_after)),
+                save_policy=SavePolicy(save, StopAfter(stop_after)),
                 on_epoch_end=[lambda _, s=state, f=save: f(s)],
             )
     last = trainer(dropout=0.2)

@@ -5,7 +5,8 @@ import pytest
 
 from mlpf.config.training_schema import CometConfig
 from mlpf.errors import ConfigError, MissingDependency
-from mlpf.training.monitors.comet import KEY_FILE, CometLogger, check_comet, flatten
+from mlpf.files.run_directory import RunDirectory
+from mlpf.training.monitors.comet import CometLogger, check_comet, flatten
 from tests.support.fake_comet import FakeComet
 
 PARAMETERS = {"setup": {"lr": 1e-3}, "datasets": {"a/b": {"version": "1.0.0"}}}
@@ -86,7 +87,7 @@ def test_what_comet_refuses_is_one_line(tmp_path, comet):
 
 
 def test_a_damaged_key_file_is_refused(tmp_path, comet):
-    (tmp_path / KEY_FILE).write_text("{", encoding="utf-8")
+    RunDirectory(tmp_path).comet_key.write_text("{", encoding="utf-8")
     with pytest.raises(ConfigError, match="holds no experiment key; remove it"):
         CometLogger(CometConfig(project="mlpf"), tmp_path, PARAMETERS)
 

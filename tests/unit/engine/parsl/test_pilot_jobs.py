@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from mlpf.engine.base import EngineFailed
-from mlpf.engine.parsl import blocks
-from mlpf.engine.parsl.blocks import Blocks
+from mlpf.engine.parsl import pilot_jobs
+from mlpf.engine.parsl.pilot_jobs import PilotJobs
 
 
 class Queue:
@@ -32,12 +32,12 @@ class Queue:
 
 @pytest.fixture
 def queue(monkeypatch):
-    monkeypatch.setattr(blocks, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(pilot_jobs, "_PAUSE_SECONDS", 0.0)
     return Queue()
 
 
 def jobs_on(queue, count):
-    return Blocks(queue, lambda block, node: f"{block} on {node}", count, str)
+    return PilotJobs(queue, lambda block, node: f"{block} on {node}", count, str)
 
 
 def test_as_many_as_asked_for(queue):
@@ -75,7 +75,7 @@ def test_node_that_never_comes_up_is_given_up_but_the_others_go_on(queue):
             if command.endswith("on 0"):
                 queue.ended[job] = "broken node"
         jobs.look(lambda: ["1"], wanted=True)
-    assert sum(command.endswith("on 0") for command in queue.commands) == blocks.MAX_FAILURES
+    assert sum(command.endswith("on 0") for command in queue.commands) == pilot_jobs.MAX_FAILURES
     queue.ended[1] = ""
     jobs.look(lambda: ["1"], wanted=True)
     assert queue.commands[-1].endswith("on 1")
@@ -84,13 +84,13 @@ def test_node_that_never_comes_up_is_given_up_but_the_others_go_on(queue):
 def test_no_node_comes_up(queue):
     jobs = jobs_on(queue, 1)
     jobs.start()
-    for job in range(blocks.MAX_FAILURES - 1):
+    for job in range(pilot_jobs.MAX_FAILURES - 1):
         queue.ended[job] = "no such\nmodule"
         jobs.look(list, wanted=True)
-    queue.ended[blocks.MAX_FAILURES - 1] = "no such\nmodule"
+    queue.ended[pilot_jobs.MAX_FAILURES - 1] = "no such\nmodule"
     with pytest.raises(EngineFailed, match=r"3 times in a row: no such module"):
         jobs.look(list, wanted=True)
-    assert len(queue.commands) == blocks.MAX_FAILURES
+    assert len(queue.commands) == pilot_jobs.MAX_FAILURES
 
 
 def test_a_node_that_came_up_may_fail_again_and_again(queue):

@@ -1,4 +1,4 @@
-"""The pilot jobs of a cluster: as many as asked for; one that ended is replaced while there is work."""
+"""Keep the pilot jobs of a cluster running: resubmit those that end while there is work."""
 
 import time
 from collections.abc import Callable, Collection
@@ -26,32 +26,32 @@ class Provider(Protocol):
 
 
 @dataclass
-class _Place:
-    """A place for one pilot job at a time.
+class _PilotJob:
+    """One pilot job. When it ends, another takes its number.
 
     Attributes:
         node: its number.
-        block: id of the pilot job that is there, None = none.
-        job: its number at the scheduler.
+        pilot_id: id of the pilot job; None = there is none now.
+        job_id: its number at the scheduler.
         failures: pilot jobs in a row that ended before a worker came up.
-        why: what the last of them said.
-        not_before: time of the monotonic clock before which no other one is tried.
+        why: message of the last one that failed.
+        not_before: ``time.monotonic()`` before which no new pilot job is submitted.
     """
 
     node: int
-    block: str | None = None
-    job: Any = None
+    pilot_id: str | None = None
+    job_id: Any = None
     failures: int = 0
     why: str = ""
     not_before: float = 0.0
 
 
-class Blocks:
+class PilotJobs:
     """Keeps pilot jobs alive. Not thread-safe: one thread calls it.
 
     Args:
         provider: of Parsl.
-        command: (block id, node number) -> what a pilot job runs.
+        command: (id of the pilot job, node number) -> what a pilot job runs.
         count: pilot jobs at a time.
         words_of: error of ``provider.submit`` -> what the scheduler said.
     """
@@ -64,8 +64,8 @@ class Blocks:
         words_of: Callable[[Exception], str],
     ):
         self._provider, self._command, self._words_of = provider, command, words_of
-        self._places = [_Place(node) for node in range(count)]
-        self._next_block = 0
+        self._pilots = [_PilotJob(node) for node in range(count)]
+        self._next_id = 0
 
     def start(self) -> None:
         """Submit all pilot jobs.
@@ -73,11 +73,11 @@ class Blocks:
         Raises:
             EngineFailed: the scheduler refuses; what it had taken is cancelled.
         """
-        for place in self._places:
-            self._submit(place)
-            if place.block is None:
+        for pilot in self._pilots:
+            self._submit(pilot)
+            if pilot.pilot_id is None:
                 self.cancel()
-                raise EngineFailed(f"the scheduler refuses the pilot job: {place.why}")
+                raise EngineFailed(f"the scheduler refuses the pilot job: {pilot.why}")
 
     def look(self, connected: Callable[[], Collection[str]], wanted: bool) -> None:
         """Find pilot jobs that have ended, and replace them.
@@ -89,52 +89,52 @@ class Blocks:
         Raises:
             EngineFailed: no node is left that comes up.
         """
-        taken = [place for place in self._places if place.block is not None]
-        states = self._provider.status([place.job for place in taken])
-        ended = [(place, s) for place, s in zip(taken, states, strict=True) if s.terminal]
+        taken = [pilot for pilot in self._pilots if pilot.pilot_id is not None]
+        states = self._provider.status([pilot.job_id for pilot in taken])
+        ended = [(pilot, s) for pilot, s in zip(taken, states, strict=True) if s.terminal]
         came_up = connected() if ended else ()
-        for place, state in ended:
-            self._ended(place, state, place.block in came_up)
-        for place in self._places:
-            free = place.block is None and place.failures < MAX_FAILURES
-            if wanted and free and time.monotonic() >= place.not_before:
-                self._submit(place)
-        if all(place.failures >= MAX_FAILURES for place in self._places):
+        for pilot, state in ended:
+            self._ended(pilot, state, pilot.pilot_id in came_up)
+        for pilot in self._pilots:
+            free = pilot.pilot_id is None and pilot.failures < MAX_FAILURES
+            if wanted and free and time.monotonic() >= pilot.not_before:
+                self._submit(pilot)
+        if all(pilot.failures >= MAX_FAILURES for pilot in self._pilots):
             raise EngineFailed(
                 f"pilot jobs end before a worker comes up, {MAX_FAILURES} times in a row: "
-                f"{self._places[0].why}"
+                f"{self._pilots[0].why}"
             )
 
     def cancel(self) -> None:
         """Cancel all pilot jobs that have not ended."""
-        jobs = [place.job for place in self._places if place.block is not None]
-        for place in self._places:
-            place.block = None
+        jobs = [pilot.job_id for pilot in self._pilots if pilot.pilot_id is not None]
+        for pilot in self._pilots:
+            pilot.pilot_id = None
         for _ in range(MAX_FAILURES):
             if not jobs:
                 break
             done = self._provider.cancel(jobs)
             jobs = [job for job, gone in zip(jobs, done, strict=True) if not gone]
 
-    def _submit(self, place: _Place) -> None:
-        block = str(self._next_block)
-        self._next_block += 1
+    def _submit(self, pilot: _PilotJob) -> None:
+        pilot_id = str(self._next_id)
+        self._next_id += 1
         try:
-            place.job = self._provider.submit(self._command(block, place.node), 1, f"mlpf-{block}")
+            pilot.job_id = self._provider.submit(self._command(pilot_id, pilot.node), 1, f"mlpf-{pilot_id}")
         except Exception as error:  # noqa: BLE001 - each provider has errors of its own
-            self._failed(place, self._words_of(error))
+            self._failed(pilot, self._words_of(error))
             return
-        place.block = block
+        pilot.pilot_id = pilot_id
 
-    def _ended(self, place: _Place, state: Any, came_up: bool) -> None:
-        place.block = None
+    def _ended(self, pilot: _PilotJob, state: Any, came_up: bool) -> None:
+        pilot.pilot_id = None
         if came_up:
-            place.failures = 0
+            pilot.failures = 0
         else:
             said = " ".join((state.stderr_summary or state.message or "").split())
-            self._failed(place, said or "it left no message; do all nodes see the folder of the run?")
+            self._failed(pilot, said or "it left no message; do all nodes see the folder of the run?")
 
-    def _failed(self, place: _Place, why: str) -> None:
-        place.failures += 1
-        place.why = why
-        place.not_before = time.monotonic() + _PAUSE_SECONDS * place.failures
+    def _failed(self, pilot: _PilotJob, why: str) -> None:
+        pilot.failures += 1
+        pilot.why = why
+        pilot.not_before = time.monotonic() + _PAUSE_SECONDS * pilot.failures
