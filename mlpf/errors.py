@@ -43,3 +43,14 @@ class OutputExists(MLPFError):
 
 class MissingDependency(MLPFError):
     """An optional package is not installed."""
+
+
+def one_line(error: BaseException, length: int = 200) -> str:
+    """Return type and message of a library's error on one line.
+
+    Args:
+        error: any error; its message may be empty, or hold a whole log or graph.
+        length: most characters that are returned.
+    """
+    words = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {words}" if words else type(error).__name__)[:length]

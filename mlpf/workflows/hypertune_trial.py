@@ -17,7 +17,7 @@ from mlpf.config.schema import Config
 from mlpf.config.search.schema import INFERENCE_MS, NUM_PARAMETERS, HypertuneConfig
 from mlpf.config.search.space import search_section
 from mlpf.data.dataset.split import data_errors
-from mlpf.errors import CheckpointError
+from mlpf.errors import CheckpointError, one_line
 from mlpf.evaluation.latency import measure
 from mlpf.files.atomic import read_json, write_json
 from mlpf.files.run_directory import HISTORY_FILE
@@ -33,7 +33,6 @@ from mlpf.training.loop.outcome import (
     Outcome,
     TrainingFailed,
     checkpointed_history,
-    first_line,
     make_ready,
     recorded_outcome,
 )
@@ -145,7 +144,7 @@ def _learn_cost(
         try:
             model = build_network(config)
         except (ValueError, TypeError) as error:
-            raise TrainingFailed("refused", f"the model cannot be built: {first_line(error)}") from error
+            raise TrainingFailed("refused", f"the model cannot be built: {one_line(error)}") from error
         outcome.num_parameters = count_parameters(model)
         _check_limits(outcome, limits)  # a network that is too large may be too slow to be timed
         known = {NUM_PARAMETERS: outcome.num_parameters, INFERENCE_MS: None}

@@ -81,7 +81,7 @@ def test_a_missing_api_key_is_only_needed_online(monkeypatch, comet):
 
 def test_what_comet_refuses_is_one_line(tmp_path, comet):
     comet.refuses = "this API key\nis not valid"
-    with pytest.raises(ConfigError, match=r"could be opened \(this API key is not valid\)"):
+    with pytest.raises(ConfigError, match=r"could be opened \(ValueError: this API key is not valid\)"):
         CometLogger(CometConfig(project="mlpf"), tmp_path, PARAMETERS)
 
 
