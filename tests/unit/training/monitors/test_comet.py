@@ -1,12 +1,14 @@
+import importlib.util
 import subprocess
 import sys
 
 import pytest
 
 from mlpf.config.training_schema import CometConfig
-from mlpf.errors import ConfigError, MissingDependency
+from mlpf.errors import ConfigError
 from mlpf.training.monitors.comet import KEY_FILE, CometLogger, check_comet, flatten
-from tests.support.fake_comet import FakeComet
+from tests.support import stub_packages
+from tests.support.child_process import run_code
 
 PARAMETERS = {"setup": {"lr": 1e-3}, "datasets": {"a/b": {"version": "1.0.0"}}}
 
@@ -14,10 +16,8 @@ PARAMETERS = {"setup": {"lr": 1e-3}, "datasets": {"a/b": {"version": "1.0.0"}}}
 @pytest.fixture
 def comet(monkeypatch):
     """The package, installed and with an API key."""
-    found = FakeComet()
-    monkeypatch.setitem(sys.modules, "comet_ml", found)
     monkeypatch.setenv("COMET_API_KEY", "very secret")
-    return found
+    return stub_packages.comet_ml(monkeypatch)
 
 
 def test_epochs_parameters_and_name_are_logged(tmp_path, comet):
@@ -66,10 +66,23 @@ def test_the_api_key_is_never_written(tmp_path, comet):
     assert "secret" not in repr(comet.experiments[0].options)
 
 
-def test_a_missing_package_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "comet_ml", None)
-    with pytest.raises(MissingDependency, match=r"callbacks\.comet: .* pip install comet-ml"):
-        check_comet(CometConfig(project="mlpf"))
+@pytest.mark.skipif(importlib.util.find_spec("comet_ml") is not None, reason="Comet is installed here")
+def test_a_missing_package_says_what_to_install(repo_root):
+    said = run_code(
+        repo_root,
+        """
+import json
+from mlpf.config.training_schema import CometConfig
+from mlpf.errors import MissingDependency
+from mlpf.training.monitors.comet import check_comet
+try:
+    check_comet(CometConfig(project="mlpf"))
+except MissingDependency as error:
+    print(json.dumps(str(error)))
+""",
+    )
+    assert said.startswith("callbacks.comet: ")
+    assert "pip install comet-ml" in said
 
 
 def test_a_missing_api_key_is_only_needed_online(monkeypatch, comet):
