@@ -56,6 +56,7 @@ def build_trainer(
         fit: fit the input normaliser to them, unless its constants come from elsewhere.
 
     Raises:
+        ConfigError: the network cannot be built.
         DataError: a term of the loss looks at jets, and the events have none.
     """
     require_jets(config, train.pool)

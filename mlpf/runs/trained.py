@@ -7,7 +7,7 @@ from typing import Any
 from mlpf.config.loading import RESOLVED_FILE, load_config
 from mlpf.config.model_schema import ModelConfig
 from mlpf.config.schema import Config
-from mlpf.errors import CheckpointError, EventTooLong
+from mlpf.errors import CheckpointError, ConfigError, EventTooLong, one_line
 
 ENVIRONMENT_FILE = "environment.json"
 REFERENCE_FILE = "validation_reference.json"
@@ -30,17 +30,28 @@ def load_run_config(run_dir: Path) -> Config:
 
 
 def build_network(config: Config) -> Any:
-    """Build the Keras model that a configuration describes, for the events that it describes."""
+    """Build the Keras model that a configuration describes, for the events that it describes.
+
+    Raises:
+        ConfigError: Keras or TensorFlow refuse these sizes.
+    """
+    import tensorflow as tf
+
     from mlpf.models import build_model
 
     dataset = config.dataset
-    return build_model(
-        config.parameters,
-        dataset.num_input_features,
-        dataset.num_input_classes,
-        dataset.num_output_classes,
-        dataset.helix_columns,
-    )
+    try:
+        return build_model(
+            config.parameters,
+            dataset.num_input_features,
+            dataset.num_input_classes,
+            dataset.num_output_classes,
+            dataset.helix_columns,
+        )
+    except (ValueError, TypeError, OverflowError, tf.errors.InvalidArgumentError) as error:
+        raise ConfigError(
+            f"parameters: the network cannot be built ({one_line(error)}); change the sizes of its layers"
+        ) from error
 
 
 def count_parameters(model: Any) -> int:

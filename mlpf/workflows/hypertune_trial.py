@@ -17,7 +17,7 @@ from mlpf.config.schema import Config
 from mlpf.config.search.schema import INFERENCE_MS, NUM_PARAMETERS, HypertuneConfig
 from mlpf.config.search.space import search_section
 from mlpf.data.dataset.split import data_errors
-from mlpf.errors import CheckpointError, one_line
+from mlpf.errors import CheckpointError
 from mlpf.evaluation.latency import measure
 from mlpf.files.atomic import read_json, write_json
 from mlpf.files.run_directory import HISTORY_FILE
@@ -141,10 +141,7 @@ def _learn_cost(
     if NUM_PARAMETERS not in known or (timed and known.get(INFERENCE_MS) is None):
         train.check_callbacks(config)
         prepare_process(config, num_cpus)
-        try:
-            model = build_network(config)
-        except (ValueError, TypeError) as error:
-            raise TrainingFailed("refused", f"the model cannot be built: {one_line(error)}") from error
+        model = build_network(config)
         outcome.num_parameters = count_parameters(model)
         _check_limits(outcome, limits)  # a network that is too large may be too slow to be timed
         known = {NUM_PARAMETERS: outcome.num_parameters, INFERENCE_MS: None}
