@@ -15,10 +15,8 @@ from tests.support.stub_packages import importable
 def plugin(monkeypatch):
     """Install the package; ``begin`` is called when it is imported."""
 
-    def install(begin=None, cards=1):
-        module = importable(monkeypatch, "habana_frameworks.tensorflow")
-        if begin is not None:
-            monkeypatch.setattr(module, "begin", begin)
+    def install(begin=lambda: lambda: None, cards=1):
+        monkeypatch.setattr(importable(monkeypatch, "habana_frameworks.tensorflow"), "begin", begin)
         found = [tf.config.PhysicalDevice(f"/physical_device:HPU:{i}", "HPU") for i in range(cards)]
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: found if kind == "HPU" else [])
 
