@@ -53,3 +53,14 @@ def how_to_install(*extras: str) -> str:
     """Say how optional packages are installed; the package itself is on no index yet."""
     names = ",".join(extras)
     return f"pip install -e '.[{names}]' in the checkout, or pip install 'FILE.whl[{names}]' with the wheel"
+
+
+def one_line(error: BaseException, length: int = 200) -> str:
+    """Return type and message of a library's error on one line.
+
+    Args:
+        error: any error; its message may be empty, or hold a whole log or graph.
+        length: most characters that are returned.
+    """
+    words = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {words}" if words else type(error).__name__)[:length]

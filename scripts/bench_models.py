@@ -7,6 +7,7 @@ import argparse
 import functools
 import json
 import multiprocessing
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,6 @@ import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
-from straightforward import StraightforwardNetwork
 
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
@@ -82,6 +82,9 @@ def network(config: Config, policy: str = "float32") -> keras.Model:
 
 def straightforward(model: keras.Model) -> keras.Model:
     """Return the same network, with the same weights, in the obvious form."""
+    sys.path.insert(0, str(ROOT))
+    from tests.support.straightforward import StraightforwardNetwork
+
     copy = StraightforwardNetwork.from_config(model.get_config())
     copy.build((None, None, model.num_input_features))
     copy.set_weights(model.get_weights())

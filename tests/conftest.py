@@ -27,7 +27,8 @@ _COLOURS = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPAT
 
 def pytest_report_header() -> list[str]:
     """Say what machine this is: which kernels compute depends on it."""
-    return [f"machine: {read_host().describe()}", devices.describe_build()]
+    settings = [f"{name}={value}" for name, value in devices.onednn_settings().items()]
+    return [f"machine: {read_host().describe()}", " ".join(["TensorFlow", str(devices.build()), *settings])]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlpf.data.flat_tables import BoolArray, IntArray, expand_ranges, offsets_from_counts
-from mlpf.errors import DataError, SchemaMismatch
+from mlpf.errors import DataError, SchemaMismatch, one_line
 from mlpf.files.atomic import atomic_write
 from mlpf.physics.schemas import SCHEMAS, EventSchema, schema_named
 
@@ -255,7 +255,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         metadata = pq.read_metadata(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{path}: not a complete parquet file ({_line(error)}); run mlpf postprocess again"
+            f"{path}: not a complete parquet file ({one_line(error)}); run mlpf postprocess again"
         ) from error
     if METADATA_KEY not in metadata:
         raise DataError(
@@ -291,7 +291,7 @@ def iterate_events(path: Path) -> Iterator[Events]:
                 yield _checked_events(file.read_row_group(group), schema, metadata, path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{path}: not a complete parquet file ({_line(error)}); run mlpf postprocess again"
+            f"{path}: not a complete parquet file ({one_line(error)}); run mlpf postprocess again"
         ) from error
 
 
@@ -327,12 +327,8 @@ def _checked_events(table: pa.Table, schema: EventSchema, metadata: dict[str, An
         scalars = {name: table[name].to_numpy().astype(kind) for name, kind in schema.scalar_types.items()}
     except (ValueError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DataError(
-            f"{path}: a field has the wrong type ({_line(error)}); run mlpf postprocess again"
+            f"{path}: a field has the wrong type ({one_line(error)}); run mlpf postprocess again"
         ) from error
     events = Events(jagged, scalars, metadata, schema)
     events.check(str(path))
     return events
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

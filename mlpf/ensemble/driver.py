@@ -10,7 +10,7 @@ from mlpf.engine.base import Engine, TaskLost
 from mlpf.engine.child import SAVE_SECONDS, ask_all_to_stop
 from mlpf.ensemble.state import MemberFiles, MemberState, read_state
 from mlpf.ensemble.task import MemberTask, train_member
-from mlpf.errors import MLPFError
+from mlpf.errors import MLPFError, one_line
 
 _LOOK_SECONDS = 1.0
 # Longer than a program may take to save: whoever has not answered then is ended with the engine.
@@ -90,7 +90,7 @@ class Driver:
         except Exception as error:  # noqa: BLE001 - one bad training does not stop the others
             state = resting(read_state(files))
             state.crashes += 1
-            state.reason = f"{type(error).__name__}: {error}"
+            state.reason = one_line(error)
             if state.crashes > self._task_of(name).retries:
                 state.fail("crash", state.reason)
         state.write(files)

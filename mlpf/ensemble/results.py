@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from mlpf.config.schema import Config
 from mlpf.ensemble.plan import SEED_KEY, Member
 from mlpf.ensemble.state import MemberFiles, MemberState, read_history
 from mlpf.files.atomic import atomic_write, write_json
+from mlpf.physics.mean import mean
 
 TABLE_FILE, JSON_FILE = "members.parquet", "members.json"
 METRIC_PREFIX = "metric."
@@ -151,9 +152,10 @@ def spreads(results: Sequence[MemberResult]) -> list[Spread]:
         group = [result for result in results if result.row == row and result.state == "completed"]
         for metric in dict.fromkeys(name for result in group for name in result.metrics):
             values = [result.metrics[metric] for result in group if metric in result.metrics]
-            std = stdev(values) if len(values) > 1 else None
-            error = None if std is None else std / math.sqrt(len(values))
-            found.append(Spread(row, metric, len(values), fmean(values), std, error))
+            average = mean(values)
+            known = average.n > 1
+            std, error = (average.std, average.error) if known else (None, None)
+            found.append(Spread(row, metric, average.n, average.mean, std, error))
     return found
 
 
@@ -194,7 +196,8 @@ def _values_column(values: Sequence[Mapping[str, Any]], key: str) -> pa.Array:
     present = [row[key] for row in values if key in row]
     for types in ((bool,), (int,), (int, float), (str,)):
         if all(type(value) in types for value in present):
-            return pa.array([row.get(key) for row in values])
+            with suppress(OverflowError, pa.ArrowInvalid):  # an integer of more than 64 bits
+                return pa.array([row.get(key) for row in values])
     return pa.array([json.dumps(row[key]) if key in row else None for row in values], _TEXT)
 
 

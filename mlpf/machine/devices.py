@@ -197,16 +197,6 @@ def onednn_settings() -> dict[str, str]:
     return {name: os.environ[name] for name in _ONEDNN_VARIABLES if name in os.environ}
 
 
-def describe_build() -> str:
-    """Return version and build of TensorFlow in one line; does not load it."""
-    info = build()
-    version_of = {"CUDA": info.get("cuda_version"), "ROCm": info.get("rocm_version")}
-    built = {"CUDA": info.get("is_cuda_build"), "ROCm": info.get("is_rocm_build")}
-    kinds = [" ".join(filter(None, (name, version_of[name]))) for name, there in built.items() if there]
-    settings = "".join(f", {name}={value}" for name, value in onednn_settings().items())
-    return f"TensorFlow {info['version']}, built for {' and '.join(kinds) or 'CPUs only'}{settings}"
-
-
 def hardware(root: Path = Path("/")) -> dict[Kind, int]:
     """Return how many accelerators of each kind the operating system shows, TensorFlow aside.
 

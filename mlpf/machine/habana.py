@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
-from mlpf.errors import MissingDependency
+from mlpf.errors import MissingDependency, one_line
 
 # The last release on the package index.
 _PLUGIN = "habana-tensorflow"
@@ -37,14 +37,14 @@ def load_habana() -> int:
         ) from None
     except (ImportError, OSError, AttributeError) as error:
         raise MissingDependency(
-            f"-g: {_PLUGIN} {_version()} does not load with {here} ({_first_line(error)}); "
+            f"-g: {_PLUGIN} {_version()} does not load with {here} ({one_line(error)}); "
             f"it is for {_SUPPORTED} and needs the Gaudi libraries: see habana/README.md"
         ) from None
     try:
         load_habana_module()
     except Exception as error:  # noqa: BLE001 - the plug-in raises plain Exception
         raise MissingDependency(
-            f"-g: {_PLUGIN} {_version()} cannot start ({_first_line(error)}); "
+            f"-g: {_PLUGIN} {_version()} cannot start ({one_line(error)}); "
             "are driver and card there? hl-smi shows them"
         ) from None
     cards = len(tf.config.list_physical_devices("HPU"))
@@ -76,8 +76,3 @@ def _version() -> str:
         return version(_PLUGIN)
     except PackageNotFoundError:
         return "of unknown version"
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of a message, which may hold a whole log."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

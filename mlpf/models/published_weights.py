@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.errors import CheckpointError
+from mlpf.errors import CheckpointError, one_line
 from mlpf.layers.feedforward import FFN
 from mlpf.layers.message_passing import GHConvDense
 from mlpf.models.gnn_dense import PFNetDense
@@ -46,7 +46,7 @@ def read_published_weights(path: Path) -> dict[str, npt.NDArray[np.floating]]:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
     except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable HDF5 file ({str(error)[:120]})") from error
+        raise CheckpointError(f"{path}: not a readable HDF5 file ({one_line(error)})") from error
     return weights
 
 

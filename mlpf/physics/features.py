@@ -82,7 +82,6 @@ class Columns:
 
 
 # Values of the first feature column of CLIC events; a raw hit stands where a cluster would.
-ELEMTYPE_PADDING = 0
 ELEMTYPE_TRACK = 1
 ELEMTYPE_CLUSTER = 2
 # Delphes sets have them the other way round: published files do, so ours do.

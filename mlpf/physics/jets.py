@@ -4,7 +4,6 @@ Clustering is fastjet's (Cacciari, Salam, Soyez, Eur. Phys. J. C 72, 1896, 2012)
 algorithm and anti-kt. Jets are kept flat, with the number of jets of each event beside them.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -129,42 +128,6 @@ class _Momenta:
         return fastjet.ClusterSequence(ak.unflatten(particles, self.counts), definition)
 
 
-def _flatten(events: Sequence[Any], counts: IntArray) -> Array:
-    parts = [np.asarray(event, dtype=np.float64) for event in events]
-    if len(parts) != len(counts) or any(len(p) != n for p, n in zip(parts, counts, strict=False)):
-        raise ValueError("pt, eta, phi and energy hold different numbers of particles in some event")
-    return np.concatenate([*parts, np.empty(0)])
-
-
-def cluster_jets(
-    pt: Sequence[Any],
-    eta: Sequence[Any],
-    phi: Sequence[Any],
-    energy: Sequence[Any],
-    algorithm: JetAlgorithm = "ee_genkt",
-) -> Jets:
-    """Cluster the particles of B events into jets.
-
-    Args:
-        pt: B events, each the pt of its particles in GeV: a list of arrays or a jagged awkward array.
-        eta: the same for the pseudorapidity.
-        phi: the same for the azimuth in rad.
-        energy: the same for the energy in GeV.
-        algorithm: a key of ``JET_DEFINITIONS``.
-
-    Returns:
-        Inclusive jets above the lowest pt of the definition. Particles without momentum or energy,
-        or with a value that is not finite, are left out.
-
-    Raises:
-        ValueError: unknown algorithm, or the four inputs differ in shape.
-    """
-    definition_of(algorithm)
-    counts = np.array([len(event) for event in pt], dtype=np.int64)
-    flat = (_flatten(pt, counts), _flatten(eta, counts), _flatten(phi, counts), _flatten(energy, counts))
-    return cluster_flat_jets(counts, *flat, algorithm)
-
-
 def cluster_flat_jets(
     counts: IntArray,
     pt: Array,
@@ -173,9 +136,22 @@ def cluster_flat_jets(
     energy: Array,
     algorithm: JetAlgorithm = "ee_genkt",
 ) -> Jets:
-    """Cluster particles kept flat: ``counts`` [B] particles per event, the others [P], event after event.
+    """Cluster the particles of B events into jets.
 
-    Units, result and errors are those of ``cluster_jets``.
+    Args:
+        counts: [B] particles per event; the other arrays have P, event after event.
+        pt: in GeV.
+        eta: pseudorapidity.
+        phi: azimuth in rad.
+        energy: in GeV.
+        algorithm: a key of ``JET_DEFINITIONS``.
+
+    Returns:
+        Inclusive jets above the lowest pt of the definition. Particles without momentum or energy,
+        or with a value that is not finite, are left out.
+
+    Raises:
+        ValueError: unknown algorithm.
     """
     import awkward as ak
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM, FIELD_T
-from mlpf.physics.schemas import SCHEMAS, ElementKind, EventSchema
+from mlpf.physics.schemas import ElementKind, EventSchema
 
 Array = npt.NDArray[np.float64]
 
@@ -30,11 +30,6 @@ def sample_events(
         rows = _table(calorimeter, _deposits(num_real - num_tracks, rng))
         event[num_tracks:num_real, : len(calorimeter.features)] = rows
     return x.astype(np.float32)
-
-
-def clic_like_events(num_events: int, num_elements: int, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Return ``sample_events`` of tracks and clusters."""
-    return sample_events(SCHEMAS["clic"], num_events, num_elements, seed)
 
 
 def _table(kind: ElementKind, values: dict[str, Array]) -> Array:

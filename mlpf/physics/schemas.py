@@ -4,7 +4,7 @@ Everything that differs between sets of clusters, raw hits and Delphes towers is
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -28,7 +28,6 @@ from mlpf.physics.features import (
 )
 
 SchemaName = Literal["clic", "clic_hits", "delphes"]
-SCHEMA_NAMES: tuple[str, ...] = get_args(SchemaName)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def build_trainer(
         fit: fit the input normalisation to ``train``; False if rank 0 or a checkpoint provides it.
 
     Raises:
+        ConfigError: the network cannot be built.
         DataError: the loss has a jet term, and the events have no jets.
     """
     require_jets(config, train.pool)

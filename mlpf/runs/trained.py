@@ -7,7 +7,7 @@ from typing import Any
 from mlpf.config.loading import load_config
 from mlpf.config.model_schema import ModelConfig
 from mlpf.config.schema import Config
-from mlpf.errors import CheckpointError, EventTooLong
+from mlpf.errors import CheckpointError, ConfigError, EventTooLong, one_line
 from mlpf.files.run_directory import ENSEMBLE_FILE, SEARCH_FILE, RunDirectory
 
 
@@ -42,17 +42,28 @@ def require_run(run_dir: Path) -> None:
 
 
 def build_network(config: Config) -> Any:
-    """Build the Keras model of a configuration."""
+    """Build the Keras model that a configuration describes, for the events that it describes.
+
+    Raises:
+        ConfigError: Keras or TensorFlow refuse these sizes.
+    """
+    import tensorflow as tf
+
     from mlpf.models import build_model
 
     dataset = config.dataset
-    return build_model(
-        config.parameters,
-        dataset.num_input_features,
-        dataset.num_input_classes,
-        dataset.num_output_classes,
-        dataset.helix_columns,
-    )
+    try:
+        return build_model(
+            config.parameters,
+            dataset.num_input_features,
+            dataset.num_input_classes,
+            dataset.num_output_classes,
+            dataset.helix_columns,
+        )
+    except (ValueError, TypeError, OverflowError, tf.errors.InvalidArgumentError) as error:
+        raise ConfigError(
+            f"parameters: the network cannot be built ({one_line(error)}); change the sizes of its layers"
+        ) from error
 
 
 def count_parameters(model: Any) -> int:

@@ -33,7 +33,6 @@ from mlpf.training.loop.outcome import (
     Outcome,
     TrainingFailed,
     checkpointed_history,
-    first_line,
     make_ready,
     recorded_outcome,
 )
@@ -142,10 +141,7 @@ def _learn_cost(
     if NUM_PARAMETERS not in known or (timed and known.get(INFERENCE_MS) is None):
         train.check_callbacks(config)
         prepare_process(config, num_cpus)
-        try:
-            model = build_network(config)
-        except (ValueError, TypeError) as error:
-            raise TrainingFailed("refused", f"the model cannot be built: {first_line(error)}") from error
+        model = build_network(config)
         outcome.num_parameters = count_parameters(model)
         _check_limits(outcome, limits)  # a network that is too large may be too slow to be timed
         known = {NUM_PARAMETERS: outcome.num_parameters, INFERENCE_MS: None}

@@ -254,7 +254,7 @@ def pickled(number: int) -> Case:
             content[key] = wrong[rng.integers(0, len(wrong))]  # type: ignore[assignment]
         elif number % 3 == 2:
             content["X"].append(_Touch(folder / "executed", number % 9 // 3))
-        data = pickle.dumps(content, protocol=int(rng.integers(2, 5)))
+        data = pickle.dumps(content, protocol=int(rng.integers(3, 6)))
         if number % 3 == 0:
             data = damage(data, number)
         compressed = number % 2 == 0

@@ -10,7 +10,7 @@ import pytest
 
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.outputs import OUTPUT_NAMES
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 from tests.support.models import (
     LEARNED_PAIRS,
     TINY_GRAPH,

@@ -8,14 +8,13 @@ import uproot
 from click.testing import CliRunner
 
 from mlpf.cli import cli
-from mlpf.data.edm4hep.conversion import prepare_file
 from mlpf.data.edm4hep.reader import describe, read_events
 from mlpf.data.flat_tables import Relation, Table
 from mlpf.errors import DataError, OutputExists
 from mlpf.simulation.clic.edm4hep_layouts import LAYOUT_NAMES
 from mlpf.simulation.clic.edm4hep_writer import Provenance, read_provenance
 from mlpf.workflows import simulate
-from tests.support.edm4hep_files import UNKNOWN_ID, HandEvent, as_new_layout, write_edm4hep
+from tests.support.edm4hep_files import UNKNOWN_ID, HandEvent, as_new_layout, prepare_file, write_edm4hep
 
 SAMPLE = "single_pi"
 NEW_LAYOUTS = [name for name in LAYOUT_NAMES if name != "old"]

@@ -1,14 +1,13 @@
 """A training that is watched: physics ranks its checkpoints, logs hold each epoch once."""
 
 import json
-import sys
 
 import pytest
 
 from mlpf.config.schema import Config
 from mlpf.runs import data as training_data
 from mlpf.workflows import train
-from tests.support.fake_comet import FakeComet
+from tests.support import stub_packages
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
 from tests.unit.training.monitors.test_tensorboard import logged
@@ -21,9 +20,7 @@ def comet(monkeypatch):
     """Data of the training and the package comet_ml."""
     splits = {"train": FakeSplit(24, seed=1), "valid": FakeSplit(20, seed=2)}
     monkeypatch.setattr(training_data, "open_split", lambda _name, _source, split, _schema: splits[split])
-    found = FakeComet()
-    monkeypatch.setitem(sys.modules, "comet_ml", found)
-    return found
+    return stub_packages.comet_ml(monkeypatch)
 
 
 def some_config(num_epochs):

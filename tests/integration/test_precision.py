@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpf.physics.random_events import clic_like_events
 from mlpf.physics.schemas import SCHEMAS
+from tests.support.events import clic_like_events
 from tests.support.layer_contract import under_policy
 from tests.support.models import TINY_GRAPH, TINY_TRANSFORMER, tiny_model, tiny_transformer
 from tests.support.number_formats import skip_if_it_aborts

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from mlpf.models.outputs import OUTPUT_NAMES
-from mlpf.physics.random_events import clic_like_events
-from scripts.straightforward import StraightforwardNetwork
+from tests.support.events import clic_like_events
 from tests.support.models import TINY_GRAPH, tiny_model
+from tests.support.straightforward import StraightforwardNetwork
 
 VARIANTS = {
     "published": {},

@@ -189,6 +189,7 @@ def test_bad_members_do_not_stop_the_others(ensemble, tmp_path):
     table.write_text(
         "- {name: diverges, setup.lr: 1e30, setup.optimizer: sgd}\n"
         f"- {{name: refused, {graph}.bin_size: 8, {graph}.max_num_bins: 2}}\n"
+        f"- {{name: impossible, {graph}.distance_dim: {2**70}}}\n"
         "- {name: good, setup.lr: 1e-4}\n",
         encoding="utf-8",
     )
@@ -197,18 +198,20 @@ def test_bad_members_do_not_stop_the_others(ensemble, tmp_path):
     assert {name: (m["state"], m["kind"], m["attempts"]) for name, m in members.items()} == {
         "diverges": ("failed", "nan", 1),
         "refused": ("failed", "refused", 1),
+        "impossible": ("failed", "refused", 1),
         "good": ("completed", "", 1),
     }
     assert members["good"]["values"] == {"setup.lr": 1e-4}
     environment = json.loads((ensemble.run_dir("good") / "environment.json").read_text(encoding="utf-8"))
     assert environment["limits"] == {"ntrain": 8, "ntest": None}
     assert "failed: refused: refused: " in said
-    assert "2 (1 nan, 1 refused) of 3 trainings failed" in said
+    assert "3 (1 nan, 2 refused) of 4 trainings failed" in said
     ensemble.run("--resume", "--max-time", "1s", "--retry-failed", code=1)
     again = ensemble.members()
     assert {name: m["kind"] for name, m in again.items()} == {
         "diverges": "time",
         "refused": "time",
+        "impossible": "time",
         "good": "",
     }
     assert again["good"]["attempts"] == 1

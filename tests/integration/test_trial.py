@@ -129,6 +129,12 @@ def test_a_network_without_bins_for_the_events(search):
     assert "the model takes 16" in found["reason"]
 
 
+def test_a_network_that_cannot_be_built(search):
+    found = failed(search(**{"parameters.combined_graph_layer.distance_dim": 2**70}))
+    assert found["kind"] == "refused"
+    assert "the network cannot be built (ValueError: " in found["reason"]
+
+
 def test_memory_that_does_not_suffice(search, monkeypatch):
     def no_memory(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nand the whole graph")

@@ -5,14 +5,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mlpf.data.edm4hep.conversion import prepare_chunk, prepare_file, usable_events
+from mlpf.data.edm4hep.conversion import prepare_chunk, usable_events
 from mlpf.data.edm4hep.reader import read_events
 from mlpf.data.edm4hep.truth import elements_of, gen_targets, link_truth
 from mlpf.physics.features import PARQUET_TARGETS
 from mlpf.physics.samples import CLIC_SAMPLES
 from mlpf.physics.schemas import SCHEMAS
 from mlpf.workflows import simulate
-from tests.support.edm4hep_files import HandEvent
+from tests.support.edm4hep_files import HandEvent, prepare_file
 from tests.support.raw_events import raw_events
 
 # Double precision; float32 of the prepared events, of which up to a few thousand are added.

@@ -18,3 +18,18 @@ def run_code(repo_root, code, *arguments):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+_WITHOUT = """
+import sys
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, NotInstalled())
+"""
+
+
+def run_without(repo_root, package, code):
+    """Run ``code`` as if a package were not installed; see ``run_code``."""
+    return run_code(repo_root, _WITHOUT.format(package=package) + code)

@@ -4,8 +4,15 @@ import numpy as np
 
 from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS
 from mlpf.physics.particles import CLASS_INDEX
+from mlpf.physics.random_events import sample_events
+from mlpf.physics.schemas import SCHEMAS
 
 NAMES = PARTICLE_COLUMNS.names
+
+
+def clic_like_events(num_events: int, num_elements: int, seed: int = 0) -> np.ndarray:
+    """Random elements [B, N, F] of the columns and ranges of CLIC's tracks and clusters, and padding."""
+    return sample_events(SCHEMAS["clic"], num_events, num_elements, seed)
 
 
 def particle_rows(**columns) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlpf.physics.jets import cluster_jets, match_jets
+from mlpf.physics.jets import cluster_flat_jets, match_jets
 from mlpf.physics.kinematics import eta_from_momentum
 from mlpf.physics.particles import is_invisible
 from mlpf.simulation.clic.showers import HADRON_SCALE_ECAL
@@ -60,6 +60,12 @@ def perfect_momenta(event, bending):
             np.column_stack((direction * total[neutral, None], total[neutral])),
         )
     )
+
+
+def cluster_jets(pt, eta, phi, energy, algorithm="ee_genkt"):
+    """Cluster columns that hold one array per event."""
+    counts = np.array([len(event) for event in pt], dtype=np.int64)
+    return cluster_flat_jets(counts, *map(np.concatenate, (pt, eta, phi, energy)), algorithm)
 
 
 def jets_of(lists):

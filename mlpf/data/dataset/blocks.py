@@ -28,7 +28,7 @@ from mlpf.data.dataset.examples import (
 )
 from mlpf.data.dataset.splitting import EventSelection, Partition, partition, stored_keys
 from mlpf.data.events import iterate_events
-from mlpf.errors import DataError, OutputNotWritable
+from mlpf.errors import DataError, OutputNotWritable, one_line
 from mlpf.files.atomic import atomic_write
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
@@ -232,9 +232,8 @@ def write_block(block: Block, schema: str, seed: int, path: Path, report: Path) 
         with atomic_write(report) as part:
             part.write_text(json.dumps(asdict(content)), encoding="utf-8")
     except (OSError, RuntimeError) as error:  # the writer of array_record raises the latter
-        detail = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise OutputNotWritable(
-            f"{path}: cannot be written ({detail}); free space or choose another --data-dir"
+            f"{path}: cannot be written ({one_line(error)}); free space or choose another --data-dir"
         ) from error
     return num_events
 

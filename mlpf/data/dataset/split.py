@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mlpf.config.data_schema import TRAIN, VALID, DatasetSourceConfig
 from mlpf.data.dataset.array_records import RECORD_ERRORS, Decoder, RecordFiles, record_decoder
-from mlpf.errors import DataError, MLPFError, SchemaMismatch
+from mlpf.errors import DataError, MLPFError, SchemaMismatch, one_line
 from mlpf.files.atomic import atomic_write
 from mlpf.physics.features import TARGETS
 from mlpf.physics.schemas import SCHEMAS, EventSchema
@@ -84,7 +84,7 @@ class PreparedSplit:
             events = [decode(record) for record in self._records.read(positions)]
         except RECORD_ERRORS as error:
             raise DataError(
-                f"{self.path}: split {self.split!r} cannot be read ({_first_line(error)}); "
+                f"{self.path}: split {self.split!r} cannot be read ({one_line(error)}); "
                 "build the dataset again"
             ) from error
         for position, event in zip(positions.tolist(), events, strict=True):
@@ -163,10 +163,6 @@ def data_errors() -> Iterator[None]:
         raise DataError(said[1]) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
-
-
 def _with_jets(name: str, array: npt.NDArray) -> npt.NDArray:
     """Add the missing column of targets without the rank of the jet."""
     if name in _TARGET_FIELDS and array.shape[1] < len(TARGETS):
@@ -217,7 +213,7 @@ def open_split(
         for listed in builder.info.splits.values():
             _check_counts(listed.name, listed.filepaths, listed.shard_lengths)
     except Exception as error:  # whatever wrong types in its JSON files provoke inside TFDS
-        raise DataError(f"{path}: not a complete dataset ({_first_line(error)}); build it again") from error
+        raise DataError(f"{path}: not a complete dataset ({one_line(error)}); build it again") from error
     file_format = getattr(builder.info.file_format, "value", "unknown")
     if file_format != "array_record":
         raise DataError(f"{path}: file format {file_format}, expected array_record; build it with mlpf build")
@@ -257,7 +253,7 @@ def _check_sizes(split: Any, path: Path) -> None:
         size = sum(Path(file).stat().st_size for file in split.filepaths)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path}: split {split.name!r}: a file is missing or unreadable ({_first_line(error)}); "
+            f"{path}: split {split.name!r}: a file is missing or unreadable ({one_line(error)}); "
             "build the dataset again"
         ) from error
     if split.num_examples > size:
@@ -288,7 +284,7 @@ def _require_known_classes(path: Path) -> None:
     try:
         text = (path / "features.json").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a complete dataset ({_first_line(error)}); build it again") from error
+        raise DataError(f"{path}: not a complete dataset ({one_line(error)}); build it again") from error
     for name in re.findall(r'"pythonClassName"\s*:\s*"((?:[^"\\]|\\.)*)"', text):
         if not re.fullmatch(_FEATURE_CLASS, name):
             raise DataError(

@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from mlpf.data.download.transfer import ALGORITHMS, Client, RemoteFile
+from mlpf.data.download.transfer import Client, RemoteFile
 from mlpf.errors import DataError
+from mlpf.files.checksum import ALGORITHMS
 from mlpf.physics.samples import CLIC_SAMPLES, DELPHES_SAMPLES, PhysicsSample
 
 # Bytes of one file: beyond any archive, and what counters of progress can hold.

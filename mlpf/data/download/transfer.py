@@ -1,27 +1,26 @@
 """Fetch files over HTTP so that a broken connection costs only what was under way."""
 
-import hashlib
 import json
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Self
 
 import requests
 from requests import exceptions as failures
-from urllib3.exceptions import HTTPError as ConnectionBroke
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
+from urllib3.util import Retry
 
 from mlpf import __version__
 from mlpf.errors import DataError
 from mlpf.files.atomic import atomic_write
+from mlpf.files.checksum import checksum
 
-ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
 CHUNK = 1 << 18
 # Failures in a row that are put up with; a listing is small and somebody waits for it.
 TRANSFER_ATTEMPTS = 6
@@ -74,34 +73,11 @@ class Place:
 
 
 class _Passing(Exception):
-    """A failure that another attempt may get over; ``wait`` is what the server asked for, in seconds."""
+    """A failure that another attempt may get over; ``retry_after`` is that header of the answer."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after: str = "") -> None:
         super().__init__(reason)
-        self.wait = wait
-
-
-class _Attempts:
-    """Bounded exponential back-off: 1, 2, 4, ... seconds, or what the server asks for."""
-
-    def __init__(self, url: str, limit: int, sleep: Callable[[float], object]) -> None:
-        self._url, self._limit, self._sleep = url, limit, sleep
-        self.failed = 0
-
-    def after(self, failure: _Passing) -> None:
-        """Wait, or give up.
-
-        Raises:
-            DataError: as many failures in a row as are put up with.
-        """
-        self.failed += 1
-        if self.failed >= self._limit:
-            raise DataError(
-                f"{self._url}: {failure} ({self.failed} attempts); "
-                "check network and proxy, or run the same command again later"
-            )
-        wait = 2.0 ** (self.failed - 1) if failure.wait is None else failure.wait
-        self._sleep(min(wait, LONGEST_WAIT))
+        self.retry_after = retry_after
 
 
 class Client:
@@ -140,15 +116,15 @@ class Client:
         Raises:
             DataError: the server cannot be reached, refuses, or sends something else, or too much.
         """
-        attempts = _Attempts(url, LISTING_ATTEMPTS, self._sleep)
+        retry = _retry(LISTING_ATTEMPTS)
         while True:
             try:
                 with self._open(url, {"Accept": "application/json"}) as response:
                     return _parsed(_listing(response), url)
             except _Passing as failure:
-                attempts.after(failure)
+                retry = self._after(failure, retry, url)
             except failures.RequestException as error:
-                attempts.after(_Passing(_reason(error)))
+                retry = self._after(_Passing(_reason(error)), retry, url)
 
     def fetch(self, file: RemoteFile, place: Place, report: Callable[[int], object] = lambda _: None) -> bool:
         """Bring one file to its place, from where an earlier attempt ended.
@@ -171,7 +147,7 @@ class Client:
                 folder.mkdir(parents=True, exist_ok=True)
             for _ in range(2):  # what was resumed may be damaged: one more transfer from the start
                 self._complete(file, place, report)
-                found = digest(place.part, file.algorithm)
+                found = checksum(place.part, file.algorithm)
                 if found == file.digest:
                     place.part.replace(place.final)
                     _write_note(place.note, _signature(file, place.final))
@@ -192,7 +168,7 @@ class Client:
         if resumable_bytes(file, place) == 0:
             place.part.unlink(missing_ok=True)
             place.part.touch()
-        attempts = _Attempts(file.url, TRANSFER_ATTEMPTS, self._sleep)
+        retry = _retry(TRANSFER_ATTEMPTS)
         best = _size(place.part)
         while (here := _size(place.part)) < file.size:
             report(here)
@@ -205,8 +181,8 @@ class Client:
                 # Only bytes never reached before count as progress: a server that cannot resume and
                 # always breaks off would be asked for ever.
                 if here >= best + CHUNK:
-                    best, attempts.failed = here, 0
-                attempts.after(failure)
+                    best, retry = here, _retry(TRANSFER_ATTEMPTS)
+                retry = self._after(failure, retry, file.url)
         report(file.size)
 
     def _append(self, file: RemoteFile, place: Place, report: Callable[[int], object]) -> None:
@@ -237,6 +213,24 @@ class Client:
                 stream.flush()
                 os.fsync(stream.fileno())
 
+    def _after(self, failure: _Passing, retry: Retry, url: str) -> Retry:
+        """Wait as long as the server asks for, else 0, 2, 4, ... seconds, or give up.
+
+        urllib3 itself repeats only what fails before a body arrives, and cannot be woken while it waits.
+        """
+        try:
+            retry = retry.increment("GET", url, error=HTTPError(str(failure)))
+        except MaxRetryError:
+            raise DataError(
+                f"{url}: {failure} ({len(retry.history) + 1} attempts); "
+                "check network and proxy, or run the same command again later"
+            ) from None
+        wait = retry.get_backoff_time()
+        with suppress(InvalidHeader, ValueError, OverflowError):  # no such header, or one without sense
+            wait = retry.parse_retry_after(failure.retry_after)
+        self._sleep(min(wait, LONGEST_WAIT))
+        return retry
+
     def _pieces(self, response: requests.Response) -> Iterator[bytes]:
         """Yield the body as it was stored; translate connections that break."""
         try:
@@ -244,7 +238,7 @@ class Client:
                 if self._stop.is_set():
                     raise DataError(f"{response.url}: interrupted; run the same command again to continue")
                 yield chunk
-        except (ConnectionBroke, failures.RequestException) as error:
+        except (HTTPError, failures.RequestException) as error:
             raise _Passing(_reason(error)) from error
 
     def _open(self, url: str, headers: dict[str, str]) -> requests.Response:
@@ -264,8 +258,12 @@ class Client:
         response.close()
         status = f"HTTP status {response.status_code} {response.reason or ''}".strip()
         if response.status_code in PASSING_STATUS:
-            raise _Passing(status, _retry_after(response.headers.get("Retry-After", "")))
+            raise _Passing(status, response.headers.get("Retry-After", ""))
         raise DataError(f"{url}: {status}; check that it exists and is public")
+
+
+def _retry(attempts: int) -> Retry:
+    return Retry(attempts - 1, backoff_factor=1)
 
 
 def _listing(response: requests.Response) -> bytes:
@@ -299,7 +297,7 @@ def is_there(file: RemoteFile, place: Place) -> bool:
     signature = _signature(file, place.final)
     if _read_note(place.note) == signature:
         return True
-    if digest(place.final, file.algorithm) != file.digest:
+    if checksum(place.final, file.algorithm) != file.digest:
         return False
     _write_note(place.note, signature)
     return True
@@ -309,18 +307,6 @@ def resumable_bytes(file: RemoteFile, place: Place) -> int:
     """Return how many bytes of this very file an earlier attempt left."""
     size = _size(place.part)
     return size if size <= file.size and _read_note(place.note).get("checksum") == file.checksum else 0
-
-
-def digest(path: Path, algorithm: str) -> str:
-    """Return the checksum of a file, lower-case hexadecimal.
-
-    Args:
-        path: the file.
-        algorithm: one of ``ALGORITHMS``.
-    """
-    with path.open("rb") as stream:
-        # md5 guards against damage, not against attack.
-        return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def _size(path: Path) -> int:
@@ -358,17 +344,6 @@ def _strong_etag(response: requests.Response) -> str:
     """Return the entity tag if bytes may be joined by it; weak ones do not promise equal bytes."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else ""
-
-
-def _retry_after(value: str) -> float | None:
-    """Return the seconds of a Retry-After header, which holds seconds or a date."""
-    # Also characters such as a superscript two count as digits.
-    if value.strip().isascii() and value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def _reason(error: BaseException) -> str:

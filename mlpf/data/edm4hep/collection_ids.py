@@ -19,7 +19,6 @@ _ID_TABLES = (
     ("podio_metadata", "events___idTable/m_names", "events___idTable/m_collectionIDs"),
     ("podio_metadata", "events___CollectionTypeInfo/name", "events___CollectionTypeInfo/collectionID"),
 )
-FROM_NAMES = "hash of the names"
 
 
 def murmur3_32(text: str, seed: int = 0) -> int:

@@ -13,7 +13,7 @@ from mlpf.data.edm4hep.features import cluster_features, hit_features, track_fea
 from mlpf.data.edm4hep.reader import BAD_NUMBERS, read_events
 from mlpf.data.edm4hep.truth import TRUTH_VERSION, candidate_targets, elements_of, gen_targets, link_truth
 from mlpf.data.edm4hep.truth_limits import Rows, gen_particles, oracle_particles, perfect_particles
-from mlpf.data.events import Events, Jagged, concatenate
+from mlpf.data.events import Events, Jagged
 from mlpf.data.flat_tables import BoolArray, RawEvents, offsets_from_counts
 from mlpf.errors import DataError
 from mlpf.physics.schemas import SCHEMAS, EventSchema
@@ -86,17 +86,6 @@ class Preparation:
             "skipped": dict(self._skipped),
             "counters": {name: count for name, count in self._counters.items() if count},
         }
-
-
-def prepare_file(path: Path, schema: EventSchema = SCHEMAS["clic"]) -> Events:
-    """Prepare a ROOT file that is small enough to hold in memory; see ``Preparation``.
-
-    Raises:
-        DataError: the file cannot be read, or the schema does not fit it.
-    """
-    preparation = Preparation(path, schema)
-    chunks = list(preparation.chunks())
-    return concatenate(chunks, preparation.metadata, schema)
 
 
 def usable_events(raw: RawEvents, schema: EventSchema = SCHEMAS["clic"]) -> tuple[BoolArray, Counter[str]]:

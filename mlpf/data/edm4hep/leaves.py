@@ -20,7 +20,7 @@ import numpy.typing as npt
 import uproot
 
 from mlpf.data.flat_tables import IntArray
-from mlpf.errors import DataError
+from mlpf.errors import DataError, one_line
 
 TTREE, RNTUPLE = "TTree", "RNTuple"
 # What uproot and the decompressors raise on bytes that are not what the headers promise.
@@ -51,10 +51,9 @@ def readable_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except _READ_ERRORS as error:
-        detail = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
             f"{path}: cannot be read as a ROOT file, it is truncated, damaged or something else "
-            f"({type(error).__name__}: {detail[0][:120]}); make or copy it again"
+            f"({one_line(error)}); make or copy it again"
         ) from error
 
 

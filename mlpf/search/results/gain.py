@@ -7,26 +7,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.physics.mean import Mean, mean
 from mlpf.search.results.run_progress import device_hours
 from mlpf.search.state import DEFAULT_RUN, SearchState, TrialRecord, ranked
 
 Group = Literal["completed", "failed", "unfinished", "confirm"]
 GROUPS: tuple[Group, ...] = ("completed", "failed", "unfinished", "confirm")
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean with its standard error.
-
-    Attributes:
-        mean: NaN without values.
-        error: standard deviation (n - 1 in the denominator) / sqrt(n); NaN for fewer than two values.
-        n: number of values.
-    """
-
-    mean: float
-    error: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -67,13 +53,6 @@ class Cost:
     gpu_hours: dict[Group, float]
     core_hours: dict[Group, float]
     epochs: dict[Group, int]
-
-
-def mean(values: Sequence[float]) -> Mean:
-    """Return the mean of some values and its standard error."""
-    n = len(values)
-    error = float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-    return Mean(float(np.mean(values)) if n else float("nan"), error, n)
 
 
 def gains(state: SearchState) -> list[Gain]:

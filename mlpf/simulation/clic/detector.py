@@ -5,7 +5,7 @@ is measured from it. Units mm, T, GeV, ns.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -86,7 +86,6 @@ GRANULARITIES: dict[str, Granularity] = {
         hcal_threshold=0.003,
     ),
 }
-GRANULARITY_NAMES: tuple[str, ...] = get_args(GranularityName)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ energy of charged ones) and with the charge of leptons turned round as there.
 """
 
 import bz2
-import hashlib
 import json
 import pickle
 from collections import Counter
@@ -32,6 +31,7 @@ from mlpf.data.delphes.truth import prepare_chunk
 from mlpf.data.edm4hep.leaves import open_root, readable_errors
 from mlpf.errors import DataError
 from mlpf.files.atomic import atomic_write
+from mlpf.files.checksum import checksum
 from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.particles import class_from_label
 
@@ -177,11 +177,10 @@ def _write_pickle(path: Path, events: Iterable[RawDelphes], provenance: DelphesP
     with atomic_write(path) as part:
         with bz2.open(part, "wb") as stream:
             pickle.dump(content, stream, protocol=PICKLE_PROTOCOL)
-        with part.open("rb") as written:
-            checksum = hashlib.file_digest(written, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        digest = checksum(part, "md5")
         # Before the file itself, so that a file is never without; md5sum ignores the second line.
         with atomic_write(_sidecar(path)) as note:
-            note.write_text(f"{checksum}  {path.name}\n#{json.dumps(asdict(provenance))}\n", encoding="utf-8")
+            note.write_text(f"{digest}  {path.name}\n#{json.dumps(asdict(provenance))}\n", encoding="utf-8")
 
 
 def published_form(event: RawDelphes) -> dict[str, Rows]:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.errors import CheckpointError
+from mlpf.errors import CheckpointError, one_line
 from mlpf.files.run_directory import CheckpointFolder
 from mlpf.training.checkpoints.run_state import RunState
 from mlpf.training.optimizers.averaging import averaged_weights, averages
@@ -80,8 +80,9 @@ def load_weights(path: Path, model: keras.Model) -> None:
     try:
         model.load_weights(file)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{file}: damaged, or a checkpoint of another model ({reason})") from None
+        raise CheckpointError(
+            f"{file}: damaged, or a checkpoint of another model ({one_line(error)})"
+        ) from None
 
 
 def load_training_weights(folder: Path, model: keras.Model) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import keras
 
-from mlpf.errors import CheckpointError
+from mlpf.errors import CheckpointError, one_line
 from mlpf.files.run_directory import CheckpointFolder
 
 Shape = tuple[int, ...]
@@ -76,8 +76,7 @@ def load_partial_weights(path: Path, model: keras.Model) -> list[Match]:
             with h5py.File(source) as saved, h5py.File(own, "r+") as wanted:
                 matches = _copy(saved, wanted)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{file}: damaged, or no file of weights ({reason})") from None
+            raise CheckpointError(f"{file}: damaged, or no file of weights ({one_line(error)})") from None
         if not any(match.taken for match in matches):
             raise CheckpointError(
                 f"{file}: none of its weights fits the model; compare the sections parameters and dataset of "

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from mlpf.errors import MissingDependency
+from mlpf.errors import MissingDependency, one_line
 from mlpf.machine.devices import pin_gpu
 from mlpf.training.loop.distribution import SingleDevice
 from mlpf.training.loop.slurm_ranks import rank_variables
@@ -30,9 +30,8 @@ def load_horovod() -> Any:
     try:
         import horovod.tensorflow as hvd
     except (ImportError, tf.errors.NotFoundError) as error:
-        reason = (str(error).splitlines() or ["cannot be imported"])[0]
         raise MissingDependency(
-            f"-m/--horovod-enabled: Horovod for TensorFlow is missing ({reason[:120]}); run make horovod"
+            f"-m/--horovod-enabled: Horovod for TensorFlow is missing ({one_line(error)}); run make horovod"
         ) from None
     os.environ.update(rank_variables(os.environ))
     hvd.init()

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlpf.errors import EXIT_BUSY, EXIT_FAILED, ConfigError, EventTooLong, MLPFError, OutputExists
+from mlpf.errors import EXIT_BUSY, EXIT_FAILED, ConfigError, EventTooLong, MLPFError, OutputExists, one_line
 from mlpf.files.atomic import write_json
 from mlpf.files.locking import locked
 from mlpf.files.run_directory import RunDirectory
@@ -85,12 +85,12 @@ def recorded_outcome(path: Path, run_dir: Path, outcome: Outcome) -> Iterator[No
             raise TrainingFailed("refused", str(error)) from error
         except Exception as error:
             if is_out_of_memory(error):
-                raise TrainingFailed("memory", f"out of memory: {first_line(error)}") from error
+                raise TrainingFailed("memory", f"out of memory: {one_line(error)}") from error
             raise
     except BaseException as error:
         stopped = isinstance(error, TrainingStopped)
         outcome.state = "stopped" if stopped else "failed"
-        outcome.reason = str(error) if isinstance(error, MLPFError) else first_line(error)
+        outcome.reason = str(error) if isinstance(error, MLPFError) else one_line(error)
         outcome.kind = "" if stopped else getattr(error, "kind", "error")
         raise
     finally:
@@ -127,9 +127,3 @@ def checkpointed_history(run_dir: Path) -> list[EpochRecord]:
     if not RunDirectory(run_dir).pointer("latest").is_file():
         return []
     return read_run_state(find_checkpoint(run_dir, "latest")).history
-
-
-def first_line(error: BaseException) -> str:
-    """Return type and first line of an error: those of TensorFlow go on with the whole graph."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpf.config.training_schema import CometConfig
-from mlpf.errors import ConfigError, MissingDependency
+from mlpf.errors import ConfigError, MissingDependency, one_line
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import RunDirectory
 from mlpf.training.checkpoints.run_state import EpochRecord
@@ -119,5 +119,4 @@ def _open_experiment(config: CometConfig, run_dir: Path, key: str | None) -> Any
             return getattr(comet, kinds[0])(**options)
         return getattr(comet, kinds[1])(experiment_key=key, **options)
     except Exception as error:  # whatever Comet raises for a wrong key, workspace or address
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ConfigError(f"callbacks.comet: no experiment could be opened ({reason})") from error
+        raise ConfigError(f"callbacks.comet: no experiment could be opened ({one_line(error)})") from error

@@ -1,12 +1,10 @@
-"""Options of the commands that train, with a stand-in for the workflow."""
-
-import sys
-import types
+"""Options of the commands that train, as they reach the workflow."""
 
 import pytest
 from click.testing import CliRunner
 
 from mlpf.cli.training import train
+from mlpf.workflows import train as workflow
 from tests.support.configs import write_config
 
 
@@ -16,12 +14,7 @@ def options_of(monkeypatch, tmp_path):
 
     def run(*arguments):
         seen = {}
-        workflow = types.ModuleType("mlpf.workflows.train")
-        workflow.run = lambda *_, **options: seen.update(options)
-        package = types.ModuleType("mlpf.workflows")
-        package.train = workflow
-        monkeypatch.setitem(sys.modules, "mlpf.workflows", package)
-        monkeypatch.setitem(sys.modules, "mlpf.workflows.train", workflow)
+        monkeypatch.setattr(workflow, "run", lambda *_, **options: seen.update(options))
         command = ["-c", str(write_config(tmp_path)), "-o", str(tmp_path / "run"), *arguments]
         CliRunner().invoke(train, command, catch_exceptions=False, standalone_mode=False)
         return seen

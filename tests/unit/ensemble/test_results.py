@@ -108,3 +108,8 @@ def test_files(tmp_path):
 
 def test_an_ensemble_without_a_result_has_a_table():
     assert member_table([row("a", state="waiting")]).num_rows == 1
+
+
+def test_integers_of_more_than_64_bits_are_text():
+    table = member_table([row("a", values={"k": 2**70}), row("b", values={"k": 1})])
+    assert table["k"].to_pylist() == [str(2**70), "1"]

@@ -8,7 +8,7 @@ import pytest
 from mlpf.export import TARGETS, ExportError, parity
 from mlpf.export.conversion import convert
 from mlpf.export.parity import Differences, ParityReport, check_parity, compare, count_class_flips, judge
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 from tests.support.models import tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

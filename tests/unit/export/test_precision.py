@@ -12,7 +12,7 @@ from mlpf.export.precision import (
     with_policy,
 )
 from mlpf.models.outputs import concatenate_outputs
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 from tests.support.int8 import products, quantize_with, saturating_product
 from tests.support.models import tiny_model, tiny_transformer
 

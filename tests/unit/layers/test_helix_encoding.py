@@ -6,8 +6,8 @@ from mlpf.layers import helix_encoding
 from mlpf.layers.helix_encoding import NUM_HELIX_FEATURES, face_points, helix_features
 from mlpf.physics import features
 from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM
-from mlpf.physics.random_events import clic_like_events
 from mlpf.physics.schemas import SCHEMAS
+from tests.support.events import clic_like_events
 
 
 def track(phi=0.0, tan_lambda=0.0, d0=0.0, z0=0.0, omega=0.0, pt=1.0):

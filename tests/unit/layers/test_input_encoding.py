@@ -3,7 +3,7 @@ import pytest
 
 from mlpf.layers.helix_encoding import NUM_HELIX_FEATURES
 from mlpf.layers.input_encoding import InputEncoding
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 from tests.support.layer_contract import LayerCase, check_layer
 
 

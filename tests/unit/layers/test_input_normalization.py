@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlpf.layers.input_normalization import InputNormalization, fit_normalization
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 from tests.support.layer_contract import LayerCase, check_layer
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlpf.layers.output_decoding import HEADS, OutputDecoding
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 from tests.support.layer_contract import LayerCase, check_layer
 
 WIDTHS = {"cls": 6, "charge": 3, "pt": 1, "eta": 1, "sin_phi": 1, "cos_phi": 1, "energy": 1}

@@ -253,28 +253,22 @@ def test_the_report_is_plain_data_with_build_and_variables(machine, monkeypatch)
 
 def test_the_build_is_read_without_tensorflow_as_tensorflow_tells_it(repo_root):
     code = "import json, sys; from mlpf.machine import devices\n"
-    code += "print(json.dumps([devices.build(), devices.describe_build(), 'tensorflow' in sys.modules]))"
-    build, line, loaded = run_code(repo_root, code)
+    code += "print(json.dumps([devices.build(), 'tensorflow' in sys.modules]))"
+    build, loaded = run_code(repo_root, code)
     told = tf.sysconfig.get_build_info()
     assert build["version"] == tf.__version__
     assert {name: told[name] for name in build if name != "version"} == {
         name: value for name, value in build.items() if name != "version"
     }
-    assert line.startswith(f"TensorFlow {tf.__version__}, built for C")
     assert not loaded
 
 
-@pytest.mark.parametrize(
-    ("build", "line"),
-    [(CUDA_BUILD, "CUDA 12.5.1"), (ROCM_BUILD, "ROCm 6.4.1"), (CPU_BUILD, "CPUs only"), ({}, "CPUs only")],
-)
-def test_builds_in_words_with_what_steers_onednn(machine, monkeypatch, build, line):
+def test_the_report_says_what_steers_onednn(machine, monkeypatch):
     for name in devices._ONEDNN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    machine(build=build)
-    assert devices.describe_build() == f"TensorFlow {tf.__version__}, built for {line}"
+    machine()
+    assert list(devices.report()["onednn"]) == ["enabled"]
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert devices.describe_build().endswith(f"{line}, ONEDNN_MAX_CPU_ISA=AVX2")
     assert devices.report()["onednn"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
     assert isinstance(devices.report()["onednn"]["enabled"], bool)
 

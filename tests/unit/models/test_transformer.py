@@ -11,7 +11,7 @@ from mlpf.layers.helix_encoding import CLIC_COLUMNS, NUM_HELIX_FEATURES, helix_f
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.outputs import OUTPUT_NAMES, output_widths
 from mlpf.models.transformer import PFNetTransformer
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 from tests.support.layer_contract import num_weights
 from tests.support.models import tiny_model, tiny_transformer
 from tests.support.number_formats import skip_if_it_aborts

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from mlpf.physics.random_events import clic_like_events, sample_events
+from mlpf.physics.random_events import sample_events
 from mlpf.physics.schemas import SCHEMAS
+from tests.support.events import clic_like_events
 
 KINDS = [(schema, kind) for schema in SCHEMAS.values() for kind in schema.kinds]
 

@@ -1,6 +1,5 @@
 """Which hooks a configuration asks for, in which order, and what is refused before a training."""
 
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -8,12 +7,12 @@ from rich.console import Console
 
 from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import EventPool
-from mlpf.errors import ConfigError, MissingDependency
+from mlpf.errors import ConfigError
 from mlpf.runs import data as training_data
 from mlpf.runs import hooks as training_hooks
 from mlpf.runs.early_stopping import StopCriterion
+from tests.support import stub_packages
 from tests.support.configs import SMALL
-from tests.support.fake_comet import FakeComet
 from tests.support.fake_split import FakeSplit
 from tests.support.models import TINY_NETWORK
 from tests.support.models import tiny_model as tiny_network
@@ -56,15 +55,15 @@ def test_what_is_off_is_not_there(tmp_path, monkeypatch):
 
 
 def test_comet_is_asked_for_before_a_training(monkeypatch):
-    monkeypatch.setitem(sys.modules, "comet_ml", None)
+    stub_packages.comet_ml(monkeypatch)
+    monkeypatch.delenv("COMET_API_KEY", raising=False)
     training_hooks.check_callbacks(some_config())
-    with pytest.raises(MissingDependency, match="pip install comet-ml"):
+    with pytest.raises(ConfigError, match="set COMET_API_KEY"):
         training_hooks.check_callbacks(some_config(**{"callbacks.comet": {"project": "mlpf"}}))
 
 
 def test_comet_gets_the_configuration(tmp_path, monkeypatch):
-    comet = FakeComet()
-    monkeypatch.setitem(sys.modules, "comet_ml", comet)
+    comet = stub_packages.comet_ml(monkeypatch)
     config = some_config(**{"callbacks.comet": {"project": "mlpf", "offline": True}})
     training_hooks.check_callbacks(config)
     assert names(config, tmp_path, monkeypatch)[-1] == "CometLogger"

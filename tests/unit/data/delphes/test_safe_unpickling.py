@@ -8,6 +8,7 @@ import pickletools
 import struct
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from mlpf.data.delphes import safe_unpickling as delphes_unpickling
 from mlpf.data.delphes.safe_unpickling import load_arrays, read_checked
 from mlpf.errors import DataError
-from tests.support.nested_pickles import nested, shared, uses
+from tests.support.nested_pickles import RECONSTRUCT, nested, shared, uses
 
 ARRAYS = {"X": [np.arange(12.0).reshape(2, 6), np.zeros((0, 6))], "y": [np.ones(3), np.ones((1, 1))]}
 
@@ -34,7 +35,7 @@ class Calls:
         return self.reduced
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [3, 4, 5])
 @pytest.mark.parametrize("kind", ["<f8", ">f8", "<f4"])
 def test_arrays_come_back_bit_by_bit(protocol, kind):
     arrays = {key: [value.astype(kind) for value in values] for key, values in ARRAYS.items()}
@@ -46,7 +47,7 @@ def test_arrays_come_back_bit_by_bit(protocol, kind):
             assert found.dtype == expected.dtype
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_arrays_in_the_order_of_columns_come_back(protocol):
     expected = np.asfortranarray(np.arange(6.0).reshape(2, 3))
     np.testing.assert_array_equal(load({"X": [expected]}, protocol)["X"][0], expected)
@@ -189,7 +190,13 @@ OPERATIONS = {
     "set": b"\x8f.",
     "change of an import by a dictionary": NDARRAY + b"}(X\x04\x00\x00\x00_calldb.",
     "change of an import by slots": DTYPE + b"N}X\x05\x00\x00\x00_call" + NDARRAY + b"s\x86b.",
-    "change of a dictionary": b"}}b.",
+    "change of a dictionary": b"}}X\x01\x00\x00\x00aK\x01sb.",
+    "change of a dictionary by slots": b"}N}X\x01\x00\x00\x00aK\x01s\x86b.",
+    "change of an array by slots": RECONSTRUCT
+    + NDARRAY
+    + b"K\x00\x85C\x01b\x87RN}X\x05\x00\x00\x00arrayNs\x86b.",
+    "change of a class by slots": RECONSTRUCT + b"N}X\x0c\x00\x00\x00__setstate__" + NDARRAY + b"s\x86b.",
+    "call with keywords": DTYPE + b"}X\x04\x00\x00\x00codeX\x02\x00\x00\x00f8sR.",
     "change of a list": b"]}(K\x01K\x01ub.",
     "call of a list": b"]]R.",
     "call of a call": NDARRAY + b"(K\x01tR)R.",
@@ -264,12 +271,33 @@ def test_an_empty_array_named_many_times_counts_as_well():
         load_arrays(content, "file", max_bytes=100_000)
 
 
-def test_one_text_is_not_encoded_again_and_again():
+def test_texts_are_not_encoded():
     text = b"X" + struct.pack("<I", 1000) + b"a" * 1000
     arguments = b"(" + text + b"X\x06\x00\x00\x00latin1tq\x01"
     content = b"\x80\x02]c_codecs\nencode\nq\x00" + arguments + b"R" + b"h\x00h\x01R" * 5 + b"aaaaaa."
-    with pytest.raises(DataError, match="asks for more bytes than it holds"):
+    with pytest.raises(DataError, match=r"asks for _codecs\.encode"):
         load_arrays(content, "file")
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        b"]r\xff\xff\xff\x07.",  # a memo of 134 million places
+        b"\x8e" + struct.pack("<Q", 1 << 30) + b"abc.",
+        b"\x96" + struct.pack("<Q", 1 << 30) + b"abc.",
+        b"B" + struct.pack("<I", 1 << 30) + b"abc.",
+        b"X" + struct.pack("<I", 1 << 30) + b"abc.",
+        DTYPE + b"B" + struct.pack("<I", 10_000_000) + bytes(10_000_000) + b"R.",  # a tuple of 80 MB
+    ],
+    ids=["memo", "bytes", "bytearray", "short bytes", "text", "arguments"],
+)
+def test_no_room_is_made_for_what_is_not_there(operations):
+    tracemalloc.start()
+    with pytest.raises(DataError):
+        load_arrays(b"\x80\x05" + operations, "file")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000 + 3 * len(operations)
 
 
 # A process of its own: what goes wrong here ends the interpreter, or never ends.

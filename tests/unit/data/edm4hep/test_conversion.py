@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from mlpf.data.edm4hep import conversion as preparation
-from mlpf.data.edm4hep.conversion import Preparation, prepare_file, usable_events
+from mlpf.data.edm4hep.conversion import Preparation, usable_events
 from mlpf.data.edm4hep.truth import TRUTH_VERSION
 from mlpf.data.events import EventsWriter, read_events
 from mlpf.errors import DataError
 from mlpf.physics.features import PARQUET_TARGETS
 from mlpf.physics.schemas import SCHEMAS
-from tests.support.edm4hep_files import HandEvent, simple_event, write_edm4hep
+from tests.support.edm4hep_files import HandEvent, prepare_file, simple_event, write_edm4hep
 from tests.support.raw_events import raw_events
 
 CLIC, HITS = SCHEMAS["clic"], SCHEMAS["clic_hits"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlpf.data.edm4hep.conversion import prepare_file, usable_events
+from mlpf.data.edm4hep.conversion import usable_events
 from mlpf.data.edm4hep.reader import describe, read_events
 from mlpf.data.flat_tables import SYSTEM_ECAL, SYSTEM_HCAL
 from mlpf.errors import DataError
@@ -9,6 +9,7 @@ from tests.support.edm4hep_files import (
     HIT_COLLECTIONS,
     HandEvent,
     as_new_layout,
+    prepare_file,
     simple_event,
     write_edm4hep,
 )

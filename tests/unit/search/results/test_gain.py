@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from mlpf.search.results.gain import cost, gains, mean
+from mlpf.search.results.gain import cost, gains
 from mlpf.search.state import SearchState, TrialRecord
 from tests.support.search_directories import completed, confirmation, search_config
 
@@ -84,11 +84,6 @@ def test_an_objective_below_zero_has_a_gain_in_units_of_its_size():
     (gain,) = gains(state(*pairs[0], *pairs[1]))
 
     assert gain.relative.mean == pytest.approx(0.5)
-
-
-def test_the_mean_of_one_value_has_no_error():
-    assert (mean([2.0]).mean, mean([2.0]).n) == (2.0, 1)
-    assert math.isnan(mean([2.0]).error)
 
 
 def test_cost_counts_devices_and_tells_groups_apart():
