@@ -25,6 +25,7 @@ from mlpf.config.schema import Config
 from mlpf.evaluation.latency import measure, scaling_exponents
 from mlpf.forward import graph_forward, xla_forward
 from mlpf.machine import session as runtime
+from mlpf.models.inputs import element_mask
 from mlpf.models.outputs import OUTPUT_NAMES
 from mlpf.physics.features import TARGETS
 from mlpf.physics.random_events import sample_events
@@ -163,7 +164,7 @@ def floor(rounds: int) -> Iterator[Row]:
     # One bin: with more, an element that rounding moves to another bin is another function.
     small = events_of(config, 8, 256)
     full, half = (models[policy](small, training=False) for policy in models)
-    real = small[..., 0] != 0
+    real = np.asarray(element_mask(small))
     same = np.argmax(full["cls"], axis=-1) == np.argmax(half["cls"], axis=-1)
     yield Row("bfloat16: share of elements with the same class, one bin", float(same[real].mean()))
     for name in OUTPUT_NAMES:
@@ -194,8 +195,10 @@ def formats(rounds: int) -> Iterator[Row]:
         engines = {}
         for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
             model = network(config, policy)
-            step = functools.partial(training_step, config)
-            make, compiled = (graph_forward, xla_forward) if what == "forward" else (step, functools.partial(step, jit_compile=True))
+            make, compiled = graph_forward, xla_forward
+            if what == "step":
+                make = functools.partial(training_step, config)
+                compiled = functools.partial(make, jit_compile=True)
             engines[policy] = make(model)
             if policy == "float32":
                 engines["float32, XLA"] = compiled(model)

@@ -23,6 +23,7 @@ from mlpf.export.onnx_session import open_session
 from mlpf.export.runtimes import OUTPUT_NAME, ExportError
 from mlpf.export.tracing import given_orders, recorded_orders
 from mlpf.forward import eager_forward
+from mlpf.models.inputs import element_mask
 from mlpf.models.outputs import OUTPUT_NAMES, output_widths
 
 # Largest difference of float32.
@@ -136,7 +137,7 @@ class Reference:
     @property
     def real(self) -> npt.NDArray[np.bool_]:
         """[B, N], False = padding."""
-        return self.x[..., 0] != 0
+        return keras.ops.convert_to_numpy(element_mask(self.x))
 
 
 def reference(model: keras.Model, x: Array) -> Reference:
