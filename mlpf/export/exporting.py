@@ -12,6 +12,7 @@ import keras
 import onnx
 
 from mlpf.export.conversion import convert
+from mlpf.export.float16_range import float16_magnitudes, refuse_overflow
 from mlpf.export.graph_rewrites import keep_outputs
 from mlpf.export.model_card import model_card, model_metadata
 from mlpf.export.parity import TOLERANCE, ParityReport, check_parity, judge, reference
@@ -38,6 +39,7 @@ class ExportedFile:
         opset: its ONNX operator set.
         num_bytes: its size.
         largest_int8_weight: largest absolute int8 weight; None = no int8.
+        largest_float16: largest absolute float16 number on the events of the check; None = no float16.
         parity: how far it is from Keras.
     """
 
@@ -46,6 +48,7 @@ class ExportedFile:
     opset: int
     num_bytes: int
     largest_int8_weight: int | None
+    largest_float16: float | None
     parity: ParityReport
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,6 +58,7 @@ class ExportedFile:
             "opset": self.opset,
             "num_bytes": self.num_bytes,
             "largest_int8_weight": self.largest_int8_weight,
+            "largest_float16": self.largest_float16,
             "parity": self.parity.as_dict(),
         }
 
@@ -85,8 +89,8 @@ def export_onnx(
 
     Raises:
         ExportError: the target does not take the opset, a path is a directory, float32 differs from Keras by
-            more than ``TOLERANCE``, another precision makes no sense, or int8 would saturate on some
-            processors; nothing is written.
+            more than ``TOLERANCE``, another precision makes no sense, numbers do not fit into float16, or
+            int8 would saturate on some processors; nothing is written.
     """
     path = Path(path)
     goal = TARGETS[target]
@@ -103,13 +107,21 @@ def export_onnx(
         card = stack.enter_context(atomic_write(path.with_name(CARD_FILE)))
         for precision, proto in _graphs(model, goal, opset, tuple(paths)):
             refuse_saturation(proto, str(paths[precision]))
+            magnitudes = float16_magnitudes(proto, [given.x for given in references])
+            refuse_overflow(magnitudes, str(paths[precision]))
             tolerance = TOLERANCE if precision == "float32" else None
             report = check_parity(model, proto, references, tolerance)
             judge(report, precision, str(paths[precision]))
             part = stack.enter_context(atomic_write(paths[precision]))
             _save(proto, part, {**entries, "precision": precision})
             files[precision] = ExportedFile(
-                paths[precision], precision, opset, part.stat().st_size, largest_int8_weight(proto), report
+                path=paths[precision],
+                precision=precision,
+                opset=opset,
+                num_bytes=part.stat().st_size,
+                largest_int8_weight=largest_int8_weight(proto),
+                largest_float16=max(magnitudes.values(), default=None),
+                parity=report,
             )
             logger.info(
                 "%s: largest difference %.1e", paths[precision], max(report.same_bins.largest.values())

@@ -45,11 +45,13 @@ def run(run_dir: Path) -> Path:
     """
     run_dir = Path(run_dir)
     config = load_run_config(run_dir)
-    metrics = _read_json(run_dir / METRICS_FILE)
+    metrics = _read_json(run_dir / METRICS_FILE, dict)
     if metrics is None:
         raise DataError(f"{run_dir / METRICS_FILE}: no such file; run mlpf evaluate -t {run_dir} first")
-    history: list[dict[str, float]] = _read_json(run_dir / HISTORY_FILE) or []
-    reference: dict[str, Any] = _read_json(run_dir / REFERENCE_FILE) or {}
+    history: list[dict[str, float]] = _read_json(run_dir / HISTORY_FILE, list) or []
+    reference: dict[str, Any] = _read_json(run_dir / REFERENCE_FILE, dict) or {}
+    environment: dict[str, Any] = _read_json(run_dir / "environment.json", dict) or {}
+    card = _read_json(run_dir / "model_card.json", dict)
     figures: dict[str, list[Path]] = {}
     console = Console()
     with style(), console.status("drawing figures"):
@@ -74,10 +76,10 @@ def run(run_dir: Path) -> Path:
         metrics,
         figures,
         settings=_settings(config),
-        environment=_read_json(run_dir / "environment.json") or {},
+        environment=environment,
         history=history,
         reference=reference,
-        model_card=_read_json(run_dir / "model_card.json"),
+        model_card=card,
     )
     report = run_dir / "report.html"
     with atomic_write(report) as part:
@@ -131,11 +133,23 @@ def _settings(config: Config) -> dict[str, Any]:
     return {section: data[section] for section in REPORTED_SECTIONS}
 
 
-def _read_json(path: Path) -> Any:
-    """Return the contents of a JSON file, None if there is no such file."""
+def _read_json(path: Path, kind: type) -> Any:
+    """Return the contents of a JSON file, None if there is no such file.
+
+    Raises:
+        DataError: it is a directory, not JSON, or holds something of another kind.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a directory, expected a JSON file; remove it") from None
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); run the command that writes it again") from None
+    if not isinstance(content, kind):
+        raise DataError(
+            f"{path}: holds a {type(content).__name__}, expected a {kind.__name__}; "
+            "run the command that writes it again"
+        )
+    return content
