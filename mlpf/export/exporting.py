@@ -15,7 +15,7 @@ from mlpf.export.conversion import convert
 from mlpf.export.float16_range import float16_magnitudes, refuse_overflow
 from mlpf.export.graph_rewrites import keep_outputs
 from mlpf.export.model_card import model_card, model_metadata
-from mlpf.export.parity import TOLERANCE, ParityReport, check_parity, judge, reference
+from mlpf.export.parity import TOLERANCE, ParityReport, Reference, check_parity, judge, reference
 from mlpf.export.precision import largest_int8_weight, quantize, refuse_saturation, with_policy
 from mlpf.export.runtimes import OUTPUT_NAME, TARGETS, ExportError, Target
 from mlpf.files.atomic import atomic_write
@@ -106,12 +106,7 @@ def export_onnx(
     with ExitStack() as stack:
         card = stack.enter_context(atomic_write(path.with_name(CARD_FILE)))
         for precision, proto in _graphs(model, goal, opset, tuple(paths)):
-            refuse_saturation(proto, str(paths[precision]))
-            magnitudes = float16_magnitudes(proto, [given.x for given in references])
-            refuse_overflow(magnitudes, str(paths[precision]))
-            tolerance = TOLERANCE if precision == "float32" else None
-            report = check_parity(model, proto, references, tolerance)
-            judge(report, precision, str(paths[precision]))
+            largest_float16, report = _check(model, proto, precision, references, str(paths[precision]))
             part = stack.enter_context(atomic_write(paths[precision]))
             _save(proto, part, {**entries, "precision": precision})
             files[precision] = ExportedFile(
@@ -120,7 +115,7 @@ def export_onnx(
                 opset=opset,
                 num_bytes=part.stat().st_size,
                 largest_int8_weight=largest_int8_weight(proto),
-                largest_float16=max(magnitudes.values(), default=None),
+                largest_float16=largest_float16,
                 parity=report,
             )
             logger.info(
@@ -131,14 +126,32 @@ def export_onnx(
     return files
 
 
+def _check(
+    model: keras.Model,
+    proto: onnx.ModelProto,
+    precision: str,
+    references: Sequence[Reference],
+    name: str,
+) -> tuple[float | None, ParityReport]:
+    """Return the largest float16 number and the comparison with Keras; refuse what must not be written."""
+    refuse_saturation(proto, name)
+    magnitudes = float16_magnitudes(proto, [given.x for given in references])
+    refuse_overflow(magnitudes, name)
+    report = check_parity(model, proto, references, TOLERANCE if precision == "float32" else None)
+    judge(report, precision, name)
+    return max(magnitudes.values(), default=None), report
+
+
 def _paths(path: Path, precisions: Sequence[str]) -> dict[str, Path]:
     """Return the file of each precision, none of them in the way of the card or of a directory."""
     paths = {p: path if p == "float32" else path.with_stem(f"{path.stem}_{p}") for p in precisions}
     if any(file.name == CARD_FILE for file in paths.values()):
         raise ExportError(f"{path}: is the name of the model card beside it; give another one")
-    for file in (*paths.values(), path.with_name(CARD_FILE)):
+    for file in paths.values():
         if file.is_dir():
             raise ExportError(f"{file}: is a directory; give the name of the file to write")
+    if (card := path.with_name(CARD_FILE)).is_dir():
+        raise ExportError(f"{card}: is a directory, expected the model card; remove it or export elsewhere")
     return paths
 
 
