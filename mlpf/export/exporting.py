@@ -106,11 +106,12 @@ def export_onnx(
     with ExitStack() as stack:
         card = stack.enter_context(atomic_write(path.with_name(CARD_FILE)))
         for precision, proto in _graphs(model, goal, opset, tuple(paths)):
-            largest_float16, report = _check(model, proto, precision, references, str(paths[precision]))
-            part = stack.enter_context(atomic_write(paths[precision]))
+            file = paths[precision]
+            largest_float16, report = _check(model, proto, precision, references, str(file))
+            part = stack.enter_context(atomic_write(file))
             _save(proto, part, {**entries, "precision": precision})
             files[precision] = ExportedFile(
-                path=paths[precision],
+                path=file,
                 precision=precision,
                 opset=opset,
                 num_bytes=part.stat().st_size,
@@ -118,10 +119,8 @@ def export_onnx(
                 largest_float16=largest_float16,
                 parity=report,
             )
-            logger.info(
-                "%s: largest difference %.1e", paths[precision], max(report.same_bins.largest.values())
-            )
-        content = model_card(entries, {precision: file.as_dict() for precision, file in files.items()})
+            logger.info("%s: largest difference %.1e", file, max(report.same_bins.largest.values()))
+        content = model_card(entries, {precision: written.as_dict() for precision, written in files.items()})
         card.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return files
 
