@@ -23,7 +23,9 @@ from rich.table import Table
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.evaluation.latency import measure, scaling_exponents
+from mlpf.forward import graph_forward, xla_forward
 from mlpf.machine import session as runtime
+from mlpf.models.inputs import element_mask
 from mlpf.models.outputs import OUTPUT_NAMES
 from mlpf.physics.features import TARGETS
 from mlpf.physics.random_events import sample_events
@@ -44,7 +46,7 @@ EQUAL_TRANSFORMER = {
     "parameters.use_normalizer": False,
 }
 
-Forward = Callable[[Any], Any]
+Pass = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,7 @@ def straightforward(model: keras.Model) -> keras.Model:
     return copy
 
 
-def graph(model: keras.Model, forward: Forward | None = None, jit_compile: bool = False) -> Forward:
-    """Return a forward pass as one graph of open axes (not with XLA) that waits for its result."""
-    signature = [tf.TensorSpec((None, None, model.num_input_features), tf.float32)]
-    forward = forward or functools.partial(model, training=False)
-    open_axes = {} if jit_compile else {"input_signature": signature}
-    compiled = tf.function(forward, autograph=False, jit_compile=jit_compile, **open_axes)
-    return lambda x: [value.numpy() for value in compiled(tf.constant(x)).values()]
-
-
-def training_step(config: Config, model: keras.Model, jit_compile: bool = False) -> Forward:
+def training_step(config: Config, model: keras.Model, jit_compile: bool = False) -> Pass:
     """Return a step (forward, loss, gradients, Adam) as one graph of open axes (not with XLA)."""
     loss, optimizer = MLPFLoss(config.loss), keras.optimizers.Adam(1e-4)
     optimizer.build(model.trainable_variables)
@@ -133,7 +126,7 @@ def targets_of(x: np.ndarray) -> np.ndarray:
     return y
 
 
-def matmul(dtype: str) -> Forward:
+def matmul(dtype: str) -> Pass:
     """Return the product whose rate is the floor."""
     m, k, n = RATE_SHAPE
     rng = np.random.default_rng(0)
@@ -145,7 +138,7 @@ def matmul(dtype: str) -> Forward:
 MATMULS = 20
 
 
-def medians(engines: dict[str, Forward], events: np.ndarray, rounds: int) -> dict[str, float]:
+def medians(engines: dict[str, Pass], events: np.ndarray, rounds: int) -> dict[str, float]:
     """Return the median milliseconds of each, from passes that alternate."""
     return {found.engine: found.p50_ms for found in measure(engines, events, rounds)}
 
@@ -160,7 +153,7 @@ def floor(rounds: int) -> Iterator[Row]:
     config = config_of("clic")
     events = events_of(config, 1, GNN_ELEMENTS)
     models = {policy: network(config, policy) for policy in ("float32", "mixed_bfloat16")}
-    engines = {name: graph(model) for name, model in models.items()}
+    engines = {name: graph_forward(model) for name, model in models.items()}
     products = {"matmul float32": matmul("float32"), "matmul bfloat16": matmul("bfloat16")}
     ms = medians({**engines, **products}, events, rounds)
     gflop = 2e-9 * np.prod(RATE_SHAPE) * MATMULS
@@ -174,7 +167,7 @@ def floor(rounds: int) -> Iterator[Row]:
     # One bin: with more, an element that rounding moves to another bin is another function.
     small = events_of(config, 8, 256)
     full, half = (models[policy](small, training=False) for policy in models)
-    real = small[..., 0] != 0
+    real = np.asarray(element_mask(small))
     same = np.argmax(full["cls"], axis=-1) == np.argmax(half["cls"], axis=-1)
     yield Row("bfloat16: share of elements with the same class, one bin", float(same[real].mean()))
     for name in OUTPUT_NAMES:
@@ -189,7 +182,7 @@ def train(rounds: int) -> Iterator[Row]:
     config = config_of("clic")
     events = events_of(config, 8, 256)
     model = network(config)
-    ms = medians({"step": training_step(config, model), "forward": graph(model)}, events, rounds)
+    ms = medians({"step": training_step(config, model), "forward": graph_forward(model)}, events, rounds)
     yield Row("clic.yaml step, 8 x 256 [ms]", ms["step"])
     yield Row("clic.yaml step against its forward pass", ms["step"] / ms["forward"], 3.3, at_most=True)
 
@@ -205,10 +198,13 @@ def formats(rounds: int) -> Iterator[Row]:
         engines = {}
         for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
             model = network(config, policy)
-            make = graph if what == "forward" else functools.partial(training_step, config)
+            make, compiled = graph_forward, xla_forward
+            if what == "step":
+                make = functools.partial(training_step, config)
+                compiled = functools.partial(make, jit_compile=True)
             engines[policy] = make(model)
             if policy == "float32":
-                engines["float32, XLA"] = make(model, jit_compile=True)
+                engines["float32, XLA"] = compiled(model)
         ms = medians(engines, events_of(config, *shape), rounds)
         yield Row(f"{name}.yaml {what} {shape[0]} x {shape[1]}, float32 [ms]", ms["float32"])
         for engine in (e for e in engines if e != "float32"):
@@ -221,8 +217,8 @@ def demo(rounds: int) -> Iterator[Row]:
     ours = network(config)
     theirs = straightforward(ours)
     for what, shape, make in (
-        ("forward, 1 x 256", (1, 256), graph),
-        ("forward, 1 x 2560", (1, 2560), graph),
+        ("forward, 1 x 256", (1, 256), graph_forward),
+        ("forward, 1 x 2560", (1, 2560), graph_forward),
         ("step, 8 x 256", (8, 256), functools.partial(training_step, config)),
     ):
         engines = {"ours": make(ours), "obvious": make(theirs)}
@@ -255,7 +251,7 @@ def losses(rounds: int) -> Iterator[Row]:
 def small(rounds: int) -> Iterator[Row]:
     """Events of half a bin against a full one."""
     config = config_of("clic")
-    engine = {"gnn": graph(network(config))}
+    engine = {"gnn": graph_forward(network(config))}
     ms = {n: medians(engine, events_of(config, 1, n), rounds)["gnn"] for n in (256, 128, 256, 128)}
     yield Row("clic.yaml, N = 128 against N = 256", ms[128] / ms[256], 0.6, at_most=True)
 
@@ -263,7 +259,7 @@ def small(rounds: int) -> Iterator[Row]:
 def performer(rounds: int) -> Iterator[Row]:
     """The transformer against the graph network of equal width and depth."""
     gnn, transformer = config_of("clic"), config_of("clic-transformer", **EQUAL_TRANSFORMER)
-    engines = {"gnn": graph(network(gnn)), "transformer": graph(network(transformer))}
+    engines = {"gnn": graph_forward(network(gnn)), "transformer": graph_forward(network(transformer))}
     ms = medians(engines, events_of(gnn, 1, GNN_ELEMENTS), rounds)
     yield Row("transformer, N = 2560 [ms]", ms["transformer"])
     yield Row("transformer against graph network, N = 2560", ms["transformer"] / ms["gnn"], 1.0, at_most=True)
@@ -275,12 +271,13 @@ def scaling(rounds: int) -> Iterator[Row]:
         model = network(config_of(name))
         num_graphs = 0
 
-        def counted(x, model=model):
+        def counted(x, training, call=model.call):
             nonlocal num_graphs
             num_graphs += 1
-            return model(x, training=False)
+            return call(x, training=training)
 
-        forward = graph(model, counted)
+        model.call = counted
+        forward = graph_forward(model)
         # Every length is an engine of its own, so that the passes of all lengths alternate.
         engines = {
             str(n): functools.partial(lambda x, _, f: f(x), events_of(config_of(name), 1, n), f=forward)
@@ -312,25 +309,24 @@ def _memory_of(name: str) -> list[float]:
     """Return the peak memory of this process in MB at each of ``MEMORY``."""
     runtime.set_threads(1)
     config = config_of(name)
-    forward = {name: graph(network(config))}
+    forward = {name: graph_forward(network(config))}
     found = [x for n in MEMORY for x in measure(forward, events_of(config, 1, n), 1)]
     return [x.peak_memory_mb or 0.0 for x in found]
 
 
 def onnx(rounds: int) -> Iterator[Row]:
     """ONNX files of every precision: differences from Keras and speed, weights random."""
-    from mlpf.export import PRECISIONS, export_onnx, open_session
+    from mlpf.export import PRECISIONS, export_onnx, onnx_forward, open_session
 
     for name in ("clic-demo", "clic", "clic-transformer"):
         config = config_of(name)
         model = network(config)
-        engines = {"keras": graph(model)}
+        engines = {"keras": graph_forward(model)}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             files = export_onnx(model, path, precisions=PRECISIONS, schema=config.dataset.event_schema)
             for precision, file in files.items():
-                session = open_session(str(file.path), 1)
-                engines[precision] = functools.partial(_run_session, session)
+                engines[precision] = onnx_forward(open_session(str(file.path), 1))
         for precision, file in files.items():
             what, limit = f"{name}.yaml {precision}", 1e-4 if precision == "float32" else None
             shown = file.parity.outputs.values()
@@ -351,10 +347,6 @@ def onnx(rounds: int) -> Iterator[Row]:
                 if precision != "float32":
                     ratio = ms["float32"] / ms[precision]
                     yield Row(f"{name}.yaml {precision}, N = {n}, speed against float32", ratio)
-
-
-def _run_session(session: Any, events: np.ndarray) -> Any:
-    return session.run(None, {session.get_inputs()[0].name: events})
 
 
 SECTIONS = {

@@ -1,7 +1,7 @@
 """Run a model over the events of a dataset, in batches of few fixed shapes."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from mlpf.data.feeding.batch_plan import EMPTY_EVENT, bucket_edges, pad_events, plan_epoch
 from mlpf.evaluation.particles import ELEMTYPE, Array, rows_from_outputs
-
-Forward = Callable[[npt.NDArray[np.float32]], Mapping[str, Array]]
+from mlpf.forward import Forward
 
 
 class Split(Protocol):
@@ -52,13 +51,6 @@ class Inference:
         return len(self.events) / self.seconds if self.seconds > 0 else float("nan")
 
 
-def keras_forward(model: Any) -> Forward:
-    """Return a compiled forward pass of a Keras model, X [B, N, F] -> outputs as arrays."""
-    # XLA would compile each bucket for longer than an evaluation takes.
-    model.jit_compile = False
-    return model.predict_on_batch
-
-
 def predict(
     forward: Forward,
     split: Split,
@@ -75,7 +67,7 @@ def predict(
     """Run a model over the first events of a split.
 
     Args:
-        forward: X [B, N, F] -> outputs, e.g. ``keras_forward(model)``.
+        forward: X [B, N, F] -> outputs, e.g. ``graph_forward(model)``.
         split: the events.
         batch_size: events per batch B.
         bucket_size: batches are padded to multiples of this many elements.

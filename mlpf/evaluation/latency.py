@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Forward = Callable[[npt.NDArray[np.float32]], Any]
+# Takes [B, N, F] float32 and returns when the result is there.
+Pass = Callable[[npt.NDArray[np.float32]], Any]
 
 # Below this number of elements fixed costs hide how a model scales.
 MIN_ELEMENTS_OF_FIT = 512
@@ -50,11 +51,11 @@ class Latency:
         return asdict(self)
 
 
-def measure(engines: Mapping[str, Forward], events: npt.NDArray[np.float32], num_runs: int) -> list[Latency]:
+def measure(engines: Mapping[str, Pass], events: npt.NDArray[np.float32], num_runs: int) -> list[Latency]:
     """Time every engine on the same events; their passes alternate, so that all see the same machine.
 
     Args:
-        engines: name -> function that takes [B, N, F] float32 and returns when the result is there.
+        engines: name -> forward pass.
         events: [B, N, F].
         num_runs: timed passes of each.
     """
@@ -99,7 +100,7 @@ def scaling_exponents(latencies: Sequence[Latency]) -> dict[tuple[str, int], flo
     return exponents
 
 
-def _timed(forward: Forward, events: npt.NDArray[np.float32]) -> float:
+def _timed(forward: Pass, events: npt.NDArray[np.float32]) -> float:
     start = time.perf_counter()
     forward(events)
     return time.perf_counter() - start

@@ -9,7 +9,7 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
-from mlpf.export.graph_rewrites import HANDLERS, remove_unused, restore_norms
+from mlpf.export.graph_rewrites import HANDLERS, remove_unused, restore_norms, shape_reductions
 from mlpf.export.runtimes import OUTPUT_NAME, Target
 from mlpf.export.tracing import plain_norms, recorded_orders
 from mlpf.models.outputs import concatenate_outputs, output_widths
@@ -44,6 +44,7 @@ def convert(model: keras.Model, target: Target, opset: int) -> onnx.ModelProto:
             predict, input_signature=signature, opset=opset, custom_op_handlers=HANDLERS
         )
     restore_norms(proto)
+    shape_reductions(proto)
     remove_unused(proto.graph)
     _rename_input(proto.graph, target.input_name)
     _name_axes(proto.graph.input[0], ("B", "N", num_features))

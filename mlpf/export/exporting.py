@@ -12,9 +12,10 @@ import keras
 import onnx
 
 from mlpf.export.conversion import convert
+from mlpf.export.float16_range import float16_magnitudes, refuse_overflow
 from mlpf.export.graph_rewrites import keep_outputs
 from mlpf.export.model_card import model_card, model_metadata
-from mlpf.export.parity import TOLERANCE, ParityReport, check_parity, judge, reference
+from mlpf.export.parity import TOLERANCE, ParityReport, Reference, check_parity, judge, reference
 from mlpf.export.precision import largest_int8_weight, quantize, refuse_saturation, with_policy
 from mlpf.export.runtimes import OUTPUT_NAME, TARGETS, ExportError, Target
 from mlpf.files.atomic import atomic_write
@@ -38,6 +39,7 @@ class ExportedFile:
         opset: its ONNX operator set.
         num_bytes: its size.
         largest_int8_weight: largest absolute int8 weight; None = no int8.
+        largest_float16: largest absolute float16 number on the events of the check; None = no float16.
         parity: how far it is from Keras.
     """
 
@@ -46,6 +48,7 @@ class ExportedFile:
     opset: int
     num_bytes: int
     largest_int8_weight: int | None
+    largest_float16: float | None
     parity: ParityReport
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,6 +58,7 @@ class ExportedFile:
             "opset": self.opset,
             "num_bytes": self.num_bytes,
             "largest_int8_weight": self.largest_int8_weight,
+            "largest_float16": self.largest_float16,
             "parity": self.parity.as_dict(),
         }
 
@@ -85,8 +89,8 @@ def export_onnx(
 
     Raises:
         ExportError: the target does not take the opset, a path is a directory, float32 differs from Keras by
-            more than ``TOLERANCE``, another precision makes no sense, or int8 would saturate on some
-            processors; nothing is written.
+            more than ``TOLERANCE``, another precision makes no sense, numbers do not fit into float16, or
+            int8 would saturate on some processors; nothing is written.
     """
     names = ExportFiles(Path(path))
     goal = TARGETS[target]
@@ -102,21 +106,39 @@ def export_onnx(
     with ExitStack() as stack:
         card = stack.enter_context(atomic_write(names.card))
         for precision, proto in _graphs(model, goal, opset, tuple(paths)):
-            refuse_saturation(proto, str(paths[precision]))
-            tolerance = TOLERANCE if precision == "float32" else None
-            report = check_parity(model, proto, references, tolerance)
-            judge(report, precision, str(paths[precision]))
-            part = stack.enter_context(atomic_write(paths[precision]))
+            file = paths[precision]
+            largest_float16, report = _check(model, proto, precision, references, str(file))
+            part = stack.enter_context(atomic_write(file))
             _save(proto, part, {**entries, "precision": precision})
             files[precision] = ExportedFile(
-                paths[precision], precision, opset, part.stat().st_size, largest_int8_weight(proto), report
+                path=file,
+                precision=precision,
+                opset=opset,
+                num_bytes=part.stat().st_size,
+                largest_int8_weight=largest_int8_weight(proto),
+                largest_float16=largest_float16,
+                parity=report,
             )
-            logger.info(
-                "%s: largest difference %.1e", paths[precision], max(report.same_bins.largest.values())
-            )
-        content = model_card(entries, {precision: file.as_dict() for precision, file in files.items()})
+            logger.info("%s: largest difference %.1e", file, max(report.same_bins.largest.values()))
+        content = model_card(entries, {precision: written.as_dict() for precision, written in files.items()})
         card.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return files
+
+
+def _check(
+    model: keras.Model,
+    proto: onnx.ModelProto,
+    precision: str,
+    references: Sequence[Reference],
+    name: str,
+) -> tuple[float | None, ParityReport]:
+    """Return the largest float16 number and the comparison with Keras; refuse what must not be written."""
+    refuse_saturation(proto, name)
+    magnitudes = float16_magnitudes(proto, [given.x for given in references])
+    refuse_overflow(magnitudes, name)
+    report = check_parity(model, proto, references, TOLERANCE if precision == "float32" else None)
+    judge(report, precision, name)
+    return max(magnitudes.values(), default=None), report
 
 
 def _paths(names: ExportFiles, precisions: Sequence[str]) -> dict[str, Path]:
@@ -124,9 +146,13 @@ def _paths(names: ExportFiles, precisions: Sequence[str]) -> dict[str, Path]:
     paths = {precision: names.onnx(precision) for precision in precisions}
     if names.card in paths.values():
         raise ExportError(f"{names.float32}: is the name of the model card beside it; give another one")
-    for file in (*paths.values(), names.card):
+    for file in paths.values():
         if file.is_dir():
             raise ExportError(f"{file}: is a directory; give the name of the file to write")
+    if names.card.is_dir():
+        raise ExportError(
+            f"{names.card}: is a directory, expected the model card; remove it or export elsewhere"
+        )
     return paths
 
 

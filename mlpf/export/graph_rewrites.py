@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 
 TWO = "two"
+_REDUCTIONS = ("ReduceSum", "ReduceMax")
 
 
 def where(ctx: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001 - the converter's signature
@@ -43,6 +44,62 @@ def restore_norms(model: onnx.ModelProto) -> None:
             square.op_type = "Pow"
             square.input[1] = TWO
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(2.0, np.float32), TWO))
+
+
+def shape_reductions(model: onnx.ModelProto) -> None:
+    """Give sums and maxima the shape that they should have.
+
+    onnxruntime leaves an empty tensor as it is when it reduces it, and an event that fits into one bin has no
+    full bin. Without this such events end in an error of onnxruntime.
+    """
+    typed = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*typed.value_info, *typed.input)
+        if value.type.tensor_type.HasField("shape")
+    }
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        nodes.append(node)
+        if node.op_type in _REDUCTIONS and (rank := ranks.get(node.input[0], 0)):
+            nodes += _reshaped(model.graph, node, _reduced_axes(node, rank, constants), rank)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _reduced_axes(node: onnx.NodeProto, rank: int, constants: dict[str, np.ndarray]) -> set[int]:
+    """Return the axes of a reduction: an attribute, or from operator set 13 (18) on a second input."""
+    given = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+    if given is None and len(node.input) > 1 and node.input[1]:
+        given = constants[node.input[1]].tolist()
+    return {axis % rank for axis in (range(rank) if given is None else given)}
+
+
+def _reshaped(
+    graph: onnx.GraphProto, node: onnx.NodeProto, axes: set[int], rank: int
+) -> list[onnx.NodeProto]:
+    """Return nodes that shape the result of ``node`` like its input without ``axes``."""
+    keeps = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
+    kept = [axis for axis in range(rank) if axis not in axes]
+    if not kept or (keeps and kept != list(range(len(kept)))):
+        return []  # a number has no axis to lose; ones in the middle do not occur in the models
+    result, name = node.output[0], node.name
+    node.output[0] = f"{result}/reduced"
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(kept, np.int64), f"{name}/kept"))
+    nodes = [
+        onnx.helper.make_node("Shape", [node.input[0]], [f"{name}/whole"], f"{name}/whole"),
+        onnx.helper.make_node(
+            "Gather", [f"{name}/whole", f"{name}/kept"], [f"{name}/shape"], f"{name}/shape"
+        ),
+    ]
+    shape = f"{name}/shape"
+    if keeps:
+        ones = onnx.numpy_helper.from_array(np.ones(len(axes), np.int64), f"{name}/ones")
+        graph.initializer.append(ones)
+        parts, shape = [shape, ones.name], f"{name}/with_ones"
+        nodes.append(onnx.helper.make_node("Concat", parts, [shape], shape, axis=0))
+    return [*nodes, onnx.helper.make_node("Reshape", [node.output[0], shape], [result], f"{name}/reshape")]
 
 
 def remove_unused(graph: onnx.GraphProto) -> None:

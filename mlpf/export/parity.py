@@ -11,19 +11,20 @@ a digit is worth.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 from mlpf.export.conversion import order_names
+from mlpf.export.onnx_session import open_session
 from mlpf.export.runtimes import OUTPUT_NAME, ExportError
 from mlpf.export.tracing import given_orders, recorded_orders
-from mlpf.models.outputs import concatenate_outputs, output_widths
+from mlpf.forward import eager_forward
+from mlpf.models.inputs import element_mask
+from mlpf.models.outputs import OUTPUT_NAMES, output_widths
 
 # Largest difference of float32.
 TOLERANCE = 1e-4
@@ -136,7 +137,7 @@ class Reference:
     @property
     def real(self) -> npt.NDArray[np.bool_]:
         """[B, N], False = padding."""
-        return self.x[..., 0] != 0
+        return keras.ops.convert_to_numpy(element_mask(self.x))
 
 
 def reference(model: keras.Model, x: Array) -> Reference:
@@ -322,31 +323,13 @@ def _judge_exact(report: ParityReport, name: str) -> None:
         )
 
 
-def open_session(
-    model: bytes | str, num_threads: int | None = None, save_as: Path | None = None
-) -> onnxruntime.InferenceSession:
-    """Open a graph on the CPU.
-
-    Args:
-        model: the graph, or the name of its file.
-        num_threads: default all cores.
-        save_as: write what onnxruntime made of the graph there.
-    """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if num_threads is not None:
-        options.intra_op_num_threads = options.inter_op_num_threads = num_threads
-    if save_as is not None:
-        options.optimized_model_filepath = str(save_as)
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
 def _scaled(found: Array, expected: Array) -> npt.NDArray[np.float64]:
     return np.abs(found - expected).astype(np.float64) / np.maximum(1.0, np.abs(expected))
 
 
 def _predict(model: keras.Model, x: Array) -> Array:
-    return keras.ops.convert_to_numpy(concatenate_outputs(model(x, training=False)))
+    outputs = eager_forward(model)(x)
+    return np.concatenate([outputs[name] for name in OUTPUT_NAMES], axis=-1)
 
 
 def _arrays(orders: Sequence[Any]) -> Orders:

@@ -13,7 +13,7 @@ from mlpf.layers.helix_encoding import face_points
 from mlpf.layers.input_encoding import InputEncoding
 from mlpf.layers.input_normalization import InputNormalization
 from mlpf.layers.output_decoding import OutputDecoding
-from mlpf.models.inputs import finite_or_zero
+from mlpf.models.inputs import element_mask, finite_or_zero
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
@@ -162,7 +162,7 @@ class PFNetDense(keras.Model):
             dict of ``OUTPUT_NAMES``, [B, N, .] float32, zero on padding.
         """
         raw = finite_or_zero(X)
-        mask = ops.not_equal(raw[..., 0], 0.0)
+        mask = element_mask(raw)
         x = raw if self.input_normalization is None else self.input_normalization(raw)
         encoded = self.encoding(x, raw)
         h = encoded

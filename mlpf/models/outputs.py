@@ -16,6 +16,14 @@ def output_widths(num_output_classes: int) -> dict[str, int]:
     return {name: widths.get(name, 1) for name in OUTPUT_NAMES}
 
 
+def output_slices(width: int) -> dict[str, slice]:
+    """Return the columns of each output among ``width`` = C + 8 concatenated ones."""
+    edge, places = 0, {}
+    for name, columns in output_widths(width - sum(output_widths(0).values())).items():
+        places[name] = slice(edge, edge := edge + columns)
+    return places
+
+
 def concatenate_outputs(outputs: Mapping[str, Any]) -> Any:
     """Concatenate outputs [B, N, .] to one [B, N, C + 8] tensor in the order of ``OUTPUT_NAMES``."""
     return ops.concatenate([outputs[name] for name in OUTPUT_NAMES], axis=-1)

@@ -11,7 +11,7 @@ from mlpf.layers.input_encoding import InputEncoding
 from mlpf.layers.input_normalization import InputNormalization
 from mlpf.layers.output_decoding import OutputDecoding
 from mlpf.layers.performer_block import PerformerBlock
-from mlpf.models.inputs import finite_or_zero
+from mlpf.models.inputs import element_mask, finite_or_zero
 
 STREAMS = ("stacks", "queries")
 
@@ -154,7 +154,7 @@ class PFNetTransformer(keras.Model):
             dict of ``OUTPUT_NAMES``, [B, N, .] float32, zero on padding.
         """
         raw = finite_or_zero(X)
-        mask = ops.not_equal(raw[..., 0], 0.0)
+        mask = element_mask(raw)
         x = raw if self.input_normalization is None else self.input_normalization(raw)
         h = self.embedding(self.encoding(x, raw))
         for block in self.stacks["encoder"]:

@@ -9,12 +9,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from mlpf.config.data_schema import VALID
 from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import EventPool
-from mlpf.evaluation.inference import Forward, predict
+from mlpf.evaluation.inference import predict
 from mlpf.evaluation.metrics import response_summary
 from mlpf.evaluation.predictions import (
     EVENT_FIELDS,
@@ -24,6 +23,7 @@ from mlpf.evaluation.predictions import (
 )
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import RunDirectory
+from mlpf.forward import graph_forward
 from mlpf.physics.methods import BASELINE, GEN, LIMITS, METHOD_NAMES, NETWORK
 from mlpf.runs.data import open_validation
 from mlpf.training.checkpoints.run_state import EpochRecord
@@ -60,7 +60,7 @@ class PhysicsValidation:
         self._config = config
         self._is_last = is_last
         self._pool = pool
-        self._forward = graph_forward(model, config.dataset.num_input_features)
+        self._forward = graph_forward(model)
         self._predictions = reference
         self.reference: dict[str, Any] = {
             "dataset": reference.dataset,
@@ -154,16 +154,3 @@ def build_physics_validation(
     with atomic_write(RunDirectory(run_dir).reference) as part:
         part.write_text(json.dumps(hook.reference, indent=1, allow_nan=False), encoding="utf-8")
     return hook
-
-
-def graph_forward(model: keras.Model, num_features: int) -> Forward:
-    """Return the forward pass as a graph that is traced once for all shapes.
-
-    ``model.predict_on_batch`` does not do: with several GPUs each would get the whole batch.
-    """
-
-    @tf.function(input_signature=[tf.TensorSpec((None, None, num_features), tf.float32)], autograph=False)
-    def forward(X: tf.Tensor) -> dict[str, tf.Tensor]:
-        return model(X, training=False)
-
-    return lambda X: {name: values.numpy() for name, values in forward(tf.constant(X)).items()}

@@ -16,11 +16,12 @@ from mlpf.config.data_schema import EvaluationDatasetConfig
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import PreparedSplit, open_split
 from mlpf.errors import DataError
-from mlpf.evaluation.inference import Forward, keras_forward, predict
+from mlpf.evaluation.inference import predict
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import EVENT_FIELDS, make_predictions, write_predictions
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import RunDirectory
+from mlpf.forward import Forward, graph_forward
 from mlpf.machine import session
 from mlpf.plotting.report_text import caption, class_rows, response_rows, scale_sentence
 from mlpf.runs.trained import load_run_config, load_trained_model, require_fit
@@ -62,7 +63,8 @@ def run(
     session.prepare(config.setup.dtype, config.setup.allow_tf32)
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
     parts = [_open(name, config, num_events) for name in names]
-    forward = keras_forward(model)
+    # Not XLA: it would compile each bucket for longer than an evaluation takes.
+    forward = graph_forward(model)
     files = RunDirectory(run_dir)
     metrics: dict[str, Any] = {"checkpoint": checkpoint.name, "datasets": {}, "skipped": skipped}
     console = Console()

@@ -21,9 +21,9 @@ from mlpf.errors import CheckpointError
 from mlpf.evaluation.latency import measure
 from mlpf.files.atomic import read_json, write_json
 from mlpf.files.run_directory import RunDirectory
+from mlpf.forward import graph_forward
 from mlpf.runs.data import open_validation
 from mlpf.runs.early_stopping import StopCriterion
-from mlpf.runs.physics_validation import graph_forward
 from mlpf.runs.setup import prepare_process
 from mlpf.runs.trained import build_network, count_parameters, require_fit
 from mlpf.search.state import read_search_config
@@ -173,7 +173,7 @@ def inference_time(config: Config, model: keras.Model) -> float:
         places = np.linspace(0, split.num_events - 1, _NUM_EVENTS).round().astype(int)
         events = [event["X"] for event in split.fetch(order[places], ("X",))]
     require_fit(config.validation_dataset, config.parameters, max(map(len, events)))
-    forward = graph_forward(model, config.dataset.num_input_features)
+    forward = graph_forward(model)
     medians = [measure({"graph": forward}, event[np.newaxis], _NUM_RUNS)[0].p50_ms for event in events]
     return float(np.mean(medians))
 

@@ -1,4 +1,4 @@
-"""Latency and throughput of a model: Keras eager, as a graph and compiled, and onnxsession."""
+"""Latency and throughput of a model: Keras eager, as a graph and compiled, and onnxruntime."""
 
 import json
 import tempfile
@@ -17,8 +17,9 @@ from mlpf.config.data_schema import TEST
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import open_split
 from mlpf.errors import DataError
-from mlpf.evaluation.latency import Forward, Latency, measure, scaling_exponents
+from mlpf.evaluation.latency import Latency, measure, scaling_exponents
 from mlpf.files.atomic import atomic_write
+from mlpf.forward import Forward, eager_forward, graph_forward, xla_forward
 from mlpf.machine import devices, session
 from mlpf.physics.random_events import sample_events
 from mlpf.physics.schemas import EventSchema
@@ -26,8 +27,10 @@ from mlpf.plotting.latency import latency_figure
 from mlpf.plotting.style import style
 from mlpf.runs.trained import count_parameters, load_run_config, load_trained_model, require_fit
 
-# What is timed unless the caller says otherwise, and the precision of each ONNX engine.
+# What is timed unless the caller says otherwise.
 ENGINES = ("eager", "graph", "xla", "onnx")
+# How each engine of Keras is made, and the precision of each engine of onnxruntime.
+KERAS_ENGINES = {"eager": eager_forward, "graph": graph_forward, "xla": xla_forward}
 ONNX_PRECISIONS = {"onnx": "float32", "onnx-float16": "float16", "onnx-int8": "int8"}
 
 
@@ -76,7 +79,7 @@ def run(
     latencies: list[Latency] = []
     with tempfile.TemporaryDirectory() as folder:
         sessions = _onnx(model, Path(folder), num_cpus, engines, config.dataset.event_schema)
-        functions = {name: sessions.get(name) or _keras(name, model) for name in engines}
+        functions = {name: sessions.get(name) or KERAS_ENGINES[name](model) for name in engines}
         for events in track(shapes, "infer", console=console, disable=not console.is_terminal):
             latencies += measure(functions, events, num_runs)
     facts = {
@@ -124,42 +127,20 @@ def _batches(
     return batches
 
 
-def _keras(name: str, model: keras.Model) -> Forward:
-    """Return a function that runs the model and waits for all outputs."""
-    import tensorflow as tf
-
-    def forward(x: Any) -> Any:
-        return model(x, training=False)
-
-    if name != "eager":
-        # XLA compiles for one shape; the graph serves all.
-        signature = None if name == "xla" else [tf.TensorSpec((None, None, model.num_input_features))]
-        forward = tf.function(forward, input_signature=signature, jit_compile=name == "xla")
-
-    def wait(events: npt.NDArray[np.float32]) -> None:
-        for value in forward(tf.constant(events)).values():
-            value.numpy()
-
-    return wait
-
-
 def _onnx(
     model: keras.Model, folder: Path, num_cpus: int | None, engines: Sequence[str], schema: EventSchema
 ) -> dict[str, Forward]:
-    """Export the precisions that the engines need, at once, and return a function for each engine."""
+    """Export the precisions that the engines need, at once, and return the forward pass of each engine."""
     precisions = {name: ONNX_PRECISIONS[name] for name in engines if name in ONNX_PRECISIONS}
     if not precisions:
         return {}
-    from mlpf.export import TARGETS, export_onnx, open_session
+    from mlpf.export import export_onnx, onnx_forward, open_session
 
     files = export_onnx(model, folder / "model.onnx", precisions=tuple(precisions.values()), schema=schema)
-    input_name = TARGETS["onnxruntime"].input_name
-
-    def runner(precision: str) -> Forward:
-        network = open_session(str(files[precision].path), num_cpus)
-        return lambda events: network.run(None, {input_name: events})
-
-    return {name: runner(precision) for name, precision in precisions.items()}
+    return {
+        name: onnx_forward(open_session(str(files[precision].path), num_cpus))
+        for name, precision in precisions.items()
+    }
 
 
 def _report(

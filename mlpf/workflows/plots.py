@@ -45,13 +45,13 @@ def run(run_dir: Path) -> Path:
     """
     files = RunDirectory(Path(run_dir))
     config = load_run_config(files.path)
-    metrics = _read_json(files.metrics)
+    metrics = _read_json(files.metrics, dict)
     if metrics is None:
         raise DataError(f"{files.metrics}: no such file; run mlpf evaluate -t {files.path} first")
-    history: list[dict[str, float]] = _read_json(files.history) or []
-    reference: dict[str, Any] = _read_json(files.reference) or {}
-    environment = _read_json(files.environment) or {}
-    card = _read_json(files.export.card)
+    history: list[dict[str, float]] = _read_json(files.history, list) or []
+    reference: dict[str, Any] = _read_json(files.reference, dict) or {}
+    environment = _read_json(files.environment, dict) or {}
+    card = _read_json(files.export.card, dict)
     for name in metrics["datasets"]:
         read_predictions(files.predictions(name))  # nothing is drawn unless all can be
     figures: dict[str, list[Path]] = {}
@@ -134,11 +134,23 @@ def _settings(config: Config) -> dict[str, Any]:
     return {section: data[section] for section in REPORTED_SECTIONS}
 
 
-def _read_json(path: Path) -> Any:
-    """Return the contents of a JSON file, None if there is no such file."""
+def _read_json(path: Path, kind: type) -> Any:
+    """Return the contents of a JSON file, None if there is no such file.
+
+    Raises:
+        DataError: it is a directory, not JSON, or holds something of another kind.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a directory, expected a JSON file; remove it") from None
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); run the command that writes it again") from None
+    if not isinstance(content, kind):
+        raise DataError(
+            f"{path}: holds a {type(content).__name__}, expected a {kind.__name__}; "
+            "run the command that writes it again"
+        )
+    return content

@@ -19,13 +19,7 @@ from keras import ops
 
 from mlpf.config.loss_schema import EventLossConfig
 from mlpf.training.losses.regression import build_regression
-from mlpf.training.losses.targets import (
-    REGRESSION_NAMES,
-    element_mask,
-    jet_index,
-    particle_mask,
-    split_targets,
-)
+from mlpf.training.losses.targets import REGRESSION_NAMES, Targets
 
 # Multiplies the logits: at 10 the weight is close to the decision of the largest logit, as published.
 SHARPNESS = 10.0
@@ -106,23 +100,21 @@ def particle_weight(logits: Any) -> Any:
     return ops.sigmoid(ops.logsumexp(sharp[..., 1:], axis=-1) - sharp[..., 0])
 
 
-def pair_events(X: Any, y: Any, outputs: dict[str, Any]) -> EventPair:
+def pair_events(targets: Targets, outputs: dict[str, Any]) -> EventPair:
     """Put targets and outputs of a batch side by side.
 
     Args:
-        X: [B, N, F] model input.
-        y: [B, N, 8] targets.
+        targets: of the batch.
         outputs: dict of the model's outputs.
     """
-    elements, targets = element_mask(X), split_targets(y)
-    gen = {name: targets[name][..., 0] for name in REGRESSION_NAMES}
+    gen = {name: targets.kinematics[name][..., 0] for name in REGRESSION_NAMES}
     pred = {name: ops.cast(outputs[name], "float32")[..., 0] for name in REGRESSION_NAMES}
-    weight = particle_weight(outputs["cls"]) * ops.cast(elements, "float32")
+    weight = particle_weight(outputs["cls"]) * ops.cast(targets.elements, "float32")
     return EventPair(
-        gen=Particles(**gen, weight=ops.cast(particle_mask(X, y), "float32")),
+        gen=Particles(**gen, weight=ops.cast(targets.particles, "float32")),
         pred=Particles(**pred, weight=weight),
-        elements=elements,
-        jets=jet_index(X, y),
+        elements=targets.elements,
+        jets=targets.jets,
     )
 
 
@@ -233,18 +225,17 @@ class EventLosses:
         self._met = build_regression(config.met)
         self._log_cosh = keras.losses.LogCosh(reduction="none", dtype="float32")
 
-    def sums(self, X: Any, y: Any, outputs: dict[str, Any], training: bool) -> list[tuple[Any, Any]]:
+    def sums(self, targets: Targets, outputs: dict[str, Any], training: bool) -> list[tuple[Any, Any]]:
         """Return (sum of values, sum of weights) of each of ``term_names``, scalars.
 
         Args:
-            X: [B, N, F] model input.
-            y: [B, N, 8] targets.
+            targets: of the batch.
             outputs: dict of the model's outputs.
             training: draw new directions; otherwise they are always the same, so that epochs compare.
         """
         if not self.term_names:
             return []
-        events = pair_events(X, y, outputs)
+        events = pair_events(targets, outputs)
         found = []
         for name in self.term_names:
             values, weights = self._term(name, events, training)

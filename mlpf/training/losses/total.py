@@ -11,16 +11,10 @@ from typing import Any
 from keras import ops
 
 from mlpf.config.loss_schema import LossConfig, WeightByPt
+from mlpf.models.inputs import element_mask
 from mlpf.training.losses.events import EventLosses
 from mlpf.training.losses.regression import build_regression, log_ratio
-from mlpf.training.losses.targets import (
-    CHARGES,
-    REGRESSION_NAMES,
-    element_mask,
-    element_pt,
-    particle_mask,
-    split_targets,
-)
+from mlpf.training.losses.targets import CHARGES, REGRESSION_NAMES, Targets, element_pt, split_targets
 
 
 @dataclass(frozen=True)
@@ -102,24 +96,26 @@ class MLPFLoss:
             outputs: dict of the model's outputs; those that no term looks at may be missing.
             training: a step of the training, in which terms draw anew.
         """
-        found = self._element_sums(X, y, outputs) + self._events.sums(X, y, outputs, training)
+        targets = split_targets(element_mask(X), y)
+        found = self._element_sums(X, targets, outputs) + self._events.sums(targets, outputs, training)
         values, weights = zip(*found, strict=True)
         return LossSums(values=ops.stack(values), weights=ops.stack(weights))
 
-    def _element_sums(self, X: Any, y: Any, outputs: dict[str, Any]) -> list[tuple[Any, Any]]:
+    def _element_sums(self, X: Any, targets: Targets, outputs: dict[str, Any]) -> list[tuple[Any, Any]]:
         """Return (sum of weight x loss, sum of weights) of each term about elements."""
-        config, targets = self._config, split_targets(y)
-        elements = ops.cast(element_mask(X), "float32") * _pt_weight(X, config.cls_weight_by_pt)
-        particles = ops.cast(particle_mask(X, y), "float32") * _pt_weight(X, config.reg_weight_by_pt)
+        config = self._config
+        elements = ops.cast(targets.elements, "float32") * _pt_weight(X, config.cls_weight_by_pt)
+        particles = ops.cast(targets.particles, "float32") * _pt_weight(X, config.reg_weight_by_pt)
         found = []
         for name in self.term_names:
             if name in self._regression:
-                weight, loss = particles, self._regression_loss(name, targets[name], outputs[name])
+                true = targets.kinematics[name]
+                weight, loss = particles, self._regression_loss(name, true, outputs[name])
             elif name == "cls":
                 focal = config.cls_loss
-                weight, loss = elements, focal_loss(targets[name], outputs[name], focal.gamma, focal.alpha)
+                weight, loss = elements, focal_loss(targets.cls, outputs[name], focal.gamma, focal.alpha)
             elif name == "charge":
-                weight, loss = elements, charge_loss(targets[name], outputs[name])
+                weight, loss = elements, charge_loss(targets.charge, outputs[name])
             else:
                 continue
             found.append((ops.sum(loss * weight), ops.sum(weight)))

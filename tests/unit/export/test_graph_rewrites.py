@@ -1,8 +1,10 @@
 import numpy as np
+import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mlpf.export import open_session
-from mlpf.export.graph_rewrites import remove_unused, restore_norms
+from mlpf.export.graph_rewrites import remove_unused, restore_norms, shape_reductions
 
 
 def model_of(nodes, constants, opset, output, width=3):
@@ -42,3 +44,27 @@ def test_what_no_output_needs_is_removed():
     remove_unused(model.graph)
     assert [node.name for node in model.graph.node] == ["abs"]
     assert len(model.graph.initializer) == 0
+
+
+@pytest.mark.parametrize("opset", [12, 17])
+@pytest.mark.parametrize(("operator", "reduce"), [("ReduceSum", np.sum), ("ReduceMax", np.max)])
+@pytest.mark.parametrize(("axis", "keepdims"), [(-1, 0), (1, 0), (-2, 0), (-1, 1)])
+def test_reductions_of_nothing_have_the_right_shape(opset, operator, reduce, axis, keepdims):
+    """onnxruntime itself leaves (0, 3, 4) as it is."""
+    shapes = {"x": ["G", 3, 4], "y": [None] * (2 + keepdims)}
+    sides = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()]
+    constants = []
+    if operator == "ReduceSum" and opset > 12:
+        node = helper.make_node(operator, ["x", "axes"], ["y"], "reduce", keepdims=keepdims)
+        constants.append(numpy_helper.from_array(np.array([axis], np.int64), "axes"))
+    else:
+        node = helper.make_node(operator, ["x"], ["y"], "reduce", keepdims=keepdims, axes=[axis])
+    graph = helper.make_graph([node], "test", sides[:1], sides[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7)
+    shape_reductions(model)
+    onnx.checker.check_model(model)
+    for groups in (0, 1, 5):
+        x = np.random.default_rng(groups).normal(size=(groups, 3, 4)).astype(np.float32)
+        found = run(model, x)
+        assert found.shape == reduce(x, axis=axis, keepdims=bool(keepdims)).shape
+        np.testing.assert_allclose(found, reduce(x, axis=axis, keepdims=bool(keepdims)), rtol=1e-6, atol=1e-6)

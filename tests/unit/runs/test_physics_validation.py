@@ -11,7 +11,8 @@ from mlpf.evaluation.inference import predict
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import make_predictions
 from mlpf.files.run_directory import RunDirectory
-from mlpf.physics.features import TRACK_FEATURES
+from mlpf.forward import graph_forward
+from mlpf.physics.features import NUM_CLIC_FEATURES, TRACK_FEATURES
 from mlpf.physics.particles import CLASS_INDEX, NUM_CLASSES
 from mlpf.runs import data as training_data
 from mlpf.runs import physics_validation
@@ -38,6 +39,8 @@ def split(monkeypatch):
 
 class Copies:
     """Knows how the fake events were made and gives back their targets, with pt and energy scaled."""
+
+    num_input_features = NUM_CLIC_FEATURES
 
     def __init__(self, scale=1.0):
         self.scale = scale
@@ -104,7 +107,7 @@ def test_scaled_momenta_scale_the_response_and_the_graph_is_traced_once(tmp_path
 def test_numbers_are_those_of_evaluate_on_the_same_events(tmp_path, split):
     record = {"epoch": 1}
     hook(Copies(0.8), tmp_path, split, **{"callbacks.physics.num_events": 13})([record])
-    forward = physics_validation.graph_forward(Copies(0.8), split.fetch([0], ("X",))[0]["X"].shape[1])
+    forward = graph_forward(Copies(0.8))
     options = {"batch_size": 8, "bucket_size": 16, "growth": 1.3, "num_events": 13, "fields": split.fields}
     result = predict(forward, split, **options)
     predictions = make_predictions("a", result.events, result.predicted, "ee_genkt")

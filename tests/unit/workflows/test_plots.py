@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from mlpf.cli import main
 from mlpf.config.loading import load_config, write_resolved
 from mlpf.errors import CheckpointError, DataError
 from mlpf.evaluation.metrics import evaluate_predictions
@@ -96,6 +97,21 @@ def test_each_class_and_quantity_has_its_figure():
     stems = [stem for stem, _ in plots.dataset_figures(predictions)]
     assert len(stems) == len(set(stems)) == 16
     assert {"jet_response", "met_response", "confusion", "num_elements", "sums_neutral_hadron"} < set(stems)
+
+
+def test_a_card_that_is_none_is_one_line_before_anything_is_drawn(run_dir, capsys):
+    card = run_dir / "model_card.json"
+    card.write_text("[]", encoding="utf-8")
+    with pytest.raises(DataError, match=r"model_card.json: holds a list, expected a dict; run the command"):
+        plots.run(run_dir)
+    card.unlink()
+    card.mkdir()
+    with pytest.raises(SystemExit) as ended:
+        main(lambda **_: plots.run(run_dir))
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"{card}: is a directory, expected a JSON file; remove it")
+    assert not (run_dir / "figures").exists()
 
 
 def test_missing_pieces_say_what_to_run(run_dir, tmp_path):

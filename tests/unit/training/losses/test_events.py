@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mlpf.config.loss_schema import LossConfig
+from mlpf.models.inputs import element_mask
 from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
 from mlpf.physics.schemas import SCHEMAS
 from mlpf.training.losses.events import (
@@ -17,6 +18,7 @@ from mlpf.training.losses.events import (
     sliced_wasserstein,
     unit_directions,
 )
+from mlpf.training.losses.targets import split_targets
 from mlpf.training.losses.total import MLPFLoss
 from tests.support.event_losses_float64 import event_losses_float64
 from tests.support.fake_split import fake_event
@@ -66,6 +68,10 @@ def batch_of(events):
                 outputs[name][i, j] = rows[1][name]
             outputs["cls"][i, j, pred_cls] = 10.0  # 1 - softmax is 1 within e^-100
     return X, y, outputs
+
+
+def paired(X, y, outputs):
+    return pair_events(split_targets(element_mask(X), y), outputs)
 
 
 def numbers(config, batch, training=False):
@@ -120,7 +126,7 @@ def test_sliced_wasserstein_by_hand():
         (1, (3.0, 0.5, 0.0, 5.0), 1, 2, (4.0, 1.0, 0.0, 7.0)),
         (2, (4.0, 1.0, 0.0, 7.0), 1, 1, (3.0, 0.5, 0.0, 5.0)),
     ]
-    events = pair_events(*batch_of([one, swapped]))
+    events = paired(*batch_of([one, swapped]))
 
     # Along the axes pt, E and eta differ by 1, 2 and 1/2.
     found = np.asarray(sliced_wasserstein(events, np.eye(5, dtype=np.float32)))
@@ -139,7 +145,7 @@ def test_cells_by_hand():
         (1, (4.0, 9.0, math.pi, 2.0), 1, 1, (4.0, -9.0, math.pi, 2.0)),
     ]
     batch = batch_of([event])
-    events = pair_events(*batch)
+    events = paired(*batch)
 
     gen, pred = (np.asarray(momentum_cells(p, 2, 4, 2.0))[0] for p in (events.gen, events.pred))
 
