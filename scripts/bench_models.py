@@ -24,7 +24,7 @@ from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.evaluation.latency import measure, scaling_exponents
 from mlpf.machine import session as runtime
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from mlpf.physics.features import TARGETS
 from mlpf.physics.random_events import sample_events
 from mlpf.runs.trained import build_network

@@ -23,7 +23,7 @@ import onnxruntime
 from mlpf.export.conversion import order_names
 from mlpf.export.runtimes import OUTPUT_NAME, ExportError
 from mlpf.export.tracing import given_orders, recorded_orders
-from mlpf.models.outputs import concatenate_outputs, output_widths
+from mlpf.models.interface import concatenate_outputs, output_widths
 
 # Largest difference of float32.
 TOLERANCE = 1e-4

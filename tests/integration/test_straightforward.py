@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from mlpf.physics.random_events import clic_like_events
 from scripts.straightforward import StraightforwardNetwork
 from tests.support.models import TINY_GRAPH, tiny_model
