@@ -53,7 +53,7 @@ def load_config(
     Raises:
         ConfigError: every problem, one per line, each with file, line and key.
     """
-    document = _read_extended(Path(path))
+    document = read_extended(Path(path))
     problems = document.problems
     sources: dict[Path_, str] = {}
     for text in overrides:
@@ -129,8 +129,12 @@ def read_document(path: Path, ready_made: str = "ready-made ones are in paramete
     return document
 
 
-def _read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
-    """Parse a YAML file, put on top of the one that it extends; ``on_top`` are the files that extend it."""
+def read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
+    """Parse a YAML file, put on top of the one that it extends; ``on_top`` are the files that extend it.
+
+    Raises:
+        ConfigError: a file cannot be read or holds no mapping, or files extend each other in a circle.
+    """
     document = read_document(path)
     if EXTENDS not in document.data:
         return document
@@ -144,7 +148,7 @@ def _read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
         raise ConfigError(f"{where}  {EXTENDS}: {given} is or extends this file itself; name another one")
     if not base_path.is_file():
         raise ConfigError(f"{where}  {EXTENDS}: {base_path}: no such file; the path is relative to {path}")
-    base = _read_extended(base_path, files)
+    base = read_extended(base_path, files)
     base.data = _merged(base, document.data, ())
     base.places |= document.places
     base.problems += document.problems

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mlpf
 from mlpf.config.loading import load_config
-from mlpf.config.search.space import check_search
+from mlpf.config.search.check import check_search
 from mlpf.engine.sites import Site
 from mlpf.errors import ConfigError, DataError, MissingDependency
 
@@ -174,7 +174,7 @@ def check(request: Request) -> None:
     config = load_config(request.config, request.overrides)
     if config.hypertune is None:
         raise ConfigError(f"{request.config}: no section hypertune: nothing to search for; add one")
-    check_search(config)
+    check_search(config, request.config)
 
 
 def outside_scratch(site: Site, directory: Path) -> str | None:
