@@ -29,6 +29,14 @@ class PFNetDense(PFNet):
         num_graph_layers_reg: graph layers of the regression stack.
         combined_graph_layer: arguments of ``CombinedGraphLayer``.
         **kwargs: arguments of ``PFNet``.
+
+    Example:
+        >>> import numpy as np
+        >>> from mlpf.config.model_schema import GNNConfig
+        >>> from mlpf.models import build_model
+        >>> network = build_model(GNNConfig(num_graph_layers_id=1, num_graph_layers_reg=1))
+        >>> network(np.ones((2, 20, 17), "float32"))["cls"].shape
+        TensorShape([2, 20, 6])
     """
 
     graph_layer = CombinedGraphLayer

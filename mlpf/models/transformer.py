@@ -32,6 +32,14 @@ class PFNetTransformer(PFNet):
 
     Raises:
         ValueError: unknown ``streams``.
+
+    Example:
+        >>> import numpy as np
+        >>> from mlpf.config.model_schema import TransformerConfig
+        >>> from mlpf.models import build_model
+        >>> network = build_model(TransformerConfig(model="transformer", num_layers_encoder=1))
+        >>> network(np.ones((2, 20, 17), "float32"))["cls"].shape
+        TensorShape([2, 20, 6])
     """
 
     def __init__(

@@ -122,7 +122,8 @@ def steps(config):
         return sum(abs(value).mean() for value in outputs.values()), (outputs, states)
 
     step = jax.value_and_grad(loss, has_aux=True)
-    trained, states = ([v.value for v in part] for part in (model.trainable_variables, model.non_trainable_variables))
+    trained = [v.value for v in model.trainable_variables]
+    states = [v.value for v in model.non_trainable_variables]
     operations = str(jax.make_jaxpr(step)(trained, states, x))
     num_recomputed = sum(operations.count(name) for name in ("checkpoint[", "remat2["))  # by version of JAX
     compiled, results = jax.jit(step), []
