@@ -77,8 +77,10 @@ def check_search(config: Config, path: Path | None = None) -> None:
         *_key_problems(config, hypertune, space),
     ]
     if problems:
-        places = {} if path is None else _places(path, hypertune)
-        raise ConfigError("\n".join(_located(at, text, path, places) for at, text in problems))
+        if path is None:
+            raise ConfigError("\n".join(text for _, text in problems))
+        places = _places(path, hypertune)
+        raise ConfigError("\n".join(f"{places.get(at, path)}  {text}" for at, text in problems))
 
 
 def _places(path: Path, hypertune: HypertuneConfig) -> dict[tuple[str, ...], str]:
@@ -88,12 +90,6 @@ def _places(path: Path, hypertune: HypertuneConfig) -> dict[tuple[str, ...], str
         ready = read_extended(ready_space_file(hypertune.space)).places
         places |= {("hypertune", "space", *at): line for at, line in ready.items()}
     return places
-
-
-def _located(at: tuple[str, ...], text: str, path: Path | None, places: Mapping[tuple[str, ...], str]) -> str:
-    known = (places[at[:end]] for end in range(len(at), 0, -1) if at[:end] in places)
-    where = next(known, path)
-    return text if where is None else f"{where}  {text}"
 
 
 def _algorithm_problems(config: Config, hypertune: HypertuneConfig, num_keys: int) -> Iterator[Problem]:
