@@ -156,14 +156,14 @@ def predict(
         DataError: the dataset has no events, or one cannot be read.
         EventTooLong: an event has more elements than the network takes.
     """
-    from mlpf.evaluation.inference import keras_forward
+    from mlpf.forward import graph_forward
     from mlpf.runs.prediction import predict_dataset
 
     total = len(dataset) if num_events is None else min(num_events, len(dataset))
     if total < 1:
         raise DataError(f"{dataset.name}: {total} events to predict; ask for one at least")
     found, _ = predict_dataset(
-        keras_forward(model.network),
+        graph_forward(model.network),
         model.config,
         dataset.name,
         dataset._events,

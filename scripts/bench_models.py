@@ -25,8 +25,7 @@ from mlpf.config.schema import Config
 from mlpf.evaluation.latency import measure, scaling_exponents
 from mlpf.forward import graph_forward, xla_forward
 from mlpf.machine import session as runtime
-from mlpf.models.inputs import element_mask
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES, element_mask
 from mlpf.physics.features import TARGETS
 from mlpf.physics.random_events import sample_events
 from mlpf.runs.trained import build_network

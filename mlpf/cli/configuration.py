@@ -44,21 +44,16 @@ def show(name: str) -> None:
 def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Validate configurations, searches for hyperparameters included."""
     from mlpf.config.loading import load_config
-    from mlpf.config.search.space import check_search
+    from mlpf.config.search.check import check_search
     from mlpf.errors import ConfigError
 
     problems = []
     for path in files:
         try:
-            config = load_config(path, overrides)
-        except ConfigError as error:
-            problems.append(str(error))
-            continue
-        try:
-            check_search(config)
+            check_search(load_config(path, overrides), path)
             click.echo(f"{path}: ok")
         except ConfigError as error:
-            problems += [f"{path}  {line}" for line in str(error).splitlines()]
+            problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(problems))
 

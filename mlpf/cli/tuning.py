@@ -106,6 +106,7 @@ def _search(
         resume=resume,
         ntrain=ntrain,
         ntest=ntest,
+        config_path=config_path,
     )
 
 

@@ -73,7 +73,7 @@ def load_with_places(
         ConfigError: as ``load_config``.
     """
     path = configuration_path(path)
-    document = _read_extended(path)
+    document = read_extended(path)
     problems = document.problems
     sources: dict[Path_, str] = {}
     for text in overrides:
@@ -160,8 +160,12 @@ def read_document(path: Path, ready_made: str | None = None) -> Document:
     return document
 
 
-def _read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
-    """Parse a YAML file and merge it into the file that it extends; ``on_top`` are files that extend it."""
+def read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
+    """Parse a YAML file, put on top of the one that it extends; ``on_top`` are the files that extend it.
+
+    Raises:
+        ConfigError: a file cannot be read or holds no mapping, or files extend each other in a circle.
+    """
     document = read_document(path)
     if EXTENDS not in document.data:
         return document
@@ -179,7 +183,7 @@ def _read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
         raise ConfigError(f"{where}  {EXTENDS}: {given} is or extends this file itself; name another one")
     if not base_path.is_file():
         raise ConfigError(f"{where}  {EXTENDS}: {base_path}: no such file; the path is relative to {path}")
-    base = _read_extended(base_path, files)
+    base = read_extended(base_path, files)
     base.data = _merged(base, document.data, ())
     base.places |= document.places
     base.problems += document.problems

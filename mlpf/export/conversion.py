@@ -12,7 +12,7 @@ import tf2onnx
 from mlpf.export.graph_rewrites import HANDLERS, remove_unused, restore_norms, shape_reductions
 from mlpf.export.runtimes import OUTPUT_NAME, Target
 from mlpf.export.tracing import plain_norms, recorded_orders
-from mlpf.models.outputs import concatenate_outputs, output_widths
+from mlpf.models.interface import concatenate_outputs, output_widths
 
 # Further outputs of the graph until the check is done: how each graph layer sorted the elements.
 ORDER_NAME = "order_{}"

@@ -8,7 +8,7 @@ import numpy as np
 
 import mlpf
 from mlpf.export.runtimes import Target
-from mlpf.models.outputs import OUTPUT_NAMES, output_widths
+from mlpf.models.interface import OUTPUT_NAMES, output_widths
 from mlpf.physics.particles import CLASS_NAMES, PDG_LABELS
 from mlpf.physics.schemas import EventSchema
 

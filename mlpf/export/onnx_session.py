@@ -6,7 +6,7 @@ import onnxruntime
 
 from mlpf.export.runtimes import OUTPUT_NAME
 from mlpf.forward import Forward
-from mlpf.models.outputs import output_slices
+from mlpf.models.interface import output_slices
 
 
 def open_session(

@@ -23,8 +23,7 @@ from mlpf.export.onnx_session import open_session
 from mlpf.export.runtimes import OUTPUT_NAME, ExportError
 from mlpf.export.tracing import given_orders, recorded_orders
 from mlpf.forward import eager_forward
-from mlpf.models.inputs import element_mask
-from mlpf.models.outputs import OUTPUT_NAMES, output_widths
+from mlpf.models.interface import OUTPUT_NAMES, element_mask, output_widths
 
 # Largest difference of float32.
 TOLERANCE = 1e-4

@@ -34,6 +34,14 @@ class LearnableBinning(keras.layers.Layer):
 
     Raises:
         ValueError: unknown order.
+
+    Example:
+        >>> import numpy as np
+        >>> z = np.random.default_rng(0).normal(size=(1, 6, 4)).astype("float32")
+        >>> mask = np.array([[True, True, True, True, False, False]])
+        >>> order = LearnableBinning(bin_size=4, max_num_bins=4, distance_dim=4)(z, mask)
+        >>> order.shape, sorted(np.asarray(order[0, 4:]).tolist())  # padding is in the last bin
+        (TensorShape([1, 6]), [4, 5])
     """
 
     def __init__(
@@ -75,7 +83,7 @@ class LearnableBinning(keras.layers.Layer):
         self._check_size(num_elements)
         num_bins = (num_elements + self.bin_size - 1) // self.bin_size
         half = max(1, num_bins // 2) if isinstance(num_bins, int) else ops.maximum(1, num_bins // 2)
-        # Taken by number: a slice would stop at the last column without a word.
+        # ops.take, because a slice beyond the last column gives fewer columns and no error.
         directions = ops.take(self.codebook, ops.arange(half, dtype="int32"), axis=1)
         projected = ops.matmul(ops.stop_gradient(z), directions)
         both = ops.concatenate([projected, -projected], axis=-1)
@@ -121,7 +129,6 @@ class LearnableBinning(keras.layers.Layer):
         return keras.KerasTensor(tuple(z.shape)[:2], dtype="int32")
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {
             **super().get_config(),
             "bin_size": self.bin_size,
@@ -134,7 +141,7 @@ class LearnableBinning(keras.layers.Layer):
 class Bins:
     """The bins of a batch of events: full ones of S elements, and in each event a last one of what is left.
 
-    A short bin gives what a full one with padding gives, for less: the elements are not padded to whole bins.
+    The elements are not padded to whole bins: a short bin gives the same result as a padded one.
 
     Args:
         order: [B, N] int32 elements in the order of the bins, from ``LearnableBinning``.
@@ -143,6 +150,12 @@ class Bins:
     Attributes:
         members: per length S' of the bins [G, S'] int32, the rows of the elements of G bins. The axes are
             known where N is; then there is no entry without bins.
+
+    Example:
+        >>> import numpy as np
+        >>> bins = Bins(np.array([[2, 0, 1]], "int32"), bin_size=2)
+        >>> [np.asarray(members).tolist() for members in bins.members]
+        [[[2, 0]], [[1]]]
     """
 
     def __init__(self, order, bin_size: int):
@@ -179,7 +192,7 @@ def _full_and_last(num_elements, bin_size: int):
     """Return how many of N elements are in full bins, and how many in the last, short one."""
     if isinstance(num_elements, int):
         return num_elements // bin_size * bin_size, num_elements % bin_size
-    # Without numbers to decide on there are always two parts. The last one gets at least one element: ONNX
+    # N is not known yet: there are always two parts. The last one gets at least one element, because ONNX
     # cannot reshape to an axis of length 0.
     full = ops.maximum(num_elements - 1, 0) // bin_size * bin_size
     return full, num_elements - full

@@ -45,6 +45,15 @@ class CombinedGraphLayer(keras.layers.Layer):
             each scale, each for one slice of the node features. Empty = as published.
         bin_order: order inside a bucket; see ``LearnableBinning``.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Example:
+        >>> import numpy as np
+        >>> from mlpf.config.model_schema import GNNConfig
+        >>> arguments = GNNConfig().combined_graph_layer.model_dump() | {"bin_size": 16}
+        >>> layer = CombinedGraphLayer(**arguments)
+        >>> nodes, mask = np.ones((2, 20, 8), "float32"), np.ones((2, 20), bool)
+        >>> layer(nodes, mask).shape
+        TensorShape([2, 20, 256])
     """
 
     def __init__(
@@ -97,7 +106,7 @@ class CombinedGraphLayer(keras.layers.Layer):
             name="ffn_dist",
         )
         self._dist_activate = keras.activations.get(dist_activation)
-        # With positions, bins are regions in space too: pairs in different bins are not seen.
+        # With positions, bins must be regions in space: elements in different bins exchange no messages.
         embedding_dim = distance_dim + (NUM_COORDINATES if position_scales else 0)
         self.binning = LearnableBinning(bin_size, max_num_bins, embedding_dim, bin_order, name="binning")
         self.position_kernel = None
@@ -168,7 +177,7 @@ class CombinedGraphLayer(keras.layers.Layer):
         out = gather_rows(rows, members)
         for i, message in enumerate(self.messages):
             if i > 0 and self.compute_dtype == "float16":
-                # A message takes the one before it, and its dropout, in float16.
+                # The next message layer and the dropout take this as float16.
                 out = ops.clip(out, -FLOAT16_MAX, FLOAT16_MAX)
             out = message(out, kernel, real)
             if self.dropouts:
@@ -180,7 +189,6 @@ class CombinedGraphLayer(keras.layers.Layer):
         return (*tuple(x_shape)[:-1], self.messages[-1].output_dim)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {**super().get_config(), **self._config}
 
 

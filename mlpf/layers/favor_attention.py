@@ -15,8 +15,8 @@ KERNELS = ("softmax", "elu", "relu")
 RELU_FLOOR = 1e-3
 # Smallest denominator: an event without a real key gives 0, not NaN.
 TINY = 1e-12
-# Minus the exponent of a key that does not exist, and the least exponent that sets a scale: where no key
-# exists, their difference must not be zero.
+# FAR is subtracted from the exponent of a padded key. NEARER is the smallest maximum of exponents. They
+# differ, so that an event without real keys gets weights of zero and not of one.
 FAR, NEARER = 1e30, -1e20
 
 
@@ -65,6 +65,12 @@ class FavorAttention(keras.layers.Layer):
 
     Raises:
         ValueError: unknown kernel, or D is not a multiple of H.
+
+    Example:
+        >>> import numpy as np
+        >>> x, mask = np.ones((2, 5, 8), "float32"), np.ones((2, 5), bool)
+        >>> FavorAttention(num_heads=2, num_features=16)(x, x, mask).shape
+        TensorShape([2, 5, 8])
     """
 
     def __init__(
@@ -92,7 +98,7 @@ class FavorAttention(keras.layers.Layer):
         if width % self.num_heads:
             raise ValueError(f"width {width} is not a multiple of num_heads={self.num_heads}")
         self.head_dim = width // self.num_heads
-        # Three products and not one that is split: splitting copies what was just written.
+        # Three matrix products, because splitting the result of one would copy it.
         self.query, self.key, self.value, self.out = (
             self._dense(width, name, query_shape) for name in ("query", "key", "value", "out")
         )
@@ -133,7 +139,7 @@ class FavorAttention(keras.layers.Layer):
         Returns:
             [B, Q, D] in the compute dtype.
         """
-        # Frozen weights were trained with the directions that are there.
+        # A frozen layer keeps the directions that its weights were trained with.
         if training and self.redraw_interval and self.trainable:
             self._count_step()
         query_rows, key_rows = to_rows(query), to_rows(keys)
@@ -141,7 +147,7 @@ class FavorAttention(keras.layers.Layer):
         k = self._heads(self.key(key_rows), like=keys)
         v = self._heads(self.value(key_rows), like=keys, axes=(0, 2, 3, 1))  # [B, H, d, N]
         phi_q, phi_k = self._features(q, k, mask)
-        # One more value, always one: its sum is the denominator, from the same two products.
+        # Append a one to each v: the two products then also give the denominator, the sum of weights.
         v = ops.cast(v, "float32")
         v = ops.concatenate([v, ops.ones_like(v[:, :, :1])], axis=2)  # [B, H, d + 1, N]
         summed = ops.swapaxes(ops.matmul(v, phi_k), -1, -2)  # [B, H, M, d + 1]
@@ -169,7 +175,7 @@ class FavorAttention(keras.layers.Layer):
             return self._plain_features(q), self._plain_features(projected) * ops.cast(real, "float32")
         k = ops.cast(k, "float32")
         half_square = (0.5 * self.head_dim**-0.5) * ops.sum(k * k, axis=-1, keepdims=True)
-        # A key that does not exist gets no weight, and must not set the scale.
+        # A padded key gets no weight, and must not be the largest exponent.
         exponent = projected - ops.where(real, half_square, FAR)
         largest = ops.stop_gradient(ops.max(exponent, axis=2, keepdims=True, initial=NEARER))
         q = q + largest
@@ -186,8 +192,8 @@ class FavorAttention(keras.layers.Layer):
         step = self.step + 1
         self.step.assign(step)
         dim, blocks = self.head_dim, math.ceil(self.num_features / self.head_dim)
-        # Drawn at every step: a state that changes in one branch only could not be passed on by gradient
-        # checkpointing. These are few numbers.
+        # Draw at every step: gradient checkpointing cannot pass on a state that changes in one branch only.
+        # The numbers are few.
         gauss = keras.random.normal((blocks, dim, dim), seed=self.seed_generator)
         lengths = keras.random.normal((self.num_features, dim), seed=self.seed_generator)
         due = ops.equal(step % self.redraw_interval, 0)
@@ -206,7 +212,6 @@ class FavorAttention(keras.layers.Layer):
         return tuple(query_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

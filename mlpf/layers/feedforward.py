@@ -22,6 +22,11 @@ class FFN(keras.layers.Layer):
         output_bias: initial value of the output bias; with it the output kernel starts small, so that
             the network starts close to that constant.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Example:
+        >>> import numpy as np
+        >>> FFN(d_out=3, width=16, num_layers=2)(np.ones((2, 5, 8), "float32")).shape
+        TensorShape([2, 5, 3])
     """
 
     def __init__(
@@ -86,7 +91,6 @@ class FFN(keras.layers.Layer):
         return (*tuple(input_shape)[:-1], self.d_out)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {
             **super().get_config(),
             "d_out": self.d_out,

@@ -32,6 +32,12 @@ class InputEncoding(keras.layers.Layer):
 
     Raises:
         ValueError: unknown encoding.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[[1.0, 7.0, 8.0], [2.0, 9.0, 3.0]]], "float32")
+        >>> np.asarray(InputEncoding(num_input_classes=3)(x, x))[0].tolist()
+        [[0.0, 1.0, 0.0, 7.0, 8.0], [0.0, 0.0, 1.0, 9.0, 3.0]]
     """
 
     def __init__(
@@ -78,7 +84,6 @@ class InputEncoding(keras.layers.Layer):
         return (*tuple(x_shape)[:-1], self.num_input_classes + x_shape[-1] - 1 + extra)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {
             **super().get_config(),
             "num_input_classes": self.num_input_classes,

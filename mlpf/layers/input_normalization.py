@@ -23,6 +23,15 @@ class InputNormalization(keras.layers.Layer):
     Args:
         num_input_classes: element types T, padding included.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[[1.0, 5.0], [1.0, 50.0], [1.0, 500.0]]], "float32")
+        >>> layer = InputNormalization(num_input_classes=3)
+        >>> layer.build(x.shape)
+        >>> layer.set_statistics(fit_normalization([x]))
+        >>> [round(float(y), 2) for y in layer(x)[0, :, 1]]
+        [-0.99, -0.38, 1.37]
     """
 
     def __init__(self, num_input_classes: int, **kwargs: Any):
@@ -73,7 +82,6 @@ class InputNormalization(keras.layers.Layer):
         return tuple(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {**super().get_config(), "num_input_classes": self.num_input_classes}
 
 

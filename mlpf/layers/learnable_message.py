@@ -7,7 +7,7 @@ from keras import ops
 
 from mlpf.layers.feedforward import FFN
 
-# What a padded neighbour offers to the maximum: close to the lowest number of each dtype.
+# Value of padded neighbours in the maximum: close to the lowest number of each dtype.
 LOWEST = {"float16": -6e4}
 LOWEST_OF_OTHERS = -3e38
 
@@ -28,6 +28,13 @@ class NodeMessageLearnable(keras.layers.Layer):
 
     Raises:
         ValueError: the kernel has no channels.
+
+    Example:
+        >>> import numpy as np
+        >>> nodes, kernel = np.ones((3, 4, 8), "float32"), np.ones((3, 2, 4, 4), "float32")
+        >>> mask = np.ones((3, 4), bool)
+        >>> NodeMessageLearnable(output_dim=6)(nodes, kernel, mask).shape
+        TensorShape([3, 4, 6])
     """
 
     def __init__(
@@ -72,7 +79,7 @@ class NodeMessageLearnable(keras.layers.Layer):
         lowest = LOWEST.get(self.compute_dtype, LOWEST_OF_OTHERS)
         for exists, axis in ((sender, -2), (receiver, -1)):
             largest = ops.max(ops.where(exists, kernel, lowest), axis=axis, initial=lowest)  # [G, C, S]
-            # A bin without real elements has no largest message: zero, like every padded element.
+            # A bin without real elements has no largest message: its elements become zero, like all padding.
             parts.append(ops.where(real, ops.swapaxes(largest, -1, -2), 0.0))
         out = self._activate(self.ffn(ops.concatenate(parts, axis=-1)))
         return ops.where(real, out, 0.0)
@@ -86,7 +93,6 @@ class NodeMessageLearnable(keras.layers.Layer):
         return keras.KerasTensor(self.compute_output_shape(x.shape), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {
             **super().get_config(),
             "output_dim": self.output_dim,

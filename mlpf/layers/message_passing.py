@@ -8,8 +8,8 @@ from keras import ops
 from mlpf.layers.flatten import to_rows
 
 DEGREE_EPSILON = 1e-6
-# Sums over 256 neighbours come within a factor of two of the end of float16 before any training, so all
-# products are made of smaller numbers there: a power of two rounds nothing.
+# Sums over 256 neighbours reach half of the largest float16 number before any training. In float16, inputs
+# are therefore multiplied by a power of two, which is exact, and results divided by it.
 FLOAT16_MAX = 65504.0
 FLOAT16_SHRINK = 1.0 / 64.0
 
@@ -27,6 +27,12 @@ class GHConvDense(keras.layers.Layer):
         activation: activation of the message.
         normalize_degrees: replace A by s A s with s_i = (sum_j |A_ij| + 1e-6)^(-1/2).
         **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Example:
+        >>> import numpy as np
+        >>> nodes, kernel = np.ones((3, 4, 8), "float32"), np.ones((3, 4, 4), "float32")
+        >>> GHConvDense(output_dim=6)(nodes, kernel).shape
+        TensorShape([3, 4, 6])
     """
 
     def __init__(
@@ -76,7 +82,7 @@ class GHConvDense(keras.layers.Layer):
             hom = _merge_heads(self._sum_neighbours(kernel, sliced, mask))
         het, gate = ops.matmul(rows, self.w_h), ops.matmul(rows, self.w_t)
         if is_float16:
-            # What overflows all the same is cut off: 0 times infinity would be NaN.
+            # Clip what overflows nevertheless: 0 times infinity would be NaN.
             hom, het, gate = (
                 ops.clip(ops.cast(t, "float32"), -FLOAT16_MAX, FLOAT16_MAX) / FLOAT16_SHRINK
                 for t in (hom, het, gate)
@@ -90,10 +96,10 @@ class GHConvDense(keras.layers.Layer):
         if not self.normalize_degrees:
             return ops.matmul(kernel, neighbours)
         degree = ops.sum(ops.abs(ops.cast(kernel, "float32")), axis=-1, keepdims=True)
-        # In a bin of padding there is no degree; without the floor its scale would overflow half precision.
+        # Padded bins have degree 0: 1e-6^(-1/2) would overflow half precision, therefore their scale is 0.
         scale = ops.where(degree > 0, ops.rsqrt(degree + DEGREE_EPSILON), 0.0)
         if mask is not None:
-            # Nor has padding one worth scaling by: what it holds may be large.
+            # Padded elements get scale 0 too, because their features may be large.
             real = ops.expand_dims(mask if len(kernel.shape) == 3 else ops.expand_dims(mask, 1), -1)
             scale = ops.where(real, scale, 0.0)
         scale = ops.cast(scale, self.compute_dtype)
@@ -108,7 +114,6 @@ class GHConvDense(keras.layers.Layer):
         return keras.KerasTensor(self.compute_output_shape(x.shape), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {
             **super().get_config(),
             "output_dim": self.output_dim,

@@ -12,14 +12,14 @@ from mlpf.layers.flatten import from_rows, to_rows
 PT, ETA, SIN_PHI, COS_PHI, ENERGY = 1, 2, 3, 4, 5
 NUM_CHARGES = 3
 MAX_ETA = 7.0
-# Exponential corrections: the largest logarithm of a factor, and the least that is multiplied, in GeV.
-# They keep exp() in range and an element without energy from being stuck at 0.
+# Exponential corrections multiply by exp(a). MAX_LOG_FACTOR is the largest |a|, which keeps exp(a) finite.
+# SMALLEST_ELEMENT (GeV) is the smallest value multiplied: an element of 0 GeV can still become a particle.
 MAX_LOG_FACTOR = 10.0
 SMALLEST_ELEMENT = 1e-3
 HEADS = ("id", "charge", "pt", "eta", "phi", "energy")
 
 
-# Heads that correct a measured value start close to leaving it as it is: mode -> biases of the outputs.
+# Mode of correction -> initial biases of the outputs: the measured value stays almost as it is.
 _LINE, _NOTHING = (1.0, 0.0), (0.0,)
 _PT_BIAS = {False: None, True: _LINE, "exponential": _NOTHING}
 _ENERGY_BIAS = {"additive": _NOTHING, "linear": _LINE, "exponential": _NOTHING}
@@ -47,6 +47,14 @@ class OutputDecoding(keras.layers.Layer):
 
     Raises:
         ValueError: unknown ``pt_as_correction`` or ``energy_as_correction``.
+
+    Example:
+        >>> import numpy as np
+        >>> x, nodes = np.ones((2, 5, 17), "float32"), np.ones((2, 5, 8), "float32")
+        >>> mask = np.ones((2, 5), bool)
+        >>> outputs = OutputDecoding(num_output_classes=6)(x, nodes, nodes, mask)
+        >>> {name: value.shape[-1] for name, value in outputs.items()}
+        {'cls': 6, 'charge': 3, 'pt': 1, 'eta': 1, 'sin_phi': 1, 'cos_phi': 1, 'energy': 1}
     """
 
     def __init__(
@@ -187,7 +195,6 @@ class OutputDecoding(keras.layers.Layer):
         return {name: keras.KerasTensor(shape, dtype="float32") for name, shape in shapes.items()}
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {
             **super().get_config(),
             "num_output_classes": self.num_output_classes,

@@ -34,6 +34,13 @@ class NodePairGaussianKernel(keras.layers.Layer):
 
     Raises:
         ValueError: unknown ``dist_norm``.
+
+    Example:
+        >>> import numpy as np
+        >>> z, mask = np.array([[[0.0], [10.0], [0.0]]], "float32"), np.array([[True, True, False]])
+        >>> kernel = NodePairGaussianKernel(exact_diagonal=True)(z, mask)
+        >>> [round(float(value), 2) for value in kernel[0, 0]]
+        [1.0, 0.37, 0.0]
     """
 
     def __init__(
@@ -72,7 +79,7 @@ class NodePairGaussianKernel(keras.layers.Layer):
         if self.dist_norm == "l1":
             distance = ops.maximum(l1_distances(z), math.sqrt(MIN_SQUARED_DISTANCE))
         else:
-            # Where no floor comes after it, the square of the distance takes padding away for nothing.
+            # Without a lower clip, FAR is added to the squared distance: no operation on [G, S, S] is needed.
             early, away = (0.0, away) if self.clip_value_low > 0.0 else (away, None)
             distance = ops.sqrt(ops.maximum(self._squared_distances(z, early), MIN_SQUARED_DISTANCE))
         power = -self.dist_mult * distance
@@ -86,7 +93,7 @@ class NodePairGaussianKernel(keras.layers.Layer):
 
     def _squared_distances(self, z, away):
         cross = ops.matmul(-2.0 * z, ops.swapaxes(z, -1, -2))
-        # Exact: the squares as the product has them cancel on the diagonal to the last digit.
+        # The diagonal of the product itself: only these squares give a distance of exactly 0 on the diagonal.
         square = -0.5 * _diagonal(cross) if self.exact_diagonal else ops.sum(z * z, axis=-1)
         return cross + ops.expand_dims(square, axis=-1) + ops.expand_dims(square + away, axis=-2)
 
@@ -96,7 +103,6 @@ class NodePairGaussianKernel(keras.layers.Layer):
         return one if exponent_shape is None else tuple(exponent_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {
             **super().get_config(),
             "dist_mult": self.dist_mult,
@@ -125,6 +131,12 @@ class PositionKernel(keras.layers.Layer):
 
     Raises:
         ValueError: no scale, or one that is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> position = np.array([[[0.0, 0.0, 0.0], [30.0, 40.0, 0.0]]], "float32")
+        >>> np.asarray(PositionKernel([10.0, 100.0])(position))[0, :, 0, 1].round(3).tolist()
+        [5.0, 0.5]
     """
 
     def __init__(self, scales: Sequence[float], **kwargs: Any):
@@ -144,8 +156,8 @@ class PositionKernel(keras.layers.Layer):
 
     def call(self, position):
         """Return the exponents [G, H, S, S], >= 0, for positions [G, S, 3] in mm."""
-        # By differences, not squares as for embeddings: those of 1500 mm leave only 1 mm in float32. One
-        # coordinate at a time: a last axis of three is slow on every device.
+        # Differences, not squares as for embeddings: squares of 1500 mm resolve only 1 mm in float32. A loop
+        # over the coordinates, because a last axis of length three is slow on every device.
         squared = 0.0
         for coordinate in ops.unstack(position, axis=-1):
             difference = ops.expand_dims(coordinate, axis=-1) - ops.expand_dims(coordinate, axis=-2)
@@ -159,5 +171,4 @@ class PositionKernel(keras.layers.Layer):
         return (*bins, len(self.scales), s, s)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {**super().get_config(), "scales": self.scales}

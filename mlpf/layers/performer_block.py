@@ -27,6 +27,12 @@ class PerformerBlock(keras.layers.Layer):
         seed: of the random directions.
         redraw_interval: training steps between new directions, 0 = never.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Example:
+        >>> import numpy as np
+        >>> h, mask = np.ones((2, 5, 8), "float32"), np.ones((2, 5), bool)
+        >>> PerformerBlock(num_heads=2, num_features=16, ffn_dim=32)(h, None, mask).shape
+        TensorShape([2, 5, 8])
     """
 
     def __init__(
@@ -108,5 +114,4 @@ class PerformerBlock(keras.layers.Layer):
         return tuple(h_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {**super().get_config(), **self._config}

@@ -24,6 +24,12 @@ class NodePairTrainableKernel(keras.layers.Layer):
         num_channels: channels C of the kernel.
         activation: activation of n and of both hidden layers.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
+
+    Example:
+        >>> import numpy as np
+        >>> z, mask = np.ones((3, 4, 8), "float32"), np.ones((3, 4), bool)
+        >>> NodePairTrainableKernel(num_channels=2)(z, mask).shape
+        TensorShape([3, 2, 4, 4])
     """
 
     def __init__(
@@ -90,7 +96,6 @@ class NodePairTrainableKernel(keras.layers.Layer):
         return (g, self.num_channels, s, s)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
         return {
             **super().get_config(),
             "node_dim": self.node_dim,

@@ -31,7 +31,7 @@ def build_model(
             ``mlpf.layers.helix_encoding``), None = those of CLIC clusters.
 
     Returns:
-        A model of X [B, N, F] float32; see ``mlpf.models.outputs`` for what it returns.
+        A model of X [B, N, F] float32; see ``mlpf.models.interface`` for what it returns.
     """
     config = config or GNNConfig()
     arguments = config.model_dump(exclude={"model", "bucket_size"})  # the latter is for batches only

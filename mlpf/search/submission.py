@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpf.config.loading import load_config
-from mlpf.config.search.space import check_search
+from mlpf.config.search.check import check_search
 from mlpf.config.shipped import configuration_path
 from mlpf.engine.sites import Site
 from mlpf.errors import ConfigError, MissingDependency
@@ -159,7 +159,7 @@ def check(request: Request) -> None:
     config = load_config(request.config, request.overrides)
     if config.hypertune is None:
         raise ConfigError(f"{request.config}: no section hypertune: nothing to search for; add one")
-    check_search(config)
+    check_search(config, request.config)
 
 
 def outside_scratch(site: Site, directory: Path) -> str | None:

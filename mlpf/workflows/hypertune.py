@@ -84,6 +84,7 @@ def run(
     resume: bool = False,
     ntrain: int | None = None,
     ntest: int | None = None,
+    config_path: Path | None = None,
 ) -> None:
     """Search as ``config.hypertune`` describes.
 
@@ -94,6 +95,7 @@ def run(
         resume: go on with the search in ``directory``.
         ntrain: most training events per dataset, for all trials.
         ntest: most validation events, for all trials.
+        config_path: file that ``config`` was read from, for messages.
 
     Raises:
         ConfigError: no search, one that cannot work or differs from before, or too many GPUs or cores.
@@ -106,7 +108,7 @@ def run(
         TrainingStopped: the time limit is over or a signal came; all is saved.
     """
     console = Console()
-    _check(config)
+    _check(config, config_path)
     stop = StopRequest(resources.time_limit, resources.started)
     before = None
     if resume:
@@ -196,9 +198,10 @@ def _search(
     _report(directory, plots=True)
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, path: Path | None) -> None:
     """Refuse what cannot work, before anything starts."""
-    from mlpf.config.search.space import check_search, search_section
+    from mlpf.config.search.check import check_search
+    from mlpf.config.search.space import search_section
 
     search_section(config)
     missing = [name for name in ("keras_tuner", "sklearn") if find_spec(name) is None]
@@ -206,7 +209,7 @@ def _check(config: Config) -> None:
         raise MissingDependency(
             f"{' and '.join(missing)}: not installed, needed for a search; {how_to_install('hypertune')}"
         )
-    check_search(config)
+    check_search(config, path)
     names = {config.validation_dataset: None}
     for group in config.train_test_datasets.values():
         names |= dict.fromkeys(group.datasets)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlpf.layers.input_normalization import fit_normalization
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from tests.support.events import clic_like_events
 from tests.support.models import (
     LEARNED_PAIRS,

@@ -93,9 +93,10 @@ def test_config_check_looks_at_the_space_of_a_search(tmp_path):
     path = write_config(tmp_path, space)
     done = run_cli("config", "check", path)
     assert (done.returncode, done.stdout) == (2, "")
+    where = f"{path}:{path.read_text(encoding='utf-8').splitlines().index(space.strip()) + 1}"
     assert done.stderr.splitlines() == [
-        f"error: {path}  hypertune.space  setup.lrr: unknown key (did you mean 'setup.lr'?)",
-        f"error: {path}  hypertune.space  setup.ema: input should be less than 1 (given 1.5)",
+        f"error: {where}  hypertune.space  setup.lrr: unknown key (did you mean 'setup.lr'?)",
+        f"error: {where}  hypertune.space  setup.ema: input should be less than 1 (given 1.5)",
     ]
 
 

@@ -1,12 +1,18 @@
 """parameters.gradient_checkpointing: the same numbers from less memory."""
 
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.support.events import clic_like_events
 from tests.support.layer_contract import under_policy
-from tests.support.models import TINY_GRAPH, TINY_TRANSFORMER, tiny_model, tiny_transformer
+from tests.support.models import TINY_GRAPH, TINY_NETWORK, TINY_TRANSFORMER, tiny_model, tiny_transformer
 from tests.support.number_formats import skip_if_it_aborts
 
 BLOCK = {**TINY_TRANSFORMER["block"], "dropout": 0.2, "redraw_interval": 2}
@@ -94,3 +100,75 @@ def test_less_is_kept_for_the_backward_pass():
         kept_bytes(tiny_transformer(gradient_checkpointing=on, **layers), x) for on in (False, True)
     )
     assert checkpointed < 0.4 * plain
+
+
+# Two training steps with and without checkpointing, from the same weights and seeds, in a process of JAX.
+JAX_SCRIPT = """
+import json, sys
+import jax, keras, numpy as np
+from pydantic import TypeAdapter
+from mlpf.config.model_schema import AnyModelConfig
+from mlpf.models import build_model
+from mlpf.physics.random_events import clic_like_events
+
+x = clic_like_events(2, 20)
+
+def steps(config):
+    keras.utils.set_random_seed(1)
+    model = build_model(TypeAdapter(AnyModelConfig).validate_python(config))
+
+    def loss(trained, states, x):
+        outputs, states = model.stateless_call(trained, states, x, training=True)
+        return sum(abs(value).mean() for value in outputs.values()), (outputs, states)
+
+    step = jax.value_and_grad(loss, has_aux=True)
+    trained = [v.value for v in model.trainable_variables]
+    states = [v.value for v in model.non_trainable_variables]
+    operations = str(jax.make_jaxpr(step)(trained, states, x))
+    num_recomputed = sum(operations.count(name) for name in ("checkpoint[", "remat2["))  # by version of JAX
+    compiled, results = jax.jit(step), []
+    for _ in range(2):
+        (_, (outputs, states)), gradients = compiled(trained, states, x)
+        results.append([np.asarray(a, np.float64) for a in jax.tree.leaves((outputs, gradients, states))])
+    return results, num_recomputed
+
+config = json.loads(sys.argv[1])
+(plain, none), (again, some) = (steps({**config, "gradient_checkpointing": on}) for on in (False, True))
+def distance(one, other):
+    return max(np.abs(a - b).max() / max(1.0, np.abs(a).max()) for a, b in zip(one, other, strict=True))
+print(json.dumps({
+    "difference": max(distance(*pair) for pair in zip(plain, again, strict=True)),
+    "between_steps": distance(plain[0][:7], plain[1][:7]),
+    "recomputed": [none, some],
+}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["graph", "stacks"])
+def test_jax_draws_the_same_dropout_in_both_passes(name, repo_root):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    config = {
+        "graph": {**TINY_NETWORK, "combined_graph_layer": {**TINY_GRAPH, "dropout": 0.2}},
+        "stacks": {**TINY_TRANSFORMER, "block": BLOCK},
+    }[name]
+    # Compiling without optimising: each step runs twice.
+    settings = {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", JAX_SCRIPT, json.dumps(config)],
+        capture_output=True,
+        text=True,
+        cwd=repo_root,
+        env={**os.environ, **settings},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["difference"] < 1e-5  # sums of float32 in another order
+    assert found["between_steps"] > 1e-2  # dropout was drawn anew
+    assert found["recomputed"][0] == 0
+    assert found["recomputed"][1] > 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlpf.layers.input_normalization import fit_normalization
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from tests.support.models import HEADS, TINY_GRAPH, tiny_model
 from tests.support.numpy_gnn import NumpyGNN, assign_formula_weights, formula_events
 

@@ -5,7 +5,7 @@ import yaml
 from click.testing import CliRunner
 
 from mlpf.cli import cli
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from mlpf.models.published_weights import read_published_weights
 from mlpf.runs.trained import load_run_config, load_trained_model
 from tests.support.configs import write_config

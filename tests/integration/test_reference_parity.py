@@ -9,7 +9,7 @@ import pytest
 
 from mlpf.config.model_schema import GNNConfig
 from mlpf.models import build_model
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from mlpf.models.published_weights import load_published_weights
 
 # Keys of the published configuration that select what we always do.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from tests.support.events import clic_like_events
 from tests.support.models import TINY_GRAPH, tiny_model
 from tests.support.straightforward import StraightforwardNetwork

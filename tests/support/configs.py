@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from mlpf.config.schema import Config
+
 MINIMAL = """\
 train_test_datasets:
   physical:
@@ -23,6 +25,13 @@ SMALL = {
     "evaluation_datasets": {},
     "datasets": {"a": {"version": "1.0.0"}},
 }
+
+
+def searching(space, parameters=None, base=(), **hypertune) -> Config:
+    """``SMALL`` with a search; ``parameters`` replaces its network, ``base`` sets keys by dotted path."""
+    data = SMALL if parameters is None else {**SMALL, "parameters": parameters}
+    config = Config.model_validate({**data, "hypertune": {"space": space, **hypertune}})
+    return config.with_overrides(dict(base))
 
 
 def write_config(folder: Path, extra: str = "", name: str = "test.yaml") -> Path:

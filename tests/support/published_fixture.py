@@ -13,7 +13,7 @@ import numpy as np
 
 from mlpf.config.model_schema import GNNConfig
 from mlpf.models import build_model
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from tests.support.numpy_gnn import NumpyGNN, formula_events, write_published
 
 FOLDER = Path(__file__).resolve().parent.parent / "data"

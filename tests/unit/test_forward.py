@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlpf import forward
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from mlpf.physics.random_events import clic_like_events
 from tests.support.models import tiny_model, tiny_transformer
 

@@ -4,6 +4,7 @@ TFDS does both, in twice the time: it starts threads for every call, and copies 
 """
 
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 Decoder = Callable[[bytes], dict[str, npt.NDArray]]
 
-# What a damaged record provokes: in the reader, in protobuf, or because a field is missing or too short.
-RECORD_ERRORS = (RuntimeError, OSError, DecodeError, ValueError, IndexError, KeyError)
+# What a damaged record provokes: in the reader, in protobuf, in a compressed field, or because a field is
+# missing or too short.
+RECORD_ERRORS = (RuntimeError, OSError, DecodeError, zlib.error, ValueError, IndexError, KeyError)
 
 # Single records are wanted: what lies behind them is not read ahead.
 _READER_OPTIONS = "readahead_buffer_size:0"

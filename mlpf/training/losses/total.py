@@ -11,7 +11,7 @@ from typing import Any
 from keras import ops
 
 from mlpf.config.loss_schema import LossConfig, WeightByPt
-from mlpf.models.inputs import element_mask
+from mlpf.models.interface import element_mask
 from mlpf.training.losses.events import EventLosses
 from mlpf.training.losses.regression import build_regression, log_ratio
 from mlpf.training.losses.targets import CHARGES, REGRESSION_NAMES, Targets, element_pt, split_targets

@@ -9,7 +9,7 @@ from mlpf.config.loading import section_of
 from mlpf.config.model_schema import VARIANTS, GNNConfig, TransformerConfig
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models import build_model
-from mlpf.models.outputs import concatenate_outputs
+from mlpf.models.interface import concatenate_outputs
 from tests.support.events import clic_like_events
 from tests.support.models import HEADS, tiny_config, tiny_transformer_config
 

@@ -9,7 +9,7 @@ import pytest
 from mlpf.export import TARGETS, open_session
 from mlpf.export.conversion import convert, order_names
 from mlpf.export.graph_rewrites import keep_outputs
-from mlpf.models.outputs import concatenate_outputs
+from mlpf.models.interface import concatenate_outputs
 from tests.support.events import clic_like_events
 from tests.support.models import tiny_model, tiny_transformer
 

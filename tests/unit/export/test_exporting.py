@@ -12,7 +12,7 @@ from onnxruntime.quantization import QuantType
 from mlpf.export import TARGETS, ExportError, export_onnx, exporting
 from mlpf.export.parity import TOLERANCE
 from mlpf.layers.input_normalization import fit_normalization
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from tests.support.events import clic_like_events
 from tests.support.int8 import products, quantize_with, saturating_product
 from tests.support.models import tiny_model, tiny_transformer

@@ -11,7 +11,7 @@ from mlpf.export.precision import (
     refuse_saturation,
     with_policy,
 )
-from mlpf.models.outputs import concatenate_outputs
+from mlpf.models.interface import concatenate_outputs
 from tests.support.events import clic_like_events
 from tests.support.int8 import products, quantize_with, saturating_product
 from tests.support.models import tiny_model, tiny_transformer

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from mlpf.export.tracing import given_orders, plain_norms, recorded_orders
-from mlpf.models.outputs import concatenate_outputs
+from mlpf.models.interface import concatenate_outputs
 from tests.support.events import clic_like_events
 from tests.support.models import tiny_model, tiny_transformer
 

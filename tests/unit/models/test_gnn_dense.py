@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models import build_model
-from mlpf.models.outputs import OUTPUT_NAMES, concatenate_outputs, output_widths
+from mlpf.models.interface import OUTPUT_NAMES, concatenate_outputs, output_widths
 from tests.support.events import clic_like_events
 from tests.support.layer_contract import num_weights
 from tests.support.models import LEARNED_PAIRS, TINY_GRAPH, tiny_config, tiny_model

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpf.models.inputs import ELEMTYPE, element_mask, finite_or_zero
+from mlpf.models.interface import ELEMTYPE, element_mask, finite_or_zero
 from mlpf.physics.schemas import SCHEMAS
 
 

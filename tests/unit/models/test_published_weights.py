@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlpf.errors import CheckpointError
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from mlpf.models.published_weights import load_published_weights, published_names, read_published_weights
 from tests.support.models import LEARNED_PAIRS, TINY_GRAPH, tiny_model, tiny_transformer
 from tests.support.numpy_gnn import NumpyGNN, formula_events, write_published

@@ -9,7 +9,7 @@ import tensorflow as tf
 from mlpf.config.data_schema import DatasetConfig
 from mlpf.layers.helix_encoding import CLIC_COLUMNS, NUM_HELIX_FEATURES, helix_features
 from mlpf.layers.input_normalization import fit_normalization
-from mlpf.models.outputs import OUTPUT_NAMES, output_widths
+from mlpf.models.interface import OUTPUT_NAMES, output_widths
 from mlpf.models.transformer import PFNetTransformer
 from tests.support.events import clic_like_events
 from tests.support.layer_contract import num_weights

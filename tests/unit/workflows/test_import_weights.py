@@ -6,7 +6,7 @@ import yaml
 
 from mlpf.config import load_config
 from mlpf.errors import CheckpointError, OutputExists
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from mlpf.runs.trained import load_run_config, load_trained_model
 from mlpf.workflows import import_weights
 from tests.support.configs import write_config

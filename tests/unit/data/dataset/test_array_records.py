@@ -92,11 +92,23 @@ def test_decoding_gives_what_tfds_gives(encoding, rows):
     assert str(found["event"]) == "é_7"
 
 
-def test_a_damaged_record_is_one_of_the_errors_named():
-    tensor = tfds.features.Tensor(shape=(None, 2), dtype=np.float32, encoding="bytes")
+@pytest.mark.parametrize("encoding", ["bytes", "zlib"])
+def test_a_damaged_record_is_one_of_the_errors_named(encoding):
+    tensor = tfds.features.Tensor(shape=(None, 2), dtype=np.float32, encoding=encoding)
     features = tfds.features.FeaturesDict({"X": tensor})
     record = features.serialize_example({"X": np.ones((3, 2), np.float32)})
     decode = record_decoder(features, ("X",))
     for damaged in (b"", record[:-3], record.replace(b"X", b"Y"), b"\xff" + record):
         with pytest.raises(RECORD_ERRORS):
             decode(damaged)
+
+
+def test_damage_within_a_compressed_field_is_one_of_the_errors_named():
+    """The lengths are right; the last bytes, a checksum of the field, are not."""
+    tensor = tfds.features.Tensor(shape=(None, 2), dtype=np.float32, encoding="zlib")
+    features = tfds.features.FeaturesDict({"X": tensor})
+    record = features.serialize_example({"X": np.ones((3, 2), np.float32)})
+    decode = record_decoder(features, ("X",))
+    np.testing.assert_array_equal(decode(record)["X"], np.ones((3, 2)))
+    with pytest.raises(RECORD_ERRORS, match="incorrect data check"):
+        decode(record[:-1] + bytes([record[-1] ^ 1]))

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mlpf.config.loss_schema import LossConfig
-from mlpf.models.inputs import element_mask
+from mlpf.models.interface import element_mask
 from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
 from mlpf.physics.schemas import SCHEMAS
 from mlpf.training.losses.events import (

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mlpf.config.loss_schema import LossConfig
 from mlpf.data.feeding.batch_loader import EventPool
-from mlpf.models.outputs import OUTPUT_NAMES
+from mlpf.models.interface import OUTPUT_NAMES
 from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS, TRACK_FEATURES
 from mlpf.training.losses.total import MLPFLoss, charge_loss, focal_loss
 from tests.support.fake_split import FakeSplit
