@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -82,11 +82,17 @@ class PreparedSplit:
             return self._no_events(fields)
         try:
             events = [decode(record) for record in self._records.read(positions)]
+            self._require_one_row_per_element(positions, events)
+            return _with_jets(PreparedEvents.from_events(events))
         except RECORD_ERRORS as error:
             raise DataError(
                 f"{self.path}: split {self.split!r} cannot be read ({_first_line(error)}); "
                 "build the dataset again"
             ) from error
+
+    def _require_one_row_per_element(
+        self, positions: npt.NDArray[np.int64], events: Sequence[Mapping[str, npt.NDArray]]
+    ) -> None:
         for position, event in zip(positions.tolist(), events, strict=True):
             rows = {name: len(event[name]) for name in ELEMENT_FIELDS if name in event}
             if len(set(rows.values())) > 1:
@@ -95,7 +101,6 @@ class PreparedSplit:
                     f"{self.path}: split {self.split!r}, event {position}: different numbers of rows, "
                     f"{found}, expected one row per element in each; build the dataset again"
                 )
-        return _with_jets(PreparedEvents.from_events(events))
 
     def _no_events(self, fields: Sequence[str]) -> PreparedEvents:
         """Return the fields of no event: arrays of length 0 with the columns of the dataset."""

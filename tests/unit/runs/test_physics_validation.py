@@ -103,7 +103,7 @@ def test_scaled_momenta_scale_the_response_and_the_graph_is_traced_once(tmp_path
 def test_numbers_are_those_of_evaluate_on_the_same_events(tmp_path, split):
     record = {"epoch": 1}
     hook(Copies(0.8), tmp_path, split, **{"callbacks.physics.num_events": 13})([record])
-    forward = physics_validation.graph_forward(Copies(0.8), split.fetch([0], ("X",))[0]["X"].shape[1])
+    forward = physics_validation.graph_forward(Copies(0.8), split.fetch([0], ("X",))["X"].shape[1])
     options = {"batch_size": 8, "bucket_size": 16, "growth": 1.3, "num_events": 13, "fields": split.fields}
     result = predict(forward, split, **options)
     predictions = make_predictions("a", result.events, result.predicted, "ee_genkt")
