@@ -1,10 +1,12 @@
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mlpf.errors import DataError
-from mlpf.evaluation.metrics import evaluate_predictions
+from mlpf.evaluation.metrics import evaluate_predictions, jet_response
 from mlpf.evaluation.predictions import (
     Predictions,
     make_reference,
@@ -92,6 +94,23 @@ def test_nested_columns_are_reached_by_name(tmp_path):
     assert len(row["particles"]["gen"]["pt"]) == 10
     assert len(row["elements"]["target"]["cls"]) == 12
     assert row["matched_jets"]["pred"] == {"gen": [0, 1], "reco": [0, 1]}
+
+
+def test_the_example_of_the_documentation_plots_the_jet_response(tmp_path, monkeypatch, repo_root):
+    predictions = some_predictions()
+    write_predictions(predictions, tmp_path / "experiments/first/predictions/clic_edm4hep_ttbar.parquet")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    page = (repo_root / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    found = {}
+    exec(example, found)
+    found["plt"].close()
+    expected, _, event = jet_response(predictions, "cand")
+    assert len(expected) > 0
+    np.testing.assert_allclose(np.concatenate(found["response"].to_list()), expected, rtol=1e-6)  # float32
+    assert [len(r) for r in found["response"]] == np.bincount(event, minlength=4).tolist()
+    assert (tmp_path / "jet_response.png").stat().st_size > 1000
 
 
 def test_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
