@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mlpf.data.dataset.prepared_events import PreparedEvents
 from mlpf.data.feeding.batch_plan import EMPTY_EVENT, bucket_edges, pad_events, plan_epoch
-from mlpf.data.flat_tables import Table, expand_ranges, offsets_from_counts
+from mlpf.data.flat_tables import Table, offsets_from_counts
 from mlpf.evaluation.particles import Array, rows_from_outputs, with_types_only
 from mlpf.physics.features import PARTICLE_COLUMNS
 
@@ -143,17 +143,21 @@ class _Gathered:
     ) -> None:
         """Take the events at ``indices`` and what was predicted for their elements."""
         elements = with_types_only(events).elements
-        rows = expand_ranges(self._offsets[:-1][indices], elements.counts)
         for name, values in (elements.columns | {_PREDICTED: predicted}).items():
             if name not in self._columns:
                 self._columns[name] = np.empty((self._offsets[-1], values.shape[1]), values.dtype)
-            self._columns[name][rows] = values
+            gathered, first = self._columns[name], self._offsets[indices].tolist()
+            # A slice per event is one copy of memory; see pad_events.
+            for place, begin, end in zip(first, elements.offsets[:-1], elements.offsets[1:], strict=True):
+                gathered[place : place + end - begin] = values[begin:end]
         self._others.append(replace(events, elements=elements.select([])))
         self._indices.append(indices)
 
     def in_order(self) -> tuple[PreparedEvents, npt.NDArray[np.float32]]:
         """Return all events, and what was predicted for their elements."""
-        events = PreparedEvents.concatenate(self._others).take(np.argsort(np.concatenate(self._indices)))
+        events = PreparedEvents.concatenate(self._others)
+        self._others.clear()
+        events = events.take(np.argsort(np.concatenate(self._indices)))
         columns = dict(self._columns)
         predicted = columns.pop(_PREDICTED)
         return replace(events, elements=Table(columns, self._offsets)), predicted
