@@ -72,9 +72,9 @@ class Predictions:
     @property
     def elements_per_event(self) -> dict[str, IntArray]:
         """Number of elements of each kind in each event: plural of the kind -> [B]."""
-        kinds = self.elements["elemtype"]
+        elements = self.elements.select(["elemtype"])
         return {
-            f"{kind.name}s": self.elements.where(kinds == kind.elemtype).counts
+            f"{kind.name}s": elements.where(elements["elemtype"] == kind.elemtype).counts
             for kind in SCHEMAS[self.schema].kinds
         }
 

@@ -170,11 +170,13 @@ class SplitCheck:
 
     def add(self, events: PreparedEvents, indices: Sequence[int]) -> None:
         """Look at events, given with their positions in the split."""
-        named = "event" in events
-        names = [f" ({name})" if named else "" for name in events.names]
-        where = [f"{self.split} event {i}{name}" for i, name in zip(indices, names, strict=True)]
+        where = [f"{self.split} event {i}" for i in indices]
+        if "event" in events:
+            where = [f"{place} ({name})" for place, name in zip(where, events.names, strict=True)]
+            self._keys += [_digest(name.encode()) for name in events.names]
+        else:
+            self._keys += [0] * events.num_events
         self.locations += where
-        self._keys += [_digest(name.encode()) if named else 0 for name in events.names]
         self._content += [
             _digest(one["X"].tobytes(), one["ygen"].tobytes()) if len(one) else 0
             for one in events.elements.split()
@@ -198,7 +200,7 @@ class SplitCheck:
         for k, kind in enumerate(self.schema.kinds):
             mine = elemtype == kind.elemtype
             known |= mine
-            counts[:, k] = elements.where(mine).counts
+            counts[:, k] = elements.sum(mine)
             self._not_finite(f"X of {kind.name}s", kind.features, x[mine], row_event[mine], where)
         self._report("X: unknown element type", row_event[~known], where, fatal=True)
         self._kind_counts.append(counts)
@@ -215,9 +217,10 @@ class SplitCheck:
         if name in self.class_counts:
             self.class_counts[name] += np.bincount(cls[in_range].astype(np.int64), minlength=NUM_CLASSES)
         usable = np.isfinite(rows).all(axis=1) & in_range & (cls > 0)
+        energy = np.where(usable, value["energy"], 0.0)
+        self._sums.setdefault(name, []).append(events.table(name).sum(energy))
         value, row_event = {c: v[usable] for c, v in value.items()}, row_event[usable]
         energy = value["energy"]
-        self._sums.setdefault(name, []).append(events.table(name).where(usable).sum(energy))
         self._report(f"{name}: particle without energy", row_event[energy <= 0], where, fatal)
         # Beyond any particle; cosh of more would overflow.
         momentum = value["pt"] * np.cosh(np.clip(value["eta"], -50, 50))

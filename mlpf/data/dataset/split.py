@@ -186,9 +186,7 @@ def _with_jets(events: PreparedEvents) -> PreparedEvents:
         for name, values in elements.columns.items()
         if name in _TARGET_FIELDS and values.shape[1] < len(TARGETS)
     }
-    return (
-        replace(events, elements=Table(elements.columns | columns, elements.offsets)) if columns else events
-    )
+    return replace(events, elements=Table(elements.columns | columns, elements.offsets))
 
 
 def require_built(name: str, source: DatasetSourceConfig) -> Path:

@@ -156,7 +156,7 @@ class EventPool:
         parts = []
         for number in np.unique(owner).tolist():
             wanted = order[owner[order] == number]
-            table = self._splits[number].fetch(position[wanted], self.fields).elements
+            table = self._splits[number].fetch(position[wanted], self.fields).elements.select(self.fields)
             self._check_rows(table, indices[wanted], number)
             parts.append(self._clean(table))
         if not parts:
@@ -167,7 +167,8 @@ class EventPool:
     def _check_rows(self, table: Table, indices: IntArray, number: int) -> None:
         """Refuse an event that is not as long as its place: what follows it would shift, in silence."""
         expected = self.lengths[indices]
-        for i in np.flatnonzero(table.counts != expected):
+        if (wrong := np.flatnonzero(table.counts != expected)).size:
+            i = wrong[0]
             raise DataError(
                 f"dataset {number + 1} of {len(self._splits)}, event {indices[i] - self._first[number]}: "
                 f"{table.counts[i]} rows, expected {expected[i]}; build the dataset again"

@@ -103,7 +103,7 @@ def pad_length(num_elements: int, unit: int) -> int:
     return math.ceil(max(1, num_elements) / unit) * unit
 
 
-def pad_events(table: Table, events: IntArray, length: int) -> dict[str, npt.NDArray]:
+def pad_events(table: Table, events: IntArray, length: int) -> dict[str, FloatArray]:
     """Put events of a table into arrays of one shape, zero where there is no element or no event.
 
     Args:
@@ -112,10 +112,10 @@ def pad_events(table: Table, events: IntArray, length: int) -> dict[str, npt.NDA
         length: padded number of elements N, at least that of the longest of these events.
 
     Returns:
-        Column name -> [B, N, width], with the dtype of the column.
+        Column name -> [B, N, width] float32.
     """
     padded = {
-        name: np.zeros((len(events), length, values.shape[1]), values.dtype)
+        name: np.zeros((len(events), length, values.shape[1]), np.float32)
         for name, values in table.columns.items()
     }
     places = np.flatnonzero(events != EMPTY_EVENT)

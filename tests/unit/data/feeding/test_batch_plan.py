@@ -25,7 +25,7 @@ def test_pad_length_is_the_next_multiple_of_the_unit(elements, padded):
 
 
 def test_padding_hand_worked():
-    table = Table({"a": np.array([[1], [2], [3]], np.float32)}, np.array([0, 2, 2, 3]))
+    table = Table({"a": np.array([[1], [2], [3]])}, np.array([0, 2, 2, 3]))
     padded = pad_events(table, np.array([2, EMPTY_EVENT, 0, 1, 0]), 3)["a"]
     assert padded[..., 0].tolist() == [[3, 0, 0], [0, 0, 0], [1, 2, 0], [0, 0, 0], [1, 2, 0]]
     assert padded.shape == (5, 3, 1)
