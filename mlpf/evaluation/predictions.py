@@ -201,8 +201,8 @@ def read_predictions(path: Path) -> Predictions:
     metadata = found.schema.metadata or {}
     if _METADATA_KEY not in metadata:
         raise DataError(f"{path}: holds no predictions; expected a file written by `mlpf evaluate`")
-    about = json.loads(metadata[_METADATA_KEY])
     try:
+        about = json.loads(metadata[_METADATA_KEY])
         event, tables = found["event"].to_pylist(), _tables(found)
         jets, matched = tables["jets"], tables["matched_jets"]
         for method, table in matched.items():
@@ -242,15 +242,14 @@ def _nested(columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
     for name, array in columns.items():
         first, _, rest = name.partition(".")
         inner.setdefault(first, {})[rest] = array
-    return {
-        name: members[""] if "" in members else pa.StructArray.from_arrays(*_members(members))
-        for name, members in inner.items()
-    }
-
-
-def _members(columns: Mapping[str, pa.Array]) -> tuple[list[pa.Array], list[str]]:
-    nested = _nested(columns)
-    return list(nested.values()), list(nested)
+    result: dict[str, pa.Array] = {}
+    for name, members in inner.items():
+        if "" in members:
+            result[name] = members[""]
+        else:
+            nested = _nested(members)
+            result[name] = pa.StructArray.from_arrays(list(nested.values()), list(nested))
+    return result
 
 
 def _tables(found: pa.Table) -> dict[str, dict[str, Table]]:

@@ -135,6 +135,17 @@ def test_files_that_hold_no_predictions_are_errors(tmp_path):
         read_predictions(tmp_path / "other.parquet")
 
 
+def test_files_with_short_offsets_of_before_are_read(tmp_path):
+    written = some_predictions()
+    write_predictions(written, tmp_path / "now.parquet")
+    now = pq.read_table(tmp_path / "now.parquet")
+    before = pa.Table.from_pylist(now.to_pylist()).replace_schema_metadata(now.schema.metadata)
+    assert pa.types.is_list(before.schema.field("jets").type.field("gen").type.field("pt").type)
+    pq.write_table(before, tmp_path / "before.parquet")
+    old, new = (read_predictions(tmp_path / name) for name in ("before.parquet", "now.parquet"))
+    assert evaluate_predictions(old, 20) == evaluate_predictions(new, 20)
+
+
 @pytest.mark.parametrize("lost", ["event", "elements", "jets"])
 def test_a_file_without_a_column_says_to_evaluate_again(tmp_path, lost):
     write_predictions(some_predictions(), tmp_path / "p.parquet")
