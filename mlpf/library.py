@@ -65,7 +65,8 @@ class Dataset:
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name}: no event {index}, split {self.split!r} has {len(self)}")
-        return self._events.fetch([index % len(self)], self.fields)[0]
+        event = self._events.fetch([index % len(self)], self.fields)
+        return {name: event.values[name][0] if name in event.values else event[name] for name in self.fields}
 
     def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """Yield the events in order."""

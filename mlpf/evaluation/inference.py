@@ -2,15 +2,21 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.data.dataset.prepared_events import PreparedEvents
 from mlpf.data.feeding.batch_plan import EMPTY_EVENT, bucket_edges, pad_events, plan_epoch
-from mlpf.evaluation.particles import ELEMTYPE, Array, rows_from_outputs
+from mlpf.data.flat_tables import Table, offsets_from_counts
+from mlpf.evaluation.particles import rows_from_outputs, with_types_only
 from mlpf.forward import Forward
+from mlpf.physics.features import PARTICLE_COLUMNS
+
+# The predictions among the columns of elements, while these are gathered.
+_PREDICTED = "predicted"
 
 
 class Split(Protocol):
@@ -24,7 +30,7 @@ class Split(Protocol):
     def lengths(self) -> npt.NDArray[np.int64]:
         """Elements of each event, [num_events]."""
 
-    def fetch(self, indices: Any, fields: Sequence[str] = ...) -> list[dict[str, np.ndarray]]:
+    def fetch(self, indices: Any, fields: Sequence[str] = ...) -> PreparedEvents:
         """Return the fields of the events at ``indices``."""
 
 
@@ -33,22 +39,22 @@ class Inference:
     """Result of ``predict``.
 
     Attributes:
-        events: per event the fields that were fetched, in the order of the dataset; of ``X`` only the
-            column of the element type, [N_i, 1]: the events of a dataset of hits must fit into memory.
-        predicted: per event rows of ``PARTICLE_COLUMNS`` for each element, [N_i, 7].
+        events: the fields that were fetched, in the order of the dataset; of ``X`` only the column of the
+            element type, [n, 1]: the events of a dataset of hits must fit into memory.
+        predicted: [n, 7] float32, rows of ``PARTICLE_COLUMNS``, one for each element of ``events``.
         seconds: time spent in the model, tracing of the shapes not counted (with ``warm_up``).
         shapes: (B, N) of the batches, each traced once.
     """
 
-    events: list[dict[str, np.ndarray]]
-    predicted: list[Array]
+    events: PreparedEvents
+    predicted: npt.NDArray[np.float32]
     seconds: float
     shapes: tuple[tuple[int, int], ...]
 
     @property
     def events_per_second(self) -> float:
         """Events through the model per second."""
-        return len(self.events) / self.seconds if self.seconds > 0 else float("nan")
+        return self.events.num_events / self.seconds if self.seconds > 0 else float("nan")
 
 
 def predict(
@@ -79,21 +85,22 @@ def predict(
         on_batch: called after each batch with its number of events.
     """
     total = split.num_events if num_events < 0 else min(num_events, split.num_events)
-    if total == 0:
-        return Inference([], [], 0.0, ())
     lengths = np.asarray(split.lengths)[:total]
+    gathered = _Gathered(lengths)
+    if total == 0:
+        nothing = split.fetch(np.empty(0, np.int64), tuple(fields))
+        gathered.add(np.empty(0, np.int64), nothing, np.empty((0, len(PARTICLE_COLUMNS)), np.float32))
+        return Inference(*gathered.in_order(), 0.0, ())
     edges = bucket_edges(int(lengths.max()), bucket_size, growth)
     plan = plan_epoch(lengths, [(np.arange(total), batch_size)], edges)
-    events: list[dict[str, np.ndarray]] = [{}] * total
-    predicted: list[Array] = [np.empty(0)] * total
     shapes: list[tuple[int, int]] = []
     seconds = 0.0
     for batch in plan.batches:
         indices = batch.indices[batch.indices != EMPTY_EVENT]
         fetched = split.fetch(indices, tuple(fields))
-        rows = [event["X"] for event in fetched]
-        shape = (len(batch.indices), batch.length, rows[0].shape[1])
-        X = pad_events(rows, range(len(rows)), shape)
+        places = np.full(len(batch.indices), EMPTY_EVENT)
+        places[: len(indices)] = np.arange(len(indices))
+        X = pad_events(fetched.elements.select(["X"]), places, batch.length)["X"]
         if X.shape[:2] not in shapes:
             if warm_up:
                 # The first call of a shape traces the model: not part of its speed.
@@ -102,10 +109,47 @@ def predict(
         start = time.perf_counter()
         outputs = forward(X)
         seconds += time.perf_counter() - start
-        particles = rows_from_outputs(outputs, list(map(len, rows)), none_threshold)
-        for index, event, found in zip(indices, fetched, particles, strict=True):
-            events[index] = {**event, "X": event["X"][:, [ELEMTYPE]]}
-            predicted[index] = found
+        gathered.add(indices, fetched, rows_from_outputs(outputs, fetched.elements.counts, none_threshold))
         if on_batch is not None:
             on_batch(len(indices))
-    return Inference(events, predicted, seconds, tuple(shapes))
+    return Inference(*gathered.in_order(), seconds, tuple(shapes))
+
+
+class _Gathered:
+    """Puts events that come batch by batch into the order of the dataset.
+
+    Elements go to their place at once: to join the batches at the end would take twice the memory.
+
+    Args:
+        lengths: [E] elements of each event.
+    """
+
+    def __init__(self, lengths: npt.NDArray[np.int64]) -> None:
+        self._offsets = offsets_from_counts(lengths)
+        self._columns: dict[str, npt.NDArray] = {}
+        self._others: list[PreparedEvents] = []
+        self._indices: list[npt.NDArray[np.int64]] = []
+
+    def add(
+        self, indices: npt.NDArray[np.int64], events: PreparedEvents, predicted: npt.NDArray[np.float32]
+    ) -> None:
+        """Take the events at ``indices`` and what was predicted for their elements."""
+        elements = with_types_only(events).elements
+        for name, values in (elements.columns | {_PREDICTED: predicted}).items():
+            if name not in self._columns:
+                self._columns[name] = np.empty((self._offsets[-1], values.shape[1]), values.dtype)
+            gathered, first = self._columns[name], self._offsets[indices].tolist()
+            # A slice per event is one copy of memory; see pad_events.
+            for place, begin, end in zip(first, elements.offsets[:-1], elements.offsets[1:], strict=True):
+                gathered[place : place + end - begin] = values[begin:end]
+        self._others.append(replace(events, elements=elements.select([])))
+        self._indices.append(indices)
+
+    def in_order(self) -> tuple[PreparedEvents, npt.NDArray[np.float32]]:
+        """Return all events, and what was predicted for their elements."""
+        events = PreparedEvents.concatenate(self._others)
+        self._others.clear()
+        events = events.take(np.argsort(np.concatenate(self._indices)))
+        columns = dict(self._columns)
+        predicted = columns.pop(_PREDICTED)
+        return replace(events, elements=Table(columns, self._offsets)), predicted

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from mlpf.config.recorded_metrics import SUMMARY_NAMES
-from mlpf.evaluation.particles import Array, Elements, IntArray
+from mlpf.data.flat_tables import IntArray, Table
+from mlpf.evaluation.particles import Array, missing_momentum
 from mlpf.evaluation.predictions import Predictions
 from mlpf.evaluation.statistics import (
     Fraction,
@@ -44,17 +45,16 @@ ENERGY_EDGES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 
 def jet_response(predictions: Predictions, method: str) -> tuple[Array, Array, IntArray]:
     """Return response, gen pt in GeV and event of the matched gen jets, all [Q]."""
-    gen, reco = predictions.matches[method]
-    gen_jets = predictions.jets[GEN]
-    gen_pt = gen_jets.pt[gen]
-    return predictions.jets[method].pt[reco] / gen_pt, gen_pt, gen_jets.event[gen]
+    matched = predictions.matched_jets[method]
+    gen_pt = predictions.jets[GEN]["pt"][matched["gen"]]
+    return predictions.jets[method]["pt"][matched["reco"]] / gen_pt, gen_pt, matched.event
 
 
 def met_response(predictions: Predictions, method: str) -> tuple[Array, IntArray]:
     """Return missing momentum response and event of the events above ``MIN_GEN_MET``, both [Q]."""
-    gen = predictions.particles[GEN].missing_momentum()
+    gen = missing_momentum(predictions.particles[GEN])
     event = np.flatnonzero(gen >= MIN_GEN_MET)
-    return predictions.particles[method].missing_momentum()[event] / gen[event], event
+    return missing_momentum(predictions.particles[method])[event] / gen[event], event
 
 
 def response_summary(predictions: Predictions, method: str) -> dict[str, float]:
@@ -78,25 +78,25 @@ def response_summary(predictions: Predictions, method: str) -> dict[str, float]:
 def energy_response(predictions: Predictions, method: str) -> tuple[Array, IntArray]:
     """Return energy response and event of the events with gen particles, both [Q]."""
     particles, reference = predictions.particles[method], predictions.particles[GEN]
-    gen = reference.sum_per_event(reference.energy)
+    gen = reference.sum(reference["energy"])
     event = np.flatnonzero(gen > 0)
-    return particles.sum_per_event(particles.energy)[event] / gen[event], event
+    return particles.sum(particles["energy"])[event] / gen[event], event
 
 
 def class_sums(predictions: Predictions, method: str, cls: int) -> tuple[IntArray, Array]:
     """Return per event the number and the summed energy in GeV of the particles of a class, both [B]."""
     particles = predictions.particles[method]
-    of_class = particles.select(particles.cls == cls)
-    return of_class.counts, of_class.sum_per_event(of_class.energy)
+    of_class = particles.where(particles["cls"] == cls)
+    return of_class.counts, of_class.sum(of_class["energy"])
 
 
-def confusion_matrix(elements: Elements, method: str) -> IntArray:
+def confusion_matrix(elements: Table, method: str) -> IntArray:
     """Count elements by target class (rows) and class given by ``method`` (columns), [C, C]."""
-    pair = elements.cls[TARGET] * NUM_CLASSES + elements.cls[method]
+    pair = elements[f"{TARGET}.cls"] * NUM_CLASSES + elements[f"{method}.cls"]
     return np.bincount(pair, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
 
 
-def efficiency_and_fake_rate(elements: Elements, method: str) -> dict[str, dict[str, Fraction]]:
+def efficiency_and_fake_rate(elements: Table, method: str) -> dict[str, dict[str, Fraction]]:
     """Return class name -> ``efficiency`` and ``fake_rate`` of ``method`` against the targets."""
     counts = confusion_matrix(elements, method)
     return {
@@ -109,7 +109,7 @@ def efficiency_and_fake_rate(elements: Elements, method: str) -> dict[str, dict[
 
 
 def class_fractions_by_energy(
-    elements: Elements, method: str, cls: int, edges: tuple[float, ...] = ENERGY_EDGES
+    elements: Table, method: str, cls: int, edges: tuple[float, ...] = ENERGY_EDGES
 ) -> dict[str, list[Fraction]]:
     """Return ``efficiency`` and ``fake_rate`` of a class in bins of energy.
 
@@ -121,15 +121,15 @@ def class_fractions_by_energy(
         cls: class index above 0.
         edges: bin edges in GeV.
     """
-    target, given = elements.cls[TARGET] == cls, elements.cls[method] == cls
+    target, given = elements[f"{TARGET}.cls"] == cls, elements[f"{method}.cls"] == cls
 
     def binned(passed: Array, total: Array, energy: Array) -> list[Fraction]:
         above, below = np.histogram(energy[passed], edges)[0], np.histogram(energy[total], edges)[0]
         return [fraction(int(a), int(b)) for a, b in zip(above, below, strict=True)]
 
     return {
-        "efficiency": binned(target & given, target, elements.energy[TARGET]),
-        "fake_rate": binned(given & ~target, given, elements.energy[method]),
+        "efficiency": binned(target & given, target, elements[f"{TARGET}.energy"]),
+        "fake_rate": binned(given & ~target, given, elements[f"{method}.energy"]),
     }
 
 
@@ -165,7 +165,7 @@ def evaluate_predictions(predictions: Predictions, num_resamples: int = 200, see
     elements = predictions.elements
     numbers = {
         "num_events": predictions.num_events,
-        "num_elements": len(elements.elemtype),
+        "num_elements": len(elements),
         **{f"num_{name}": int(counts.sum()) for name, counts in predictions.elements_per_event.items()},
         "num_gen_jets": len(predictions.jets[GEN]),
         "gen_reference": predictions.gen_reference,
@@ -218,7 +218,7 @@ def _method_numbers(predictions: Predictions, method: str, weights: IntArray) ->
         "matched_fraction_uncertainty": matched.uncertainty,
         "num_jets": len(predictions.jets[method]),
     }
-    particles_per_event = len(predictions.particles[method].cls) / max(predictions.num_events, 1)
+    particles_per_event = len(predictions.particles[method]) / max(predictions.num_events, 1)
     return {"jet": jet, "met": met, "energy": energy, "particles_per_event": particles_per_event}, widths
 
 

@@ -1,154 +1,92 @@
-"""Particles of many events kept flat, and how targets and model outputs become such lists."""
+"""Particles, jets and elements of many events as tables, out of targets and outputs of a network."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.data.dataset.prepared_events import PreparedEvents
+from mlpf.data.flat_tables import IntArray, Table, offsets_from_counts
 from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS, TRACK_FEATURES
-from mlpf.physics.jets import JetAlgorithm, Jets, cluster_flat_jets
+from mlpf.physics.jets import JetAlgorithm, cluster_jets, match_jets
 from mlpf.physics.kinematics import momentum_from_pt
 from mlpf.physics.particles import CLASS_INDEX, NUM_CLASSES
 
 Array = npt.NDArray[np.floating]
-IntArray = npt.NDArray[np.int64]
 
 # The same column for every kind of element.
 ELEMTYPE = TRACK_FEATURES.index("elemtype")
 CHARGED_CLASSES = tuple(CLASS_INDEX[name] for name in ("charged hadron", "electron", "muon"))
 
 
-@dataclass(frozen=True)
-class ParticleLists:
-    """Particles of B events, P in total, event after event; none of them has class 0.
+def particle_table(rows: Array, offsets: IntArray) -> Table:
+    """Return the particles among rows of ``PARTICLE_COLUMNS`` or ``TARGETS``.
 
-    Attributes:
-        counts: [B] particles per event.
-        cls: [P] class index.
-        charge: [P] e.
-        pt: [P] GeV.
-        eta: [P] pseudorapidity.
-        sin_phi: [P] sine of the azimuth.
-        cos_phi: [P] cosine of the azimuth.
-        energy: [P] GeV.
+    Args:
+        rows: [n, 7 or 8]; those of class 0 are no particles.
+        offsets: [E + 1] first row of each event.
+
+    Returns:
+        One column [P] for each of ``PARTICLE_COLUMNS``: ``cls`` int64, the others float64.
+
+    Raises:
+        ValueError: another number of columns.
     """
-
-    counts: IntArray
-    cls: IntArray
-    charge: Array
-    pt: Array
-    eta: Array
-    sin_phi: Array
-    cos_phi: Array
-    energy: Array
-
-    @classmethod
-    def from_rows(cls, events: Sequence[Array]) -> "ParticleLists":
-        """Collect rows of ``PARTICLE_COLUMNS`` or ``TARGETS``, one [N, 7 or 8] array per event.
-
-        Rows of class 0 are dropped.
-
-        Raises:
-            ValueError: an event has another number of columns.
-        """
-        for i, rows in enumerate(events):
-            if rows.ndim != 2 or rows.shape[1] not in (len(PARTICLE_COLUMNS), len(TARGETS)):
-                raise ValueError(
-                    f"event {i}: particles of shape {rows.shape}, expected (N, {len(PARTICLE_COLUMNS)}) "
-                    f"or (N, {len(TARGETS)})"
-                )
-        width = len(PARTICLE_COLUMNS)
-        # Event by event: of thousands of hits few carry a particle.
-        kept = [rows[rows[:, PARTICLE_COLUMNS.index("cls")] != 0, :width] for rows in events]
-        flat = np.concatenate([*kept, np.empty((0, width))])
-        columns = {name: flat[:, PARTICLE_COLUMNS.index(name)] for name in PARTICLE_COLUMNS.names}
-        return cls(
-            counts=np.array([len(rows) for rows in kept], dtype=np.int64),
-            **{**columns, "cls": columns["cls"].astype(np.int64)},
+    if rows.ndim != 2 or rows.shape[1] not in (len(PARTICLE_COLUMNS), len(TARGETS)):
+        raise ValueError(
+            f"particles of shape {rows.shape}, expected (n, {len(PARTICLE_COLUMNS)}) or (n, {len(TARGETS)})"
         )
-
-    @property
-    def num_events(self) -> int:
-        """Number of events B."""
-        return len(self.counts)
-
-    @property
-    def event(self) -> IntArray:
-        """Event of each particle, [P], counted from 0."""
-        return np.repeat(np.arange(self.num_events), self.counts)
-
-    @property
-    def phi(self) -> Array:
-        """Azimuth, [P], rad."""
-        return np.arctan2(self.sin_phi, self.cos_phi)
-
-    def select(self, keep: npt.NDArray[np.bool_]) -> "ParticleLists":
-        """Return the particles where ``keep`` [P] is True; all events stay, if need be empty."""
-        counts = np.bincount(self.event[keep], minlength=self.num_events)
-        columns = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name != "counts"}
-        return ParticleLists(counts=counts, **columns)
-
-    def cluster(self, algorithm: JetAlgorithm) -> Jets:
-        """Cluster the particles of each event into jets."""
-        return cluster_flat_jets(self.counts, self.pt, self.eta, self.phi, self.energy, algorithm)
-
-    def sum_per_event(self, values: Array) -> Array:
-        """Sum ``values`` [P] over the particles of each event, [B]."""
-        total = np.bincount(self.event, weights=values, minlength=self.num_events)
-        return total.astype(np.float64)
-
-    def missing_momentum(self) -> Array:
-        """Return the length of the vector sum of the transverse momenta, [B], GeV."""
-        px, py, _ = momentum_from_pt(self.pt, self.eta, self.sin_phi, self.cos_phi)
-        return np.hypot(self.sum_per_event(px), self.sum_per_event(py))
+    kept = Table({"rows": rows}, offsets).where(rows[:, PARTICLE_COLUMNS.index("cls")] != 0)
+    columns = {name: kept["rows"][:, PARTICLE_COLUMNS.index(name)] for name in PARTICLE_COLUMNS.names}
+    kinds = {name: np.int64 if name == "cls" else np.float64 for name in columns}
+    return Table({name: values.astype(kinds[name]) for name, values in columns.items()}, kept.offsets)
 
 
-@dataclass(frozen=True)
-class Elements:
-    """What each detector element of B events was given, E elements in total.
+def missing_momentum(particles: Table) -> Array:
+    """Return the length of the vector sum of the transverse momenta, [E], GeV."""
+    names = ("pt", "eta", "sin_phi", "cos_phi")
+    px, py, _ = momentum_from_pt(*(particles[name] for name in names))
+    return np.hypot(particles.sum(px), particles.sum(py))
 
-    Attributes:
-        counts: [B] elements per event.
-        elemtype: [E] element type.
-        cls: ``"target"``, ``"cand"``, ``"pred"`` -> [E] class index, 0 = no particle.
-        energy: the same keys -> [E] energy of the particle in GeV, 0 where there is none.
+
+def jet_table(particles: Table, algorithm: JetAlgorithm) -> Table:
+    """Cluster the particles of each event: ``pt``, ``eta``, ``phi``, ``energy`` of the jets [M]."""
+    phi = np.arctan2(particles["sin_phi"], particles["cos_phi"])
+    momenta = particles["pt"], particles["eta"], phi, particles["energy"]
+    counts, columns = cluster_jets(particles.counts, *momenta, algorithm)
+    return Table(columns, offsets_from_counts(counts))
+
+
+def match_table(gen: Table, reco: Table) -> Table:
+    """Match jets: ``gen`` and ``reco``, rows of the matched jets in the two tables of jets, [Q]."""
+    gen_row, reco_row = match_jets(gen, reco)
+    counts = np.bincount(gen.event[gen_row], minlength=gen.num_events)
+    return Table({"gen": gen_row, "reco": reco_row}, offsets_from_counts(counts))
+
+
+def element_columns(method: str, rows: Array) -> dict[str, npt.NDArray]:
+    """Return what a method gave to each element: ``<method>.cls`` int64, ``<method>.energy`` float64 in GeV.
+
+    Args:
+        method: ``target``, ``cand`` or ``pred``.
+        rows: [n, 7 or 8] rows of ``PARTICLE_COLUMNS`` or ``TARGETS``; class and energy 0 = no particle.
     """
+    cls, energy = (rows[:, PARTICLE_COLUMNS.index(name)] for name in ("cls", "energy"))
+    return {f"{method}.cls": cls.astype(np.int64), f"{method}.energy": energy.astype(np.float64)}
 
-    counts: IntArray
-    elemtype: IntArray
-    cls: dict[str, IntArray]
-    energy: dict[str, Array]
 
-    @classmethod
-    def from_rows(cls, X: Sequence[Array], rows: Mapping[str, Sequence[Array]]) -> "Elements":
-        """Collect the elements of events.
-
-        Args:
-            X: per event [N, F]; with the columns of a schema.
-            rows: method -> per event [N, 7 or 8] rows of ``PARTICLE_COLUMNS`` or ``TARGETS``.
-        """
-        counts = np.array([len(x) for x in X], dtype=np.int64)
-        elemtype = np.concatenate([*(x[:, ELEMTYPE] for x in X), np.empty(0)]).astype(np.int64)
-        elements = cls(counts, elemtype, {}, {})
-        for method, events in rows.items():
-            elements = elements.with_method(method, events)
-        return elements
-
-    def with_method(self, method: str, events: Sequence[Array]) -> "Elements":
-        """Return the same elements with what one more method gave them, per event [N, 7 or 8] rows."""
-
-        def column(name: str) -> Array:
-            return np.concatenate([*(e[:, PARTICLE_COLUMNS.index(name)] for e in events), np.empty(0)])
-
-        cls = self.cls | {method: column("cls").astype(np.int64)}
-        return replace(self, cls=cls, energy=self.energy | {method: column("energy")})
+def with_types_only(events: PreparedEvents) -> PreparedEvents:
+    """Return events that have only the column of the element type of ``X``, [n, 1]: hits fill the memory."""
+    elements = events.elements
+    types = elements["X"][:, [ELEMTYPE]]
+    return replace(events, elements=Table(elements.columns | {"X": types}, elements.offsets))
 
 
 def rows_from_outputs(
-    outputs: Mapping[str, Array], lengths: Sequence[int], none_threshold: float | None = None
-) -> list[Array]:
+    outputs: Mapping[str, Array], lengths: IntArray, none_threshold: float | None = None
+) -> npt.NDArray[np.float32]:
     """Turn model outputs into rows of ``PARTICLE_COLUMNS``, one per element.
 
     The class is the largest logit (see ``none_threshold``), the charge the largest of -1, 0, +1 where the
@@ -162,26 +100,22 @@ def rows_from_outputs(
             a particle, but as likely a photon as a neutral hadron, is then not lost to none.
 
     Returns:
-        One [N_i, 7] float32 array per entry of ``lengths``.
+        [n, 7] float32, the elements of all events behind each other.
 
     Raises:
         ValueError: ``cls`` does not have one logit per class.
     """
-    logits = np.asarray(outputs["cls"])
-    if logits.shape[-1] != NUM_CLASSES:
-        raise ValueError(f"cls has {logits.shape[-1]} logits, expected {NUM_CLASSES}")
+    if np.shape(outputs["cls"])[-1] != NUM_CLASSES:
+        raise ValueError(f"cls has {np.shape(outputs['cls'])[-1]} logits, expected {NUM_CLASSES}")
+    real = np.arange(np.shape(outputs["cls"])[1]) < np.asarray(lengths)[:, np.newaxis]
+    found = {name: np.asarray(outputs[name])[: len(real)][real] for name in PARTICLE_COLUMNS.names}
+    logits = found["cls"]
     best = np.argmax(logits, axis=-1)
     if none_threshold is not None:
-        is_none = logits[..., 0] > math.log(none_threshold / (1.0 - none_threshold))
-        best = np.where(is_none, 0, 1 + np.argmax(logits[..., 1:], axis=-1))
-    charge = np.argmax(np.asarray(outputs["charge"]), axis=-1) - 1
-    columns = {"cls": best, "charge": np.where(np.isin(best, CHARGED_CLASSES), charge, 0)}
-    rows = np.stack(
-        [
-            columns[name] if name in columns else np.asarray(outputs[name])[..., 0]
-            for name in PARTICLE_COLUMNS.names
-        ],
-        axis=-1,
-    ).astype(np.float32)
+        is_none = logits[:, 0] > math.log(none_threshold / (1.0 - none_threshold))
+        best = np.where(is_none, 0, 1 + np.argmax(logits[:, 1:], axis=-1))
+    charge = np.where(np.isin(best, CHARGED_CLASSES), np.argmax(found["charge"], axis=-1) - 1, 0)
+    columns = found | {"cls": best, "charge": charge}
+    rows = np.column_stack([columns[name] for name in PARTICLE_COLUMNS.names]).astype(np.float32)
     rows[best == 0] = 0.0
-    return [rows[i, :length] for i, length in enumerate(lengths)]
+    return rows

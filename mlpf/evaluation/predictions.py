@@ -1,31 +1,37 @@
 """Predictions of one dataset: all that metrics and figures need, and its parquet form.
 
-Parquet: one row per event with ``event``, ``elements.{elemtype, target, cand, pred}``,
-``particles.<method>.<column>``, ``jets.<method>.{pt, eta, phi, energy}`` and
-``matched_jets.<method>.{gen, reco}`` (places in the jet lists of the event).
+Parquet: one row per event, columns nested by the dots of their names, a list each: ``elements.elemtype``,
+``elements.<method>.{cls, energy}``, ``particles.<method>.<column>``, ``jets.<method>.{pt, eta, phi, energy}``
+and ``matched_jets.<method>.{gen, reco}`` (places in the jet lists of the event); and ``event``, a text.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlpf.data.dataset.prepared_events import PreparedEvents
+from mlpf.data.flat_tables import IntArray, Table
 from mlpf.errors import DataError
-from mlpf.evaluation.particles import Array, Elements, IntArray, ParticleLists
+from mlpf.evaluation.particles import (
+    ELEMTYPE,
+    Array,
+    element_columns,
+    jet_table,
+    match_table,
+    particle_table,
+)
 from mlpf.files.atomic import atomic_write
-from mlpf.physics.features import PARTICLE_COLUMNS
-from mlpf.physics.jets import JetAlgorithm, Jets, match_jets
-from mlpf.physics.methods import BASELINE, ELEMENT_METHODS, GEN, LIMITS, METHODS, NETWORK, TARGET
+from mlpf.physics.jets import JetAlgorithm
+from mlpf.physics.methods import BASELINE, GEN, LIMITS, METHODS, NETWORK, TARGET
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 # What ``make_predictions`` reads of an event, where the dataset has it.
 EVENT_FIELDS = ("X", "ygen", "ycand", "gen_particles", "oracle_particles", "perfect_particles", "event")
-JET_COLUMNS = ("pt", "eta", "phi", "energy")
 _METADATA_KEY = b"mlpf.predictions"
 
 
@@ -39,10 +45,11 @@ class Predictions:
         gen_reference: what ``particles["gen"]`` is: ``"gen_particles"`` or ``"targets"``.
         jet_algorithm: key of ``JET_DEFINITIONS``.
         event: B event identifiers.
-        elements: classes and energies given to the elements.
-        particles: ``"gen"`` and those of ``METHODS`` that exist.
-        jets: the same keys.
-        matches: the same keys without ``"gen"`` -> places of matched jets in the flat gen and reco jets.
+        elements: ``elemtype``, and for ``target``, ``cand``, ``pred`` (where there is a network)
+            ``<method>.cls``, class index, and ``<method>.energy`` in GeV; both 0 = no particle.
+        particles: ``"gen"`` and those of ``METHODS`` that exist -> see ``particle_table``.
+        jets: the same keys -> see ``jet_table``.
+        matched_jets: the same keys without ``"gen"`` -> see ``match_table``.
     """
 
     dataset: str
@@ -50,10 +57,10 @@ class Predictions:
     gen_reference: str
     jet_algorithm: JetAlgorithm
     event: list[str]
-    elements: Elements
-    particles: dict[str, ParticleLists]
-    jets: dict[str, Jets]
-    matches: dict[str, tuple[IntArray, IntArray]]
+    elements: Table
+    particles: dict[str, Table]
+    jets: dict[str, Table]
+    matched_jets: dict[str, Table]
 
     @property
     def num_events(self) -> int:
@@ -63,11 +70,9 @@ class Predictions:
     @property
     def elements_per_event(self) -> dict[str, IntArray]:
         """Number of elements of each kind in each event: plural of the kind -> [B]."""
-        event = np.repeat(np.arange(self.num_events), self.elements.counts)
+        elements = self.elements.select(["elemtype"])
         return {
-            f"{kind.name}s": np.bincount(
-                event[self.elements.elemtype == kind.elemtype], minlength=self.num_events
-            )
+            f"{kind.name}s": elements.where(elements["elemtype"] == kind.elemtype).counts
             for kind in SCHEMAS[self.schema].kinds
         }
 
@@ -79,8 +84,8 @@ class Predictions:
 
 def make_predictions(
     dataset: str,
-    events: Sequence[Mapping[str, Any]],
-    predicted: Sequence[Array],
+    events: PreparedEvents,
+    predicted: Array,
     jet_algorithm: JetAlgorithm,
     schema: EventSchema = SCHEMAS["clic"],
 ) -> Predictions:
@@ -88,10 +93,10 @@ def make_predictions(
 
     Args:
         dataset: name of the dataset.
-        events: per event ``X``, ``ygen``, ``ycand`` and, if the dataset has them, ``gen_particles``,
+        events: ``X``, ``ygen``, ``ycand`` and, if the dataset has them, ``gen_particles``,
             ``oracle_particles``, ``perfect_particles`` and ``event``. Without ``gen_particles`` the
             reference are the targets.
-        predicted: per event rows of ``PARTICLE_COLUMNS`` for each element.
+        predicted: [n, 7] rows of ``PARTICLE_COLUMNS``, one for each element of ``events``.
         jet_algorithm: key of ``JET_DEFINITIONS``.
         schema: what the events are made of.
     """
@@ -100,54 +105,50 @@ def make_predictions(
 
 def make_reference(
     dataset: str,
-    events: Sequence[Mapping[str, Any]],
+    events: PreparedEvents,
     jet_algorithm: JetAlgorithm,
     schema: EventSchema = SCHEMAS["clic"],
 ) -> Predictions:
     """Return all of ``make_predictions`` that does not depend on a network."""
-    rows = {TARGET: [e["ygen"] for e in events], BASELINE: [e["ycand"] for e in events]}
-    particles = {name: ParticleLists.from_rows(value) for name, value in rows.items()}
-    for name in (GEN, *LIMITS):
-        if events and all(f"{name}_particles" in e for e in events):
-            particles[name] = ParticleLists.from_rows([e[f"{name}_particles"] for e in events])
-    has_gen = GEN in particles
+    fields = {TARGET: "ygen", BASELINE: "ycand"}
+    elements = {"elemtype": events["X"][:, ELEMTYPE].astype(np.int64)}
+    for method, field in fields.items():
+        elements |= element_columns(method, events[field])
+    lists = {name: f"{name}_particles" for name in (GEN, *LIMITS)}
+    fields |= {name: field for name, field in lists.items() if field in events}
+    particles = {name: particle_table(events[f], events.table(f).offsets) for name, f in fields.items()}
     particles.setdefault(GEN, particles[TARGET])
-    jets = {name: value.cluster(jet_algorithm) for name, value in particles.items()}
+    jets = {name: jet_table(value, jet_algorithm) for name, value in particles.items()}
     return Predictions(
         dataset=dataset,
         schema=schema.name,
-        gen_reference="gen_particles" if has_gen else "targets",
+        gen_reference=fields.get(GEN, "targets"),
         jet_algorithm=jet_algorithm,
-        event=[event_name(e.get("event", i)) for i, e in enumerate(events)],
-        elements=Elements.from_rows([e["X"] for e in events], rows),
+        event=events.names,
+        elements=Table(elements, events.elements.offsets),
         particles=particles,
         jets=jets,
-        matches={name: match_jets(jets[GEN], value) for name, value in jets.items() if name != GEN},
+        matched_jets={name: match_table(jets[GEN], value) for name, value in jets.items() if name != GEN},
     )
 
 
-def with_network(reference: Predictions, predicted: Sequence[Array]) -> Predictions:
+def with_network(reference: Predictions, predicted: Array) -> Predictions:
     """Add what a network found to a result of ``make_reference``.
 
     Args:
         reference: the events without a network.
-        predicted: per event rows of ``PARTICLE_COLUMNS`` for each element.
+        predicted: [n, 7] rows of ``PARTICLE_COLUMNS``, one for each element.
     """
-    particles = ParticleLists.from_rows(predicted)
-    jets = particles.cluster(reference.jet_algorithm)
+    elements = reference.elements
+    particles = particle_table(predicted, elements.offsets)
+    jets = jet_table(particles, reference.jet_algorithm)
     return replace(
         reference,
-        elements=reference.elements.with_method(NETWORK, predicted),
+        elements=Table(elements.columns | element_columns(NETWORK, predicted), elements.offsets),
         particles=reference.particles | {NETWORK: particles},
         jets=reference.jets | {NETWORK: jets},
-        matches=reference.matches | {NETWORK: match_jets(reference.jets[GEN], jets)},
+        matched_jets=reference.matched_jets | {NETWORK: match_table(reference.jets[GEN], jets)},
     )
-
-
-def event_name(event: Any) -> str:
-    """Return the identifier of an event, that a dataset holds as bytes or text, as text."""
-    value = event.item() if isinstance(event, np.ndarray | np.generic) else event
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
@@ -156,29 +157,20 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    elements = predictions.elements
-    columns = {
-        "event": pa.array(predictions.event, pa.string()),
-        "elements": _struct(
-            {
-                "elemtype": _jagged(elements.elemtype, elements.counts),
-                **{
-                    m: _struct(
-                        {
-                            "cls": _jagged(elements.cls[m], elements.counts),
-                            "energy": _jagged(elements.energy[m], elements.counts),
-                        }
-                    )
-                    for m in ELEMENT_METHODS
-                },
-            }
-        ),
-        "particles": _struct(
-            {m: _columns(p, PARTICLE_COLUMNS.names) for m, p in predictions.particles.items()}
-        ),
-        "jets": _struct({m: _columns(j, JET_COLUMNS) for m, j in predictions.jets.items()}),
-        "matched_jets": _struct({m: _matches(predictions, m) for m in predictions.matches}),
-    }
+    tables = {"elements": predictions.elements}
+    for method, table in predictions.particles.items():
+        tables[f"particles.{method}"] = table
+    for method, table in predictions.jets.items():
+        tables[f"jets.{method}"] = table
+    for method, table in predictions.matched_jets.items():
+        first = _first_jets(predictions.jets, method, table)
+        places = {side: rows - first[side] for side, rows in table.columns.items()}
+        tables[f"matched_jets.{method}"] = Table(places, table.offsets)
+    columns: dict[str, pa.Array] = {"event": pa.array(predictions.event, pa.string())}
+    for prefix, table in tables.items():
+        # Particles are float32 in datasets; int32 holds any class, charge or place.
+        arrays = _converted(table, np.int32, np.float32).to_arrow()
+        columns |= {f"{prefix}.{name}": array for name, array in arrays.items()}
     about = {
         "dataset": predictions.dataset,
         "schema": predictions.schema,
@@ -186,10 +178,10 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
         "jet_algorithm": predictions.jet_algorithm,
         "units": "GeV, rad",
     }
-    table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(about).encode()})
+    written = pa.table(_nested(columns)).replace_schema_metadata({_METADATA_KEY: json.dumps(about).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part:
-        pq.write_table(table, part)
+        pq.write_table(written, part)
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -201,92 +193,74 @@ def read_predictions(path: Path) -> Predictions:
     if not path.exists():
         raise DataError(f"{path}: no such file; `mlpf evaluate -t RUN_DIR` writes it")
     try:
-        table = pq.read_table(path)
+        found = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable parquet file ({error}); run `mlpf evaluate` again") from None
-    metadata = table.schema.metadata or {}
+    metadata = found.schema.metadata or {}
     if _METADATA_KEY not in metadata:
         raise DataError(f"{path}: holds no predictions; expected a file written by `mlpf evaluate`")
-    about = json.loads(metadata[_METADATA_KEY])
-    columns = {name: table[name].combine_chunks() for name in table.column_names}
-    elements = columns["elements"]
-    counts, elemtype = _flat(elements.field("elemtype"))
-    jets = {m: Jets(**_fields(value, JET_COLUMNS)) for m, value in _members(columns["jets"])}
-    matches = {}
-    for method, value in _members(columns["matched_jets"]):
-        number, gen = _flat(value.field("gen"))
-        _, reco = _flat(value.field("reco"))
-        matches[method] = (
-            gen + np.repeat(_starts(jets[GEN].counts), number),
-            reco + np.repeat(_starts(jets[method].counts), number),
+    try:
+        about = json.loads(metadata[_METADATA_KEY])
+        event, tables = found["event"].to_pylist(), _tables(found)
+        jets, matched = tables["jets"], tables["matched_jets"]
+        for method, table in matched.items():
+            first = _first_jets(jets, method, table)
+            rows = {side: places + first[side] for side, places in table.columns.items()}
+            matched[method] = Table(rows, table.offsets)
+        return Predictions(
+            dataset=about["dataset"],
+            schema=about.get("schema", "clic"),
+            gen_reference=about["gen_reference"],
+            jet_algorithm=about["jet_algorithm"],
+            event=event,
+            elements=tables["elements"][""],
+            particles=tables["particles"],
+            jets=jets,
+            matched_jets=matched,
         )
-    return Predictions(
-        dataset=about["dataset"],
-        schema=about.get("schema", "clic"),
-        gen_reference=about["gen_reference"],
-        jet_algorithm=about["jet_algorithm"],
-        event=columns["event"].to_pylist(),
-        elements=Elements(
-            counts=counts,
-            elemtype=elemtype,
-            cls={m: _flat(elements.field(m).field("cls"))[1] for m in ELEMENT_METHODS},
-            energy={m: _flat(elements.field(m).field("energy"))[1] for m in ELEMENT_METHODS},
-        ),
-        particles={
-            m: ParticleLists(**_fields(value, PARTICLE_COLUMNS.names))
-            for m, value in _members(columns["particles"])
-        },
-        jets=jets,
-        matches=matches,
-    )
+    except (KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: other columns than `mlpf evaluate` writes ({error}); run it again"
+        ) from error
 
 
-def _starts(counts: IntArray) -> IntArray:
-    """First flat position of each event."""
-    return np.cumsum(counts) - counts
+def _first_jets(jets: Mapping[str, Table], method: str, matched: Table) -> dict[str, IntArray]:
+    """Return the row of the first jet of the event of each match, on both sides."""
+    return {"gen": jets[GEN].offsets[matched.event], "reco": jets[method].offsets[matched.event]}
 
 
-def _jagged(flat: Array | IntArray, counts: IntArray) -> pa.Array:
-    # Particles are float32 in datasets; int32 holds any class, charge or place.
-    kind = np.int32 if flat.dtype.kind == "i" else np.float32
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(kind)))
+def _converted(table: Table, integer: type[np.integer], number: type[np.floating]) -> Table:
+    kinds = {name: integer if v.dtype.kind == "i" else number for name, v in table.columns.items()}
+    return Table({name: v.astype(kinds[name]) for name, v in table.columns.items()}, table.offsets)
 
 
-def _struct(members: dict[str, pa.Array]) -> pa.StructArray:
-    return pa.StructArray.from_arrays(list(members.values()), list(members))
+def _nested(columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    """Put columns whose names begin alike up to the first dot into a struct of that name, and so on."""
+    inner: dict[str, dict[str, pa.Array]] = {}
+    for name, array in columns.items():
+        first, _, rest = name.partition(".")
+        inner.setdefault(first, {})[rest] = array
+    result: dict[str, pa.Array] = {}
+    for name, members in inner.items():
+        if "" in members:
+            result[name] = members[""]
+        else:
+            nested = _nested(members)
+            result[name] = pa.StructArray.from_arrays(list(nested.values()), list(nested))
+    return result
 
 
-def _columns(lists: ParticleLists | Jets, names: Sequence[str]) -> pa.StructArray:
-    return _struct({name: _jagged(getattr(lists, name), lists.counts) for name in names})
-
-
-def _matches(predictions: Predictions, method: str) -> pa.StructArray:
-    """Flat positions of matched jets as places within each event."""
-    gen, reco = predictions.matches[method]
-    gen_jets, reco_jets = predictions.jets[GEN], predictions.jets[method]
-    event = gen_jets.event[gen]
-    counts = np.bincount(event, minlength=predictions.num_events)
-    return _struct(
-        {
-            "gen": _jagged(gen - _starts(gen_jets.counts)[event], counts),
-            "reco": _jagged(reco - _starts(reco_jets.counts)[event], counts),
-        }
-    )
-
-
-def _members(struct: pa.StructArray) -> list[tuple[str, pa.StructArray]]:
-    return [(field.name, struct.field(field.name)) for field in struct.type]
-
-
-def _flat(jagged: pa.ListArray) -> tuple[IntArray, Any]:
-    """Counts and flat values; integers widen to int64, floats to float64."""
-    values = jagged.flatten().to_numpy(zero_copy_only=False)
-    counts = jagged.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    return counts, values.astype(np.int64 if values.dtype.kind == "i" else np.float64)
-
-
-def _fields(struct: pa.StructArray, names: Sequence[str]) -> dict[str, Any]:
-    """Keyword arguments of ``ParticleLists`` or ``Jets``."""
-    flat = {name: _flat(struct.field(name)) for name in names}
-    return {"counts": flat[names[0]][0], **{name: values for name, (_, values) in flat.items()}}
+def _tables(found: pa.Table) -> dict[str, dict[str, Table]]:
+    """Return the tables of a file: field -> method -> table; ``elements`` has method ""."""
+    found = found.drop_columns("event")
+    while any(pa.types.is_struct(kind) for kind in found.schema.types):
+        found = found.flatten()
+    arrays: dict[str, dict[str, dict[str, pa.Array]]] = {}
+    for name in found.column_names:
+        field, rest = name.split(".", 1)
+        method, column = ("", rest) if field == "elements" else rest.split(".", 1)
+        arrays.setdefault(field, {}).setdefault(method, {})[column] = found[name].combine_chunks()
+    return {
+        field: {m: _converted(Table.from_arrow(a), np.int64, np.float64) for m, a in of_method.items()}
+        for field, of_method in arrays.items()
+    }

@@ -1,12 +1,12 @@
 """Jets: their definitions, clustering, the jet of each particle, and one-to-one matching.
 
 Clustering is fastjet's (Cacciari, Salam, Soyez, Eur. Phys. J. C 72, 1896, 2012): the generalised e+e- kt
-algorithm and anti-kt. Jets are kept flat, with the number of jets of each event beside them.
+algorithm and anti-kt. Particles and jets are kept flat, event after event, with their number in each event.
 """
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,32 +36,15 @@ JET_DEFINITIONS: dict[str, JetDefinition] = {
 }
 
 
-@dataclass(frozen=True)
-class Jets:
-    """Jets of B events, M in total, event after event and within one by falling pt.
-
-    Attributes:
-        counts: [B] jets per event.
-        pt: [M] GeV.
-        eta: [M] pseudorapidity.
-        phi: [M] rad.
-        energy: [M] GeV.
-    """
-
-    counts: IntArray
-    pt: Array
-    eta: Array
-    phi: Array
-    energy: Array
-
-    def __len__(self) -> int:
-        """Return the number of jets of all events."""
-        return len(self.pt)
+class JetTable(Protocol):
+    """What matching needs of the jets of B events, kept flat."""
 
     @property
-    def event(self) -> IntArray:
-        """Event of each jet, [M], counted from 0."""
-        return np.repeat(np.arange(len(self.counts)), self.counts)
+    def counts(self) -> IntArray:
+        """[B] jets per event."""
+
+    def __getitem__(self, name: str) -> Array:
+        """Return a column [M]: ``eta``, or ``phi`` in rad."""
 
 
 def definition_of(algorithm: str) -> JetDefinition:
@@ -128,27 +111,28 @@ class _Momenta:
         return fastjet.ClusterSequence(ak.unflatten(particles, self.counts), definition)
 
 
-def cluster_flat_jets(
+def cluster_jets(
     counts: IntArray,
     pt: Array,
     eta: Array,
     phi: Array,
     energy: Array,
     algorithm: JetAlgorithm = "ee_genkt",
-) -> Jets:
+) -> tuple[IntArray, dict[str, Array]]:
     """Cluster the particles of B events into jets.
 
     Args:
-        counts: [B] particles per event; the other arrays have P, event after event.
-        pt: in GeV.
-        eta: pseudorapidity.
-        phi: azimuth in rad.
-        energy: in GeV.
+        counts: [B] particles per event.
+        pt: [P] GeV, event after event, as all that follow.
+        eta: [P] pseudorapidity.
+        phi: [P] rad.
+        energy: [P] GeV.
         algorithm: a key of ``JET_DEFINITIONS``.
 
     Returns:
-        Inclusive jets above the lowest pt of the definition. Particles without momentum or energy,
-        or with a value that is not finite, are left out.
+        [B] jets per event, and the columns ``pt`` and ``energy`` in GeV, ``eta``, and ``phi`` in rad of these
+        M jets, event after event and within one by falling pt: inclusive jets above the lowest pt of the
+        definition. Particles without momentum or energy, or with a value that is not finite, are left out.
 
     Raises:
         ValueError: unknown algorithm.
@@ -158,16 +142,14 @@ def cluster_flat_jets(
     definition_of(algorithm)
     particles = _Momenta.of(counts, pt, eta, phi, energy)
     if not len(particles.px):
-        empty = np.empty(0)
-        return Jets(np.zeros(len(counts), np.int64), empty, empty, empty, empty)
+        return np.zeros(len(counts), np.int64), dict.fromkeys(("pt", "eta", "phi", "energy"), np.empty(0))
     jets = particles.cluster(algorithm).inclusive_jets(min_pt=definition_of(algorithm).min_pt)
     number = ak.to_numpy(ak.num(jets)).astype(np.int64)
     px, py, pz, energy = (ak.to_numpy(ak.flatten(jets[name])) for name in ("px", "py", "pz", "E"))
     pt = np.hypot(px, py)
     order = np.lexsort((-pt, np.repeat(np.arange(len(number)), number)))
-    return Jets(
-        number, pt[order], eta_from_momentum(px, py, pz)[order], np.arctan2(py, px)[order], energy[order]
-    )
+    columns = {"pt": pt, "eta": eta_from_momentum(px, py, pz), "phi": np.arctan2(py, px), "energy": energy}
+    return number, {name: values[order] for name, values in columns.items()}
 
 
 def jet_index(
@@ -222,7 +204,9 @@ def jet_index(
     return index
 
 
-def match_jets(gen: Jets, reco: Jets, max_delta_r: float = MATCH_DELTA_R) -> tuple[IntArray, IntArray]:
+def match_jets(
+    gen: JetTable, reco: JetTable, max_delta_r: float = MATCH_DELTA_R
+) -> tuple[IntArray, IntArray]:
     """Match jets of the same events one to one, nearest pairs first.
 
     All pairs closer than ``max_delta_r`` are taken by rising distance; a pair counts if neither of its
@@ -241,16 +225,19 @@ def match_jets(gen: Jets, reco: Jets, max_delta_r: float = MATCH_DELTA_R) -> tup
     """
     if len(gen.counts) != len(reco.counts):
         raise ValueError(f"{len(gen.counts)} events of gen jets but {len(reco.counts)} of reco jets")
+    event = np.repeat(np.arange(len(gen.counts)), gen.counts)
     first_reco = np.cumsum(reco.counts) - reco.counts
-    partners = reco.counts[gen.event]
-    gen_pair = np.repeat(np.arange(len(gen)), partners)
+    partners = reco.counts[event]
+    gen_pair = np.repeat(np.arange(len(event)), partners)
     within = np.arange(len(gen_pair)) - np.repeat(np.cumsum(partners) - partners, partners)
-    reco_pair = np.repeat(first_reco[gen.event], partners) + within
-    distance = delta_r(gen.eta[gen_pair], gen.phi[gen_pair], reco.eta[reco_pair], reco.phi[reco_pair])
+    reco_pair = np.repeat(first_reco[event], partners) + within
+    distance = delta_r(
+        gen["eta"][gen_pair], gen["phi"][gen_pair], reco["eta"][reco_pair], reco["phi"][reco_pair]
+    )
     close = np.flatnonzero(distance < max_delta_r)
     close = close[np.lexsort((reco_pair[close], gen_pair[close], distance[close]))]
-    gen_partner = np.full(len(gen), -1, dtype=np.int64)
-    reco_taken = np.zeros(len(reco), dtype=bool)
+    gen_partner = np.full(len(event), -1, dtype=np.int64)
+    reco_taken = np.zeros(int(reco.counts.sum()), dtype=bool)
     for i, j in zip(gen_pair[close].tolist(), reco_pair[close].tolist(), strict=True):
         if gen_partner[i] < 0 and not reco_taken[j]:
             gen_partner[i] = j

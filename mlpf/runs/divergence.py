@@ -15,7 +15,6 @@ from mlpf.config.data_schema import TRAIN
 from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import BatchLoader
 from mlpf.data.feeding.batch_plan import EMPTY_EVENT, Batch
-from mlpf.evaluation.predictions import event_name
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import RunDirectory
 from mlpf.runs.data import dataset_names, open_training
@@ -88,12 +87,11 @@ def describe_events(config: Config, loader: BatchLoader, batch: Batch) -> dict[s
     real = batch.indices != EMPTY_EVENT
     dataset = [names[n] if is_real else "" for n, is_real in zip(number, real, strict=True)]
     splits = {name: open_training(config, name) for name in set(dataset) if name}
-    event = [
-        event_name(splits[name].fetch([int(place)], ("event",))[0]["event"])
-        if name and "event" in splits[name].fields
-        else ""
-        for name, place in zip(dataset, position, strict=True)
-    ]
+    event = np.full(len(dataset), "", dtype=object)
+    for name, split in splits.items():
+        if "event" in split.fields:
+            mine = np.array(dataset) == name
+            event[mine] = split.fetch(position[mine], ("event",)).names
     return {
         "dataset": np.array(dataset, dtype=np.str_),
         "split": np.array(TRAIN),

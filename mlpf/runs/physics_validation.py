@@ -12,9 +12,11 @@ import numpy as np
 
 from mlpf.config.data_schema import VALID
 from mlpf.config.schema import Config
+from mlpf.data.dataset.prepared_events import PreparedEvents
 from mlpf.data.feeding.batch_loader import EventPool
 from mlpf.evaluation.inference import predict
 from mlpf.evaluation.metrics import response_summary
+from mlpf.evaluation.particles import with_types_only
 from mlpf.evaluation.predictions import (
     EVENT_FIELDS,
     Predictions,
@@ -143,11 +145,9 @@ def build_physics_validation(
     split = open_validation(config)
     number = min(config.callbacks.physics.num_events, pool.num_events)
     fields = tuple(field for field in EVENT_FIELDS if field in split.fields)
-    events = []
-    for first in range(0, number, _READ_CHUNK):
-        # Keep only the element type of X: the network gets its input from the pool.
-        for event in split.fetch(np.arange(first, min(first + _READ_CHUNK, number)), fields):
-            events.append(event | {"X": event["X"][:, :1].copy()})
+    chunks = [np.arange(first, min(first + _READ_CHUNK, number)) for first in range(0, number, _READ_CHUNK)]
+    # Of X only the type of the element is needed: the network gets its input from the pool.
+    events = PreparedEvents.concatenate([with_types_only(split.fetch(chunk, fields)) for chunk in chunks])
     schema = config.dataset.event_schema
     reference = make_reference(config.validation_dataset, events, config.evaluation_jet_algo, schema)
     hook = PhysicsValidation(config, model, pool, reference, is_last)

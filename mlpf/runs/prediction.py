@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import PreparedSplit
-from mlpf.evaluation.inference import Forward, Inference, predict
+from mlpf.evaluation.inference import Inference, predict
 from mlpf.evaluation.predictions import EVENT_FIELDS, Predictions, make_predictions
+from mlpf.forward import Forward
 from mlpf.runs.trained import require_fit
 
 

@@ -13,7 +13,6 @@ from rich.table import Column, Table
 
 from mlpf.data.dataset.checks import (
     Binning,
-    Event,
     Finding,
     Findings,
     SplitCheck,
@@ -22,6 +21,7 @@ from mlpf.data.dataset.checks import (
     tables,
 )
 from mlpf.data.dataset.folder import find_dataset
+from mlpf.data.dataset.prepared_events import PreparedEvents
 from mlpf.data.dataset.split import PreparedSplit
 from mlpf.errors import DataError, OutputNotWritable
 from mlpf.files.atomic import atomic_write
@@ -73,18 +73,20 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
     splits = {name: folder.open(name) for name in folder.splits}
     fields = _fields(next(iter(splits.values())), folder.schema)
     findings = Findings()
-    sample = [event for split in splits.values() for event in _sample(split, fields)]
-    if not sample:
+    found = [events for split in splits.values() for events in _sample(split, fields)]
+    if not found:
         raise DataError(f"{folder.path}: no event can be read in any split; build the dataset again")
+    sample = PreparedEvents.concatenate(found)
     binning = {name: choose_binning(columns, rows) for name, columns, rows in tables(sample, folder.schema)}
-    mean_rows = sum(len(event["X"]) for event in sample) / len(sample)
+    mean_rows = sample.elements.counts.mean()
     step = max(1, min(CHUNK, int(CHUNK_ROWS / max(mean_rows, 1))))
     checks = []
     for name, split in splits.items():
         check = SplitCheck(name, folder.schema, binning, findings)
         chunks = list(_chunks(range(split.num_events), step))
         for indices in track(chunks, name, console=console, disable=not console.is_terminal):
-            check.add(*_read(split, indices, fields, findings))
+            for events, positions in _read(split, indices, fields, findings):
+                check.add(events, positions)
         checks.append(check)
     find_duplicates(checks, findings)
     console.print(_table(checks, folder.schema, folder.path))
@@ -143,32 +145,30 @@ def _chunks(indices: Sequence[int], step: int) -> Iterator[Sequence[int]]:
 
 def _read(
     split: PreparedSplit, indices: Sequence[int], fields: Sequence[str], findings: Findings
-) -> tuple[list[Event], list[int]]:
-    """Return events and their positions; a damaged record is reported, its neighbours are read."""
+) -> Iterator[tuple[PreparedEvents, Sequence[int]]]:
+    """Yield events and their positions; a damaged record is reported, its neighbours are read one by one."""
     try:
-        return list(split.fetch(indices, fields)), list(indices)
+        yield split.fetch(indices, fields), indices
+        return
     except DataError:
-        events: list[Event] = []
-        readable: list[int] = []
-        for index in indices:
-            try:
-                events += split.fetch([index], fields)
-                readable.append(index)
-            except DataError:
-                findings.add("record cannot be read", [f"{split.split} event {index}"], fatal=True)
-        return events, readable
+        pass
+    for index in indices:
+        try:
+            yield split.fetch([index], fields), [index]
+        except DataError:
+            findings.add("record cannot be read", [f"{split.split} event {index}"], fatal=True)
 
 
-def _sample(split: PreparedSplit, fields: Sequence[str]) -> list[Event]:
+def _sample(split: PreparedSplit, fields: Sequence[str]) -> list[PreparedEvents]:
     """Return readable events spread over a split."""
     indices = np.unique(np.linspace(0, split.num_events - 1, min(SAMPLED, split.num_events)).astype(int))
     steps = -(-len(indices) // SAMPLE_STEP)
-    events: list[Event] = []
+    found: list[PreparedEvents] = []
     for k in range(steps):
-        events += _read(split, indices[k::steps].tolist(), fields, Findings())[0]
-        if sum(len(event["X"]) for event in events) >= SAMPLED_ROWS:
+        found += [events for events, _ in _read(split, indices[k::steps].tolist(), fields, Findings())]
+        if sum(len(events.elements) for events in found) >= SAMPLED_ROWS:
             break
-    return events
+    return found
 
 
 def _draw(

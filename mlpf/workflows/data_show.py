@@ -1,6 +1,6 @@
 """Draw one event of a file or dataset and print what is in it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from mlpf.config.data_schema import TRAIN
 from mlpf.data.dataset.examples import make_examples
 from mlpf.data.dataset.folder import find_dataset
+from mlpf.data.dataset.prepared_events import PreparedEvents
 from mlpf.data.edm4hep.conversion import Preparation
 from mlpf.data.edm4hep.reader import FileDescription, describe
 from mlpf.data.events import Events, iterate_events
@@ -61,13 +62,13 @@ def run(
     if path.is_dir():
         if elements is not None:
             raise _without_choice(path, "a dataset")
-        arrays, schema = _event_of_dataset(path, split or TRAIN, event)
+        one, schema = _event_of_dataset(path, split or TRAIN, event)
     else:
         if split is not None:
             raise DataError(f"{path}: only a dataset folder has splits; drop --split {split}")
-        arrays, schema = _event_of_file(path, elements, event, console)
-    view = _view(f"{_stem(path)}, event {event}", arrays, schema)
-    console.print(_table(view, arrays))
+        one, schema = _event_of_file(path, elements, event, console)
+    view = _view(f"{_stem(path)}, event {event}", one, schema)
+    console.print(_table(view, one))
     with style():
         figure = event_display(view)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -83,12 +84,12 @@ def _stem(path: Path) -> str:
     return f"{path.parent.name}_{path.name}" if path.is_dir() else path.name.split(".")[0]
 
 
-def _event_of_dataset(path: Path, split: str, event: int) -> tuple[dict[str, npt.NDArray], EventSchema]:
+def _event_of_dataset(path: Path, split: str, event: int) -> tuple[PreparedEvents, EventSchema]:
     folder = find_dataset(path)
     opened = folder.open(split)
     if event >= opened.num_events:
         raise DataError(f"{folder.path}: no event {event}, split {split!r} has {opened.num_events}")
-    return opened.fetch([event], opened.fields)[0], folder.schema
+    return opened.fetch([event], opened.fields), folder.schema
 
 
 def _without_choice(path: Path, what: str) -> DataError:
@@ -97,7 +98,7 @@ def _without_choice(path: Path, what: str) -> DataError:
 
 def _event_of_file(
     path: Path, elements: str | None, event: int, console: Console
-) -> tuple[dict[str, npt.NDArray], EventSchema]:
+) -> tuple[PreparedEvents, EventSchema]:
     """Return the fields of one event as a dataset has them."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a ROOT, pickle or parquet file or a dataset folder")
@@ -105,7 +106,7 @@ def _event_of_file(
     for chunk in _chunks(path, elements, console):
         if event < seen + len(chunk):
             one = chunk.select(np.arange(len(chunk)) == event - seen)
-            return make_examples(one, path.stem)[0], chunk.schema
+            return PreparedEvents.from_events([make_examples(one, path.stem)[0]]), chunk.schema
         seen += len(chunk)
     raise DataError(f"{path}: no event {event}, it has {seen} usable ones, counted from 0")
 
@@ -143,19 +144,19 @@ def _description(found: FileDescription) -> Table:
     return table
 
 
-def _view(title: str, arrays: Mapping[str, npt.NDArray], schema: EventSchema) -> EventView:
-    x = arrays["X"]
+def _view(title: str, event: PreparedEvents, schema: EventSchema) -> EventView:
+    x = event["X"]
     rows = {
         kind.name: x[x[:, kind.features.index("elemtype")] == kind.elemtype][:, : len(kind.features)]
         for kind in schema.kinds
     }
-    gen = "gen_particles" if "gen_particles" in arrays else "ygen"
-    name = str(arrays["event"]) if "event" in arrays else ""
+    gen = "gen_particles" if "gen_particles" in event else "ygen"
+    name = event.names[0] if "event" in event else ""
     return EventView(
         f"{title} ({name})" if name else title,
         schema,
         rows,
-        {GEN: _particles(arrays[gen]), BASELINE: _particles(arrays["ycand"])},
+        {GEN: _particles(event[gen]), BASELINE: _particles(event["ycand"])},
         "generator particles" if gen == "gen_particles" else "targets",
     )
 
@@ -166,9 +167,9 @@ def _particles(rows: npt.NDArray) -> npt.NDArray:
     return rows[(cls > 0) & (cls < len(CLASSES))][:, : len(PARTICLE_COLUMNS)]
 
 
-def _table(view: EventView, arrays: Mapping[str, npt.NDArray]) -> Table:
+def _table(view: EventView, event: PreparedEvents) -> Table:
     """Numbers and energies of elements, and of particles by class."""
-    lists = {view.gen_name: view.particles[GEN], "targets": _particles(arrays["ygen"])}
+    lists = {view.gen_name: view.particles[GEN], "targets": _particles(event["ygen"])}
     lists["candidates"] = view.particles[BASELINE]
     table = Table(Column(view.title, overflow="fold"), *(Column(name, justify="right") for name in lists))
     for particle in CLASSES[1:]:

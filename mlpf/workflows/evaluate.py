@@ -1,7 +1,6 @@
 """Evaluate a trained model: predictions, metrics.json and two tables per dataset."""
 
 import json
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,14 @@ from mlpf.config.data_schema import EvaluationDatasetConfig
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import PreparedSplit, open_split
 from mlpf.errors import DataError
-from mlpf.evaluation.inference import predict
 from mlpf.evaluation.metrics import evaluate_predictions
-from mlpf.evaluation.predictions import EVENT_FIELDS, make_predictions, write_predictions
+from mlpf.evaluation.predictions import write_predictions
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import RunDirectory
 from mlpf.forward import Forward, graph_forward
 from mlpf.machine import session
 from mlpf.plotting.report_text import caption, class_rows, response_rows, scale_sentence
+from mlpf.runs.prediction import predict_dataset
 from mlpf.runs.trained import load_run_config, load_trained_model, require_fit
 
 
@@ -139,23 +138,18 @@ def _evaluate_dataset(
 ) -> dict[str, Any]:
     """Predict one dataset, write its predictions to ``path``, return its numbers."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    batching, settings = config.batching, part.settings
+    settings = part.settings
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"{part.name} {settings.split}", total=part.total)
-        result = predict(
+        predictions, result = predict_dataset(
             forward,
+            config,
+            part.name,
             part.split,
             batch_size=settings.batch_size,
-            bucket_size=config.parameters.bucket_size,
-            growth=batching.bucket_growth if batching.bucket_by_sequence_length else math.inf,
             num_events=part.total,
-            none_threshold=config.evaluation_none_threshold,
-            fields=tuple(field for field in EVENT_FIELDS if field in part.split.fields),
             on_batch=lambda number: progress.advance(task, number),
         )
-    predictions = make_predictions(
-        part.name, result.events, result.predicted, config.evaluation_jet_algo, config.dataset.event_schema
-    )
     write_predictions(predictions, path)
     return {
         "split": settings.split,

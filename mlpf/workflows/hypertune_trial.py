@@ -171,10 +171,12 @@ def inference_time(config: Config, model: keras.Model) -> float:
         split = open_validation(config)
         order = np.argsort(split.lengths, kind="stable")
         places = np.linspace(0, split.num_events - 1, _NUM_EVENTS).round().astype(int)
-        events = [event["X"] for event in split.fetch(order[places], ("X",))]
-    require_fit(config.validation_dataset, config.parameters, max(map(len, events)))
+        events = split.fetch(order[places], ("X",)).elements
+    require_fit(config.validation_dataset, config.parameters, int(events.counts.max()))
     forward = graph_forward(model)
-    medians = [measure({"graph": forward}, event[np.newaxis], _NUM_RUNS)[0].p50_ms for event in events]
+    medians = [
+        measure({"graph": forward}, event["X"][np.newaxis], _NUM_RUNS)[0].p50_ms for event in events.split()
+    ]
     return float(np.mean(medians))
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from mlpf.config.data_schema import TEST
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import open_split
+from mlpf.data.feeding.batch_plan import pad_events
 from mlpf.errors import DataError
 from mlpf.evaluation.latency import Latency, measure, scaling_exponents
 from mlpf.files.atomic import atomic_write
@@ -120,10 +121,10 @@ def _batches(
         # Spread over the lengths, so that the batches stand for the dataset.
         order = np.argsort(split.lengths, kind="stable")
         for place in np.linspace(0, split.num_events - size, 5).astype(int):
-            found = [event["X"] for event in split.fetch(order[place : place + size], ("X",))]
-            longest = max(map(len, found))
+            found = split.fetch(order[place : place + size], ("X",)).elements
+            longest = int(found.counts.max())
             require_fit(dataset, config.parameters, longest)
-            batches.append(np.stack([np.pad(x, ((0, longest - len(x)), (0, 0))) for x in found]))
+            batches.append(pad_events(found, np.arange(size), longest)["X"])
     return batches
 
 

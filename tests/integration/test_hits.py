@@ -77,7 +77,7 @@ def run_dir(config, tmp_path_factory):
 
 def test_every_hit_is_an_element(config):
     split = open_split(NAME, config.datasets[NAME], "train", SCHEMA)
-    (event,) = split.fetch([0], ("X",))
+    event = split.fetch([0], ("X",))
     kind = event["X"][:, HIT.features.index("elemtype")]
     hits = event["X"][kind == HIT.elemtype]
     assert event["X"].shape[1] == 15

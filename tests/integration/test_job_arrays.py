@@ -19,6 +19,7 @@ from mlpf.errors import DataError, OutputExists
 from mlpf.files.locking import Shard, locked
 from mlpf.workflows import build, postprocess
 from tests.support.edm4hep_files import simple_event, write_edm4hep
+from tests.support.events import one_by_one
 from tests.support.parquet_files import write_parquet
 
 NAME = "clic_edm4hep/ttbar"
@@ -209,7 +210,7 @@ def test_plain_tfds_builds_the_same_events(parquet, tmp_path, tfds_builders):
             opened = open_split(
                 NAME, DatasetSourceConfig(version="1.0.0", data_dir=str(tmp_path / folder)), split
             )
-            found = opened.fetch(range(opened.num_events), opened.fields)
+            found = one_by_one(opened.fetch(range(opened.num_events), opened.fields))
             events.append({str(e["event"]): {k: v.tobytes() for k, v in e.items()} for e in found})
         assert events[0] == events[1]
         assert len(events[0]) == number

@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 def inputs():
     """Three events of the same length, (3, 8, F)."""
     split = FakeSplit(3, seed=5, min_elements=8, max_elements=8)
-    return np.stack([event["X"] for event in split.fetch(range(3))])
+    return split.fetch(range(3))["X"].reshape(3, 8, -1)
 
 
 def network(run_dir, weights):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mlpf.physics.jets import Jets, cluster_flat_jets, jet_index, match_jets
-from tests.support.toy_jets import cluster_jets
+from mlpf.data.flat_tables import Table, offsets_from_counts
+from mlpf.physics.jets import cluster_jets, jet_index, match_jets
 
 ALGORITHMS = ("ee_genkt", "antikt")
 
@@ -15,10 +15,19 @@ def random_event(rng: np.random.Generator, number: int) -> tuple[np.ndarray, ...
     return pt, eta, rng.uniform(-np.pi, np.pi, number), pt * np.cosh(eta)
 
 
-def jets_at(*events: list[tuple[float, float, float]]) -> Jets:
+def jets_at(*events: list[tuple[float, float, float]]) -> Table:
     flat = np.array([jet for event in events for jet in event], dtype=float).reshape(-1, 3)
     counts = np.array([len(event) for event in events], dtype=np.int64)
-    return Jets(counts, flat[:, 0], flat[:, 1], flat[:, 2], flat[:, 0] * np.cosh(flat[:, 1]))
+    columns = {"pt": flat[:, 0], "eta": flat[:, 1], "phi": flat[:, 2]}
+    return Table(columns, offsets_from_counts(counts))
+
+
+def jets_of(*events: tuple[np.ndarray, ...], algorithm="ee_genkt") -> Table:
+    """Cluster events, each pt, eta, phi and energy of its particles."""
+    counts = np.array([len(pt) for pt, *_ in events])
+    momenta = (np.concatenate(column) for column in zip(*events, strict=True))
+    counts, columns = cluster_jets(counts, *momenta, algorithm)
+    return Table(columns, offsets_from_counts(counts))
 
 
 def index_of(pt, eta, phi, energy, algorithm="ee_genkt") -> np.ndarray:
@@ -31,13 +40,13 @@ def test_two_back_to_back_pairs_make_two_jets_with_summed_momenta(algorithm):
     pt = np.array([30.0, 10.0, 25.0, 12.0])
     phi = np.array([0.1, -0.1, np.pi - 0.05, -np.pi + 0.05])
     eta = np.zeros(4)
-    jets = cluster_jets([pt], [eta], [phi], [pt], algorithm)
+    jets = jets_of((pt, eta, phi, pt), algorithm=algorithm)
     assert jets.counts.tolist() == [2]
     px, py = 40 * np.cos(0.1), 20 * np.sin(0.1)
-    assert jets.pt[0] == pytest.approx(np.hypot(px, py), abs=1e-9)  # float64 sums
-    assert jets.energy.tolist() == pytest.approx([40.0, 37.0], abs=1e-9)
-    assert jets.phi[0] == pytest.approx(np.arctan2(py, px), abs=1e-9)
-    assert abs(jets.phi[1]) > 3.0
+    assert jets["pt"][0] == pytest.approx(np.hypot(px, py), abs=1e-9)  # float64 sums
+    assert jets["energy"].tolist() == pytest.approx([40.0, 37.0], abs=1e-9)
+    assert jets["phi"][0] == pytest.approx(np.arctan2(py, px), abs=1e-9)
+    assert abs(jets["phi"][1]) > 3.0
     assert index_of(pt, eta, phi, pt, algorithm).tolist() == [1, 1, 2, 2]
 
 
@@ -52,7 +61,7 @@ def test_soft_particle_far_from_the_jets_is_in_no_jet():
 def test_momenta_of_the_particles_of_each_jet_sum_to_the_jet(algorithm):
     rng = np.random.default_rng(3)
     events = [random_event(rng, number) for number in (40, 0, 1, 90)]
-    jets = cluster_jets(*zip(*events, strict=True), algorithm)
+    jets = jets_of(*events, algorithm=algorithm)
     first = 0
     for event, number in zip(events, jets.counts, strict=True):
         pt, eta, phi, energy = event
@@ -62,48 +71,52 @@ def test_momenta_of_the_particles_of_each_jet_sum_to_the_jet(algorithm):
             jet, members = first + rank - 1, index == rank
             px, py = (pt * np.cos(phi))[members].sum(), (pt * np.sin(phi))[members].sum()
             # sums of tens of float64 numbers below 1 TeV
-            assert jets.energy[jet] == pytest.approx(energy[members].sum(), abs=1e-8)
-            assert jets.pt[jet] == pytest.approx(np.hypot(px, py), abs=1e-8)
-        assert np.all(np.diff(jets.pt[first : first + number]) <= 0)
+            assert jets["energy"][jet] == pytest.approx(energy[members].sum(), abs=1e-8)
+            assert jets["pt"][jet] == pytest.approx(np.hypot(px, py), abs=1e-8)
+        assert np.all(np.diff(jets["pt"][first : first + number]) <= 0)
         first += number
-    assert np.all(jets.pt >= 5.0)
+    assert np.all(jets["pt"] >= 5.0)
 
 
 def test_events_do_not_leak_into_each_other():
     rng = np.random.default_rng(4)
     events = [random_event(rng, number) for number in (30, 50, 20)]
-    together = cluster_jets(*zip(*events, strict=True))
+    together = jets_of(*events)
     flat = [np.concatenate(column) for column in zip(*events, strict=True)]
     index = jet_index(np.array([len(event[0]) for event in events]), *flat)
     np.testing.assert_array_equal(index, np.concatenate([index_of(*event) for event in events]))
-    alone = [cluster_jets(*[[column] for column in event]) for event in events]
+    alone = [jets_of(event) for event in events]
     assert together.counts.tolist() == [len(jets) for jets in alone]
-    np.testing.assert_array_equal(together.pt, np.concatenate([jets.pt for jets in alone]))
+    np.testing.assert_array_equal(together["pt"], np.concatenate([jets["pt"] for jets in alone]))
 
 
 def test_particles_without_energy_or_with_nan_are_left_out():
     pt = np.array([20.0, 0.0, np.nan, 10.0])
     energy = np.array([20.0, 5.0, 5.0, 0.0])
     zero = np.zeros(4)
-    jets = cluster_jets([pt], [zero], [zero], [energy])
-    assert jets.pt.tolist() == pytest.approx([20.0], abs=1e-9)  # float64 trigonometry
+    jets = jets_of((pt, zero, zero, energy))
+    assert jets["pt"].tolist() == pytest.approx([20.0], abs=1e-9)  # float64 trigonometry
     assert index_of(pt, zero, zero, energy).tolist() == [1, 0, 0, 0]
 
 
 def test_no_particles_give_no_jets():
     empty = np.empty(0)
-    assert cluster_jets([empty, empty], [empty, empty], [empty, empty], [empty, empty]).counts.tolist() == [
-        0,
-        0,
-    ]
-    assert len(cluster_flat_jets(np.zeros(0, np.int64), empty, empty, empty, empty)) == 0
+    assert jets_of((empty,) * 4, (empty,) * 4).counts.tolist() == [0, 0]
+    counts, columns = cluster_jets(np.zeros(0, np.int64), empty, empty, empty, empty)
+    assert len(counts) == 0
+    assert {name: len(values) for name, values in columns.items()} == {
+        "pt": 0,
+        "eta": 0,
+        "phi": 0,
+        "energy": 0,
+    }
     assert index_of(empty, empty, empty, empty).tolist() == []
 
 
-def test_an_unknown_algorithm_is_an_error():
-    one = [np.ones(1)]
+def test_unknown_algorithm_is_an_error():
+    one = np.ones(1)
     with pytest.raises(ValueError, match="no jet algorithm 'kt'"):
-        cluster_jets(one, one, one, one, "kt")
+        cluster_jets(np.array([1]), one, one, one, one, "kt")
 
 
 def test_matching_is_one_to_one_and_prefers_the_nearest_pair():

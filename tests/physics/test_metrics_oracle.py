@@ -5,23 +5,23 @@ import json
 import numpy as np
 import pytest
 
+from mlpf.data.flat_tables import Table
 from mlpf.evaluation.metrics import (
     binned_jet_response,
     class_fractions_by_energy,
     class_sums,
     evaluate_predictions,
 )
-from mlpf.evaluation.particles import Elements
-from mlpf.evaluation.predictions import make_predictions
+from mlpf.evaluation.particles import missing_momentum
 from mlpf.evaluation.statistics import bootstrap_weights
 from mlpf.physics.features import PARTICLE_COLUMNS
-from tests.support.events import dijet_events, rows_of, scaled
+from tests.support.events import dijet_events, predictions_of, rows_of, scaled
 
 CLS = PARTICLE_COLUMNS.index("cls")
 
 
 def numbers_of(events, predicted):
-    return evaluate_predictions(make_predictions("d", events, predicted, "ee_genkt"))
+    return evaluate_predictions(predictions_of("d", events, predicted, "ee_genkt"))
 
 
 def test_perfect_predictions_have_response_one_and_no_fakes():
@@ -103,9 +103,9 @@ def test_jets_that_are_not_found_lower_the_matched_fraction_only():
 
 def test_small_gen_missing_momentum_is_left_out():
     events = dijet_events(50)
-    predictions = make_predictions("d", events, rows_of(events), "ee_genkt")
+    predictions = predictions_of("d", events, rows_of(events), "ee_genkt")
     numbers = evaluate_predictions(predictions)
-    expected = int(np.sum(predictions.particles["gen"].missing_momentum() >= numbers["min_gen_met"]))
+    expected = int(np.sum(missing_momentum(predictions.particles["gen"]) >= numbers["min_gen_met"]))
     assert 0 < expected < 50
     assert numbers["methods"]["cand"]["met"]["count"] == expected
 
@@ -123,18 +123,19 @@ def test_same_seed_gives_the_same_numbers():
 
 def test_binned_response_covers_every_matched_jet_once():
     events = dijet_events(40)
-    predictions = make_predictions("d", events, rows_of(events, "ycand"), "ee_genkt")
+    predictions = predictions_of("d", events, rows_of(events, "ycand"), "ee_genkt")
     bins = binned_jet_response(predictions, "cand", bootstrap_weights(40, 20), edges=(5.0, 50.0, 1e4))
-    assert sum(b["count"] for b in bins) == len(predictions.matches["cand"][0])
+    assert sum(b["count"] for b in bins) == len(predictions.matched_jets["cand"])
 
 
 def test_efficiency_by_energy_counts_in_the_energy_of_the_target():
-    elements = Elements(
-        counts=np.array([3]),
-        elemtype=np.array([2, 2, 2]),
-        cls={"target": np.array([3, 3, 0]), "pred": np.array([3, 0, 3])},
-        energy={"target": np.array([1.0, 9.0, 0.0]), "pred": np.array([1.5, 0.0, 9.0])},
-    )
+    columns = {
+        "target.cls": np.array([3, 3, 0]),
+        "target.energy": np.array([1.0, 9.0, 0.0]),
+        "pred.cls": np.array([3, 0, 3]),
+        "pred.energy": np.array([1.5, 0.0, 9.0]),
+    }
+    elements = Table(columns, np.array([0, 3]))
     result = class_fractions_by_energy(elements, "pred", 3, edges=(0.5, 5.0, 20.0))
     assert [f.value for f in result["efficiency"]] == [1, 0]
     assert [f.value for f in result["fake_rate"]] == [0, 1]
@@ -142,8 +143,8 @@ def test_efficiency_by_energy_counts_in_the_energy_of_the_target():
 
 def test_sums_per_class_count_particles_and_energy():
     events = dijet_events(3)
-    predictions = make_predictions("d", events, rows_of(events), "ee_genkt")
+    predictions = predictions_of("d", events, rows_of(events), "ee_genkt")
     number, energy = class_sums(predictions, "gen", 3)
     assert number.tolist() == [4, 4, 4]
-    photons = predictions.particles["gen"].cls == 3
-    assert energy.sum() == pytest.approx(predictions.particles["gen"].energy[photons].sum(), abs=1e-6)
+    gen = predictions.particles["gen"]
+    assert energy.sum() == pytest.approx(gen["energy"][gen["cls"] == 3].sum(), abs=1e-6)

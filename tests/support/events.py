@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from mlpf.data.dataset.prepared_events import PreparedEvents
+from mlpf.evaluation.predictions import Predictions, make_predictions
 from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS
 from mlpf.physics.particles import CLASS_INDEX
 from mlpf.physics.random_events import sample_events
@@ -69,6 +71,25 @@ def dijet_events(number: int, seed: int = 0, baseline_smearing: float = 0.1) -> 
     rng = np.random.default_rng(seed)
     events = [dijet_event(rng, baseline_smearing) for _ in range(number)]
     return [{**event, "event": np.array(f"dijet_{i}")} for i, event in enumerate(events)]
+
+
+def prepared(events: list[dict[str, np.ndarray]]) -> PreparedEvents:
+    """Events as tables, also none at all."""
+    if not events:
+        return PreparedEvents.from_events(dijet_events(1)).take(np.empty(0, np.int64))
+    return PreparedEvents.from_events(events)
+
+
+def one_by_one(events: PreparedEvents) -> list[dict[str, np.ndarray]]:
+    """Events of tables as a dictionary each."""
+    parts = [events.take(np.array([i])) for i in range(events.num_events)]
+    return [{n: part[n][0] if n in part.values else part[n] for n in part.fields} for part in parts]
+
+
+def predictions_of(dataset, events, predicted, *settings) -> Predictions:
+    """``make_predictions`` of events and predicted rows given one by one."""
+    rows = np.concatenate([*predicted, np.empty((0, len(PARTICLE_COLUMNS)), np.float32)])
+    return make_predictions(dataset, prepared(events), rows, *settings)
 
 
 def rows_of(events: list[dict[str, np.ndarray]], key: str = "ygen") -> list[np.ndarray]:

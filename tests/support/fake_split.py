@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mlpf.data.dataset.prepared_events import PreparedEvents
 from mlpf.physics.features import TARGETS
 from mlpf.physics.particles import CLASS_INDEX
 from mlpf.physics.schemas import SCHEMAS
@@ -24,12 +25,15 @@ class FakeSplit:
         self.lengths = rng.integers(min_elements, max_elements + 1, num_events).astype(np.int64)
         self.num_events = num_events
         self._events = [fake_event(rng, int(n), f"fake_{i}", schema) for i, n in enumerate(self.lengths)]
+        self._nothing = fake_event(rng, 0, schema=schema)
         self.fields = ("X", "ygen", "ycand", "event")
         self.num_fetches = 0
 
-    def fetch(self, indices, fields: Sequence[str] = ("X", "ygen")) -> list[dict[str, np.ndarray]]:
+    def fetch(self, indices, fields: Sequence[str] = ("X", "ygen")) -> PreparedEvents:
         self.num_fetches += 1
-        return [{field: self._events[i][field] for field in fields} for i in indices]
+        events = [self._events[i] for i in indices] or [self._nothing]
+        tables = PreparedEvents.from_events([{field: event[field] for field in fields} for event in events])
+        return tables.take(np.arange(len(indices)))
 
 
 def fake_event(

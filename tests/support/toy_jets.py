@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from mlpf.physics.jets import cluster_flat_jets, match_jets
+from mlpf.data.flat_tables import Table, offsets_from_counts
+from mlpf.physics.jets import cluster_jets, match_jets
 from mlpf.physics.kinematics import eta_from_momentum
 from mlpf.physics.particles import is_invisible
 from mlpf.simulation.clic.showers import HADRON_SCALE_ECAL
@@ -62,23 +63,17 @@ def perfect_momenta(event, bending):
     )
 
 
-def cluster_jets(pt, eta, phi, energy, algorithm="ee_genkt"):
-    """Cluster columns that hold one array per event."""
-    counts = np.array([len(event) for event in pt], dtype=np.int64)
-    return cluster_flat_jets(counts, *map(np.concatenate, (pt, eta, phi, energy)), algorithm)
-
-
 def jets_of(lists):
     """Cluster one [n, 4] array per event."""
-    pt = [np.hypot(a[:, 0], a[:, 1]) for a in lists]
-    eta = [eta_from_momentum(a[:, 0], a[:, 1], a[:, 2]) for a in lists]
-    phi = [np.arctan2(a[:, 1], a[:, 0]) for a in lists]
-    return cluster_jets(pt, eta, phi, [a[:, 3] for a in lists])
+    px, py, pz, energy = np.concatenate(lists).T
+    momenta = np.hypot(px, py), eta_from_momentum(px, py, pz), np.arctan2(py, px), energy
+    counts, columns = cluster_jets(np.array([len(a) for a in lists]), *momenta)
+    return Table(columns, offsets_from_counts(counts))
 
 
 def response(gen, reco):
     """Return (median, IQR / median, matched fraction of gen jets) of the jet pt ratio."""
     i, j = match_jets(gen, reco)
-    ratio = reco.pt[j] / gen.pt[i]
+    ratio = reco["pt"][j] / gen["pt"][i]
     low, median, high = np.percentile(ratio, (25, 50, 75))
     return median, (high - low) / median, len(i) / len(gen)

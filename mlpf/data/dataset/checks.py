@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.data.dataset.prepared_events import PreparedEvents
+from mlpf.data.flat_tables import Table
 from mlpf.physics.features import ACCOUNT_COLUMNS, PARTICLE_COLUMNS, TARGETS, Columns
 from mlpf.physics.particles import NUM_CLASSES
 from mlpf.physics.schemas import EventSchema
 
 Array = npt.NDArray[np.float32]
-Event = Mapping[str, npt.NDArray]
 NUM_BINS = 60
 MAX_EXAMPLES = 5
 # Relative: float32 momenta, energies and angles, each stored with its own rounding.
@@ -101,21 +102,21 @@ def choose_binning(columns: Columns, sample: Array) -> Binning:
     return Binning(columns, low, high, np.where(same, 1, bins))
 
 
-def tables(events: Sequence[Event], schema: EventSchema) -> Iterator[tuple[str, Columns, Array]]:
+def tables(events: PreparedEvents, schema: EventSchema) -> Iterator[tuple[str, Columns, Array]]:
     """Yield name, columns and rows of every table: kinds of element, targets, candidates, particle lists.
 
     Targets and candidates are the rows that hold a particle.
     """
-    x = np.concatenate([event["X"] for event in events])
+    x = events["X"]
     for kind in schema.kinds:
         rows = x[x[:, kind.features.index("elemtype")] == kind.elemtype]
         yield f"{kind.name}s", kind.features, rows[:, : len(kind.features)]
     for name, title in (("ygen", "targets"), ("ycand", "candidates")):
-        rows = np.concatenate([event[name] for event in events])
+        rows = events[name]
         yield title, TARGETS, rows[rows[:, TARGETS.index("cls")] != 0]
     for name in schema.particle_lists:
-        if name in events[0]:
-            yield name, PARTICLE_COLUMNS, np.concatenate([event[name] for event in events])
+        if name in events:
+            yield name, PARTICLE_COLUMNS, events[name]
 
 
 class SplitCheck:
@@ -167,58 +168,47 @@ class SplitCheck:
         """Hash of each event's name, 0 where the dataset has none."""
         return np.array(self._keys, np.uint64)
 
-    def add(self, events: Sequence[Event], indices: Sequence[int]) -> None:
+    def add(self, events: PreparedEvents, indices: Sequence[int]) -> None:
         """Look at events, given with their positions in the split."""
-        where = [self._location(i, event) for i, event in zip(indices, events, strict=True)]
-        equal = [len(e["X"]) == len(e["ygen"]) == len(e["ycand"]) for e in events]
-        self.findings.add(
-            "X, ygen and ycand have different numbers of rows",
-            [w for w, ok in zip(where, equal, strict=True) if not ok],
-            fatal=True,
-        )
-        where = [w for w, ok in zip(where, equal, strict=True) if ok]
-        events = [event for event, ok in zip(events, equal, strict=True) if ok]
-        if not events:
-            return
+        where = [f"{self.split} event {i}" for i in indices]
+        if "event" in events:
+            where = [f"{place} ({name})" for place, name in zip(where, events.names, strict=True)]
+            self._keys += [_digest(name.encode()) for name in events.names]
+        else:
+            self._keys += [0] * events.num_events
         self.locations += where
-        for event in events:
-            self._content.append(
-                _digest(event["X"].tobytes(), event["ygen"].tobytes()) if len(event["X"]) else 0
-            )
-            self._keys.append(_digest(str(event["event"]).encode()) if "event" in event else 0)
+        self._content += [
+            _digest(one["X"].tobytes(), one["ygen"].tobytes()) if len(one) else 0
+            for one in events.elements.split()
+        ]
         for name, _, rows in tables(events, self.schema):
             self.histograms[name] += self._binning[name].count(rows)
-        self._look_at_elements(events, where)
+        self._look_at_elements(events.elements, where)
         self._look_at_particles("ygen", TARGETS, events, where, fatal=True)
         self._look_at_particles("ycand", TARGETS, events, where, fatal=False)
         for name in self.schema.particle_lists:
-            if name in events[0]:
+            if name in events:
                 self._look_at_particles(name, PARTICLE_COLUMNS, events, where, fatal=False)
-        if "gen_particles" in events[0] and "account" in events[0]:
+        if "gen_particles" in events and "account" in events:
             self._look_at_closure(events, where)
 
-    def _location(self, index: int, event: Event) -> str:
-        return f"{self.split} event {index}" + (f" ({event['event']})" if "event" in event else "")
-
-    def _look_at_elements(self, events: Sequence[Event], where: Sequence[str]) -> None:
-        x = np.concatenate([event["X"] for event in events])
-        row_event = np.repeat(np.arange(len(events)), [len(event["X"]) for event in events])
+    def _look_at_elements(self, elements: Table, where: Sequence[str]) -> None:
+        x, row_event = elements["X"], elements.event
         elemtype = x[:, 0]
-        counts = np.zeros((len(events), len(self.schema.kinds)), np.int64)
+        counts = np.zeros((elements.num_events, len(self.schema.kinds)), np.int64)
         known = np.zeros(len(x), bool)
         for k, kind in enumerate(self.schema.kinds):
             mine = elemtype == kind.elemtype
             known |= mine
-            counts[:, k] = np.bincount(row_event[mine], minlength=len(events))
+            counts[:, k] = elements.sum(mine)
             self._not_finite(f"X of {kind.name}s", kind.features, x[mine], row_event[mine], where)
         self._report("X: unknown element type", row_event[~known], where, fatal=True)
         self._kind_counts.append(counts)
 
     def _look_at_particles(
-        self, name: str, columns: Columns, events: Sequence[Event], where: Sequence[str], fatal: bool
+        self, name: str, columns: Columns, events: PreparedEvents, where: Sequence[str], fatal: bool
     ) -> None:
-        rows = np.concatenate([event[name] for event in events])
-        row_event = np.repeat(np.arange(len(events)), [len(event[name]) for event in events])
+        rows, row_event = events[name], events.table(name).event
         self._not_finite(name, columns, rows, row_event, where)
         value = {column: rows[:, columns.index(column)].astype(np.float64) for column in columns.names}
         cls = value["cls"]
@@ -227,11 +217,10 @@ class SplitCheck:
         if name in self.class_counts:
             self.class_counts[name] += np.bincount(cls[in_range].astype(np.int64), minlength=NUM_CLASSES)
         usable = np.isfinite(rows).all(axis=1) & in_range & (cls > 0)
+        energy = np.where(usable, value["energy"], 0.0)
+        self._sums.setdefault(name, []).append(events.table(name).sum(energy))
         value, row_event = {c: v[usable] for c, v in value.items()}, row_event[usable]
         energy = value["energy"]
-        self._sums.setdefault(name, []).append(
-            np.bincount(row_event, weights=energy, minlength=len(events)).astype(np.float64)
-        )
         self._report(f"{name}: particle without energy", row_event[energy <= 0], where, fatal)
         # Beyond any particle; cosh of more would overflow.
         momentum = value["pt"] * np.cosh(np.clip(value["eta"], -50, 50))
@@ -242,15 +231,17 @@ class SplitCheck:
         charge = ~np.isin(value["charge"], (-1, 0, 1))
         self._report(f"{name}: charge is not -1, 0 or 1", row_event[charge], where, fatal=False)
 
-    def _look_at_closure(self, events: Sequence[Event], where: Sequence[str]) -> None:
+    def _look_at_closure(self, events: PreparedEvents, where: Sequence[str]) -> None:
         """Compare generator particles with targets and losses, in energy and in charge."""
         for quantity in ("energy", "charge"):
-            generated, on_targets = (
-                np.array([event[name][:, columns.index(quantity)].sum(dtype=np.float64) for event in events])
-                for name, columns in (("gen_particles", PARTICLE_COLUMNS), ("ygen", TARGETS))
+            generated, on_targets, lost = (
+                events.table(name).sum(events[name][:, columns.index(column)])
+                for name, columns, column in (
+                    ("gen_particles", PARTICLE_COLUMNS, quantity),
+                    ("ygen", TARGETS, quantity),
+                    ("account", ACCOUNT_COLUMNS, f"lost_{quantity}"),
+                )
             )
-            column = ACCOUNT_COLUMNS.index(f"lost_{quantity}")
-            lost = np.array([event["account"][:, column].sum(dtype=np.float64) for event in events])
             missing = np.abs(generated - on_targets - lost)
             # As NaN compares false, it counts as open.
             closed = missing <= CLOSURE_TOLERANCE * np.maximum(1.0, np.abs(generated))

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 from mlpf.config.data_schema import TRAIN, VALID, DatasetSourceConfig
 from mlpf.data.dataset.array_records import RECORD_ERRORS, Decoder, RecordFiles, record_decoder
+from mlpf.data.dataset.prepared_events import ELEMENT_FIELDS, PreparedEvents
+from mlpf.data.flat_tables import Table
 from mlpf.errors import DataError, MLPFError, SchemaMismatch, one_line
 from mlpf.files.atomic import atomic_write
 from mlpf.physics.features import TARGETS
@@ -28,8 +31,6 @@ _PUBLISHED_KEY = "x_features_{kind}"
 _PUBLISHED_TARGETS = "y_features"
 # Published sets of hits have targets without the rank of the jet, which is then 0.
 _TARGET_FIELDS = ("ygen", "ycand")
-# One row per element each.
-_ROW_FIELDS = ("X", *_TARGET_FIELDS)
 _TARGET_WIDTHS = (len(TARGETS), TARGETS.index("jet_idx"))
 
 
@@ -61,9 +62,7 @@ class PreparedSplit:
         self.num_events = len(self._selected)
         self.fields = tuple(builder.info.features)
 
-    def fetch(
-        self, indices: Iterable[int], fields: Sequence[str] = ("X", "ygen")
-    ) -> list[dict[str, npt.NDArray]]:
+    def fetch(self, indices: Iterable[int], fields: Sequence[str] = ("X", "ygen")) -> PreparedEvents:
         """Return the events at ``indices``, in that order.
 
         Args:
@@ -76,26 +75,37 @@ class PreparedSplit:
         """
         return self._fetch_stored(self._selected[np.fromiter(indices, np.int64)], fields)
 
-    def _fetch_stored(
-        self, positions: npt.NDArray[np.int64], fields: Sequence[str]
-    ) -> list[dict[str, npt.NDArray]]:
+    def _fetch_stored(self, positions: npt.NDArray[np.int64], fields: Sequence[str]) -> PreparedEvents:
         decode = self._decoder(tuple(fields))
+        if not len(positions):
+            return self._no_events(fields)
         try:
             events = [decode(record) for record in self._records.read(positions)]
+            self._require_one_row_per_element(positions, events)
+            return _with_jets(PreparedEvents.from_events(events))
         except RECORD_ERRORS as error:
             raise DataError(
                 f"{self.path}: split {self.split!r} cannot be read ({one_line(error)}); "
                 "build the dataset again"
             ) from error
+
+    def _require_one_row_per_element(
+        self, positions: npt.NDArray[np.int64], events: Sequence[Mapping[str, npt.NDArray]]
+    ) -> None:
         for position, event in zip(positions.tolist(), events, strict=True):
-            rows = {name: len(event[name]) for name in _ROW_FIELDS if name in event}
+            rows = {name: len(event[name]) for name in ELEMENT_FIELDS if name in event}
             if len(set(rows.values())) > 1:
                 found = ", ".join(f"{name} {count}" for name, count in rows.items())
                 raise DataError(
                     f"{self.path}: split {self.split!r}, event {position}: different numbers of rows, "
                     f"{found}, expected one row per element in each; build the dataset again"
                 )
-        return [{name: _with_jets(name, event[name]) for name in fields} for event in events]
+
+    def _no_events(self, fields: Sequence[str]) -> PreparedEvents:
+        """Return the fields of no event: arrays of length 0 with the columns of the dataset."""
+        shapes = {name: self._builder.info.features[name].shape for name in fields}
+        event = {name: np.zeros([size or 0 for size in shape], np.float32) for name, shape in shapes.items()}
+        return _with_jets(PreparedEvents.from_events([event]).take(np.empty(0, np.int64)))
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -116,7 +126,7 @@ class PreparedSplit:
         lengths = np.empty(self._num_stored, dtype=np.int64)
         for start in range(0, self._num_stored, _LENGTHS_CHUNK):
             chunk = np.arange(start, min(start + _LENGTHS_CHUNK, self._num_stored))
-            lengths[chunk] = [len(event["X"]) for event in self._fetch_stored(chunk, ("X",))]
+            lengths[chunk] = self._fetch_stored(chunk, ("X",)).elements.counts
         try:
             with atomic_write(cache) as part, part.open("wb") as stream:
                 np.save(stream, lengths, allow_pickle=False)
@@ -163,11 +173,15 @@ def data_errors() -> Iterator[None]:
         raise DataError(said[1]) from error
 
 
-def _with_jets(name: str, array: npt.NDArray) -> npt.NDArray:
+def _with_jets(events: PreparedEvents) -> PreparedEvents:
     """Add the missing column of targets without the rank of the jet."""
-    if name in _TARGET_FIELDS and array.shape[1] < len(TARGETS):
-        return np.pad(array, ((0, 0), (0, len(TARGETS) - array.shape[1])))
-    return array
+    elements = events.elements
+    columns = {
+        name: np.pad(values, ((0, 0), (0, len(TARGETS) - values.shape[1])))
+        for name, values in elements.columns.items()
+        if name in _TARGET_FIELDS and values.shape[1] < len(TARGETS)
+    }
+    return replace(events, elements=Table(elements.columns | columns, elements.offsets))
 
 
 def require_built(name: str, source: DatasetSourceConfig) -> Path:

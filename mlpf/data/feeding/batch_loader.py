@@ -11,17 +11,18 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from mlpf.config.data_schema import BatchingConfig
+from mlpf.data.dataset.prepared_events import PreparedEvents
 from mlpf.data.feeding.batch_plan import (
     EMPTY_EVENT,
     Batch,
     BatchPlan,
     FloatArray,
-    IntArray,
     Source,
     bucket_edges,
     pad_events,
     plan_epoch,
 )
+from mlpf.data.flat_tables import IntArray, Table, offsets_from_counts
 from mlpf.errors import DataError
 from mlpf.physics.features import TARGETS
 from mlpf.physics.schemas import SCHEMAS, EventSchema
@@ -48,8 +49,8 @@ class EventSplit(Protocol):
     def lengths(self) -> IntArray:
         """[n] elements of each event."""
 
-    def fetch(self, indices: Any, fields: Sequence[str] = DEFAULT_FIELDS) -> list[dict[str, Any]]:
-        """Return the arrays of some events."""
+    def fetch(self, indices: Any, fields: Sequence[str] = DEFAULT_FIELDS) -> PreparedEvents:
+        """Return some events."""
 
 
 class EventPool:
@@ -86,10 +87,9 @@ class EventPool:
         )
         self.num_bad_values = 0
         self._lock = threading.Lock()
-        self._offsets = np.concatenate([[0], np.cumsum(self.lengths)])
-        self._stored: dict[str, FloatArray] | None = None
+        self._stored: Table | None = None
         row_bytes = 4 * sum(self.widths.values())
-        if int(self._offsets[-1]) * row_bytes <= memory_limit:
+        if int(self.lengths.sum()) * row_bytes <= memory_limit:
             self._stored = self._read_all()
 
     @property
@@ -124,14 +124,15 @@ class EventPool:
         Raises:
             DataError: an event has not as many rows as elements.
         """
+        if self._stored is not None:
+            return pad_events(self._stored, indices, length)
         real = np.flatnonzero(indices != EMPTY_EVENT)
-        events = self.fetch(indices[real], self.fields)
-        return {
-            name: pad_events([event[name] for event in events], real, (len(indices), length, width))
-            for name, width in self.widths.items()
-        }
+        table, order = self._read(indices[real])
+        places = np.full(len(indices), EMPTY_EVENT)
+        places[real] = order
+        return pad_events(table, places, length)
 
-    def fetch(self, indices: IntArray, fields: Sequence[str] = DEFAULT_FIELDS) -> list[dict[str, FloatArray]]:
+    def fetch(self, indices: IntArray, fields: Sequence[str] = DEFAULT_FIELDS) -> PreparedEvents:
         """Return some events without padding, with NaN and infinite inputs set to 0.
 
         Args:
@@ -141,56 +142,60 @@ class EventPool:
         Raises:
             DataError: an event has not as many rows as elements.
         """
-        if self._stored is None:
-            return [{name: event[name] for name in fields} for event in self._read(indices)]
-        bounds = np.stack((self._offsets[indices], self._offsets[indices + 1]), axis=1)
-        return [{name: self._stored[name][a:b] for name in fields} for a, b in bounds.tolist()]
+        table, events = (self._stored, indices) if self._stored is not None else self._read(indices)
+        return PreparedEvents(table.select(fields).take(events), {}, {})
 
-    def _read(self, indices: IntArray) -> list[dict[str, FloatArray]]:
-        """Decode some events and clean X; keeps the order of ``indices``."""
+    def _read(self, indices: IntArray) -> tuple[Table, IntArray]:
+        """Decode some events and clean X.
+
+        Returns:
+            The events, those of one split after those of another, and the place of each of ``indices`` there.
+        """
         owner, position = self.locate(indices)
-        events: list[dict[str, FloatArray]] = [{}] * len(indices)
-        for number in np.unique(owner):
-            places = np.flatnonzero(owner == number)
-            found = self._splits[number].fetch(position[places], self.fields)
-            for place, event in zip(places.tolist(), found, strict=True):
-                self._check_rows(event, int(indices[place]), int(number))
-                events[place] = event
-        if "X" in self.fields:
-            events = [event | {"X": self._clean(event["X"])} for event in events]
-        return events
+        order = np.argsort(owner, kind="stable")
+        parts = []
+        for number in np.unique(owner).tolist():
+            wanted = order[owner[order] == number]
+            table = self._splits[number].fetch(position[wanted], self.fields).elements.select(self.fields)
+            self._check_rows(table, indices[wanted], number)
+            parts.append(self._clean(table))
+        if not parts:
+            nothing = {name: np.empty((0, width), np.float32) for name, width in self.widths.items()}
+            parts = [Table(nothing, offsets_from_counts(np.empty(0, np.int64)))]
+        return parts[0] if len(parts) == 1 else Table.concatenate(parts), np.argsort(order)
 
-    def _check_rows(self, event: dict[str, FloatArray], index: int, number: int) -> None:
+    def _check_rows(self, table: Table, indices: IntArray, number: int) -> None:
         """Refuse an event that is not as long as its place: what follows it would shift, in silence."""
-        expected = int(self.lengths[index])
-        for name in self.fields:
-            if len(event[name]) != expected:
-                place = f"dataset {number + 1} of {len(self._splits)}, event {index - self._first[number]}"
-                raise DataError(
-                    f"{place}: {name} has {len(event[name])} rows, expected {expected}; "
-                    "build the dataset again"
-                )
+        expected = self.lengths[indices]
+        if (wrong := np.flatnonzero(table.counts != expected)).size:
+            i = wrong[0]
+            raise DataError(
+                f"dataset {number + 1} of {len(self._splits)}, event {indices[i] - self._first[number]}: "
+                f"{table.counts[i]} rows, expected {expected[i]}; build the dataset again"
+            )
 
-    def _clean(self, X: FloatArray) -> FloatArray:
-        """Set NaN and infinite values to 0 and count them."""
-        finite = np.isfinite(X)
+    def _clean(self, table: Table) -> Table:
+        """Set NaN and infinite values of X to 0 and count them."""
+        finite = np.isfinite(table["X"]) if "X" in self.fields else np.ones(0, bool)
         if finite.all():
-            return X
+            return table
         with self._lock:
             self.num_bad_values += int(finite.size - finite.sum())
-        return np.where(finite, X, np.float32(0))
+        X = np.where(finite, table["X"], np.float32(0))
+        return Table(table.columns | {"X": X}, table.offsets)
 
-    def _read_all(self) -> dict[str, FloatArray]:
-        """Decode every event into one array of rows per field."""
-        num_rows = int(self._offsets[-1])
-        stored = {name: np.empty((num_rows, width), np.float32) for name, width in self.widths.items()}
-        for first in range(0, self.num_events, _READ_CHUNK):
-            indices = np.arange(first, min(first + _READ_CHUNK, self.num_events))
-            rows = slice(self._offsets[indices[0]], self._offsets[indices[-1] + 1])
-            events = self._read(indices)
-            for name in self.fields:
-                stored[name][rows] = np.concatenate([event[name] for event in events])
-        return stored
+    def _read_all(self) -> Table:
+        """Decode every event."""
+        offsets = offsets_from_counts(self.lengths)
+        columns = {name: np.empty((offsets[-1], width), np.float32) for name, width in self.widths.items()}
+        for number in range(len(self._splits)):
+            events = self.events_of(number)
+            for first in range(0, len(events), _READ_CHUNK):
+                indices = events[first : first + _READ_CHUNK]
+                rows = slice(offsets[indices[0]], offsets[indices[-1] + 1])
+                for name, values in self._read(indices)[0].columns.items():
+                    columns[name][rows] = values
+        return Table(columns, offsets)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.data.flat_tables import IntArray, Table
+
 FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 # Fills a short batch: an event without elements.
 EMPTY_EVENT = -1
@@ -103,19 +103,27 @@ def pad_length(num_elements: int, unit: int) -> int:
     return math.ceil(max(1, num_elements) / unit) * unit
 
 
-def pad_events(
-    rows: Sequence[npt.NDArray[Any]], places: Sequence[int] | IntArray, shape: tuple[int, int, int]
-) -> FloatArray:
-    """Put the rows of events into one array, zero where there is no element or no event.
+def pad_events(table: Table, events: IntArray, length: int) -> dict[str, FloatArray]:
+    """Put events of a table into arrays of one shape, zero where there is no element or no event.
 
     Args:
-        rows: per event [N_i, width].
-        places: which of the B events of the result each one is.
-        shape: (B, N, width) of the result, N at least the longest event.
+        table: columns [n, width].
+        events: [B] positions in the table; ``EMPTY_EVENT`` gives an event without elements.
+        length: padded number of elements N, at least that of the longest of these events.
+
+    Returns:
+        Column name -> [B, N, width] float32.
     """
-    padded = np.zeros(shape, np.float32)
-    for place, values in zip(places, rows, strict=True):
-        padded[place, : len(values)] = values
+    padded = {
+        name: np.zeros((len(events), length, values.shape[1]), np.float32)
+        for name, values in table.columns.items()
+    }
+    places = np.flatnonzero(events != EMPTY_EVENT)
+    begin, end = table.offsets[:-1][events[places]], table.offsets[1:][events[places]]
+    # A slice per event is one copy of memory. Picking all rows by index takes two to ten times as long.
+    for place, first, last in zip(places.tolist(), begin.tolist(), end.tolist(), strict=True):
+        for name, values in table.columns.items():
+            padded[name][place, : last - first] = values[first:last]
     return padded
 
 

@@ -47,6 +47,26 @@ def test_take_of_random_events_equals_a_loop():
     assert table.take(wanted)["a"].tolist() == np.concatenate(rows).tolist()
 
 
+def test_where_keeps_all_events():
+    kept = make_table().where(np.array([False, True, False]))
+    assert kept["pt"].tolist() == [2]
+    assert kept["X"].tolist() == [[2, 3]]
+    assert kept.offsets.tolist() == [0, 1, 1, 1]
+
+
+def test_sums_of_events_without_rows_are_zero():
+    table = make_table()
+    assert table.sum(table["pt"]).tolist() == [3, 0, 3]
+    assert table.sum(np.array([1, 1, 1])).dtype == np.float64
+
+
+def test_select_keeps_the_rows_of_the_columns_asked_for():
+    table = make_table()
+    assert list(table.select(["X"]).columns) == ["X"]
+    assert same(table.select(["X"]), Table({"X": table["X"]}, table.offsets))
+    assert table.select([]).num_events == 3
+
+
 def test_split_and_concatenate_are_inverse():
     table = make_table()
     assert [len(t) for t in table.split()] == [2, 0, 1]

@@ -27,15 +27,33 @@ def run(split, **options):
     return model, predict(model, split, batch_size=4, bucket_size=8, growth=1.3, **options)
 
 
+class SplitWithLists(FakeSplit):
+    """Each event has as many generator particles as its number says, and one row of losses."""
+
+    fields_more = ("gen_particles", "account", "event")
+
+    def __init__(self, num_events):
+        super().__init__(num_events)
+        for i, event in enumerate(self._events):
+            event["gen_particles"] = np.full((i % 4, 7), i, np.float32)
+            event["account"] = np.full((1, 3), i, np.float32)
+
+
 def test_each_event_gets_its_own_prediction_in_the_order_of_the_dataset():
-    split = FakeSplit(23)
-    _, result = run(split)
-    assert len(result.events) == len(result.predicted) == 23
-    for i, rows in enumerate(result.predicted):
-        X = split.fetch([i], ("X",))[0]["X"]
-        np.testing.assert_array_equal(result.events[i]["X"], X[:, [TRACK_FEATURES.index("elemtype")]])
-        np.testing.assert_array_equal(result.events[i]["ygen"], split.fetch([i], ("ygen",))[0]["ygen"])
-        np.testing.assert_array_equal(rows[:, PARTICLE_COLUMNS.index("pt")], X[:, TRACK_FEATURES.index("pt")])
+    split = SplitWithLists(23)
+    _, result = run(split, fields=("X", "ygen", "ycand", *split.fields_more))
+    events, X = result.events, split.fetch(range(23), ("X",))["X"]
+    assert len({length for _, length in result.shapes}) > 1  # so that the batches are in another order
+    np.testing.assert_array_equal(events.elements.counts, split.lengths)
+    np.testing.assert_array_equal(events["X"], X[:, [TRACK_FEATURES.index("elemtype")]])
+    np.testing.assert_array_equal(events["ygen"], split.fetch(range(23), ("ygen",))["ygen"])
+    np.testing.assert_array_equal(
+        result.predicted[:, PARTICLE_COLUMNS.index("pt")], X[:, TRACK_FEATURES.index("pt")]
+    )
+    assert events.names == [f"fake_{i}" for i in range(23)]
+    assert events.lists["gen_particles"].counts.tolist() == [i % 4 for i in range(23)]
+    assert events["gen_particles"][:, 0].tolist() == events.lists["gen_particles"].event.tolist()
+    assert events["account"][:, 0].tolist() == [*range(23)]
     assert result.events_per_second > 0
 
 
@@ -49,14 +67,16 @@ def test_batches_come_in_few_shapes_of_whole_bins():
 def test_first_events_only_and_progress_counts_them():
     seen = []
     _, result = run(FakeSplit(20), num_events=7, on_batch=seen.append)
-    assert len(result.predicted) == 7
+    assert result.events.num_events == 7
+    assert len(result.predicted) == len(result.events.elements)
     assert sum(seen) == 7
-    assert len(run(FakeSplit(5), num_events=50)[1].predicted) == 5
+    assert run(FakeSplit(5), num_events=50)[1].events.num_events == 5
 
 
 def test_empty_split_gives_nothing():
     model, result = run(FakeSplit(0))
-    assert result.events == []
+    assert result.events.num_events == 0
+    assert result.predicted.shape == (0, 7)
     assert model.shapes == []
 
 
@@ -65,5 +85,4 @@ def test_without_warming_up_each_batch_passes_once():
     cold, same = run(FakeSplit(20), warm_up=False)
     assert len(warm.shapes) == len(cold.shapes) + len(result.shapes)
     assert same.shapes == result.shapes
-    for a, b in zip(same.predicted, result.predicted, strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(same.predicted, result.predicted)

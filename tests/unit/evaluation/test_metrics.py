@@ -2,13 +2,13 @@ import pytest
 
 from mlpf.config.recorded_metrics import SUMMARY_NAMES
 from mlpf.evaluation.metrics import evaluate_predictions, response_summary
-from mlpf.evaluation.predictions import make_predictions, make_reference
-from tests.support.events import dijet_events, rows_of, scaled
+from mlpf.evaluation.predictions import make_reference
+from tests.support.events import dijet_events, predictions_of, prepared, rows_of, scaled
 
 
 def test_the_summary_holds_the_numbers_of_the_full_evaluation():
     events = dijet_events(40)
-    predictions = make_predictions("d", events, [scaled(r, 0.9) for r in rows_of(events)], "ee_genkt")
+    predictions = predictions_of("d", events, [scaled(r, 0.9) for r in rows_of(events)], "ee_genkt")
     full = evaluate_predictions(predictions, num_resamples=2)["methods"]
     for method in ("pred", "cand", "oracle", "perfect"):
         jet, met = full[method]["jet"], full[method]["met"]
@@ -24,8 +24,8 @@ def test_the_summary_holds_the_numbers_of_the_full_evaluation():
 
 def test_undefined_numbers_are_left_out():
     events = dijet_events(3)
-    predictions = make_predictions("d", events, [0 * rows for rows in rows_of(events)], "ee_genkt")
+    predictions = predictions_of("d", events, [0 * rows for rows in rows_of(events)], "ee_genkt")
     assert response_summary(predictions, "pred").keys() <= set(SUMMARY_NAMES)
     assert response_summary(predictions, "pred")["jet_matched_fraction"] == 0
     assert "jet_response_iqr" not in response_summary(predictions, "pred")
-    assert response_summary(make_reference("d", [], "ee_genkt"), "cand") == {}
+    assert response_summary(make_reference("d", prepared([]), "ee_genkt"), "cand") == {}

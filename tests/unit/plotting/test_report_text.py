@@ -3,16 +3,15 @@ import math
 import pytest
 
 from mlpf.evaluation.metrics import evaluate_predictions
-from mlpf.evaluation.predictions import make_predictions
 from mlpf.plotting.report_text import caption, class_rows, measured, number, response_rows, scale_sentence
-from tests.support.events import dijet_events, rows_of
+from tests.support.events import dijet_events, predictions_of, rows_of
 
 
 def numbers(number_of_events=40, with_limits=True):
     events = dijet_events(number_of_events)
     if not with_limits:
         events = [{k: e[k] for k in ("X", "ygen", "ycand")} for e in events]
-    predictions = make_predictions("d", events, rows_of(events), "ee_genkt")
+    predictions = predictions_of("d", events, rows_of(events), "ee_genkt")
     extra = {"split": "test", "inference_events_per_second": 12.5}
     return extra | evaluate_predictions(predictions)
 

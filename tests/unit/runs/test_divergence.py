@@ -10,6 +10,7 @@ from mlpf.runs import data as training_data
 from mlpf.runs import divergence
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.workflows import train
+from tests.support.events import one_by_one
 from tests.support.fake_split import FakeSplit
 from tests.support.fake_training import tiny_config
 
@@ -52,7 +53,7 @@ def test_a_learning_rate_that_is_too_large_leaves_the_batch(tmp_path, splits):
                 continue
             name, index = ("a", pool_index) if pool_index < 13 else ("b", pool_index - 13)
             assert (saved["dataset"][row], saved["index"][row]) == (name, index)
-            (event,) = splits[name].fetch([index], ("X", "ygen", "event"))
+            (event,) = one_by_one(splits[name].fetch([index], ("X", "ygen", "event")))
             assert saved["event"][row] == str(event["event"])
             number = len(event["X"])
             np.testing.assert_array_equal(saved["X"][row, :number], event["X"])

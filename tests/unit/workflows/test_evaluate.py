@@ -10,7 +10,7 @@ from mlpf.evaluation.predictions import read_predictions
 from mlpf.physics.features import NUM_CLIC_FEATURES
 from mlpf.workflows import evaluate
 from tests.support.configs import MINIMAL, write_config
-from tests.support.events import dijet_events
+from tests.support.events import dijet_events, prepared
 
 DATASET = "clic_edm4hep/ttbar"
 TWO_DATASETS = MINIMAL.replace("{batch_size: 4}", "{batch_size: 4}\n  clic_edm4hep/qq: {batch_size: 4}") + (
@@ -29,7 +29,7 @@ class DijetSplit:
         self.lengths = np.array([len(event["X"]) for event in self._events], dtype=np.int64)
 
     def fetch(self, indices, fields=("X", "ygen")):
-        return [{field: self._events[i][field] for field in fields} for i in indices]
+        return prepared([{field: self._events[i][field] for field in fields} for i in indices])
 
 
 class Silent:

@@ -6,11 +6,11 @@ from mlpf.cli import main
 from mlpf.config.loading import load_config, write_resolved
 from mlpf.errors import CheckpointError, DataError
 from mlpf.evaluation.metrics import evaluate_predictions
-from mlpf.evaluation.predictions import make_predictions, write_predictions
+from mlpf.evaluation.predictions import write_predictions
 from mlpf.files.run_directory import RunDirectory
 from mlpf.workflows import plots
 from tests.support.configs import write_config
-from tests.support.events import dijet_events, rows_of
+from tests.support.events import dijet_events, predictions_of, rows_of
 
 DATASET = "clic_edm4hep/ttbar"
 
@@ -22,7 +22,7 @@ def run_dir(tmp_path):
     run_dir.mkdir()
     write_resolved(load_config(write_config(tmp_path)), run_dir / "config.resolved.yaml")
     events = dijet_events(10)
-    predictions = make_predictions(DATASET, events, rows_of(events), "ee_genkt")
+    predictions = predictions_of(DATASET, events, rows_of(events), "ee_genkt")
     write_predictions(predictions, RunDirectory(run_dir).predictions(DATASET))
     extra = {"split": "test", "inference_events_per_second": 3.0}
     metrics = {
@@ -93,7 +93,7 @@ def test_validation_physics_is_in_the_report_beside_the_baseline(run_dir, monkey
 
 def test_each_class_and_quantity_has_its_figure():
     events = dijet_events(3)
-    predictions = make_predictions(DATASET, events, rows_of(events), "ee_genkt")
+    predictions = predictions_of(DATASET, events, rows_of(events), "ee_genkt")
     stems = [stem for stem, _ in plots.dataset_figures(predictions)]
     assert len(stems) == len(set(stems)) == 16
     assert {"jet_response", "met_response", "confusion", "num_elements", "sums_neutral_hadron"} < set(stems)

@@ -74,8 +74,15 @@ def test_an_event_without_elements_opens(good):
     split = opened(good)
     # The order is that of a hash.
     assert sorted(split.lengths.tolist()) == [0, 3, 4]
-    for event, length in zip(split.fetch(range(3), ("X", "ygen", "ycand")), split.lengths, strict=True):
-        assert [event[name].shape for name in event] == [(length, 17), (length, 8), (length, 8)]
+    found = split.fetch(range(3), ("X", "ygen", "ycand"))
+    assert found.elements.counts.tolist() == split.lengths.tolist()
+    assert [found[name].shape for name in found.fields] == [(7, 17), (7, 8), (7, 8)]
+
+
+def test_no_event_has_the_columns_of_the_dataset(good):
+    found = opened(good).fetch([], ("X", "ygen"))
+    assert found.num_events == 0
+    assert {name: found[name].shape for name in found.fields} == {"X": (0, 17), "ygen": (0, 8)}
 
 
 @pytest.mark.parametrize("field", ["X", "ygen", "ycand"])

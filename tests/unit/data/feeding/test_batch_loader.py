@@ -9,7 +9,7 @@ from tests.support.fake_split import FakeSplit
 
 
 def one_event(split, index, field="X"):
-    return split.fetch([index], (field,))[0][field]
+    return split.fetch([index], (field,))[field]
 
 
 @pytest.mark.parametrize("memory_limit", [0, 2**30])
@@ -39,14 +39,25 @@ def test_events_are_located_in_their_dataset():
 
 @pytest.mark.parametrize("memory_limit", [0, 2**30])
 def test_events_can_be_fetched_without_padding(memory_limit):
-    split = FakeSplit(5, seed=1)
-    pool = EventPool([(split, None)], memory_limit=memory_limit)
+    first, second = FakeSplit(5, seed=1), FakeSplit(3, seed=2)
+    pool = EventPool([(first, None), (second, None)], memory_limit=memory_limit)
 
-    found = pool.fetch(np.array([3, 0]), ("X",))
+    found = pool.fetch(np.array([6, 3, 0, 7]), ("X",))
 
-    assert [event.keys() for event in found] == [{"X"}, {"X"}]
-    np.testing.assert_array_equal(found[0]["X"], one_event(split, 3))
-    np.testing.assert_array_equal(found[1]["X"], one_event(split, 0))
+    assert found.fields == ("X",)
+    expected = [one_event(second, 1), one_event(first, 3), one_event(first, 0), one_event(second, 2)]
+    assert found.elements.counts.tolist() == [len(X) for X in expected]
+    np.testing.assert_array_equal(found["X"], np.concatenate(expected))
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+def test_a_share_of_a_batch_without_any_event_is_empty(memory_limit):
+    pool = EventPool([(FakeSplit(5, seed=1), None)], memory_limit=memory_limit)
+
+    batch = pool.fetch_padded(np.array([EMPTY_EVENT, EMPTY_EVENT]), 64)
+
+    assert {name: values.shape for name, values in batch.items()} == {"X": (2, 64, 17), "ygen": (2, 64, 8)}
+    assert not any(values.any() for values in batch.values())
 
 
 @pytest.mark.parametrize("memory_limit", [0, 2**30])
@@ -74,17 +85,19 @@ def test_bad_values_are_zeroed_and_counted(memory_limit):
 
 
 @pytest.mark.parametrize("memory_limit", [0, 2**30])
-@pytest.mark.parametrize("field", ["X", "ygen"])
 @pytest.mark.parametrize("rows", [1, 5])
-def test_targets_of_another_length_do_not_shift_those_behind_them(memory_limit, field, rows):
+def test_an_event_of_another_length_does_not_shift_those_behind_it(memory_limit, rows):
     split = FakeSplit(4, seed=1, min_elements=10)
-    split._events[2][field] = split._events[2][field][:rows]
+    for field in ("X", "ygen"):
+        split._events[2][field] = split._events[2][field][:rows]
 
     def fetched():
         pool = EventPool([(FakeSplit(3), None), (split, None)], memory_limit=memory_limit)
         return pool.fetch_padded(np.arange(7), 64)
 
-    with pytest.raises(DataError, match=rf"dataset 2 of 2, event 2: {field} has {rows} rows, expected"):
+    with pytest.raises(
+        DataError, match=rf"dataset 2 of 2, event 2: {rows} rows, expected {split.lengths[2]}"
+    ):
         fetched()
 
 

@@ -4,7 +4,15 @@ import math
 import numpy as np
 import pytest
 
-from mlpf.data.feeding.batch_plan import EMPTY_EVENT, Source, bucket_edges, pad_length, plan_epoch
+from mlpf.data.feeding.batch_plan import (
+    EMPTY_EVENT,
+    Source,
+    bucket_edges,
+    pad_events,
+    pad_length,
+    plan_epoch,
+)
+from mlpf.data.flat_tables import Table
 
 
 def events_of(plan):
@@ -14,6 +22,14 @@ def events_of(plan):
 @pytest.mark.parametrize(("elements", "padded"), [(0, 32), (1, 32), (32, 32), (33, 64), (190, 192)])
 def test_pad_length_is_the_next_multiple_of_the_unit(elements, padded):
     assert pad_length(elements, 32) == padded
+
+
+def test_padding_hand_worked():
+    table = Table({"a": np.array([[1], [2], [3]])}, np.array([0, 2, 2, 3]))
+    padded = pad_events(table, np.array([2, EMPTY_EVENT, 0, 1, 0]), 3)["a"]
+    assert padded[..., 0].tolist() == [[3, 0, 0], [0, 0, 0], [1, 2, 0], [0, 0, 0], [1, 2, 0]]
+    assert padded.shape == (5, 3, 1)
+    assert padded.dtype == np.float32
 
 
 def test_bucket_edges_hand_worked():

@@ -6,7 +6,7 @@ from tests.support.models import tiny_model
 
 
 def batch():
-    X = FakeSplit(1, seed=1, min_elements=16, max_elements=16).fetch([0], ("X",))[0]["X"]
+    X = FakeSplit(1, seed=1, min_elements=16, max_elements=16).fetch([0], ("X",))["X"]
     return X[None]
 
 
