@@ -71,20 +71,17 @@ class SourceFile:
 
     Attributes:
         path: where it is; for messages and for files beside it.
+        num_bytes: its size when it was opened.
         root: the open ROOT file; None for a file of another kind.
         trees: names of the objects at the top of a ROOT file.
         data: all bytes of a file of another kind, mapped into memory.
     """
 
     path: Path
+    num_bytes: int
     root: Any = None
     trees: frozenset[str] = frozenset()
     data: mmap.mmap | None = None
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the file."""
-        return int(self.root.file.source.num_bytes) if self.data is None else len(self.data)
 
     def checksum(self) -> str:
         """Return what :func:`mlpf.data.input_files.checksum` does, of the bytes that are read here.
@@ -112,7 +109,8 @@ def open_source(path: Path) -> Iterator[SourceFile]:
         with open_root(path) as file:
             with readable_errors(path):
                 trees = frozenset(file.keys(cycle=False, recursive=False))
-            yield SourceFile(path, file, trees)
+                num_bytes = int(file.file.source.num_bytes)
+            yield SourceFile(path, num_bytes, file, trees)
         return
     if not path.is_file():
         raise DataError(f"{path}: no such file; give an existing file of events")
@@ -122,4 +120,4 @@ def open_source(path: Path) -> Iterator[SourceFile]:
             data = stack.enter_context(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
         except (OSError, ValueError) as error:  # the latter for a file of no bytes
             raise DataError(f"{path}: cannot be read ({error}); copy or download it again") from error
-        yield SourceFile(path, data=data)
+        yield SourceFile(path, len(data), data=data)

@@ -186,9 +186,9 @@ def _reason_to_make(source: Path, target: Path, elements: str) -> str:
 
 def _has_changed(source: Path, found: dict[str, Any]) -> bool:
     try:
-        return source.stat().st_size != found.get("source_bytes") or checksum(source) != found.get(
-            CHECKSUM_KEY
-        )
+        if source.stat().st_size != found.get("source_bytes"):
+            return True
+        return bool(checksum(source) != found.get(CHECKSUM_KEY))
     except (OSError, DataError):
         return True  # the attempt to make the output again reports and counts the file
 

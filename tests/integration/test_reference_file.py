@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 
 from mlpf.data.edm4hep.features import cluster_features, track_features
-from mlpf.data.edm4hep.reader import read_events
 from mlpf.data.edm4hep.truth import candidate_targets, gen_targets, link_truth
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS
+from tests.support.conversions import read_edm4hep
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
 ROOT = FOLDER / "clic_ttbar_30.root"
 REFERENCE = FOLDER / "clic_ttbar_30_reference.npz"
 pytestmark = pytest.mark.skipif(not ROOT.is_file(), reason="the reference's files are not at hand")
 
-ENERGY = PARQUET_TARGETS.index("energy")
+ENERGY = PARTICLE_COLUMNS.index("energy")
 # Relative to the value, or to 0.01 for directions near zero: the reference works in float32.
 RELATIVE, FLOOR = 1e-4, 1e-2
 
 
 @pytest.fixture(scope="module")
 def raw():
-    (chunk,) = read_events(ROOT)
+    (chunk,) = read_edm4hep(ROOT)
     return chunk
 
 

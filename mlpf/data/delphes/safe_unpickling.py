@@ -255,7 +255,8 @@ def read_checked(source: SourceFile, max_bytes: int = MAX_BYTES) -> bytes:
     data.seek(0)
     content = bytearray()
     try:
-        with bz2.open(data, "rb") if path.suffix == ".bz2" else nullcontext(data) as stream:
+        opened: Any = bz2.open(data, "rb") if path.suffix == ".bz2" else nullcontext(data)  # noqa: SIM115
+        with opened as stream:
             while block := stream.read(_BLOCK):
                 content += block
                 if len(content) > max_bytes:

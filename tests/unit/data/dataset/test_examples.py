@@ -4,15 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlpf.data.dataset.examples import SPLITS, dataset_targets, jet_ranks, split_files, split_of_file
+from mlpf.data.dataset.examples import SPLITS, jet_ranks, split_files, split_of_file
 from mlpf.errors import DataError
-from mlpf.physics.features import PARQUET_TARGETS, PARTICLE_COLUMNS
+from mlpf.physics.features import PARTICLE_COLUMNS
 
 FRACTIONS = (0.8, 0.1, 0.1)
 
 
 def rows(*particles):
-    """Rows of (cls or PDG, pt, eta, phi, energy)."""
+    """Rows of (cls, pt, eta, phi, energy)."""
     out = [(kind, 0.0, pt, eta, np.sin(phi), np.cos(phi), energy) for kind, pt, eta, phi, energy in particles]
     return np.array(out, dtype=np.float32).reshape(-1, len(PARTICLE_COLUMNS))
 
@@ -46,12 +46,6 @@ def test_an_empty_split_suggests_a_seed_that_works():
         split_files(files, all_in_one, FRACTIONS)
     seed = int(str(caught.value).rsplit(" ", 1)[1].rstrip(")"))
     assert all(split_files(files, seed, FRACTIONS).values())
-
-
-def test_labels_become_class_indices():
-    labels = rows(*[(pdg, 1, 0, 0, 1) for pdg in (0, 211, 130, 22, 11, 13)])
-    assert PARQUET_TARGETS.index("PDG") == PARTICLE_COLUMNS.index("cls")
-    assert dataset_targets(labels)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_jets_are_numbered_by_falling_pt_and_elements_without_particle_have_none():
