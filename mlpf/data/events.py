@@ -136,6 +136,11 @@ class Events:
         return events
 
 
+def float32_table(offsets: IntArray, **columns: npt.NDArray) -> Table:
+    """Return a table of ``Events`` from matrices [n, F] of any type."""
+    return Table({name: v.astype(np.float32, copy=False) for name, v in columns.items()}, offsets)
+
+
 def field_name(table: str, column: str) -> str:
     """Return the name in a parquet file, e.g. ``X_track``; a particle list is a field of its own name."""
     return column if column == table else f"{column}_{table}"

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -24,6 +23,7 @@ from mlpf.physics.features import PARTICLE_COLUMNS
 
 LOCK_FILE = ".postprocess.lock"
 CHECKSUM_KEY = "source_blake2b"
+# Why an output has to be made, if there is nothing to say about it.
 NOT_THERE = "not there"
 # No other file could be written either.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -179,18 +179,12 @@ def _reason_to_make(source: Path, target: Path, elements: str) -> str:
         return f"written by an older version (format {version}, expected {FORMAT_VERSION})"
     if (found.get("format"), found.get("truth_version")) not in [(f.name, f.truth_version) for f in possible]:
         return "made by other rules of truth"
-    if _has_changed(source, found):
-        return "their input file has changed"
-    return ""
-
-
-def _has_changed(source: Path, found: dict[str, Any]) -> bool:
     try:
-        if source.stat().st_size != found.get("source_bytes"):
-            return True
-        return bool(checksum(source) != found.get(CHECKSUM_KEY))
+        same = source.stat().st_size == found.get("source_bytes")
+        same = same and checksum(source) == found.get(CHECKSUM_KEY)
     except (OSError, DataError):
-        return True  # the attempt to make the output again reports and counts the file
+        return NOT_THERE  # the attempt to read the source reports and counts it
+    return "" if same else "their input file has changed"
 
 
 def run(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlpf.data.conversion import Chunk
 from mlpf.data.delphes.losses import lost_particles
 from mlpf.data.delphes.tables import RawDelphes, RowFinder, occurrence, stack_columns
-from mlpf.data.events import Events
+from mlpf.data.events import Events, float32_table
 from mlpf.data.flat_tables import BoolArray, FloatArray, IntArray, Table
 from mlpf.physics.features import (
     DELPHES_ELEMTYPE_TOWER,
@@ -72,16 +72,16 @@ def prepare_chunk(raw: RawDelphes) -> Chunk:
         gen = gen_targets(raw, counters)
         cand_tracks, cand_towers = candidate_targets(raw, counters)
         tables = {
-            "track": _table(raw.tracks, X=track_features(raw), ygen=gen.tracks, ycand=cand_tracks),
-            "tower": _table(raw.towers, X=tower_features(raw), ygen=gen.towers, ycand=cand_towers),
+            "track": float32_table(
+                raw.tracks.offsets, X=track_features(raw), ygen=gen.tracks, ycand=cand_tracks
+            ),
+            "tower": float32_table(
+                raw.towers.offsets, X=tower_features(raw), ygen=gen.towers, ycand=cand_towers
+            ),
         }
         losses = lost_particles(raw, gen.has_track, gen.tower_of, gen.soft, gen.towers)
     number = Table.one_row_per_event({"event": raw.number})
     return Chunk(Events(tables, number, SCHEMAS["delphes"]), raw.bad, counters, losses)
-
-
-def _table(elements: Table, **columns: Rows) -> Table:
-    return Table({name: rows.astype(np.float32) for name, rows in columns.items()}, elements.offsets)
 
 
 def track_features(raw: RawDelphes) -> Rows:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from mlpf.data.conversion import Chunk, Conversion
 from mlpf.data.edm4hep.features import cluster_features, hit_features, track_features
@@ -14,7 +13,7 @@ from mlpf.data.edm4hep.raw_events import RawEvents
 from mlpf.data.edm4hep.reader import read_events
 from mlpf.data.edm4hep.truth import TRUTH_VERSION, candidate_targets, elements_of, gen_targets, link_truth
 from mlpf.data.edm4hep.truth_limits import Rows, gen_particles, oracle_particles, perfect_particles
-from mlpf.data.events import Events
+from mlpf.data.events import Events, float32_table
 from mlpf.data.flat_tables import Table, offsets_from_counts
 from mlpf.data.source_file import SourceFile
 from mlpf.physics.schemas import SCHEMAS, EventSchema
@@ -70,8 +69,8 @@ def _prepare_chunk(raw: RawEvents, schema: EventSchema) -> Chunk:
         counters.update(found)
     elements = elements_of(raw, second.name).offsets
     tables = {
-        first.name: _table(raw.tracks.offsets, X=x_track, ygen=gen.track, ycand=cand_track),
-        second.name: _table(elements, X=x_element, ygen=gen.element, ycand=cand_element),
+        first.name: float32_table(raw.tracks.offsets, X=x_track, ygen=gen.track, ycand=cand_track),
+        second.name: float32_table(elements, X=x_element, ygen=gen.element, ycand=cand_element),
         **{name: _by_event(name, make(raw, links), len(raw)) for name, make in _LISTS.items()},
     }
     scalars = Table.one_row_per_event(
@@ -85,10 +84,6 @@ def _prepare_chunk(raw: RawEvents, schema: EventSchema) -> Chunk:
     return Chunk(Events(tables, scalars, schema), raw.bad, counters)
 
 
-def _table(offsets: npt.NDArray[np.int64], **columns: npt.NDArray) -> Table:
-    return Table({name: v.astype(np.float32, copy=False) for name, v in columns.items()}, offsets)
-
-
 def _by_event(name: str, rows: Rows, num_events: int) -> Table:
     values, event = rows
-    return _table(offsets_from_counts(np.bincount(event, minlength=num_events)), **{name: values})
+    return float32_table(offsets_from_counts(np.bincount(event, minlength=num_events)), **{name: values})
