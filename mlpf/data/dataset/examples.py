@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +157,8 @@ def make_examples(events: Events, base_name: str) -> list[dict[str, Any]]:
         {"event": f"{base_name}_{number}"} for number in events.scalars["event"].tolist()
     ]
     for table in tables:
-        for example, own in zip(examples, table.split(), strict=True):
-            example.update(own.columns)
+        for example, (start, stop) in zip(examples, pairwise(table.offsets.tolist()), strict=True):
+            example.update((name, values[start:stop]) for name, values in table.columns.items())
     return examples
 
 
