@@ -87,8 +87,8 @@ def postprocess(inputs: tuple[str, ...], output: Path, **options: Any) -> None:
     """Turn files of events into parquet features and targets.
 
     INPUTS are EDM4HEP ROOT files, Delphes ROOT files or pickles (.pkl, .pkl.bz2), directories or globs.
-    Finished outputs are kept, and made again when the content of their file or the rules of truth changed;
-    other files of their names are replaced with --overwrite only.
+    Finished outputs are kept, and made again when the content of their file, the rules of truth or the format
+    of outputs changed; other files of their names are replaced with --overwrite only.
     """
     from mlpf.workflows import postprocess as workflow
 

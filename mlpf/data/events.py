@@ -1,4 +1,4 @@
-"""Events as parquet: one file per input file, one row per event, jagged arrays with named columns."""
+"""Prepared events, and their parquet files: one per input file, one row per event."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,114 +12,138 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlpf.data.flat_tables import BoolArray, IntArray, expand_ranges, offsets_from_counts
+from mlpf.data.flat_tables import BoolArray, IntArray, Table
 from mlpf.errors import DataError, SchemaMismatch, one_line
 from mlpf.files.atomic import atomic_write
+from mlpf.physics.features import Columns
 from mlpf.physics.schemas import SCHEMAS, EventSchema, schema_named
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 METADATA_KEY = b"mlpf"
 # Files of the first format do not name their schema: there was only this one.
 _FIRST_SCHEMA = "clic"
 
 
 @dataclass(frozen=True)
-class Jagged:
-    """Rows of all events behind each other.
-
-    Attributes:
-        values: [n, F] float32.
-        offsets: [E + 1].
-    """
-
-    values: npt.NDArray[np.float32]
-    offsets: IntArray
-
-    def __getitem__(self, event: int) -> npt.NDArray[np.float32]:
-        """Return the rows of one event, [n_e, F]."""
-        return self.values[self.offsets[event] : self.offsets[event + 1]]
-
-    def __len__(self) -> int:
-        """Return the number of events E."""
-        return len(self.offsets) - 1
-
-
-@dataclass(frozen=True)
 class Events:
-    """Prepared events of one file.
+    """Prepared events: tables over the same E events.
 
     Attributes:
-        jagged: every field of ``schema.jagged_columns``.
-        scalars: every field of ``schema.scalar_types``, [E] each.
-        metadata: source, truth_version, counters and whatever else describes the file.
+        tables: those of ``schema.tables``, each column [n, F] float32. Inputs, truth and candidate of the
+            elements of a kind are columns of one table.
+        scalars: one row per event, columns as in ``schema.scalar_types``.
         schema: what the events are made of.
+        metadata: source, truth_version, counters and whatever else describes the file.
     """
 
-    jagged: dict[str, Jagged]
-    scalars: dict[str, npt.NDArray]
-    metadata: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Table]
+    scalars: Table
     schema: EventSchema = SCHEMAS["clic"]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Table:
+        """Return one table."""
+        return self.tables[name]
 
     def __len__(self) -> int:
         """Return the number of events E."""
-        return len(self.scalars["event"])
+        return self.scalars.num_events
 
-    def select(self, keep: BoolArray) -> "Events":
-        """Return the events with ``keep`` [E] True."""
-        jagged = {}
-        for name, values in self.jagged.items():
-            counts = np.diff(values.offsets)[keep]
-            rows = expand_ranges(values.offsets[:-1][keep], counts)
-            jagged[name] = Jagged(values.values[rows], offsets_from_counts(counts))
-        scalars = {n: v[keep] for n, v in self.scalars.items()}
-        return Events(jagged, scalars, self.metadata, self.schema)
+    @property
+    def num_bytes(self) -> int:
+        """Size of all matrices."""
+        return sum(v.nbytes for table in self.tables.values() for v in table.columns.values())
+
+    @classmethod
+    def empty(cls, schema: EventSchema, metadata: Mapping[str, Any] | None = None) -> "Events":
+        """Return no events, but all columns."""
+        tables = {
+            name: Table({n: np.zeros((0, len(c)), np.float32) for n, c in columns.items()}, np.zeros(1, int))
+            for name, columns in schema.tables.items()
+        }
+        scalars: dict[str, npt.NDArray] = {
+            name: np.zeros(0, kind) for name, kind in schema.scalar_types.items()
+        }
+        return cls(tables, Table.one_row_per_event(scalars), schema, dict(metadata or {}))
+
+    def take(self, events: IntArray | BoolArray) -> "Events":
+        """Return some events, given by position or as [E] booleans, in the order asked for."""
+        tables = {name: table.take(events) for name, table in self.tables.items()}
+        return Events(tables, self.scalars.take(events), self.schema, self.metadata)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Events"]) -> "Events":
+        """Join events of one schema in order; at least one part. The metadata are those of the first."""
+        first = parts[0]
+        tables = {name: Table.concatenate([part[name] for part in parts]) for name in first.tables}
+        scalars = Table.concatenate([part.scalars for part in parts])
+        return cls(tables, scalars, first.schema, first.metadata)
+
+    def finite(self) -> BoolArray:
+        """Return [E] True where all numbers of an event are finite."""
+        good = np.ones(len(self), dtype=bool)
+        for table in (*self.tables.values(), self.scalars):
+            for values in table.columns.values():
+                finite = np.isfinite(values)
+                if not finite.all():
+                    good[table.event[~finite.reshape(len(table), -1).all(axis=1)]] = False
+        return good
 
     def check(self, where: str) -> None:
-        """Check the invariants: aligned rows, finite values, unique event numbers.
+        """Check the invariants: shapes, finite values, unique event numbers.
 
         Raises:
             DataError: names the first field that breaks one.
         """
-        for name, columns in self.schema.jagged_columns.items():
-            jagged = self.jagged[name]
-            if jagged.values.shape[1:] != (len(columns),) or len(jagged) != len(self):
-                raise DataError(
-                    f"{where}: {name} has shape {jagged.values.shape} in {len(jagged)} events, "
-                    f"expected {len(columns)} columns in {len(self)} events; run mlpf postprocess again"
-                )
-            if not np.isfinite(jagged.values).all():
-                raise DataError(f"{where}: {name} holds NaN or infinity; run mlpf postprocess again")
-        for kind in self.schema.kinds:
-            first = f"X_{kind.name}"
-            for name in (f"ygen_{kind.name}", f"ycand_{kind.name}"):
-                if not np.array_equal(self.jagged[name].offsets, self.jagged[first].offsets):
+        remedy = "run mlpf postprocess again"
+        for name, columns in self.schema.tables.items():
+            table = self.tables[name]
+            for column, expected in columns.items():
+                values, field_ = table[column], field_name(name, column)
+                wanted = (len(table), len(expected))
+                if (values.shape, values.dtype, table.num_events) != (wanted, np.float32, len(self)):
                     raise DataError(
-                        f"{where}: {name} and {first} differ in length; run mlpf postprocess again"
+                        f"{where}: {field_} is {values.dtype.name} {values.shape} in {table.num_events} "
+                        f"events, expected float32 {wanted} in {len(self)} events; {remedy}"
                     )
+                if not np.isfinite(values).all():
+                    raise DataError(f"{where}: {field_} holds NaN or infinity; {remedy}")
         if len(np.unique(self.scalars["event"])) != len(self):
-            raise DataError(f"{where}: event numbers repeat; run mlpf postprocess again")
+            raise DataError(f"{where}: event numbers repeat; {remedy}")
+
+    def to_parquet(self, path: Path) -> None:
+        """Write a parquet file under a temporary name and rename it when it is complete.
+
+        Raises:
+            DataError: an invariant is broken, or the file cannot be written (disk full, no permission).
+        """
+        with EventsWriter(path, self.schema) as writer:
+            writer.write(self)
+            writer.finish(self.metadata)
+
+    @classmethod
+    def from_parquet(cls, path: Path) -> "Events":
+        """Read a whole parquet file and check it.
+
+        Raises:
+            DataError: see ``read_metadata``, or an invariant is broken.
+            SchemaMismatch: columns differ from those of the code.
+        """
+        metadata = read_metadata(path)
+        nothing = cls.empty(schema_named(metadata["schema"], str(path)), metadata)
+        events = cls.concatenate([nothing, *iterate_events(path)])
+        events.check(str(path))
+        return events
 
 
-def concatenate(
-    chunks: Sequence[Events], metadata: Mapping[str, Any], schema: EventSchema = SCHEMAS["clic"]
-) -> Events:
-    """Join chunks of one file in order; all are of ``schema``."""
-    jagged = {
-        name: Jagged(
-            np.concatenate(
-                [np.zeros((0, len(columns)), np.float32), *(c.jagged[name].values for c in chunks)]
-            ),
-            offsets_from_counts(
-                np.concatenate([np.zeros(0, np.int64), *(np.diff(c.jagged[name].offsets) for c in chunks)])
-            ),
-        )
-        for name, columns in schema.jagged_columns.items()
-    }
-    scalars = {
-        name: np.concatenate([np.zeros(0, kind), *(c.scalars[name] for c in chunks)]).astype(kind)
-        for name, kind in schema.scalar_types.items()
-    }
-    return Events(jagged, scalars, dict(metadata), schema)
+def float32_table(offsets: IntArray, **columns: npt.NDArray) -> Table:
+    """Return a table of ``Events`` from matrices [n, F] of any type."""
+    return Table({name: v.astype(np.float32, copy=False) for name, v in columns.items()}, offsets)
+
+
+def field_name(table: str, column: str) -> str:
+    """Return the name in a parquet file, e.g. ``X_track``; a particle list is a field of its own name."""
+    return column if column == table else f"{column}_{table}"
 
 
 class EventsWriter:
@@ -181,7 +205,7 @@ class EventsWriter:
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Say that all chunks are written and describe them."""
-        columns = self._schema.jagged_columns
+        columns = _matrices(self._schema)
         description = {
             **metadata,
             "format_version": FORMAT_VERSION,
@@ -212,42 +236,36 @@ def _cannot_write(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be written ({error}); free space or choose another place")
 
 
+def _matrices(schema: EventSchema) -> dict[str, Columns]:
+    """Return the fields that hold a matrix per event, and its columns."""
+    return {
+        field_name(table, column): columns
+        for table, matrices in schema.tables.items()
+        for column, columns in matrices.items()
+    }
+
+
 def _arrow_schema(schema: EventSchema) -> pa.Schema:
     scalars = [(name, pa.from_numpy_dtype(kind)) for name, kind in schema.scalar_types.items()]
-    jagged = [
+    matrices = [
         (name, pa.large_list(pa.list_(pa.float32(), len(columns))))
-        for name, columns in schema.jagged_columns.items()
+        for name, columns in _matrices(schema).items()
     ]
-    return pa.schema([*scalars, *jagged])
+    return pa.schema([*scalars, *matrices])
 
 
 def _arrow_table(events: Events) -> pa.Table:
-    arrays = {name: pa.array(events.scalars[name]) for name in events.schema.scalar_types}
-    for name in events.schema.jagged_columns:
-        jagged = events.jagged[name]
-        flat = pa.array(np.ascontiguousarray(jagged.values, dtype=np.float32).reshape(-1))
-        rows = pa.FixedSizeListArray.from_arrays(flat, jagged.values.shape[1])
-        arrays[name] = pa.LargeListArray.from_arrays(pa.array(jagged.offsets), rows)
+    arrays = {name: pa.array(values) for name, values in events.scalars.columns.items()}
+    for name, table in events.tables.items():
+        arrays |= {field_name(name, column): array for column, array in table.to_arrow().items()}
     return pa.table(arrays, schema=_arrow_schema(events.schema))
 
 
-def write_events(events: Events, path: Path) -> None:
-    """Write a parquet file under a temporary name and rename it when it is complete.
-
-    Raises:
-        DataError: an invariant is broken, or the file cannot be written (disk full, no permission).
-    """
-    with EventsWriter(path, events.schema) as writer:
-        writer.write(events)
-        writer.finish(events.metadata)
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the description of a parquet file written by ``write_events``.
+def read_description(path: Path) -> dict[str, Any]:
+    """Return what a parquet file of ours says of itself, whatever version wrote it; "schema" is always there.
 
     Raises:
         DataError: missing, not parquet, truncated, or not written by us.
-        SchemaMismatch: names the first column that differs.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; run mlpf postprocess to make it")
@@ -262,12 +280,32 @@ def read_metadata(path: Path) -> dict[str, Any]:
             f"{path}: not written by mlpf postprocess (no column names); run it on the ROOT files"
         )
     try:
-        description = json.loads(metadata[METADATA_KEY])
-        schema = schema_named(description.get("schema", _FIRST_SCHEMA), str(path))
-        columns = dict(description["columns"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return {"schema": _FIRST_SCHEMA, **json.loads(metadata[METADATA_KEY])}
+    except (ValueError, TypeError) as error:
         raise DataError(f"{path}: its description is damaged; run mlpf postprocess again") from error
-    for name, expected in schema.jagged_columns.items():
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the description of a parquet file of the present format.
+
+    Raises:
+        DataError: missing, not parquet, truncated, not written by us, or by another version of us.
+        SchemaMismatch: names the first column that differs.
+    """
+    description = read_description(path)
+    try:
+        version = int(description["format_version"])
+        columns = dict(description["columns"])
+        schema = schema_named(description["schema"], str(path))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: its description is damaged; run mlpf postprocess again") from error
+    if version != FORMAT_VERSION:
+        age = "an older" if version < FORMAT_VERSION else "a newer"
+        raise DataError(
+            f"{path}: written by {age} version (format {version}, expected {FORMAT_VERSION}); "
+            "run mlpf postprocess again"
+        )
+    for name, expected in _matrices(schema).items():
         expected.require(columns.get(name, ()), f"{path}: {name}")
     return description
 
@@ -280,11 +318,11 @@ def iterate_events(path: Path) -> Iterator[Events]:
         SchemaMismatch: columns differ from those of the code.
     """
     metadata = read_metadata(path)
-    schema = schema_named(metadata.get("schema", _FIRST_SCHEMA), str(path))
+    schema = schema_named(metadata["schema"], str(path))
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            missing = [n for n in (*schema.scalar_types, *schema.jagged_columns) if n not in names]
+            missing = [n for n in (*schema.scalar_types, *_matrices(schema)) if n not in names]
             if missing:
                 raise SchemaMismatch(f"{path}: field {missing[0]!r} is missing; run mlpf postprocess again")
             for group in range(file.num_row_groups):
@@ -295,40 +333,34 @@ def iterate_events(path: Path) -> Iterator[Events]:
         ) from error
 
 
-def read_events(path: Path) -> Events:
-    """Read a whole parquet file and check it.
-
-    Raises:
-        DataError: see ``read_metadata``, or an invariant is broken.
-        SchemaMismatch: columns differ from those of the code.
-    """
-    metadata = read_metadata(path)
-    schema = schema_named(metadata.get("schema", _FIRST_SCHEMA), str(path))
-    events = concatenate(list(iterate_events(path)), metadata, schema)
-    events.check(str(path))
-    return events
-
-
-def _checked_events(table: pa.Table, schema: EventSchema, metadata: dict[str, Any], path: Path) -> Events:
+def _checked_events(group: pa.Table, schema: EventSchema, metadata: dict[str, Any], path: Path) -> Events:
     """Turn a row group into events.
 
     Raises:
         DataError: a field has another type, or an invariant is broken.
     """
-    jagged = {}
     try:
-        for name, columns in schema.jagged_columns.items():
-            column = table[name].combine_chunks()
-            if isinstance(column, pa.ChunkedArray):
-                column = pa.concat_arrays(column.chunks)
-            values = column.flatten().flatten().to_numpy().reshape(-1, len(columns))
-            lengths = np.diff(column.offsets.to_numpy())
-            jagged[name] = Jagged(values.astype(np.float32, copy=False), offsets_from_counts(lengths))
-        scalars = {name: table[name].to_numpy().astype(kind) for name, kind in schema.scalar_types.items()}
+        tables = {
+            name: Table.from_arrow({c: _joined(group[field_name(name, c)]) for c in columns})
+            for name, columns in schema.tables.items()
+        }
+        scalars = {
+            name: _joined(group[name]).to_numpy().astype(kind, casting="same_kind")
+            for name, kind in schema.scalar_types.items()
+        }
     except (ValueError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DataError(
             f"{path}: a field has the wrong type ({one_line(error)}); run mlpf postprocess again"
         ) from error
-    events = Events(jagged, scalars, metadata, schema)
+    events = Events(tables, Table.one_row_per_event(scalars), schema, metadata)
     events.check(str(path))
     return events
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

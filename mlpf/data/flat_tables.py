@@ -4,9 +4,8 @@ All events lie behind each other; ``offsets`` says where each begins. An index i
 into all its events, so no step needs a loop over events.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +14,6 @@ import pyarrow as pa
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-# Values of the hit column "system".
-SYSTEM_ECAL = 0
-SYSTEM_HCAL = 1
-SYSTEM_OTHER = 2
 
 
 def offsets_from_counts(counts: npt.NDArray[np.integer] | BoolArray) -> IntArray:
@@ -125,6 +119,11 @@ class Table:
         return cls(columns, offsets_from_counts(np.concatenate([t.counts for t in tables])))
 
     @classmethod
+    def one_row_per_event(cls, columns: dict[str, npt.NDArray]) -> "Table":
+        """Make a table of columns [E] or [E, F]; at least one column."""
+        return cls(columns, np.arange(len(next(iter(columns.values()))) + 1))
+
+    @classmethod
     def from_events(cls, events: Sequence[Mapping[str, npt.NDArray]]) -> "Table":
         """Join events given one by one; at least one event.
 
@@ -178,7 +177,7 @@ def _flattened(name: str, array: pa.Array) -> tuple[npt.NDArray, IntArray]:
     if not isinstance(array, pa.ListArray | pa.LargeListArray) or array.null_count:
         raise ValueError(f"{name} is {array.type}, expected a list per event")
     values, width = array.flatten(), None
-    if isinstance(values, pa.FixedSizeListArray):
+    if isinstance(values, pa.FixedSizeListArray) and not values.null_count:
         values, width = values.flatten(), values.type.list_size
     if not pa.types.is_primitive(values.type) or values.null_count:
         raise ValueError(f"{name} is {array.type}, expected lists of numbers")
@@ -204,43 +203,3 @@ class Relation:
     def __len__(self) -> int:
         """Return the number of links."""
         return len(self.source)
-
-
-@dataclass(frozen=True)
-class RawEvents:
-    """A chunk of E events as the file has them, all tables flat.
-
-    Attributes:
-        number: [E] number of each event in its file.
-        particles: pdg, status, charge, mass, px, py, pz; parent (row of the first parent, -1 = none).
-        tracks: type, chi2, ndf, dEdx, dEdxError, radiusOfInnermostHit (mm), tanLambda, D0, phi, omega, Z0,
-            time; type is 0 where the file has none.
-        clusters: x, y, z, iTheta, phi, energy.
-        hits: x, y, z, energy, time (ns), type (as stored), system (``SYSTEM_ECAL`` ...); time and type are 0
-            where the file has none.
-        candidates: pdg, charge, mass, px, py, pz of the baseline particle flow.
-        cluster_hits: cluster -> hit.
-        track_particles: track -> particle, weight = fraction of the track's hits.
-        hit_particles: hit -> particle, weight proportional to the deposited energy.
-        candidate_tracks, candidate_clusters: candidate -> element, in file order.
-        bad: reason -> [E] True where the event cannot be used.
-        counters: what was ignored while reading, by name.
-    """
-
-    number: IntArray
-    particles: Table
-    tracks: Table
-    clusters: Table
-    hits: Table
-    candidates: Table
-    cluster_hits: Relation
-    track_particles: Relation
-    hit_particles: Relation
-    candidate_tracks: Relation
-    candidate_clusters: Relation
-    bad: dict[str, BoolArray] = field(default_factory=dict)
-    counters: Counter[str] = field(default_factory=Counter)
-
-    def __len__(self) -> int:
-        """Return the number of events E."""
-        return len(self.number)

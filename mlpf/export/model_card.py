@@ -9,7 +9,7 @@ import numpy as np
 import mlpf
 from mlpf.export.runtimes import Target
 from mlpf.models.interface import OUTPUT_NAMES, output_widths
-from mlpf.physics.particles import CLASS_NAMES, PDG_LABELS
+from mlpf.physics.particles import CLASS_NAMES, CLASSES
 from mlpf.physics.schemas import EventSchema
 
 
@@ -31,7 +31,7 @@ def model_metadata(model: keras.Model, target: Target, opset: int, schema: Event
         **{f"{kind.name}_columns": list(kind.features.names) for kind in schema.kinds},
         **{f"{kind.name}_units": list(kind.features.units) for kind in schema.kinds},
         "class_names": list(CLASS_NAMES),
-        "class_pdg": PDG_LABELS.tolist(),
+        "class_pdg": [particle.pdg for particle in CLASSES],
         "outputs": list(OUTPUT_NAMES),
         "output_widths": [widths[name] for name in OUTPUT_NAMES],
         "bin_size": model.bin_size,

@@ -193,20 +193,19 @@ DELPHES_TOWER_FEATURES = Columns(
     ),
 )
 
-_KINEMATICS = (
-    Column("charge", "e", "electric charge"),
-    Column("pt", "GeV", "transverse momentum"),
-    Column("eta", "", "pseudorapidity"),
-    Column("sin_phi", "", "sine of the azimuth"),
-    Column("cos_phi", "", "cosine of the azimuth"),
-    Column("energy", "GeV", "energy"),
+# A particle, in lists of particles and as truth or candidate of an element: all zero where it has none.
+PARTICLE_COLUMNS = Columns(
+    "particle",
+    (
+        Column("cls", "", "class index"),
+        Column("charge", "e", "electric charge"),
+        Column("pt", "GeV", "transverse momentum"),
+        Column("eta", "", "pseudorapidity"),
+        Column("sin_phi", "", "sine of the azimuth"),
+        Column("cos_phi", "", "cosine of the azimuth"),
+        Column("energy", "GeV", "energy"),
+    ),
 )
-
-# Targets as parquet files keep them: one row per element, all zero where it has no particle.
-PARQUET_TARGETS = Columns("parquet target", (Column("PDG", "", "PDG label of the class"), *_KINEMATICS))
-
-# Particle lists in datasets: one row per particle, not per element.
-PARTICLE_COLUMNS = Columns("particle", (Column("cls", "", "class index"), *_KINEMATICS))
 
 # Targets as datasets keep them: one row per element.
 TARGETS = Columns(

@@ -20,7 +20,6 @@ from mlpf.physics.features import (
     ELEMTYPE_TRACK,
     HIT_FEATURES,
     HIT_TRACK_FEATURES,
-    PARQUET_TARGETS,
     PARTICLE_COLUMNS,
     TARGETS,
     TRACK_FEATURES,
@@ -74,16 +73,18 @@ class EventSchema:
         return 1 + max(kind.elemtype for kind in self.kinds)
 
     @property
-    def jagged_columns(self) -> dict[str, Columns]:
-        """Jagged fields of a parquet file: name -> columns."""
-        fields: dict[str, Columns] = {f"X_{kind.name}": kind.features for kind in self.kinds}
-        for prefix in ("ygen", "ycand"):
-            fields |= {f"{prefix}_{kind.name}": PARQUET_TARGETS for kind in self.kinds}
-        return fields | dict.fromkeys(self.particle_lists, PARQUET_TARGETS)
+    def tables(self) -> dict[str, dict[str, Columns]]:
+        """Tables of prepared events: name -> matrix -> its columns.
+
+        One table per kind of element, with inputs, truth and candidate of each, and one per particle list.
+        """
+        truth = {"ygen": PARTICLE_COLUMNS, "ycand": PARTICLE_COLUMNS}
+        elements = {kind.name: {"X": kind.features, **truth} for kind in self.kinds}
+        return elements | {name: {name: PARTICLE_COLUMNS} for name in self.particle_lists}
 
     @property
     def scalar_types(self) -> dict[str, type]:
-        """Scalar fields of a parquet file, one value per event: name -> numpy type."""
+        """What prepared events have one value of: name -> numpy type."""
         return {"event": np.int64, **dict(self.account)}
 
     @property

@@ -140,7 +140,7 @@ class _Work:
     def job(self, block: Block) -> tuple[Any, ...]:
         """Return the arguments of ``write_block``."""
         path, report = self._targets(block)
-        return block, self.plan.schema.name, self.plan.seed, path, report
+        return block, self.plan.seed, path, report
 
     def _targets(self, block: Block) -> tuple[Path, Path]:
         name = block.file_name(self.dataset)

@@ -12,9 +12,10 @@ from mlpf.config.data_schema import TRAIN
 from mlpf.data.dataset.examples import make_examples
 from mlpf.data.dataset.folder import find_dataset
 from mlpf.data.dataset.prepared_events import PreparedEvents
-from mlpf.data.edm4hep.conversion import Preparation
+from mlpf.data.edm4hep.conversion import Edm4hepConversion
 from mlpf.data.edm4hep.reader import FileDescription, describe
 from mlpf.data.events import Events, iterate_events
+from mlpf.data.formats import DEFAULT_ELEMENTS, elements_of_format, open_conversion
 from mlpf.errors import DataError
 from mlpf.files.atomic import atomic_write
 from mlpf.physics.features import PARTICLE_COLUMNS
@@ -23,7 +24,6 @@ from mlpf.physics.particles import CLASSES
 from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.event_display import EventView, event_display
 from mlpf.plotting.style import style
-from mlpf.workflows.postprocess import preparation_of
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -105,7 +105,7 @@ def _event_of_file(
     seen = 0
     for chunk in _chunks(path, elements, console):
         if event < seen + len(chunk):
-            one = chunk.select(np.arange(len(chunk)) == event - seen)
+            one = chunk.take(np.array([event - seen]))
             return PreparedEvents.from_events([make_examples(one, path.stem)[0]]), chunk.schema
         seen += len(chunk)
     raise DataError(f"{path}: no event {event}, it has {seen} usable ones, counted from 0")
@@ -115,18 +115,19 @@ def _chunks(path: Path, elements: str | None, console: Console) -> Iterator[Even
     if path.suffix == ".parquet":
         if elements is not None:
             raise _without_choice(path, "a parquet file")
-        return iterate_events(path)
-    reader, _ = preparation_of(path, elements or "clusters")
-    if isinstance(reader, Preparation):
-        found = describe(path)
-        if found.missing:
-            console.print(_description(found))
-            raise DataError(
-                f"{path}: cannot be drawn, missing {', '.join(found.missing)}; see the table above"
-            )
-    elif elements is not None:
-        raise DataError(f"{path}: a file of Delphes has tracks and towers only; drop --elements")
-    return reader.chunks()
+        yield from iterate_events(path)
+        return
+    with open_conversion(path, elements or DEFAULT_ELEMENTS) as conversion:
+        if elements is not None and len(conversion.schemas) == 1:
+            raise DataError(f"{path}: {elements_of_format(type(conversion))} only; drop --elements")
+        if isinstance(conversion, Edm4hepConversion):
+            found = describe(conversion.source)
+            if found.missing:
+                console.print(_description(found))
+                raise DataError(
+                    f"{path}: cannot be drawn, missing {', '.join(found.missing)}; see the table above"
+                )
+        yield from conversion.chunks()
 
 
 def _description(found: FileDescription) -> Table:

@@ -3,49 +3,31 @@
 import errno
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mlpf.data.delphes.pickle_conversion import PicklePreparation
-from mlpf.data.delphes.root_conversion import DelphesPreparation
-from mlpf.data.edm4hep.conversion import Preparation
-from mlpf.data.edm4hep.leaves import open_root, readable_errors
-from mlpf.data.events import Events, EventsWriter, read_metadata
+from mlpf.data.events import FORMAT_VERSION, EventsWriter, read_description, read_metadata
+from mlpf.data.formats import DEFAULT_ELEMENTS, FORMATS, SUFFIXES, open_conversion
 from mlpf.data.input_files import base_name, checksum, expand_inputs
 from mlpf.engine.jobs import run_jobs
 from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
 from mlpf.files.locking import Shard, locked, remove_stale_parts
-from mlpf.physics.schemas import SCHEMAS, EventSchema
+from mlpf.physics.features import PARTICLE_COLUMNS
 
-PICKLE_SUFFIXES = (".pkl", ".pkl.bz2")
-SUFFIXES = (".root", *PICKLE_SUFFIXES)
 LOCK_FILE = ".postprocess.lock"
 CHECKSUM_KEY = "source_blake2b"
-
-# What EDM4HEP files become; Delphes files are always made of tracks and towers.
-SCHEMA_OF_ELEMENTS = {"clusters": SCHEMAS["clic"], "hits": SCHEMAS["clic_hits"]}
-_DELPHES_TREE = "Delphes"
+# Why an output has to be made, if there is nothing to say about it.
+NOT_THERE = "not there"
 # No other file could be written either.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class FilePreparation(Protocol):
-    """Reads one file, chunk by chunk."""
-
-    def chunks(self) -> Iterator[Events]:
-        """Yield the usable events."""
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What describes the file; complete after the last chunk."""
 
 
 @dataclass(frozen=True)
@@ -120,30 +102,7 @@ class PostprocessSummary:
         return self.num_events / seconds if seconds else 0.0
 
 
-def preparation_of(source: Path, elements: str) -> tuple[FilePreparation, EventSchema]:
-    """Choose the reader by what the file is.
-
-    Raises:
-        DataError: a file of Delphes where hits are asked for, or a file that cannot be opened.
-    """
-    is_pickle = source.name.endswith(PICKLE_SUFFIXES)
-    if not is_pickle and not _is_delphes(source):
-        schema = SCHEMA_OF_ELEMENTS[elements]
-        return Preparation(source, schema), schema
-    if elements != "clusters":
-        raise DataError(f"{source}: a file of Delphes has tracks and towers, no {elements}; drop --elements")
-    reader = PicklePreparation(source) if is_pickle else DelphesPreparation(source)
-    return reader, SCHEMAS["delphes"]
-
-
-def _is_delphes(source: Path) -> bool:
-    if not source.is_file():
-        return False
-    with open_root(source) as file, readable_errors(source):
-        return _DELPHES_TREE in file.keys(cycle=False, recursive=False)
-
-
-def _process(source: Path, target: Path, elements: str) -> FileReport:
+def _process(path: Path, target: Path, elements: str) -> FileReport:
     """Turn one file into parquet; what is wrong with the file itself becomes part of the report.
 
     Raises:
@@ -152,32 +111,26 @@ def _process(source: Path, target: Path, elements: str) -> FileReport:
     start = time.process_time()
     lost_energy = gen_energy = 0.0
     try:
-        preparation, schema = preparation_of(source, elements)
-        # Before the events: of a file that changes meanwhile, the next run finds another checksum.
-        source_checksum = checksum(source)
-        with EventsWriter(target, schema) as writer:
-            for events in preparation.chunks():
+        with open_conversion(path, elements) as conversion, EventsWriter(target, conversion.schema) as writer:
+            # Before the events: of a file that changes meanwhile, the next run finds another checksum.
+            checksum_before = conversion.source.checksum()
+            for events in conversion.chunks():
                 writer.write(events)
-                lost_energy += float(events.scalars.get("lost_energy", np.zeros(1)).sum())
-                if "gen_particles" in events.jagged:
-                    gen_energy += float(events.jagged["gen_particles"].values[:, -1].sum(dtype=np.float64))
-            # Sorted, so that a file has the same bytes whichever process writes it.
-            metadata = {
-                key: dict(sorted(value.items())) if isinstance(value, dict) else value
-                for key, value in preparation.metadata.items()
-            }
+                if "lost_energy" in events.scalars.columns:
+                    lost_energy += float(events.scalars["lost_energy"].sum())
+                    particles = events["gen_particles"]["gen_particles"]
+                    gen_energy += float(particles[:, PARTICLE_COLUMNS.index("energy")].sum(dtype=np.float64))
+            metadata = conversion.metadata
             if not writer.num_events:
                 reasons = ", ".join(f"{n} x {reason}" for reason, n in metadata["skipped"].items())
-                raise DataError(
-                    f"{source}: holds no usable event ({reasons or 'it is empty'}); check the file"
-                )
-            writer.finish({**metadata, CHECKSUM_KEY: source_checksum})
+                raise DataError(f"{path}: holds no usable event ({reasons or 'it is empty'}); check the file")
+            writer.finish({**metadata, CHECKSUM_KEY: checksum_before})
     except DataError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL:
             raise
-        return FileReport(source, error=str(error), cpu_seconds=time.process_time() - start)
+        return FileReport(path, error=str(error), cpu_seconds=time.process_time() - start)
     return FileReport(
-        source,
+        path,
         num_events=writer.num_events,
         skipped=metadata["skipped"],
         counters=metadata["counters"],
@@ -187,72 +140,81 @@ def _process(source: Path, target: Path, elements: str) -> FileReport:
     )
 
 
-def _require_ours(source: Path, target: Path, elements: str) -> str | None:
-    """Return what the output of a file is made of, None if it is not there.
+def _require_ours(source: Path, target: Path, elements: str) -> dict[str, Any] | None:
+    """Return the description of ``target``, None if it is not there; reads nothing of ``source``.
 
     Raises:
-        OutputExists: ``target`` is not ours, or was made from a file of another name or as other elements.
+        OutputExists: ``target`` is not ours, or was made from a file of another name, as other elements, or
+            by a newer version.
     """
     if not target.exists():
         return None
     remedy = "move it away, choose another --output, or replace it with --overwrite"
     try:
-        found = read_metadata(target)
+        found = read_description(target)
+        version = int(found["format_version"])
+        if version == FORMAT_VERSION:
+            read_metadata(target)
     except SchemaMismatch as error:
         raise OutputExists(f"{target} was made with other columns; {remedy}") from error
-    except DataError as error:
+    except (DataError, LookupError, TypeError, ValueError) as error:
         raise OutputExists(
             f"{target} is there and is no complete output of mlpf postprocess; {remedy}"
         ) from error
     if found.get("source") != source.name:
         raise OutputExists(f"{target} was made from {found.get('source')}, not from {source.name}; {remedy}")
-    schemas = [SCHEMA_OF_ELEMENTS[elements].name]
-    schemas += [SCHEMAS["delphes"].name] if elements == "clusters" else []
-    made_of = found.get("schema")
-    if made_of not in schemas:
-        raise OutputExists(f"{target} holds events of {made_of}, asked for {' or '.join(schemas)}; {remedy}")
-    return str(made_of)
+    possible = [known for known in FORMATS if elements in known.schemas]
+    schemas = list(dict.fromkeys(known.schemas[elements].name for known in possible))
+    if found["schema"] not in schemas:
+        raise OutputExists(
+            f"{target} holds events of {found['schema']}, asked for {' or '.join(schemas)}; {remedy}"
+        )
+    if version > FORMAT_VERSION:
+        raise OutputExists(
+            f"{target} was written by a newer version (format {version}, expected {FORMAT_VERSION}); {remedy}"
+        )
+    return found
 
 
-def _is_finished(source: Path, target: Path, elements: str) -> bool:
-    """Return whether ``target`` was made from ``source`` as it is now, by the present rules of truth.
+def _reason_to_make(source: Path, target: Path, elements: str) -> str:
+    """Say why ``target`` has to be made; empty if it was made from ``source`` as it is now, by present rules.
+
+    Reads the whole source, but only if nothing else differs: size and times of a file can stay the same
+    while its content changes.
 
     Raises:
-        OutputExists: ``target`` is not ours, or was made from a file of another name or as other elements.
+        OutputExists: see ``_require_ours``.
     """
-    made_of = _require_ours(source, target, elements)
-    if made_of is None:
-        return False
-    found = read_metadata(target)
-    if not source.is_file():
-        return False
-    is_pickle = source.name.endswith(PICKLE_SUFFIXES)
-    reader: FilePreparation
-    if made_of == SCHEMAS["delphes"].name:
-        reader = (PicklePreparation if is_pickle else DelphesPreparation)(source)
-    else:
-        reader = Preparation(source, SCHEMAS[made_of])
-    wanted = reader.metadata
-    if any(found.get(key) != wanted[key] for key in ("source_bytes", "truth_version")):
-        return False
+    found = _require_ours(source, target, elements)
+    if found is None:
+        return NOT_THERE
+    version = int(found["format_version"])
+    if version < FORMAT_VERSION:
+        return f"written by an older version (format {version}, expected {FORMAT_VERSION})"
+    possible = [known for known in FORMATS if elements in known.schemas]
+    if (found.get("format"), found.get("truth_version")) not in [(f.name, f.truth_version) for f in possible]:
+        return "made by other rules of truth"
     try:
-        return bool(found.get(CHECKSUM_KEY) == checksum(source))
-    except DataError:
-        return False  # the attempt to make it again reports and counts the file
+        same = source.stat().st_size == found.get("source_bytes")
+        same = same and checksum(source) == found.get(CHECKSUM_KEY)
+    except (OSError, DataError):
+        return NOT_THERE  # the attempt to read the source reports and counts it
+    return "" if same else "their input file has changed"
 
 
 def run(
     inputs: Sequence[str | Path],
     output: Path,
     *,
-    elements: str = "clusters",
+    elements: str = DEFAULT_ELEMENTS,
     placement: Placement = HERE,
     shard: Shard | None = None,
     overwrite: bool = False,
 ) -> PostprocessSummary:
     """Process every input file that has no finished output yet.
 
-    An output of ours is made again if the content of its source, or the rules of truth, changed.
+    An output of ours is made again if the content of its source or the rules of truth changed, or if its
+    format is older.
 
     Args:
         inputs: files of EDM4HEP or Delphes (ROOT or pickle), directories of them, or globs.
@@ -312,9 +274,12 @@ def _process_all(
     """Process what is not finished, and say what is skipped as it happens."""
     targets = {source: _target(source, output) for source in sources}
     remove_stale_parts(output, {target.name for target in targets.values()})
-    done = {s for s in sources if not overwrite and _is_finished(s, targets[s], elements)}
-    reports = [FileReport(source, reused=True) for source in done]
-    jobs = [(source, target, elements) for source, target in targets.items() if source not in done]
+    reasons = {s: NOT_THERE if overwrite else _reason_to_make(s, targets[s], elements) for s in sources}
+    for reason, number in Counter(reasons.values()).items():
+        if reason not in (NOT_THERE, ""):
+            console.print(f"made again, {reason}: {number} outputs", highlight=False, soft_wrap=True)
+    reports = [FileReport(source, reused=True) for source, reason in reasons.items() if not reason]
+    jobs = [(source, targets[source], elements) for source, reason in reasons.items() if reason]
     with engine_for(placement, output / ENGINE_FOLDER, len(jobs)) as engine:
         for report in track(
             run_jobs(engine, _process, jobs, [source.name for source, *_ in jobs]),

@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from mlpf.data.events import read_events
+from mlpf.data.events import Events
 from mlpf.workflows import build, postprocess
 from tests.fuzz import inputs
 from tests.fuzz.child import Child
@@ -73,7 +73,7 @@ def _problems(case: inputs.Case, child: Child, folder) -> list[str]:
         found.append("code was run")
     out = folder / "out"
     for path in out.rglob("*.parquet") if out.exists() else ():
-        if len(read_events(path)) != pq.read_metadata(path).num_rows:
+        if len(Events.from_parquet(path)) != pq.read_metadata(path).num_rows:
             found.append(f"half-written {path.name}")
     left = [p.name for p in out.rglob("*")] if out.exists() else []
     found += [f"left behind {name}" for name in left if ".part" in name or name.startswith("incomplete")]

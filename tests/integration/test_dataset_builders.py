@@ -12,8 +12,8 @@ from mlpf.data.dataset import blocks
 from mlpf.data.dataset.recipes import find_recipe
 from mlpf.data.dataset.split import open_split
 from mlpf.data.dataset.splitting import partition, stored_keys
-from mlpf.data.edm4hep import conversion as preparation
-from mlpf.data.events import EventsWriter, read_events, read_metadata
+from mlpf.data.edm4hep.conversion import Edm4hepConversion
+from mlpf.data.events import Events, EventsWriter, read_metadata
 from mlpf.engine.opening import Placement
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
 from mlpf.files.locking import Shard
@@ -28,6 +28,7 @@ from mlpf.workflows import build, postprocess
 from tests.support.delphes_files import published_event, simple_delphes, write_delphes, write_pickle
 from tests.support.edm4hep_files import HandEvent, simple_event, write_edm4hep
 from tests.support.events import one_by_one
+from tests.support.parquet_files import as_other_format
 
 NAME = "clic_edm4hep/ttbar"
 FRACTIONS = (0.4, 0.3, 0.3)
@@ -75,12 +76,12 @@ def test_the_dataset_holds_what_the_parquet_files_hold(parquet, data_dir):
         assert len(fetched) == 2 * len(files)  # a file is never divided
         events |= {str(e["event"]): e for e in fetched}
     assert len(events) == 2 * NUM_FILES
-    table = read_events(parquet / "reco_3.parquet")
+    table = Events.from_parquet(parquet / "reco_3.parquet")
     event = events["reco_3_0"]
     assert event["X"].shape == (3, NUM_CLIC_FEATURES)
-    np.testing.assert_array_equal(event["X"][0, : len(TRACK_FEATURES)], table.jagged["X_track"][0][0])
+    np.testing.assert_array_equal(event["X"][0, : len(TRACK_FEATURES)], table["track"]["X"][0])
     assert event["X"][0, -1] == 0
-    np.testing.assert_array_equal(event["X"][1:], table.jagged["X_cluster"][0])
+    np.testing.assert_array_equal(event["X"][1:], next(table["cluster"].split())["X"])
     assert event["ygen"][:, TARGETS.index("cls")].tolist() == [1, 0, 3]
     assert event["ygen"][:, TARGETS.index("jet_idx")].tolist() == [1, 0, 2]  # the pion is harder
     np.testing.assert_array_equal(event["ycand"][:, -1], event["ygen"][:, -1])
@@ -280,9 +281,37 @@ def test_outputs_of_changed_files_and_of_older_rules_are_made_again(tmp_path, mo
     assert postprocess.run(*arguments).num_reused == 1
     write_edm4hep(root, [simple_event(), simple_event(20.0)])
     assert postprocess.run(*arguments).num_events == 2
-    monkeypatch.setattr(preparation, "TRUTH_VERSION", "9.9.9")
+    monkeypatch.setattr(Edm4hepConversion, "truth_version", "9.9.9")
     assert postprocess.run(*arguments).num_reused == 0
     assert read_metadata(written)["truth_version"] == "9.9.9"
+
+
+def test_outputs_of_an_older_format_are_said_and_made_again(tmp_path, capsys):
+    write_edm4hep(tmp_path / "a.root", [simple_event()])
+    arguments = ([tmp_path / "a.root"], tmp_path / "out")
+    written = tmp_path / "out" / "a.parquet"
+    postprocess.run(*arguments)
+    content = written.read_bytes()
+    for version in (1, 2):
+        as_other_format(written, version)
+        with pytest.raises(DataError, match=rf"written by an older version \(format {version}, expected 3\)"):
+            build.run(NAME, tmp_path / "data", [written])
+        capsys.readouterr()
+        assert postprocess.run(*arguments).num_reused == 0
+        said = f"made again, written by an older version (format {version}, expected 3): 1 outputs"
+        assert said in capsys.readouterr().out
+        assert written.read_bytes() == content
+        as_other_format(written, version)
+        with pytest.raises(OutputExists, match=r"holds events of clic, asked for clic_hits; .*--overwrite"):
+            postprocess.run(*arguments, elements="hits")
+        other = write_edm4hep(tmp_path / "b.root", [simple_event()])
+        written.rename(written.with_name("b.parquet"))
+        with pytest.raises(OutputExists, match=r"was made from a\.root, not from b\.root"):
+            postprocess.run([other], tmp_path / "out")
+        (tmp_path / "out" / "b.parquet").rename(written)
+    as_other_format(written, 4)
+    with pytest.raises(OutputExists, match=r"a newer version \(format 4, expected 3\).*--overwrite"):
+        postprocess.run(*arguments)
 
 
 def test_outputs_without_a_checksum_are_made_again(tmp_path, monkeypatch):

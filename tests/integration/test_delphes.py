@@ -8,11 +8,12 @@ import pytest
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.data.dataset.splitting import partition
-from mlpf.data.events import read_events, read_metadata
+from mlpf.data.events import Events, read_metadata
 from mlpf.errors import MLPFError, OutputExists
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.simulation.delphes.generator import DelphesGenerator
 from mlpf.workflows import build, postprocess, simulate, train
+from tests.support.conversions import assert_same_events
 from tests.support.delphes_files import HandDelphes, simple_delphes, write_delphes
 from tests.support.models import TINY_NETWORK
 from tests.support.proton_collisions import FakeGenerator
@@ -65,11 +66,11 @@ def test_files_have_the_published_names(simulated):
 
 def test_both_formats_become_the_same_events(parquet):
     for i in range(NUM_FILES):
-        root, pickled = (read_events(parquet / name / f"tev14_pythia8_qcd_5_{i}.parquet") for name in FORMATS)
+        root, pickled = (
+            Events.from_parquet(parquet / name / f"tev14_pythia8_qcd_5_{i}.parquet") for name in FORMATS
+        )
         assert len(root) == EVENTS_PER_FILE
-        for field, rows in root.jagged.items():
-            np.testing.assert_array_equal(rows.offsets, pickled.jagged[field].offsets)
-            np.testing.assert_allclose(rows.values, pickled.jagged[field].values, rtol=1e-6, err_msg=field)
+        assert_same_events(pickled, root, rtol=1e-6)
 
 
 def test_finished_files_are_kept_and_others_are_not_replaced(simulated):
@@ -87,11 +88,13 @@ def test_an_event_is_the_same_in_any_file(simulated, tmp_path):
     postprocess.run([path], tmp_path / "alone")
     postprocess.run([simulated["root"][1]], tmp_path / "together")
     alone, together = (
-        read_events(tmp_path / name / f"{source.stem}.parquet")
+        Events.from_parquet(tmp_path / name / f"{source.stem}.parquet")
         for name, source in (("alone", path), ("together", simulated["root"][1]))
     )
-    for field, rows in alone.jagged.items():
-        np.testing.assert_array_equal(rows[0], together.jagged[field][1])
+    second = together.take(np.array([1]))
+    for name, table in alone.tables.items():
+        for column, rows in table.columns.items():
+            np.testing.assert_array_equal(rows, second[name][column])
 
 
 @pytest.mark.parametrize(
@@ -159,15 +162,14 @@ def test_generated_events_look_like_proton_collisions(tmp_path, monkeypatch):
     simulate._delphes_generator.cache_clear()
     simulate.run("delphes_ttbar", 5, tmp_path)
     postprocess.run([tmp_path], tmp_path / "parquet")
-    events = read_events(tmp_path / "parquet" / "tev14_pythia8_ttbar_1_0.parquet")
-    tracks, towers = (len(events.jagged[f"X_{name}"].values) / 5 for name in ("track", "tower"))
+    events = Events.from_parquet(tmp_path / "parquet" / "tev14_pythia8_ttbar_1_0.parquet")
+    tracks, towers = (len(events[name]) / 5 for name in ("track", "tower"))
     assert 1800 < tracks < 3500
     assert 2300 < towers < 3200
     assert 4000 < tracks + towers < 6500
-    energy = PARQUET_TARGETS.index("energy")
+    energy = PARTICLE_COLUMNS.index("energy")
     gen, cand = (
-        sum(events.jagged[f"{kind}_{name}"].values[:, energy].sum() for name in ("track", "tower"))
-        for kind in ("ygen", "ycand")
+        sum(events[name][kind][:, energy].sum() for name in ("track", "tower")) for kind in ("ygen", "ycand")
     )
     assert 0.9 < cand / gen < 1.2
     simulate._delphes_generator.cache_clear()

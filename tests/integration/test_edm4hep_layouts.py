@@ -8,13 +8,13 @@ import uproot
 from click.testing import CliRunner
 
 from mlpf.cli import cli
-from mlpf.data.edm4hep.reader import describe, read_events
 from mlpf.data.flat_tables import Relation, Table
 from mlpf.errors import DataError, OutputExists
 from mlpf.simulation.clic.edm4hep_layouts import LAYOUT_NAMES
 from mlpf.simulation.clic.edm4hep_writer import Provenance, read_provenance
 from mlpf.workflows import simulate
-from tests.support.edm4hep_files import UNKNOWN_ID, HandEvent, as_new_layout, prepare_file, write_edm4hep
+from tests.support.conversions import assert_same_events, converted, describe_edm4hep, read_edm4hep
+from tests.support.edm4hep_files import UNKNOWN_ID, HandEvent, as_new_layout, write_edm4hep
 
 SAMPLE = "single_pi"
 NEW_LAYOUTS = [name for name in LAYOUT_NAMES if name != "old"]
@@ -57,7 +57,7 @@ def assert_equal_bit_by_bit(old, new):
 @pytest.mark.parametrize("chunk_events", [7, 200])
 def test_events_are_equal_bit_by_bit(files, layout, chunk_events):
     chunks = zip(
-        read_events(files["old"], chunk_events), read_events(files[layout], chunk_events), strict=True
+        read_edm4hep(files["old"], chunk_events), read_edm4hep(files[layout], chunk_events), strict=True
     )
     for old, new in chunks:
         assert len(old.hits) > 0
@@ -68,7 +68,7 @@ def test_an_event_of_many_particles_is_equal_bit_by_bit(tmp_path):
     raw = {}
     for name in LAYOUT_NAMES:
         (path,) = simulate.run("ttbar", 1, tmp_path / name, layout=name)
-        (raw[name],) = read_events(path)
+        (raw[name],) = read_edm4hep(path)
     assert len(raw["old"].candidates) > 50
     assert len(raw["old"].candidate_tracks) > 10
     for name in NEW_LAYOUTS:
@@ -77,11 +77,9 @@ def test_an_event_of_many_particles_is_equal_bit_by_bit(tmp_path):
 
 @pytest.mark.parametrize("layout", NEW_LAYOUTS)
 def test_what_training_sees_is_equal(files, layout):
-    old, new = prepare_file(files["old"]), prepare_file(files[layout])
+    old, new = converted(files["old"]), converted(files[layout])
     assert len(old) == 12
-    for name, jagged in old.jagged.items():
-        assert jagged.values.tobytes() == new.jagged[name].values.tobytes(), name
-        assert jagged.offsets.tolist() == new.jagged[name].offsets.tolist(), name
+    assert_same_events(new, old)
 
 
 def event_of_relations() -> HandEvent:
@@ -115,7 +113,7 @@ def write_as(layout, path, event):
 
 @pytest.mark.parametrize("layout", LAYOUT_NAMES)
 def test_every_relation_of_an_event_is_found(tmp_path, layout):
-    (raw,) = read_events(write_as(layout, tmp_path / "a.root", event_of_relations()))
+    (raw,) = read_edm4hep(write_as(layout, tmp_path / "a.root", event_of_relations()))
 
     def pairs(name):
         relation = getattr(raw, name)
@@ -141,17 +139,17 @@ def test_every_relation_of_an_event_is_found(tmp_path, layout):
 @pytest.mark.parametrize("layout", LAYOUT_NAMES)
 def test_candidates_of_the_forward_calorimeter_get_no_cluster_of_another(tmp_path, layout):
     event = event_of_relations()
-    before = prepare_file(write_as(layout, tmp_path / "a.root", event))
+    before = converted(write_as(layout, tmp_path / "a.root", event))
     event.candidate(22, 0.0, 0.1, 0.0, 190.0, clusters=[("LumiCalClusters", 0)], tracks=[("Other", 1)])
     path = write_as(layout, tmp_path / "b.root", event)
-    (raw,) = read_events(path)
+    (raw,) = read_edm4hep(path)
     assert raw.candidates.counts.tolist() == [3, 3]
     assert raw.candidate_clusters.source.tolist() == [0, 1, 1, 3, 4, 4]
     assert raw.candidate_tracks.source.tolist() == [0, 0, 3, 3]
     assert raw.counters["references to unknown collections"] == 4
-    after = prepare_file(path)
-    for name in ("ycand_track", "ycand_cluster"):
-        assert after.jagged[name].values.tolist() == before.jagged[name].values.tolist(), name
+    after = converted(path)
+    for kind in ("track", "cluster"):
+        assert after[kind]["ycand"].tolist() == before[kind]["ycand"].tolist(), kind
 
 
 @pytest.mark.parametrize("layout", LAYOUT_NAMES)
@@ -159,7 +157,7 @@ def test_tracks_before_the_fit_count_as_those_after_it(tmp_path, layout):
     event = event_of_relations()
     event.candidates[0]["tracks"] = [("SiTracks", 1)]
     event.candidates[1]["tracks"] = [("SiTracks_Refitted", 0)]
-    (raw,) = read_events(write_as(layout, tmp_path / "a.root", event))
+    (raw,) = read_edm4hep(write_as(layout, tmp_path / "a.root", event))
     assert raw.candidate_tracks.target.tolist() == [1, 0, 3, 2]
 
 
@@ -175,7 +173,7 @@ def test_references_without_ids_of_collections_are_believed(tmp_path):
 
     event = event_of_relations()
     one, other = (
-        next(read_events(write_edm4hep(tmp_path / f"{name}.root", [event], change=edit)))
+        next(read_edm4hep(write_edm4hep(tmp_path / f"{name}.root", [event], change=edit)))
         for name, edit in (("with", None), ("without", change))
     )
     assert {n: a.tolist() for n, a in arrays_of(one).items()} == {
@@ -189,7 +187,7 @@ def test_links_of_tracks_and_parents_into_other_collections_are_ignored(tmp_path
         leaves[f"SiTracksMCTruthLink{end}"]["collectionID"][1] = UNKNOWN_ID
         leaves["MCParticles#0"]["collectionID"][0] = UNKNOWN_ID
 
-    (raw,) = read_events(write_edm4hep(tmp_path / "a.root", [event_of_relations()], change=change))
+    (raw,) = read_edm4hep(write_edm4hep(tmp_path / "a.root", [event_of_relations()], change=change))
     assert raw.track_particles.weight.tolist() == pytest.approx([0.9, 1.0])
     assert raw.particles["parent"].tolist() == [-1, -1, 0, 2, 2]
     assert raw.counters["references to unknown collections"] == 2
@@ -205,7 +203,7 @@ def test_tracks_without_time_are_counted_once(tmp_path, layout):
     event = event_of_relations()
     path = tmp_path / "a.root"
     ids = "metadata" if layout == "old" else None
-    (raw,) = read_events(write_edm4hep(path, [event], change=change, ids=ids, tuples=layout == "rntuple"))
+    (raw,) = read_edm4hep(write_edm4hep(path, [event], change=change, ids=ids, tuples=layout == "rntuple"))
     assert raw.tracks["time"].tolist() == [0, 0]
     assert raw.counters["tracks without time"] == 2
 
@@ -229,7 +227,7 @@ def test_leaves_have_the_types_of_their_time(files):
 
 
 def test_each_layout_is_recognised(files):
-    told = {name: describe(path) for name, path in files.items()}
+    told = {name: describe_edm4hep(path) for name, path in files.items()}
     assert {name: d.layout for name, d in told.items()} == {
         "old": "TTree, relations by number (podio 0.16 and older)",
         "new": "TTree, relations by name (podio 0.17 and newer)",
@@ -261,7 +259,7 @@ def test_a_truncated_file_has_no_provenance_and_no_events(files, tmp_path, layou
     path = tmp_path / "cut.root"
     path.write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(DataError, match=r"^\S*cut\.root: [^\n]*$"):
-        list(read_events(path))
+        list(read_edm4hep(path))
     with pytest.raises(DataError, match=r"cut\.root: not a complete file written by `mlpf simulate` [^\n]*$"):
         read_provenance(path)
 
@@ -279,11 +277,11 @@ def test_files_of_podio_are_understood_and_what_they_lack_is_listed(
     path = repo_root.parent / "shared" / "data" / f"{name}.root"
     if not path.is_file():
         pytest.skip("files of podio are not at hand")
-    found = describe(path)
+    found = describe_edm4hep(path)
     assert f"relations by {layout}" in found.layout
     assert (found.num_events, found.id_table) == (num_events, id_table)
     assert found.look_alikes["particles"] == ["Particle"]
     assert found.look_alikes["clusters"] == ["EFlowNeutralHadron", "EFlowPhoton"]
     assert found.look_alikes["tracks"] == tracks
     with pytest.raises(DataError, match=r"missing MCParticles, .*PandoraClusters, .*; found .*EFlowTrack"):
-        list(read_events(path))
+        list(read_edm4hep(path))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlpf.data.dataset import blocks
-from mlpf.data.events import read_events
+from mlpf.data.events import Events
 from mlpf.workflows import build, postprocess
 from tests.support.edm4hep_files import simple_event, write_edm4hep
 from tests.support.parquet_files import write_parquet
@@ -90,7 +90,7 @@ def test_postprocess_ends_the_same_after_kills(root, tmp_path, repo_root, steps)
     for step in steps:
         assert run_and_kill("postprocess", root, output, step, repo_root) == -signal.SIGKILL
         for path in output.glob("*.parquet"):
-            assert len(read_events(path)) == 2  # complete, or not there
+            assert len(Events.from_parquet(path)) == 2  # complete, or not there
     summary = postprocess.run([root], output)
     assert summary.num_reused > 0
     assert content(output) == content(tmp_path / "undisturbed")

@@ -12,7 +12,7 @@ from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.config.schema import Config
 from mlpf.data.dataset.examples import make_examples
 from mlpf.data.dataset.split import open_split
-from mlpf.data.events import read_events
+from mlpf.data.events import Events
 from mlpf.errors import DataError, SchemaMismatch
 from mlpf.physics.features import CLUSTER_FEATURES, HIT_FEATURES, HIT_TRACK_FEATURES, TARGETS, TRACK_FEATURES
 from mlpf.physics.schemas import SCHEMAS
@@ -64,7 +64,7 @@ def publish(folder, examples, metadata, target_columns):
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parquet")
-    made = make_examples(read_events(write_parquet(folder / "a.parquet", NUM_TRAIN + 10)), "a")
+    made = make_examples(Events.from_parquet(write_parquet(folder / "a.parquet", NUM_TRAIN + 10)), "a")
     return [made[i] for i in range(len(made))]
 
 
@@ -149,7 +149,9 @@ def test_published_names_of_columns_are_compared(published, tmp_path, key, posit
 
 def test_published_hits_have_no_jets_which_become_zero(tmp_path):
     schema = SCHEMAS["clic_hits"]
-    made = make_examples(read_events(write_parquet(tmp_path / "a.parquet", NUM_TRAIN + 2, schema)), "a")
+    made = make_examples(
+        Events.from_parquet(write_parquet(tmp_path / "a.parquet", NUM_TRAIN + 2, schema)), "a"
+    )
     metadata = {
         "x_features_track": list(HIT_TRACK_FEATURES.names),
         "x_features_hit": list(HIT_FEATURES.names),

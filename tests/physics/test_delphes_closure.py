@@ -1,21 +1,17 @@
 """Delphes events: energy and charge of what collisions leave = on targets + in the account of losses."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
 from mlpf.data.delphes.losses import NO_ELEMENT, SOFT, TOWER_CHARGE, counted_particles
-from mlpf.data.delphes.reader import read_events
-from mlpf.data.delphes.root_conversion import DelphesPreparation
 from mlpf.data.delphes.truth import prepare_chunk
-from mlpf.data.events import concatenate
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.particles import is_invisible
 from mlpf.physics.schemas import SCHEMAS
 from mlpf.simulation.delphes.generator import DelphesGenerator
 from mlpf.simulation.delphes.simulate import simulate_event
 from mlpf.simulation.delphes.writer import DelphesProvenance, write_events
+from tests.support.conversions import converted, read_delphes
 from tests.support.proton_collisions import FakeGenerator
 
 SCHEMA = SCHEMAS["delphes"]
@@ -44,10 +40,9 @@ def on_targets(events, name):
     """Return [E] the sum of one column over the targets."""
     total = np.zeros(len(events))
     for kind in SCHEMA.kinds:
-        jagged = events.jagged[f"ygen_{kind.name}"]
-        of_event = np.repeat(np.arange(len(events)), np.diff(jagged.offsets))
-        values = jagged.values[:, PARQUET_TARGETS.index(name)].astype(np.float64)
-        total += np.bincount(of_event, values, len(events))
+        table = events[kind.name]
+        values = table["ygen"][:, PARTICLE_COLUMNS.index(name)].astype(np.float64)
+        total += np.bincount(table.event, values, len(events))
     return total
 
 
@@ -61,16 +56,16 @@ def generated(raw, name):
 
 @pytest.mark.parametrize("name", ["energy", "charge"])
 def test_targets_and_losses_close_in_every_event(path, name):
-    for raw in read_events(path):
-        chunk = prepare_chunk(raw, Counter())
+    for raw in read_delphes(path):
+        chunk = prepare_chunk(raw)
         lost = sum(quantities.get(name, 0.0) for quantities in chunk.losses.values())
         found = on_targets(chunk.events, name) + lost
         np.testing.assert_allclose(found, generated(raw, name), rtol=CLOSES, atol=CLOSES)
 
 
 def test_every_kind_of_loss_is_met(path):
-    for raw in read_events(path):
-        losses = prepare_chunk(raw, Counter()).losses
+    for raw in read_delphes(path):
+        losses = prepare_chunk(raw).losses
         for reason in (SOFT, NO_ELEMENT):
             assert (losses[reason]["energy"] > 1.0).all()
             assert (losses[reason]["particles"] > 10).all()
@@ -79,11 +74,10 @@ def test_every_kind_of_loss_is_met(path):
 
 
 def test_the_description_of_a_file_says_the_same(path):
-    preparation = DelphesPreparation(path)
-    events = concatenate(list(preparation.chunks()), {}, SCHEMA)
+    events = converted(path)
     assert len(events) == NUM_EVENTS
-    (raw,) = read_events(path)
+    (raw,) = read_delphes(path)
     for name in ("energy", "charge"):
-        lost = sum(quantities.get(name, 0.0) for quantities in preparation.metadata["lost"].values())
+        lost = sum(quantities.get(name, 0.0) for quantities in events.metadata["lost"].values())
         total = generated(raw, name).sum()
         assert on_targets(events, name).sum() + lost == pytest.approx(total, rel=CLOSES, abs=CLOSES)

@@ -1,18 +1,17 @@
 """Nothing gets lost uncounted: energy and charge of the generator are on targets or in the account."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
-from mlpf.data.edm4hep.conversion import prepare_chunk, usable_events
-from mlpf.data.edm4hep.reader import read_events
+from mlpf.data.edm4hep.conversion import prepare_chunk
 from mlpf.data.edm4hep.truth import elements_of, gen_targets, link_truth
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.data.events import Events
+from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.samples import CLIC_SAMPLES
 from mlpf.physics.schemas import SCHEMAS
 from mlpf.workflows import simulate
-from tests.support.edm4hep_files import HandEvent, prepare_file
+from tests.support.conversions import ELEMENTS, assert_same_events, converted, read_edm4hep
+from tests.support.edm4hep_files import HandEvent
 from tests.support.raw_events import raw_events
 
 # Double precision; float32 of the prepared events, of which up to a few thousand are added.
@@ -31,7 +30,7 @@ def account(raw, kind):
         ("energy", links.energy, targets.lost_energy),
         ("charge", particles["charge"], targets.lost_charge),
     ):
-        i = PARQUET_TARGETS.index(column)
+        i = PARTICLE_COLUMNS.index(column)
         tables = ((raw.tracks, targets.track), (elements_of(raw, kind), targets.element))
         on_targets = sum(np.bincount(t.event, rows[:, i], minlength=len(raw)) for t, rows in tables)
         total = np.bincount(particles.event, of_particle * links.stable, minlength=len(raw))
@@ -62,27 +61,27 @@ def simulated(request, tmp_path_factory):
 @KINDS
 def test_targets_and_account_close_on_simulated_events(simulated, schema):
     kind = schema.kinds[1].name
-    for raw in read_events(simulated):
-        assert usable_events(raw, schema)[0].any()
+    for raw in read_edm4hep(simulated):
+        assert not any(bad.any() for bad in raw.bad.values())
         targets = assert_closes(raw, kind)
         assert targets.element.any() or targets.track.any()
 
 
 @KINDS
 def test_prepared_events_say_the_same(simulated, schema):
-    events = prepare_file(simulated, schema)
+    events = converted(simulated, ELEMENTS[schema.name])
     assert len(events)
 
-    def per_event(name, column):
-        jagged = events.jagged[name]
-        values = jagged.values[:, PARQUET_TARGETS.index(column)].astype(np.float64)
-        return np.bincount(np.repeat(np.arange(len(events)), np.diff(jagged.offsets)), values, len(events))
+    def per_event(table, name, column):
+        values = table[name][:, PARTICLE_COLUMNS.index(column)].astype(np.float64)
+        return np.bincount(table.event, values, len(events))
 
     for column in ("energy", "charge"):
         found = events.scalars[f"lost_{column}"].copy()
         for kind in schema.kinds:
-            found += per_event(f"ygen_{kind.name}", column)
-        np.testing.assert_allclose(found, per_event("gen_particles", column), rtol=PREPARED, atol=PREPARED)
+            found += per_event(events[kind.name], "ygen", column)
+        generated = per_event(events["gen_particles"], "gen_particles", column)
+        np.testing.assert_allclose(found, generated, rtol=PREPARED, atol=PREPARED)
 
 
 def crowded_event(rng):
@@ -114,11 +113,8 @@ def test_targets_and_account_close_in_crowded_random_events(rng, schema):
 @KINDS
 def test_events_of_a_chunk_do_not_see_each_other(rng, schema):
     events = [crowded_event(rng) for _ in range(5)]
-    together = prepare_chunk(raw_events(*events), Counter(), schema)
-    alone = [prepare_chunk(raw_events(event), Counter(), schema) for event in events]
-    for name, jagged in together.jagged.items():
-        np.testing.assert_array_equal(jagged.values, np.concatenate([e.jagged[name].values for e in alone]))
-    for name in ("lost_energy", "lost_charge", "num_lost"):
-        np.testing.assert_array_equal(
-            together.scalars[name], np.concatenate([e.scalars[name] for e in alone])
-        )
+    together = prepare_chunk(raw_events(*events), schema).events
+    alone = [prepare_chunk(raw_events(event), schema).events for event in events]
+    for i, one in enumerate(alone):
+        one.scalars["event"][:] = i
+    assert_same_events(together, Events.concatenate(alone))

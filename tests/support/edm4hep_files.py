@@ -9,9 +9,6 @@ import numpy as np
 import uproot
 
 from mlpf.data.edm4hep.collection_ids import murmur3_32
-from mlpf.data.edm4hep.conversion import Preparation
-from mlpf.data.events import Events, concatenate
-from mlpf.physics.schemas import SCHEMAS, EventSchema
 from mlpf.simulation.clic.edm4hep_writer import nested_records
 
 HIT_COLLECTIONS = ("ECALBarrel", "ECALEndcap", "ECALOther", "HCALBarrel", "HCALEndcap", "HCALOther", "MUON")
@@ -29,13 +26,6 @@ IDS = {
     )
 }
 UNKNOWN_ID = 999
-
-
-def prepare_file(path: Path, schema: EventSchema = SCHEMAS["clic"]) -> Events:
-    """Prepare all events of a file at once."""
-    preparation = Preparation(path, schema)
-    chunks = list(preparation.chunks())
-    return concatenate(chunks, preparation.metadata, schema)
 
 
 @dataclass

@@ -1,15 +1,16 @@
 """Random events as ``mlpf postprocess`` would write them, without the ROOT file they came from."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
-from mlpf.data.events import Events, EventsWriter, Jagged
-from mlpf.data.flat_tables import offsets_from_counts
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.data.events import METADATA_KEY, Events, EventsWriter
+from mlpf.data.flat_tables import Table, offsets_from_counts
+from mlpf.physics.features import PARTICLE_COLUMNS
+from mlpf.physics.particles import NUM_CLASSES
 from mlpf.physics.schemas import SCHEMAS, EventSchema
-
-LABELS = (0, 211, 130, 22, 11, 13)
 
 
 def random_events(
@@ -18,14 +19,14 @@ def random_events(
     """Events of up to 12 elements of each kind, at least one in all."""
 
     def targets(number: int) -> np.ndarray:
-        rows = np.zeros((number, len(PARQUET_TARGETS)))
+        rows = np.zeros((number, len(PARTICLE_COLUMNS)))
         pt, eta, phi = (
             rng.exponential(5.0, number) + 0.1,
             rng.normal(0, 1, number),
             rng.uniform(-3, 3, number),
         )
         columns = {
-            "PDG": rng.choice(LABELS, number),
+            "cls": rng.choice(NUM_CLASSES, number),
             "charge": rng.choice([-1, 0, 1], number),
             "pt": pt,
             "eta": eta,
@@ -34,28 +35,26 @@ def random_events(
             "energy": pt * np.cosh(eta),
         }
         for name, values in columns.items():
-            rows[:, PARQUET_TARGETS.index(name)] = values
+            rows[:, PARTICLE_COLUMNS.index(name)] = values
         return rows
 
-    jagged = {}
+    def table(offsets: np.ndarray, columns: dict[str, np.ndarray]) -> Table:
+        return Table({name: values.astype(np.float32) for name, values in columns.items()}, offsets)
+
+    tables = {}
     for position, kind in enumerate(schema.kinds):
         counts = rng.integers(1 if position == 0 else 0, 13, num_events)
         offsets = offsets_from_counts(counts)
-        x = rng.normal(size=(offsets[-1], len(kind.features)))
+        number = int(offsets[-1])
+        x = rng.normal(size=(number, len(kind.features)))
         x[:, kind.features.index("elemtype")] = kind.elemtype
-        jagged[f"X_{kind.name}"] = (x, offsets)
-        for prefix in ("ygen", "ycand"):
-            jagged[f"{prefix}_{kind.name}"] = (targets(int(offsets[-1])), offsets)
+        tables[kind.name] = table(offsets, {"X": x, "ygen": targets(number), "ycand": targets(number)})
     for name in schema.particle_lists:
         offsets = offsets_from_counts(rng.integers(0, 9, num_events))
-        jagged[name] = (targets(int(offsets[-1])), offsets)
+        tables[name] = table(offsets, {name: targets(int(offsets[-1]))})
     scalars = {name: np.zeros(num_events, kind) for name, kind in schema.scalar_types.items()}
     scalars["event"] = np.arange(first_event, first_event + num_events)
-    return Events(
-        {name: Jagged(values.astype(np.float32), offsets) for name, (values, offsets) in jagged.items()},
-        scalars,
-        schema=schema,
-    )
+    return Events(tables, Table.one_row_per_event(scalars), schema)
 
 
 def write_parquet(
@@ -68,3 +67,12 @@ def write_parquet(
             writer.write(random_events(rng, min(chunk, num_events - first), schema, first))
         writer.finish({"source": f"{path.stem}.root", "source_bytes": 1, "truth_version": "1.0.0"})
     return path
+
+
+def as_other_format(path: Path, version: int) -> None:
+    """Let a parquet file say that another version wrote it; the first did not name the schema."""
+    content = pq.read_table(path)
+    description = json.loads(pq.read_metadata(path).metadata[METADATA_KEY]) | {"format_version": version}
+    if version == 1:
+        del description["schema"]
+    pq.write_table(content.replace_schema_metadata({METADATA_KEY: json.dumps(description)}), path)

@@ -2,15 +2,8 @@
 
 import numpy as np
 
-from mlpf.data.flat_tables import (
-    SYSTEM_ECAL,
-    SYSTEM_HCAL,
-    SYSTEM_OTHER,
-    RawEvents,
-    Relation,
-    Table,
-    offsets_from_counts,
-)
+from mlpf.data.edm4hep.raw_events import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER, RawEvents
+from mlpf.data.flat_tables import Relation, Table, offsets_from_counts
 from tests.support.edm4hep_files import HIT_COLLECTIONS, HandEvent
 
 _SYSTEMS = {"ECAL": SYSTEM_ECAL, "HCAL": SYSTEM_HCAL}

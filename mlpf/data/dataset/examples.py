@@ -1,7 +1,7 @@
 """What all TFDS recipes share: features, metadata, examples out of parquet files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ import tensorflow_datasets as tfds
 
 from mlpf import __version__
 from mlpf.data.dataset.splitting import DEFAULT_FRACTIONS, EventSelection, event_keys, partition
-from mlpf.data.events import Events, Jagged, iterate_events, read_metadata
-from mlpf.data.flat_tables import IntArray, expand_ranges, offsets_from_counts
+from mlpf.data.events import Events, iterate_events, read_metadata
+from mlpf.data.flat_tables import IntArray, Table, expand_ranges, offsets_from_counts
 from mlpf.data.input_files import checksum
 from mlpf.errors import DataError
-from mlpf.physics.features import PARQUET_TARGETS, PARTICLE_COLUMNS, TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS
 from mlpf.physics.jets import JetAlgorithm, jet_index
-from mlpf.physics.particles import class_from_label
 from mlpf.physics.samples import CLIC_SAMPLES, DELPHES_SAMPLES, PhysicsSample
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
@@ -61,7 +60,7 @@ def common_truth_version(files: Sequence[Path], schema: EventSchema) -> str:
     versions = set()
     for path in files:
         description = read_metadata(path)
-        found = description.get("schema", "clic")
+        found = description["schema"]
         if found != schema.name:
             raise DataError(
                 f"{path}: holds {found} events, expected {schema.name}; choose the recipe made for them "
@@ -74,14 +73,6 @@ def common_truth_version(files: Sequence[Path], schema: EventSchema) -> str:
             "run mlpf postprocess --overwrite on all of them"
         )
     return next(iter(versions), "")
-
-
-def dataset_targets(parquet: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Replace the PDG label in column 0 of ``PARQUET_TARGETS`` [n, 7] by the class index."""
-    out = parquet.astype(np.float32, copy=True)
-    label = PARQUET_TARGETS.index("PDG")
-    out[:, label] = class_from_label(parquet[:, label].astype(np.int64))
-    return out
 
 
 def jet_ranks(
@@ -106,60 +97,41 @@ def jet_ranks(
     return ranks
 
 
-@dataclass(frozen=True)
-class Examples:
-    """What a dataset holds of E events.
+def make_examples(events: Events, base_name: str) -> list[dict[str, Any]]:
+    """Return what a dataset holds of each event of the file called ``base_name``.
 
-    Attributes:
-        keys: [E] ``<file base name>_<event number>``.
-        fields: matrices of all events by the name they have in the dataset.
+    Returns:
+        Per event, name of the field -> matrix; and ``event``, which is ``<base name>_<event number>``.
     """
-
-    keys: list[str]
-    fields: dict[str, Jagged]
-
-    def __len__(self) -> int:
-        """Return the number of events E."""
-        return len(self.keys)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        """Return one event as TFDS takes it."""
-        return {**{name: values[i] for name, values in self.fields.items()}, "event": self.keys[i]}
-
-
-def make_examples(events: Events, base_name: str) -> Examples:
-    """Turn events of the file called ``base_name`` into what a dataset holds of them."""
     schema = events.schema
-    as_class = {
-        name: Jagged(dataset_targets(events.jagged[name].values), events.jagged[name].offsets)
-        for name, columns in schema.jagged_columns.items()
-        if columns is PARQUET_TARGETS
-    }
-    x = _stack([events.jagged[f"X_{kind.name}"] for kind in schema.kinds], schema.num_features)
-    targets = {
-        name: _stack([as_class[f"{name}_{kind.name}"] for kind in schema.kinds], len(TARGETS))
-        for name in ("ygen", "ycand")
-    }
-    particles = targets["ygen"].values[:, : len(PARTICLE_COLUMNS)]
-    ranks = jet_ranks(np.diff(x.offsets), particles, schema.jet_algorithm)
-    for jagged in targets.values():
-        jagged.values[:, TARGETS.index("jet_idx")] = ranks
-    fields = {"X": x, **targets, **{name: as_class[name] for name in schema.particle_lists}}
+    elements = _stacked([events[kind.name] for kind in schema.kinds], schema)
+    ranks = jet_ranks(elements.counts, elements["ygen"][:, : len(PARTICLE_COLUMNS)], schema.jet_algorithm)
+    for name in ("ygen", "ycand"):
+        elements[name][:, TARGETS.index("jet_idx")] = ranks
+    tables = [elements, *(events[name] for name in schema.particle_lists)]
     if schema.account:
         rows = np.stack([events.scalars[name].astype(np.float32) for name, _ in schema.account], axis=1)
-        fields["account"] = Jagged(rows, np.arange(len(events) + 1))
-    return Examples(event_keys(base_name, events.scalars["event"].tolist()), fields)
+        tables.append(Table.one_row_per_event({"account": rows}))
+    keys = event_keys(base_name, events.scalars["event"].tolist())
+    examples: list[dict[str, Any]] = [{"event": key} for key in keys]
+    for table in tables:
+        for example, (start, stop) in zip(examples, pairwise(table.offsets.tolist()), strict=True):
+            example.update((name, values[start:stop]) for name, values in table.columns.items())
+    return examples
 
 
-def _stack(parts: Sequence[Jagged], width: int) -> Jagged:
-    """Put the rows of all parts behind each other within every event, padded to ``width`` columns."""
-    counts = np.stack([np.diff(part.offsets) for part in parts])
+def _stacked(tables: Sequence[Table], schema: EventSchema) -> Table:
+    """Put the elements of all kinds behind each other within every event, with the columns of datasets."""
+    counts = np.stack([table.counts for table in tables])
     offsets = offsets_from_counts(counts.sum(axis=0))
     begin = offsets[:-1] + np.cumsum(counts, axis=0) - counts
-    values = np.zeros((offsets[-1], width), dtype=np.float32)
-    for part, first, count in zip(parts, begin, counts, strict=True):
-        values[expand_ranges(first, count), : part.values.shape[1]] = part.values
-    return Jagged(values, offsets)
+    widths = {"X": schema.num_features, "ygen": len(TARGETS), "ycand": len(TARGETS)}
+    columns = {name: np.zeros((offsets[-1], width), np.float32) for name, width in widths.items()}
+    for table, first, count in zip(tables, begin, counts, strict=True):
+        rows = expand_ranges(first, count)
+        for name, values in columns.items():
+            values[rows, : table[name].shape[1]] = table[name]
+    return Table(columns, offsets)
 
 
 def dataset_features(schema: EventSchema) -> tfds.features.FeaturesDict:
@@ -236,8 +208,9 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for path in files:
             for events in iterate_events(path):
-                examples = make_examples(events, path.stem)
-                yield from ((key, examples[i]) for i, key in enumerate(examples.keys) if selection.holds(key))
+                for example in make_examples(events, path.stem):
+                    if selection.holds(example["event"]):
+                        yield example["event"], example
 
 
 def clic_configs() -> list[tfds.core.BuilderConfig]:

@@ -3,10 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.data.delphes.conversion import Losses
+from mlpf.data.conversion import Losses
 from mlpf.data.delphes.tables import RawDelphes
 from mlpf.data.flat_tables import BoolArray, IntArray
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.particles import is_invisible
 
 SOFT = "in towers of a neutral hadron below 9 GeV"
@@ -43,7 +43,7 @@ def lost_particles(
         has_track: [P] True where a particle is the target of a track.
         tower_of: [P] tower whose target a particle is part of, -1 = none.
         soft: [N] True where a tower has lost its target because it was a soft neutral hadron.
-        tower_targets: [N, 7] ``PARQUET_TARGETS``.
+        tower_targets: [N, 7] ``PARTICLE_COLUMNS``.
 
     Returns:
         Reason -> energy in GeV, charge in e and number of particles, [E] float64 each. A tower has the charge
@@ -70,7 +70,7 @@ def lost_particles(
         for reason, of_reason in ((SOFT, in_soft), (NO_ELEMENT, ~has_track & ~in_tower))
     }
     on_towers = np.bincount(
-        raw.towers.event, tower_targets[:, PARQUET_TARGETS.index("charge")], minlength=len(raw)
+        raw.towers.event, tower_targets[:, PARTICLE_COLUMNS.index("charge")], minlength=len(raw)
     )
     losses[TOWER_CHARGE] = {"charge": per_event(counted & in_tower & ~in_soft, charge) - on_towers}
     return losses

@@ -15,10 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.data.delphes.tables import RawDelphes, RowFinder
-from mlpf.data.edm4hep.leaves import open_root, readable_errors
 from mlpf.data.flat_tables import BoolArray, IntArray, Relation, Table, offsets_from_counts
+from mlpf.data.source_file import SourceFile, readable_errors
 from mlpf.errors import DataError
-from mlpf.physics.particles import label_from_pdg
+from mlpf.physics.particles import (
+    CHARGED_HADRON,
+    ELECTRON,
+    MUON,
+    NEUTRAL_HADRON,
+    NONE,
+    PHOTON,
+    class_from_pdg,
+)
 
 TREE = "Delphes"
 BAD_LENGTHS = "inconsistent lengths"
@@ -28,11 +36,14 @@ MAX_CHARGE = 10
 # Particles with pile-up first: references of towers reach them.
 PARTICLE_BRANCHES = ("PileUpMix", "Particle")
 TRACK_BRANCH, TOWER_BRANCH = "Track", "Tower"
-# Branches of candidates and the label of what they hold; 0 = as their PID says.
-CHARGED_BRANCHES = ({"PFChargedHadron": 211, "PFElectron": 11, "PFMuon": 13}, {"EFlowTrack": 0})
+# Branches of candidates and the class of what they hold; NONE = as their PID says.
+CHARGED_BRANCHES = (
+    {"PFChargedHadron": CHARGED_HADRON, "PFElectron": ELECTRON, "PFMuon": MUON},
+    {"EFlowTrack": NONE},
+)
 NEUTRAL_BRANCHES = (
-    {"PFNeutralHadron": 130, "PFPhoton": 22},
-    {"EFlowNeutralHadron": 130, "EFlowPhoton": 22},
+    {"PFNeutralHadron": NEUTRAL_HADRON, "PFPhoton": PHOTON},
+    {"EFlowNeutralHadron": NEUTRAL_HADRON, "EFlowPhoton": PHOTON},
 )
 UNIQUE_ID = "fUniqueID"
 STATUS = "Status"
@@ -82,43 +93,36 @@ NEUTRAL_FIELDS: Fields = {"eta": "Eta", "phi": "Phi", "energy": "E"}
 
 @dataclass(frozen=True)
 class _Found:
-    """Branches of a file: the particles, and the candidates with their labels."""
+    """Branches of a file: the particles, and the candidates with their classes."""
 
     particles: str
     charged: dict[str, int]
     neutral: dict[str, int]
 
 
-def read_events(path: Path, chunk_events: int = 50) -> Iterator[RawDelphes]:
+def read_events(source: SourceFile, chunk_events: int = 50) -> Iterator[RawDelphes]:
     """Read a file in chunks of events.
 
     Args:
-        path: a ROOT file with a tree ``Delphes``.
+        source: a ROOT file with a tree ``TREE``.
         chunk_events: most events per chunk; bounds the memory.
 
     Yields:
         The chunks in file order.
 
     Raises:
-        DataError: the file is missing, not ROOT, damaged, or lacks a tree, branch or leaf.
+        DataError: the file is damaged, or lacks a branch or leaf.
     """
-    with open_root(path) as file:
+    path = source.path
+    with readable_errors(path):
+        tree = source.root[TREE]
+        leaves = {key.rsplit("/", 1)[-1] for key in tree.keys(full_paths=False)}
+        num_events = int(tree.num_entries)
+    found = _discover(path, leaves)
+    for start in range(0, num_events, chunk_events):
         with readable_errors(path):
-            names = set(file.keys(cycle=False, recursive=False))
-            if TREE not in names:
-                raise DataError(
-                    f"{path}: no tree {TREE!r}, found {', '.join(sorted(names)) or 'nothing'}; "
-                    "give a file written by Delphes"
-                )
-            tree = file[TREE]
-            leaves = {key.rsplit("/", 1)[-1] for key in tree.keys(full_paths=False)}
-            num_events = int(tree.num_entries)
-        found = _discover(path, leaves)
-        for start in range(0, num_events, chunk_events):
-            stop = min(start + chunk_events, num_events)
-            with readable_errors(path):
-                chunk = _Chunk(tree, leaves, start, stop).read(found)
-            yield chunk
+            chunk = _Chunk(tree, leaves, start, min(start + chunk_events, num_events)).read(found)
+        yield chunk
 
 
 def decode_references(array: ak.Array) -> ak.Array:
@@ -150,7 +154,7 @@ def _discover(path: Path, leaves: set[str]) -> _Found:
     ]
     charged, neutral = ({n: v for n, v in family.items() if n in present} for family in families)
     needed = [(particles, PARTICLE_FIELDS), (TRACK_BRANCH, TRACK_FIELDS), (TOWER_BRANCH, TOWER_FIELDS)]
-    needed += [(name, CHARGED_FIELDS | ({} if label else {"pdg": "PID"})) for name, label in charged.items()]
+    needed += [(name, CHARGED_FIELDS | ({} if cls else {"pdg": "PID"})) for name, cls in charged.items()]
     needed += [(name, NEUTRAL_FIELDS) for name in neutral]
     for branch, fields in needed:
         if branch is None or branch not in present:
@@ -250,11 +254,11 @@ class _Chunk:
         source = np.repeat(np.arange(len(towers)), counts)
         return towers, Relation(source, ak.to_numpy(ids).astype(np.int64), np.ones(len(source)))
 
-    def _joined(self, labels: dict[str, int], fields: Fields) -> Table:
+    def _joined(self, classes: dict[str, int], fields: Fields) -> Table:
         """Read candidates of several branches into one table; within an event, in the order of branches."""
-        tables = [self._candidates(branch, label, fields) for branch, label in labels.items()]
+        tables = [self._candidates(branch, cls, fields) for branch, cls in classes.items()]
         if not tables:
-            columns = dict.fromkeys(("label", *fields), np.zeros(0, dtype=np.int64))
+            columns = dict.fromkeys(("cls", *fields), np.zeros(0, dtype=np.int64))
             return Table(columns, offsets_from_counts(np.zeros(len(self._bad), dtype=np.int64)))
         order = np.argsort(np.concatenate([table.event for table in tables]), kind="stable")
         joined = {
@@ -262,13 +266,14 @@ class _Chunk:
         }
         return Table(joined, offsets_from_counts(np.sum([table.counts for table in tables], axis=0)))
 
-    def _candidates(self, branch: str, label: int, fields: Fields) -> Table:
-        table = self._table(branch, fields if label else fields | {"pdg": "PID"})
+    def _candidates(self, branch: str, cls: int, fields: Fields) -> Table:
+        table = self._table(branch, fields if cls else fields | {"pdg": "PID"})
         columns = dict(table.columns)
-        pdg = columns.pop("pdg", np.full(len(table), label))
-        # Each of these branches holds one charge class only, whatever its particles' codes are.
-        labels = label_from_pdg(pdg, np.full(len(table), "charge" in fields, dtype=float))
-        return Table({"label": labels, **columns}, table.offsets)
+        classes = np.full(len(table), cls)
+        if not cls:
+            # The branch holds charged particles only, whatever their codes are.
+            classes = class_from_pdg(columns.pop("pdg"), np.ones(len(table)))
+        return Table({"cls": classes, **columns}, table.offsets)
 
     def _resolve(self, finder: RowFinder, event: IntArray, ids: npt.NDArray) -> IntArray:
         """Return the row of the particle with each id, -1 and a count where there is none."""

@@ -1,17 +1,29 @@
 """One Delphes ROOT file -> prepared events: reader, features and truth put together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
-from mlpf.data.delphes.conversion import DelphesFilePreparation, PreparedChunk
-from mlpf.data.delphes.reader import read_events
+from mlpf.data.conversion import Chunk, Conversion
+from mlpf.data.delphes.reader import TREE, read_events
 from mlpf.data.delphes.truth import DELPHES_TRUTH_VERSION, prepare_chunk
+from mlpf.data.source_file import SourceFile
+from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 
-class DelphesPreparation(DelphesFilePreparation):
-    """Reads a ROOT file of Delphes chunk by chunk and computes everything a dataset needs."""
+class DelphesConversion(Conversion):
+    """Converts a ROOT file of Delphes."""
 
+    name = "Delphes"
+    suffixes = (".root",)
+    schemas: ClassVar[Mapping[str, EventSchema]] = {"clusters": SCHEMAS["delphes"]}
     truth_version = DELPHES_TRUTH_VERSION
 
-    def _read(self) -> Iterator[PreparedChunk]:
-        for raw in read_events(self._path):
-            yield prepare_chunk(raw, self._counters)
+    @classmethod
+    def recognises(cls, source: SourceFile) -> bool:
+        """Return whether a file has a tree of Delphes."""
+        return TREE in source.trees
+
+    def read(self) -> Iterator[Chunk]:
+        """Yield all events in file order, some at a time."""
+        for raw in read_events(self.source):
+            yield prepare_chunk(raw)

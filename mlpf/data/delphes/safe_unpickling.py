@@ -11,21 +11,24 @@ a pickle built is hashed, compared as a whole or written into a message before i
 """
 
 import bz2
+import hashlib
 import io
 import math
+import mmap
 import pickle
 import pickletools
 import re
 import struct
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.data.source_file import SourceFile
 from mlpf.errors import DataError, one_line
-from mlpf.files.checksum import checksum
 
 MAX_BYTES = 1_000_000_000
 # About 30 operations make one array; an operation of one byte makes a list of 60.
@@ -167,25 +170,26 @@ class _Unpickler(pickle._Unpickler):
         return _IMPORTS[module_name, global_name]
 
 
-def read_checked(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+def read_checked(source: SourceFile, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the content of a file, decompressed if it ends in ``.bz2``.
 
     If ``<name>.md5`` lies beside it, as ``md5sum`` and ``mlpf download`` write it, the checksum is compared.
 
     Args:
-        path: the file.
+        source: the file, which is no ROOT file.
         max_bytes: most bytes after decompression; reading stops there.
 
     Raises:
-        DataError: missing, too large, not bzip2, truncated, or of another checksum.
+        DataError: too large, not bzip2, truncated, or of another checksum.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give an existing .pkl or .pkl.bz2 file")
-    _compare_checksum(path)
+    path, data = source.path, source.data
+    assert data is not None  # noqa: S101 - the caller has looked at the suffix
+    _compare_checksum(path, data)
+    data.seek(0)
     content = bytearray()
-    opened: Any = bz2.open if path.suffix == ".bz2" else Path.open
     try:
-        with opened(path, "rb") as stream:
+        opened: Any = bz2.open(data, "rb") if path.suffix == ".bz2" else nullcontext(data)  # noqa: SIM115
+        with opened as stream:
             while block := stream.read(_BLOCK):
                 content += block
                 if len(content) > max_bytes:
@@ -200,7 +204,7 @@ def read_checked(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     return bytes(content)
 
 
-def _compare_checksum(path: Path) -> None:
+def _compare_checksum(path: Path, data: mmap.mmap) -> None:
     sidecar = path.with_name(path.name + CHECKSUM_SUFFIX)
     if not sidecar.is_file():
         return
@@ -211,7 +215,8 @@ def _compare_checksum(path: Path) -> None:
     found = re.search(r"^([0-9a-fA-F]{32})\b", text, re.MULTILINE)
     if not found:
         raise DataError(f"{sidecar}: holds no md5 checksum; remove it or make it again with md5sum")
-    expected, actual = found[1].lower(), checksum(path, "md5")
+    # md5 guards against damage, not against attack.
+    expected, actual = found[1].lower(), hashlib.md5(data, usedforsecurity=False).hexdigest()
     if actual != expected:
         raise DataError(
             f"{path}: has md5 {actual}, expected {expected} by {sidecar.name}; copy or download it again"

@@ -21,8 +21,8 @@ class RawDelphes:
             file has it.
         tracks: pt, eta, phi, charge, and eta_outer, phi_outer at the calorimeter.
         towers: et, eta, phi, energy, energy_em, energy_had.
-        charged: label (211, 11 or 13), charge, pt, eta, phi of the charged candidates of the baseline.
-        neutral: label (130 or 22), eta, phi, energy of its neutral candidates.
+        charged: cls (class index), charge, pt, eta, phi of the charged candidates of the baseline.
+        neutral: cls, eta, phi, energy of its neutral candidates.
         track_particle: [T] row of the particle behind each track, -1 = unknown.
         charged_particle: [C] row of the particle behind each charged candidate, -1 = unknown.
         tower_particles: tower -> particle.

@@ -10,29 +10,39 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.data.delphes.conversion import SCHEMA, PreparedChunk
+from mlpf.data.conversion import Chunk
 from mlpf.data.delphes.losses import lost_particles
 from mlpf.data.delphes.tables import RawDelphes, RowFinder, occurrence, stack_columns
-from mlpf.data.events import Events, Jagged
-from mlpf.data.flat_tables import BoolArray, FloatArray, IntArray
+from mlpf.data.events import Events, float32_table
+from mlpf.data.flat_tables import BoolArray, FloatArray, IntArray, Table
 from mlpf.physics.features import (
     DELPHES_ELEMTYPE_TOWER,
     DELPHES_ELEMTYPE_TRACK,
     DELPHES_TOWER_FEATURES,
     DELPHES_TRACK_FEATURES,
-    PARQUET_TARGETS,
+    PARTICLE_COLUMNS,
 )
 from mlpf.physics.kinematics import eta_from_momentum
-from mlpf.physics.particles import is_invisible, label_from_pdg
+from mlpf.physics.particles import (
+    CHARGED_HADRON,
+    ELECTRON,
+    MUON,
+    NEUTRAL_HADRON,
+    NONE,
+    PHOTON,
+    class_from_pdg,
+    is_invisible,
+)
+from mlpf.physics.schemas import SCHEMAS
 
 DELPHES_TRUTH_VERSION = "delphes-1.1.0"
 # Beyond, there are no tracks: a charged hadron cannot be told from a neutral one.
 MAX_TRACK_ETA = 2.5
 # The baseline makes no neutral hadrons below this energy out of noise; neither do the targets.
 MIN_NEUTRAL_HADRON_ENERGY = 9.0  # GeV
-# Labels of a tower; of equal energies the first wins.
-TOWER_LABELS = np.array([130, 211, 22, 11])
-_MUON, _ELECTRON = 13, 11
+# Classes of a tower; of equal energies the first wins.
+TOWER_CLASSES = np.array([NEUTRAL_HADRON, CHARGED_HADRON, PHOTON, ELECTRON])
+_PDG_MUON, _PDG_ELECTRON = 13, 11
 
 Rows = npt.NDArray[np.float64]
 
@@ -42,7 +52,7 @@ class GenTargets:
     """Targets of T tracks and N towers, and where the P particles went.
 
     Attributes:
-        tracks, towers: [T, 7] and [N, 7] ``PARQUET_TARGETS``, zero where there is no particle.
+        tracks, towers: [T, 7] and [N, 7] ``PARTICLE_COLUMNS``, zero where there is no particle.
         has_track: [P] True where a particle is the target of a track.
         tower_of: [P] tower whose particles it is summed with, -1 = none.
         soft: [N] True where that sum is no target, since it is a soft neutral hadron.
@@ -55,24 +65,23 @@ class GenTargets:
     soft: BoolArray
 
 
-def prepare_chunk(raw: RawDelphes, counters: Counter[str]) -> PreparedChunk:
-    """Compute features, targets and losses of a chunk; what is unusual is added to ``counters``."""
+def prepare_chunk(raw: RawDelphes) -> Chunk:
+    """Compute features, targets and losses of a chunk."""
+    counters = Counter(raw.counters)
     with np.errstate(over="ignore", invalid="ignore"):  # events with numbers that overflow are skipped later
         gen = gen_targets(raw, counters)
-        cand = candidate_targets(raw, counters)
-        values = {
-            "X": (track_features(raw), tower_features(raw)),
-            "ygen": (gen.tracks, gen.towers),
-            "ycand": cand,
-        }
-        jagged = {
-            f"{prefix}_{kind}": Jagged(rows.astype(np.float32), table.offsets)
-            for prefix, both in values.items()
-            for kind, table, rows in zip(("track", "tower"), (raw.tracks, raw.towers), both, strict=True)
+        cand_tracks, cand_towers = candidate_targets(raw, counters)
+        tables = {
+            "track": float32_table(
+                raw.tracks.offsets, X=track_features(raw), ygen=gen.tracks, ycand=cand_tracks
+            ),
+            "tower": float32_table(
+                raw.towers.offsets, X=tower_features(raw), ygen=gen.towers, ycand=cand_towers
+            ),
         }
         losses = lost_particles(raw, gen.has_track, gen.tower_of, gen.soft, gen.towers)
-    counters.update(raw.counters)
-    return PreparedChunk(Events(jagged, {"event": raw.number}, {}, SCHEMA), raw.bad, losses)
+    number = Table.one_row_per_event({"event": raw.number})
+    return Chunk(Events(tables, number, SCHEMAS["delphes"]), raw.bad, counters, losses)
 
 
 def track_features(raw: RawDelphes) -> Rows:
@@ -91,8 +100,8 @@ def track_features(raw: RawDelphes) -> Rows:
             "eta_outer": tracks["eta_outer"],
             **{f"{name}_outer": v for name, v in _direction(tracks["phi_outer"]).items()},
             "charge": tracks["charge"],
-            "is_gen_muon": pdg == _MUON,
-            "is_gen_electron": pdg == _ELECTRON,
+            "is_gen_muon": pdg == _PDG_MUON,
+            "is_gen_electron": pdg == _PDG_ELECTRON,
         },
     )
 
@@ -119,11 +128,11 @@ def gen_targets(raw: RawDelphes, counters: Counter[str]) -> GenTargets:
     counters["further tracks of a particle"] += int(((particle >= 0) & ~first).sum())
     chosen = particle[first]
     particles = {name: values[chosen] for name, values in raw.particles.columns.items()}
-    tracks = np.zeros((len(particle), len(PARQUET_TARGETS)))
+    tracks = np.zeros((len(particle), len(PARTICLE_COLUMNS)))
     tracks[first] = stack_columns(
-        PARQUET_TARGETS,
+        PARTICLE_COLUMNS,
         {
-            "PDG": label_from_pdg(particles["pdg"], particles["charge"]),
+            "cls": class_from_pdg(particles["pdg"], particles["charge"]),
             **_direction(particles["phi"]),
             **{name: particles[name] for name in ("charge", "pt", "eta", "energy")},
         },
@@ -144,10 +153,10 @@ def _tower_targets(raw: RawDelphes, tower: IntArray, particle: IntArray) -> tupl
     px, py, pz, energy = _momenta(raw, particle)
     charge = raw.particles["charge"][particle]
     # Nuclei, the only ones of other charges, are rare: they count as neutral, as they do where published.
-    label = label_from_pdg(raw.particles["pdg"][particle], np.where(np.abs(charge) == 1, charge, 0))
-    label[label == _MUON] = 211  # without a track, what a muon leaves looks like a hadron
-    species = np.argmax(label[:, None] == TOWER_LABELS, axis=1)
-    size = len(TOWER_LABELS)
+    cls = class_from_pdg(raw.particles["pdg"][particle], np.where(np.abs(charge) == 1, charge, 0))
+    cls[cls == MUON] = CHARGED_HADRON  # without a track, what a muon leaves looks like a hadron
+    species = np.argmax(cls[:, None] == TOWER_CLASSES, axis=1)
+    size = len(TOWER_CLASSES)
     shares = np.bincount(tower * size + species, energy, minlength=num * size).reshape(num, size)
     winner = np.argmax(shares, axis=1)
     sums = [np.bincount(tower, v, num).astype(np.float64) for v in (px, py, pz, energy)]
@@ -155,14 +164,14 @@ def _tower_targets(raw: RawDelphes, tower: IntArray, particle: IntArray) -> tupl
 
     filled = np.bincount(tower, minlength=num) > 0
     eta = eta_from_momentum(*sums[:3])
-    label = TOWER_LABELS[winner]
-    label[(label == 211) & (np.abs(eta) > MAX_TRACK_ETA)] = 130
-    soft = filled & (label == 130) & (sums[3] < MIN_NEUTRAL_HADRON_ENERGY)
+    cls = TOWER_CLASSES[winner]
+    cls[(cls == CHARGED_HADRON) & (np.abs(eta) > MAX_TRACK_ETA)] = NEUTRAL_HADRON
+    soft = filled & (cls == NEUTRAL_HADRON) & (sums[3] < MIN_NEUTRAL_HADRON_ENERGY)
     rows = stack_columns(
-        PARQUET_TARGETS,
+        PARTICLE_COLUMNS,
         {
-            "PDG": label,
-            "charge": np.where(np.isin(label, (211, 11)), charge, 0.0),
+            "cls": cls,
+            "charge": np.where(np.isin(cls, (CHARGED_HADRON, ELECTRON)), charge, 0.0),
             "pt": np.hypot(sums[0], sums[1]),
             "eta": eta,
             **_direction(np.arctan2(sums[1], sums[0])),
@@ -204,7 +213,7 @@ def _leading_charge(
 
 
 def candidate_targets(raw: RawDelphes, counters: Counter[str]) -> tuple[Rows, Rows]:
-    """Return [T, 7] and [N, 7] ``PARQUET_TARGETS``: what the baseline makes of each track and tower."""
+    """Return [T, 7] and [N, 7] ``PARTICLE_COLUMNS``: what the baseline makes of each track and tower."""
     return _charged_candidates(raw, counters), _neutral_candidates(raw, counters)
 
 
@@ -219,11 +228,11 @@ def _charged_candidates(raw: RawDelphes, counters: Counter[str]) -> Rows:
     found = candidate >= 0
     chosen = {name: values[candidate[found]] for name, values in raw.charged.columns.items()}
     eta = chosen["eta"].astype(np.float64)
-    rows = np.zeros((len(candidate), len(PARQUET_TARGETS)))
+    rows = np.zeros((len(candidate), len(PARTICLE_COLUMNS)))
     rows[found] = stack_columns(
-        PARQUET_TARGETS,
+        PARTICLE_COLUMNS,
         {
-            "PDG": chosen["label"],
+            "cls": chosen["cls"],
             "charge": chosen["charge"],
             "pt": chosen["pt"],
             "eta": eta,
@@ -245,13 +254,13 @@ def _neutral_candidates(raw: RawDelphes, counters: Counter[str]) -> Rows:
     total = np.bincount(tower[found], energy[found], minlength=num)
     filled = np.bincount(tower[found], minlength=num) > 0
     found = found[np.argsort(energy[found], kind="stable")]
-    label = np.zeros(num)
-    label[tower[found]] = raw.neutral["label"][found]
+    cls = np.full(num, NONE)
+    cls[tower[found]] = raw.neutral["cls"][found]
     eta = raw.towers["eta"].astype(np.float64)
     rows = stack_columns(
-        PARQUET_TARGETS,
+        PARTICLE_COLUMNS,
         {
-            "PDG": label,
+            "cls": cls,
             "pt": total / np.cosh(eta),
             "eta": eta,
             **_direction(raw.towers["phi"]),

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.data.flat_tables import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER, FloatArray, RawEvents, Table
+from mlpf.data.edm4hep.raw_events import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER, RawEvents
+from mlpf.data.flat_tables import FloatArray, Table
 from mlpf.physics.clic import FIELD_T
 from mlpf.physics.features import (
     CLUSTER_FEATURES,

@@ -6,7 +6,7 @@ vector member of X up to podio 0.16, ``_X_name`` is both from 0.17 on. A new nam
 
 from dataclasses import dataclass
 
-from mlpf.data.flat_tables import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER
+from mlpf.data.edm4hep.raw_events import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER
 
 
 @dataclass(frozen=True)

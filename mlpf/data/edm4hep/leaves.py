@@ -5,72 +5,22 @@ general way through awkward arrays costs several times as much.
 """
 
 import re
-import struct
-import zlib
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import awkward as ak
-import cramjam
 import numpy as np
 import numpy.typing as npt
 import uproot
 
 from mlpf.data.flat_tables import IntArray
-from mlpf.errors import DataError, one_line
+from mlpf.data.source_file import SourceFile, readable_errors
+from mlpf.errors import DataError
 
+TREE = "events"
 TTREE, RNTUPLE = "TTree", "RNTuple"
-# What uproot and the decompressors raise on bytes that are not what the headers promise.
-_READ_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    AssertionError,
-    NotImplementedError,
-    RuntimeError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    cramjam.DecompressionError,
-    uproot.DeserializationError,
-)
-
 Values = tuple[npt.NDArray, IntArray]
-
-
-@contextmanager
-def readable_errors(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged ROOT file provokes into one :class:`DataError` of one line."""
-    try:
-        yield
-    except _READ_ERRORS as error:
-        raise DataError(
-            f"{path}: cannot be read as a ROOT file, it is truncated, damaged or something else "
-            f"({one_line(error)}); make or copy it again"
-        ) from error
-
-
-@contextmanager
-def open_root(path: Path) -> Iterator[Any]:
-    """Open a ROOT file.
-
-    Raises:
-        DataError: there is no such file, or it is no ROOT file.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give an existing ROOT file")
-    with readable_errors(path):
-        # The dictionary form keeps uproot from reading a colon in the path as an object name.
-        file = uproot.open({str(path): None}, handler=uproot.MemmapSource)
-    with file:
-        yield file
 
 
 class EventFile:
@@ -83,21 +33,15 @@ class EventFile:
         leaves: names of all leaves, e.g. ``MCParticles.momentum.x``.
     """
 
-    def __init__(self, path: Path, file: Any) -> None:
-        """Find the leaves of ``file``.
+    def __init__(self, source: SourceFile) -> None:
+        """Find the leaves of a file with a tree ``TREE``.
 
         Raises:
-            DataError: it has no ``events``, or is damaged.
+            DataError: it is damaged.
         """
-        self.path = path
-        with readable_errors(path):
-            names = set(file.keys(cycle=False, recursive=False))
-            if "events" not in names:
-                raise DataError(
-                    f"{path}: no 'events' tree, found {', '.join(sorted(names)) or 'nothing'}; "
-                    "give an EDM4HEP file with events"
-                )
-            events = file["events"]
+        self.path = source.path
+        with readable_errors(self.path):
+            events = source.root[TREE]
             self.num_events = int(events.num_entries)
             self.kind = RNTUPLE if isinstance(events, uproot.behaviors.RNTuple.HasFields) else TTREE
             self._leaves: _TreeLeaves | _TupleLeaves

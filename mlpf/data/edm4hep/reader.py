@@ -1,6 +1,6 @@
 """EDM4HEP ROOT files of any vintage -> flat tables.
 
-Leaves are found by name (``edm4hep_fields``), collections of references by id (``edm4hep_ids``), and nothing
+Leaves are found by name (``fields``), collections of references by id (``collection_ids``), and nothing
 is deduced from version numbers: productions mix them.
 """
 
@@ -8,22 +8,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.data.conversion import BAD_NUMBERS
 from mlpf.data.edm4hep.collection_ids import collection_ids, read_id_table
 from mlpf.data.edm4hep.fields import HIT_COLUMNS, HIT_SYSTEMS, REFERRED, STATE_NAMES, collection_of
 from mlpf.data.edm4hep.layout import FoundLayout, collection_names, find_layout, look_alikes
-from mlpf.data.edm4hep.leaves import EventFile, open_root, readable_errors
+from mlpf.data.edm4hep.leaves import EventFile
+from mlpf.data.edm4hep.raw_events import RawEvents
 from mlpf.data.edm4hep.references import HitRows, expand_references, link, rows_of
-from mlpf.data.flat_tables import BoolArray, IntArray, RawEvents, Relation, Table, offsets_from_counts
+from mlpf.data.flat_tables import BoolArray, IntArray, Relation, Table, offsets_from_counts
+from mlpf.data.source_file import SourceFile, readable_errors
 from mlpf.errors import DataError
 
 BAD_LENGTHS = "inconsistent lengths"
 BAD_RANGES = "inconsistent ranges"
-BAD_NUMBERS = "not a number"
 AT_FIRST_HIT = 2  # value of TrackState.location
 _NAMES_IN_ERROR = 40
 # Collections of the simulation, not of the detector.
@@ -59,22 +60,21 @@ class FileDescription:
     look_alikes: dict[str, list[str]]
 
 
-def describe(path: Path) -> FileDescription:
+def describe(source: SourceFile) -> FileDescription:
     """Say what a file holds, also one that cannot be converted. Reads no events.
 
     Raises:
-        DataError: the file is missing, not ROOT, damaged, or has no events tree.
+        DataError: the file is damaged.
     """
-    with open_root(path) as file:
-        events = EventFile(path, file)
-        with readable_errors(path):
-            table, id_table = read_id_table(file)
+    events = EventFile(source)
+    with readable_errors(source.path):
+        table, id_table = read_id_table(source.root)
     found = find_layout(events.leaves)
     if not table and not found.old_references:
         id_table = "hashes of the names"
     style = "by number (podio 0.16 and older)" if found.old_references else "by name (podio 0.17 and newer)"
     return FileDescription(
-        path=path,
+        path=source.path,
         layout=f"{events.kind}, relations {style}",
         num_events=events.num_events,
         id_table=id_table,
@@ -87,27 +87,25 @@ def describe(path: Path) -> FileDescription:
     )
 
 
-def read_events(path: Path, chunk_events: int = 200) -> Iterator[RawEvents]:
+def read_events(source: SourceFile, chunk_events: int = 200) -> Iterator[RawEvents]:
     """Read a file in chunks of events.
 
     Memory grows with ``chunk_events``, not with the file; but a basket is unpacked as a whole, so a file of
     which each leaf is one huge basket needs the memory of all its leaves.
 
     Args:
-        path: an EDM4HEP file with simulation truth, of any podio layout (TTree or RNTuple).
+        source: an EDM4HEP file with simulation truth, of any podio layout (TTree or RNTuple).
         chunk_events: most events per chunk; bounds the memory.
 
     Yields:
         The chunks in file order.
 
     Raises:
-        DataError: the file is missing, not ROOT, truncated, or lacks a tree, collections, or the ids of
-            collections.
+        DataError: the file is damaged, or lacks collections or their ids.
     """
-    with open_root(path) as file:
-        reader = _Reader(EventFile(path, file), file)
-        for start in range(0, reader.events.num_events, chunk_events):
-            yield reader.chunk(start, min(start + chunk_events, reader.events.num_events))
+    reader = _Reader(source)
+    for start in range(0, reader.events.num_events, chunk_events):
+        yield reader.chunk(start, min(start + chunk_events, reader.events.num_events))
 
 
 def _check_complete(events: EventFile, layout: FoundLayout) -> None:
@@ -129,14 +127,14 @@ def _check_complete(events: EventFile, layout: FoundLayout) -> None:
 class _Reader:
     """Turns ranges of events of one open file into tables."""
 
-    def __init__(self, events: EventFile, file: Any) -> None:
-        self.events = events
+    def __init__(self, source: SourceFile) -> None:
+        self.events = events = EventFile(source)
         self.layout = find_layout(events.leaves)
         _check_complete(events, self.layout)
         events.select({leaf for table in self.layout.tables.values() for leaf in table.leaves.values()})
-        with readable_errors(events.path):
-            table, _ = read_id_table(file)
-        old, where = self.layout.old_references, events.path
+        with readable_errors(source.path):
+            table, _ = read_id_table(source.root)
+        old, where = self.layout.old_references, source.path
         self.ids = collection_ids(table, self.layout.hit_collections, old_references=old, where=where)
         self.referred = {
             name: frozenset(collection_ids(table, list(names), old_references=old, where=where))

@@ -20,10 +20,11 @@ import numpy.typing as npt
 from scipy import sparse
 
 from mlpf.data.edm4hep.greedy_assignment import choose_in_turn, leading_rows
-from mlpf.data.flat_tables import BoolArray, FloatArray, IntArray, RawEvents, Relation, Table
-from mlpf.physics.features import ELEMTYPE_CLUSTER, ELEMTYPE_TRACK, PARQUET_TARGETS
+from mlpf.data.edm4hep.raw_events import RawEvents
+from mlpf.data.flat_tables import BoolArray, FloatArray, IntArray, Relation, Table
+from mlpf.physics.features import ELEMTYPE_CLUSTER, ELEMTYPE_TRACK, PARTICLE_COLUMNS
 from mlpf.physics.kinematics import eta_from_momentum
-from mlpf.physics.particles import is_invisible, label_from_pdg, label_on_element
+from mlpf.physics.particles import class_from_pdg, class_on_element, is_invisible
 
 TRUTH_VERSION = "1.0.0"
 STATUS_STABLE = 1
@@ -64,7 +65,7 @@ class Targets:
     """Targets of a chunk and what they miss.
 
     Attributes:
-        track, element: [T, 7], [K or H, 7] ``PARQUET_TARGETS``.
+        track, element: [T, 7], [K or H, 7] ``PARTICLE_COLUMNS``.
         lost_energy, lost_charge, num_lost: [E] what no target carries (GeV, e, particles).
         track_of, element_of, merged_into: [P] row of the track, element or owner, -1 = none.
         counters: unusual cases by name.
@@ -88,18 +89,18 @@ def energy_of(particles: Table) -> FloatArray:
 
 
 def target_rows(
-    label: npt.NDArray,
+    cls: npt.NDArray,
     charge: npt.NDArray,
     px: npt.NDArray,
     py: npt.NDArray,
     pz: npt.NDArray,
     energy: npt.NDArray,
 ) -> npt.NDArray[np.float64]:
-    """Stack rows of ``PARQUET_TARGETS``, [n, 7], from class labels and four-momenta in GeV."""
+    """Stack rows of ``PARTICLE_COLUMNS``, [n, 7], from class indices and four-momenta in GeV."""
     pt = np.hypot(px, py)
     safe = np.where(pt > 0, pt, 1.0)
     columns = {
-        "PDG": label,
+        "cls": cls,
         "charge": charge,
         "pt": pt,
         "eta": eta_from_momentum(px, py, pz),
@@ -107,7 +108,7 @@ def target_rows(
         "cos_phi": np.where(pt > 0, px / safe, 1.0),
         "energy": energy,
     }
-    return np.stack([np.asarray(columns[n], dtype=np.float64) for n in PARQUET_TARGETS.names], axis=1)
+    return np.stack([np.asarray(columns[n], dtype=np.float64) for n in PARTICLE_COLUMNS.names], axis=1)
 
 
 def stable_owner(particles: Table) -> IntArray:
@@ -271,15 +272,15 @@ def gen_targets(raw: RawEvents, links: TruthLinks) -> Targets:
     for component in range(4):
         np.add.at(own[component], merged[guests], momentum[component, guests])
 
-    label = label_from_pdg(particles["pdg"], charge)
+    cls = class_from_pdg(particles["pdg"], charge)
     on_track, on_element = np.flatnonzero(track_of >= 0), np.flatnonzero(element_of >= 0)
-    track = np.zeros((len(raw.tracks), len(PARQUET_TARGETS)))
+    track = np.zeros((len(raw.tracks), len(PARTICLE_COLUMNS)))
     track[track_of[on_track]] = target_rows(
-        label_on_element(label[on_track], ELEMTYPE_TRACK), charge[on_track], *own[:, on_track]
+        class_on_element(cls[on_track], ELEMTYPE_TRACK), charge[on_track], *own[:, on_track]
     )
-    element = np.zeros((links.element_energy.shape[1], len(PARQUET_TARGETS)))
+    element = np.zeros((links.element_energy.shape[1], len(PARTICLE_COLUMNS)))
     element[element_of[on_element]] = target_rows(
-        label_on_element(label[on_element], ELEMTYPE_CLUSTER), np.zeros(len(on_element)), *own[:, on_element]
+        class_on_element(cls[on_element], ELEMTYPE_CLUSTER), np.zeros(len(on_element)), *own[:, on_element]
     )
     lost = links.stable & (track_of < 0) & (element_of < 0) & (merged < 0)
     event = particles.event
@@ -309,7 +310,7 @@ def candidate_targets(
         kind: what the elements are, "cluster" or "hit".
 
     Returns:
-        [T, 7], [K or H, 7] ``PARQUET_TARGETS``, and counters.
+        [T, 7], [K or H, 7] ``PARTICLE_COLUMNS``, and counters.
 
     Raises:
         ValueError: another kind.
@@ -317,7 +318,7 @@ def candidate_targets(
     candidates, counters = raw.candidates, Counter[str]()
     charge = candidates["charge"].astype(np.float64)
     pdg = np.abs(candidates["pdg"].astype(np.int64))
-    label = label_from_pdg(pdg, charge)
+    cls = class_from_pdg(pdg, charge)
     momentum = np.stack(
         [candidates[n].astype(np.float64) for n in ("px", "py", "pz")] + [energy_of(candidates)]
     )
@@ -343,8 +344,8 @@ def candidate_targets(
         sums = np.stack([np.bincount(place, momentum[i, rows], minlength=len(used)) for i in range(4)])
         chosen = rows[first]
         element_charge = charge[chosen] if elemtype == ELEMTYPE_TRACK else np.zeros(len(chosen))
-        target = np.zeros((num, len(PARQUET_TARGETS)))
-        target[used] = target_rows(label_on_element(label[chosen], elemtype), element_charge, *sums)
+        target = np.zeros((num, len(PARTICLE_COLUMNS)))
+        target[used] = target_rows(class_on_element(cls[chosen], elemtype), element_charge, *sums)
         out.append(target)
     return out[0], out[1], counters
 

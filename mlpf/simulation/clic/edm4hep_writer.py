@@ -10,7 +10,7 @@ import awkward as ak
 import numpy as np
 import uproot
 
-from mlpf.data.edm4hep.leaves import open_root, readable_errors
+from mlpf.data.source_file import open_root, readable_errors
 from mlpf.errors import DataError
 from mlpf.files.atomic import atomic_write
 from mlpf.simulation.clic.edm4hep_layouts import LAYOUTS, Layout, LayoutName, Leaves

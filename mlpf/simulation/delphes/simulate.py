@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mlpf.data.delphes.tables import RawDelphes
 from mlpf.data.flat_tables import BoolArray, Relation, Table
 from mlpf.physics.kinematics import eta_from_momentum
+from mlpf.physics.particles import NEUTRAL_HADRON, PHOTON, class_from_pdg
 from mlpf.simulation.clic.event_data import FloatArray, IntArray, Particles
 from mlpf.simulation.clic.propagation import propagate
 from mlpf.simulation.delphes.detector import (
@@ -26,8 +27,7 @@ from mlpf.simulation.delphes.detector import (
 from mlpf.simulation.delphes.generator import DelphesGenerator
 from mlpf.simulation.seeding import Stage, event_rng
 
-_ELECTRON, _MUON, _PHOTON = 11, 13, 22
-_NEUTRAL_HADRON, _CHARGED_HADRON = 130, 211
+_PDG_ELECTRON, _PDG_MUON, _PDG_PHOTON = 11, 13, 22
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def find_impacts(particles: Particles) -> Impacts:
     eta, phi = eta_from_momentum(x, y, z), np.arctan2(y, x)
     tower = np.where(valid, CMS_TOWERS.index(eta, phi), -1)
     pdg = np.abs(particles.pdg)
-    in_ecal = np.isin(pdg, (_ELECTRON, _PHOTON))
-    return Impacts(eta, phi, tower, in_ecal, ~in_ecal & (pdg != _MUON))
+    in_ecal = np.isin(pdg, (_PDG_ELECTRON, _PDG_PHOTON))
+    return Impacts(eta, phi, tower, in_ecal, ~in_ecal & (pdg != _PDG_MUON))
 
 
 @dataclass(frozen=True)
@@ -162,16 +162,15 @@ def measure_tracks(
 def charged_candidates(
     tracks: Table, track_particle: IntArray, particles: Particles
 ) -> tuple[Table, IntArray]:
-    """Make a candidate of every track, of the kind its particle has.
+    """Make a candidate of every track, of the class its particle has.
 
     Returns:
-        The candidates [T] by kind: charged hadrons, electrons, muons, and the particle of each.
+        The candidates [T] by class: charged hadrons, electrons, muons, and the particle of each.
     """
-    pdg = np.abs(particles.pdg[track_particle])
-    label = np.where(np.isin(pdg, (_ELECTRON, _MUON)), pdg, _CHARGED_HADRON)
-    order = np.argsort(np.select([label == _ELECTRON, label == _MUON], [1, 2], 0), kind="stable")
+    cls = class_from_pdg(particles.pdg[track_particle], particles.charge[track_particle])
+    order = np.argsort(cls, kind="stable")
     names = ("charge", "pt", "eta", "phi")
-    columns = {"label": label[order], **{name: tracks[name][order] for name in names}}
+    columns = {"cls": cls[order], **{name: tracks[name][order] for name in names}}
     return Table(columns, tracks.offsets), track_particle[order]
 
 
@@ -182,17 +181,17 @@ def neutral_candidates(
     momentum = tracks["pt"] * np.cosh(tracks["eta"].astype(np.float64))
     tower = impacts.tower[track_particle]
     parts = []
-    for label, measured, of, resolution in (
-        (_NEUTRAL_HADRON, energies.had, impacts.in_hcal, HCAL),
-        (_PHOTON, energies.em, impacts.in_ecal, ECAL),
+    for cls, measured, of, resolution in (
+        (NEUTRAL_HADRON, energies.had, impacts.in_hcal, HCAL),
+        (PHOTON, energies.em, impacts.in_ecal, ECAL),
     ):
         share = np.bincount(tower, momentum * of[track_particle], minlength=len(CMS_TOWERS))
         excess = measured - share[energies.tower]
         kept = np.flatnonzero(resolution.is_significant(excess, towers["eta"], measured))
-        parts.append((np.full(len(kept), label), kept, excess[kept]))
-    labels, rows, energy = (np.concatenate(part) for part in zip(*parts, strict=True))
+        parts.append((np.full(len(kept), cls), kept, excess[kept]))
+    classes, rows, energy = (np.concatenate(part) for part in zip(*parts, strict=True))
     table = _table({"eta": towers["eta"][rows], "phi": towers["phi"][rows], "energy": energy})
-    return _with(table, {"label": labels})
+    return _with(table, {"cls": classes})
 
 
 def _particle_table(particles: Particles, unique_id: IntArray) -> Table:

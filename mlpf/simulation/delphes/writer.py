@@ -10,7 +10,6 @@ energy of charged ones) and with the charge of leptons turned round as there.
 import bz2
 import json
 import pickle
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -23,17 +22,15 @@ import numpy.typing as npt
 import uproot
 
 from mlpf.data.delphes import reader as names
-from mlpf.data.delphes.conversion import SCHEMA
 from mlpf.data.delphes.pickle_conversion import CHARGED_CLASSES, LEPTON_CLASSES, NEUTRAL_CLASSES
 from mlpf.data.delphes.safe_unpickling import CHECKSUM_SUFFIX
 from mlpf.data.delphes.tables import RawDelphes
 from mlpf.data.delphes.truth import prepare_chunk
-from mlpf.data.edm4hep.leaves import open_root, readable_errors
+from mlpf.data.source_file import open_root, readable_errors
 from mlpf.errors import DataError
 from mlpf.files.atomic import atomic_write
 from mlpf.files.checksum import checksum
 from mlpf.physics.features import PARTICLE_COLUMNS
-from mlpf.physics.particles import class_from_label
 
 FormatName = Literal["root", "pickle"]
 FORMATS: tuple[str, ...] = get_args(FormatName)
@@ -147,12 +144,12 @@ def _branches(event: RawDelphes) -> dict[str, Leaves]:
         },
         names.TOWER_REFERENCE_BRANCH: {names.TOWER_REFERENCE_LEAF: unique_id[members.target]},
     }
-    for labels, columns, fields in (
+    for classes, columns, fields in (
         (names.CHARGED_BRANCHES[0], charged, names.CHARGED_FIELDS),
         (names.NEUTRAL_BRANCHES[0], event.neutral.columns, names.NEUTRAL_FIELDS),
     ):
-        for branch, label in labels.items():
-            of_branch = columns["label"] == label
+        for branch, cls in classes.items():
+            of_branch = columns["cls"] == cls
             branches[branch] = {leaf: v[of_branch] for leaf, v in leaves(columns, fields).items()}
     return branches
 
@@ -185,15 +182,13 @@ def _write_pickle(path: Path, events: Iterable[RawDelphes], provenance: DelphesP
 
 def published_form(event: RawDelphes) -> dict[str, Rows]:
     """Return ``X`` [n, 12], ``ygen`` and ``ycand`` [n, 7] of one event as the published files have them."""
-    jagged = {name: rows.values for name, rows in prepare_chunk(event, Counter()).events.jagged.items()}
-    kinds = [kind.name for kind in SCHEMA.kinds]
+    events = prepare_chunk(event).events
+    kinds = [kind.name for kind in events.schema.kinds]
     arrays = {
-        key: np.concatenate([jagged[f"{key}_{kind}"] for kind in kinds]).astype(np.float64)
+        key: np.concatenate([events[kind][key] for kind in kinds]).astype(np.float64)
         for key in ("X", "ygen", "ycand")
     }
     cls = PARTICLE_COLUMNS.index("cls")
-    for key in ("ygen", "ycand"):
-        arrays[key][:, cls] = class_from_label(arrays[key][:, cls].astype(np.int64))
     leptons = np.isin(arrays["ygen"][:, cls], LEPTON_CLASSES)
     arrays["ygen"][leptons, PARTICLE_COLUMNS.index("charge")] *= -1
     for classes, name in ((NEUTRAL_CLASSES, "pt"), (CHARGED_CLASSES, "energy")):

@@ -117,3 +117,17 @@ def test_from_arrow_says_what_does_not_fit(array, what):
 def test_from_arrow_wants_lists_of_equal_lengths():
     with pytest.raises(ValueError, match="b has other numbers of rows than a"):
         Table.from_arrow({"a": pa.array([[1.0]]), "b": pa.array([[1.0, 2.0]])})
+
+
+def test_one_row_per_event():
+    table = Table.one_row_per_event({"event": np.array([4, 7]), "x": np.ones((2, 3))})
+    assert table.counts.tolist() == [1, 1]
+    assert table.take(np.array([1]))["event"].tolist() == [7]
+    assert Table.one_row_per_event({"event": np.zeros(0, int)}).num_events == 0
+
+
+def test_rows_that_are_not_there_are_refused():
+    rows = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32(), 2))
+    lists = pa.LargeListArray.from_arrays(pa.array([0, 2, 3]), rows)
+    with pytest.raises(ValueError, match=r"X is .*, expected lists of numbers"):
+        Table.from_arrow({"X": lists})

@@ -10,9 +10,9 @@ from array_record.python.array_record_module import ArrayRecordReader
 from mlpf.data.dataset import blocks as shards
 from mlpf.data.dataset.blocks import plan_blocks, read_report, serialize, write_block
 from mlpf.data.dataset.examples import dataset_features, make_examples
-from mlpf.data.events import read_events
+from mlpf.data.events import Events
 from mlpf.errors import DataError
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.schemas import SCHEMAS
 from tests.support.parquet_files import write_parquet
 
@@ -32,7 +32,7 @@ def _small_blocks(monkeypatch):
 
 def write(block, folder: Path, seed=0) -> tuple[Path, Path]:
     path, report = folder / block.file_name("set"), folder / "report.json"
-    write_block(block, "clic", seed, path, report)
+    write_block(block, seed, path, report)
     return path, report
 
 
@@ -107,11 +107,11 @@ def test_memory_is_bounded_by_windows_that_keep_all_events(files, tmp_path, monk
 @pytest.mark.parametrize("schema", list(SCHEMAS))
 def test_records_are_what_tfds_writes(tmp_path, schema):
     schema = SCHEMAS[schema]
-    examples = make_examples(read_events(write_parquet(tmp_path / "a.parquet", 3, schema)), "a")
+    examples = make_examples(Events.from_parquet(write_parquet(tmp_path / "a.parquet", 3, schema)), "a")
     features = dataset_features(schema)
     fields = ("X", "ygen", "ycand", *schema.optional_widths)
     for i in range(3):
-        record = serialize(examples, i, fields)
+        record = serialize(examples[i])
         theirs = features.deserialize_example_np(features.serialize_example(examples[i]))
         ours = features.deserialize_example_np(record)
         assert ours.keys() == theirs.keys() == {*fields, "event"}
@@ -122,20 +122,17 @@ def test_records_are_what_tfds_writes(tmp_path, schema):
 
 
 def test_examples_hold_the_rows_of_all_kinds_in_order(tmp_path):
-    events = read_events(write_parquet(tmp_path / "a.parquet", 5))
+    events = Events.from_parquet(write_parquet(tmp_path / "a.parquet", 5))
     examples = make_examples(events, "a")
-    for i in range(5):
-        x, tracks, clusters = (
-            examples[i]["X"],
-            events.jagged["X_track"][i],
-            events.jagged["X_cluster"][i],
-        )
-        np.testing.assert_array_equal(x[: len(tracks), : tracks.shape[1]], tracks)
-        assert not x[: len(tracks), tracks.shape[1] :].any()
-        np.testing.assert_array_equal(x[len(tracks) :], clusters)
-        pt = PARQUET_TARGETS.index("pt")
-        wanted = [*events.jagged["ycand_track"][i][:, pt], *events.jagged["ycand_cluster"][i][:, pt]]
-        np.testing.assert_array_equal(examples[i]["ycand"][:, pt], wanted)
+    pt = PARTICLE_COLUMNS.index("pt")
+    kinds = (events["track"].split(), events["cluster"].split())
+    for example, tracks, clusters in zip(examples, *kinds, strict=True):
+        x, number = example["X"], len(tracks)
+        np.testing.assert_array_equal(x[:number, : tracks["X"].shape[1]], tracks["X"])
+        assert not x[:number, tracks["X"].shape[1] :].any()
+        np.testing.assert_array_equal(x[number:], clusters["X"])
+        wanted = [*tracks["ycand"][:, pt], *clusters["ycand"][:, pt]]
+        np.testing.assert_array_equal(example["ycand"][:, pt], wanted)
 
 
 def test_an_incomplete_block_has_no_report(files, tmp_path):

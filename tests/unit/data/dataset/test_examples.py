@@ -1,19 +1,13 @@
 import numpy as np
 
-from mlpf.data.dataset.examples import dataset_targets, jet_ranks
-from mlpf.physics.features import PARQUET_TARGETS, PARTICLE_COLUMNS
+from mlpf.data.dataset.examples import jet_ranks
+from mlpf.physics.features import PARTICLE_COLUMNS
 
 
 def rows(*particles):
-    """Rows of (cls or PDG, pt, eta, phi, energy)."""
+    """Rows of (cls, pt, eta, phi, energy)."""
     out = [(kind, 0.0, pt, eta, np.sin(phi), np.cos(phi), energy) for kind, pt, eta, phi, energy in particles]
     return np.array(out, dtype=np.float32).reshape(-1, len(PARTICLE_COLUMNS))
-
-
-def test_labels_become_class_indices():
-    labels = rows(*[(pdg, 1, 0, 0, 1) for pdg in (0, 211, 130, 22, 11, 13)])
-    assert PARQUET_TARGETS.index("PDG") == PARTICLE_COLUMNS.index("cls")
-    assert dataset_targets(labels)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_jets_are_numbered_by_falling_pt_and_elements_without_particle_have_none():

@@ -1,5 +1,3 @@
-from collections import Counter
-
 import awkward as ak
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ def read(*events, status=None):
 
 
 def losses_of(*events, **options):
-    return prepare_chunk(read(*events, **options), Counter()).losses
+    return prepare_chunk(read(*events, **options)).losses
 
 
 def test_nothing_is_lost_where_every_particle_has_its_element():

@@ -5,18 +5,20 @@ import pickle
 import numpy as np
 import pytest
 
+from mlpf.data.conversion import BAD_NUMBERS
 from mlpf.data.delphes import pickle_conversion as delphes_pickle
-from mlpf.data.delphes.conversion import EMPTY_EVENT, NOT_FINITE, SCHEMA
 from mlpf.data.delphes.pickle_conversion import (
     BAD_SHAPE,
     PUBLISHED_TRUTH_VERSION,
     UNKNOWN_CLASS,
     UNKNOWN_TYPE,
-    PicklePreparation,
+    PickleConversion,
 )
-from mlpf.data.events import concatenate
+from mlpf.data.events import Events
+from mlpf.data.formats import open_conversion
 from mlpf.errors import DataError
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS
+from tests.support.conversions import assert_same_events, converted
 from tests.support.delphes_files import published_event, write_pickle
 
 NONE, CHARGED, NEUTRAL, PHOTON, ELECTRON, MUON = range(6)
@@ -31,15 +33,14 @@ def good_event():
     return published_event([row(CHARGED, 1.0), row(PHOTON)], kinds=[TRACK, TOWER])
 
 
-def prepare(path, **options):
-    preparation = PicklePreparation(path, **options)
-    events = concatenate(list(preparation.chunks()), {}, SCHEMA)
+def prepare(path):
+    events = converted(path)
     events.check("here")
-    return events, preparation.metadata
+    return events, events.metadata
 
 
-def column(events, field, name):
-    return events.jagged[field].values[:, PARQUET_TARGETS.index(name)].tolist()
+def column(events, kind, field, name):
+    return events[kind][field][:, PARTICLE_COLUMNS.index(name)].tolist()
 
 
 def test_tracks_and_towers_are_told_apart_by_their_type(tmp_path):
@@ -47,13 +48,13 @@ def test_tracks_and_towers_are_told_apart_by_their_type(tmp_path):
         [row(MUON, 1.0), row(CHARGED, 1.0), row(PHOTON), row(NONE)], kinds=[TRACK, TRACK, TOWER, TOWER]
     )
     events, metadata = prepare(write_pickle(tmp_path / "a.pkl", [event, good_event()]))
-    assert np.diff(events.jagged["X_track"].offsets).tolist() == [2, 1]
-    assert np.diff(events.jagged["X_tower"].offsets).tolist() == [2, 1]
-    assert events.jagged["X_track"].values[:, 1].tolist() == [1, 2, 1]
-    assert events.jagged["X_tower"].values[:, 1].tolist() == [3, 4, 2]
-    assert column(events, "ygen_track", "PDG") == [13, 211, 211]
-    assert column(events, "ygen_tower", "PDG") == [22, 0, 22]
-    assert events.jagged["ygen_tower"].values[1].tolist() == [0.0] * 7
+    assert events["track"].counts.tolist() == [2, 1]
+    assert events["tower"].counts.tolist() == [2, 1]
+    assert events["track"]["X"][:, 1].tolist() == [1, 2, 1]
+    assert events["tower"]["X"][:, 1].tolist() == [3, 4, 2]
+    assert column(events, "track", "ygen", "cls") == [MUON, CHARGED, CHARGED]
+    assert column(events, "tower", "ygen", "cls") == [PHOTON, NONE, PHOTON]
+    assert events["tower"]["ygen"][1].tolist() == [0.0] * 7
     assert (metadata["events_read"], metadata["truth_version"]) == (2, PUBLISHED_TRUTH_VERSION)
 
 
@@ -61,20 +62,20 @@ def test_the_charge_of_leptons_is_turned_round(tmp_path):
     # Published: the sign of the PDG code, which is positive for negative leptons.
     targets = [row(ELECTRON, 1.0), row(MUON, -1.0), row(CHARGED, -1.0), row(NEUTRAL)]
     events, _ = prepare(write_pickle(tmp_path / "a.pkl", [published_event(targets)]))
-    assert column(events, "ygen_track", "charge") == [-1.0, 1.0, -1.0, 0.0]
+    assert column(events, "track", "ygen", "charge") == [-1.0, 1.0, -1.0, 0.0]
 
 
 def test_the_charge_of_candidates_is_right_already(tmp_path):
     event = published_event([row(NONE)] * 2, [row(ELECTRON, -1.0), row(CHARGED, 1.0)])
     events, _ = prepare(write_pickle(tmp_path / "a.pkl", [event]))
-    assert column(events, "ycand_track", "charge") == [-1.0, 1.0]
+    assert column(events, "track", "ycand", "charge") == [-1.0, 1.0]
 
 
 def test_neutral_candidates_get_their_pt(tmp_path):
     candidates = [row(PHOTON, pt=0.0, eta=2.0, energy=10.0), row(NEUTRAL, pt=0.0, eta=-1.0, energy=20.0)]
     events, _ = prepare(write_pickle(tmp_path / "a.pkl", [published_event([row(NONE)] * 2, candidates)]))
-    assert column(events, "ycand_track", "pt") == pytest.approx([10.0 / np.cosh(2.0), 20.0 / np.cosh(1.0)])
-    assert column(events, "ycand_track", "energy") == [10.0, 20.0]
+    assert column(events, "track", "ycand", "pt") == pytest.approx([10.0 / np.cosh(2.0), 20.0 / np.cosh(1.0)])
+    assert column(events, "track", "ycand", "energy") == [10.0, 20.0]
 
 
 def test_charged_candidates_get_their_energy(tmp_path):
@@ -82,15 +83,15 @@ def test_charged_candidates_get_their_energy(tmp_path):
         row(cls, -1.0, 3.0, eta, 0.0) for cls, eta in ((CHARGED, -2.0), (ELECTRON, 2.0), (MUON, 0.0))
     ]
     events, _ = prepare(write_pickle(tmp_path / "a.pkl", [published_event([row(NONE)] * 3, candidates)]))
-    assert column(events, "ycand_track", "energy") == pytest.approx([3 * np.cosh(2), 3 * np.cosh(2), 3.0])
-    assert column(events, "ycand_track", "pt") == [3.0] * 3
+    assert column(events, "track", "ycand", "energy") == pytest.approx([3 * np.cosh(2), 3 * np.cosh(2), 3.0])
+    assert column(events, "track", "ycand", "pt") == [3.0] * 3
 
 
 def test_candidates_that_are_complete_stay(tmp_path):
     candidates = [row(PHOTON, 0.0, 4.0, 2.0, 10.0), row(CHARGED, 1.0, 4.0, 2.0, 10.0)]
     events, _ = prepare(write_pickle(tmp_path / "a.pkl", [published_event([row(NONE)] * 2, candidates)]))
-    assert column(events, "ycand_track", "pt") == [4.0, 4.0]
-    assert column(events, "ycand_track", "energy") == [10.0, 10.0]
+    assert column(events, "track", "ycand", "pt") == [4.0, 4.0]
+    assert column(events, "track", "ycand", "energy") == [10.0, 10.0]
 
 
 def broken(**changes):
@@ -106,13 +107,13 @@ def broken(**changes):
         (broken(ycand=np.ones((2, 8))), BAD_SHAPE),
         (broken(X=np.full((2, 12), 3.0)), UNKNOWN_TYPE),
         (broken(X=np.full((2, 12), np.nan)), UNKNOWN_TYPE),
-        (broken(X=np.where(np.arange(12) == 5, np.inf, good_event()["X"])), NOT_FINITE),
-        (broken(X=np.where(np.arange(12) == 5, 1e300, good_event()["X"])), NOT_FINITE),
+        (broken(X=np.where(np.arange(12) == 5, np.inf, good_event()["X"])), BAD_NUMBERS),
+        (broken(X=np.where(np.arange(12) == 5, 1e300, good_event()["X"])), BAD_NUMBERS),
         (broken(ygen=np.full((2, 7), 6.0)), UNKNOWN_CLASS),
         (broken(ygen=np.full((2, 7), 0.5)), UNKNOWN_CLASS),
         (broken(ycand=np.full((2, 7), np.nan)), UNKNOWN_CLASS),
-        (broken(ycand=np.array([row(CHARGED, 1.0, 1.0, 800.0, 0.0)] * 2)), NOT_FINITE),
-        (published_event(), EMPTY_EVENT),
+        (broken(ycand=np.array([row(CHARGED, 1.0, 1.0, 800.0, 0.0)] * 2)), BAD_NUMBERS),
+        (published_event(), "no tracks and no towers"),
     ],
 )
 def test_a_broken_event_is_left_out_and_counted(tmp_path, event, reason):
@@ -121,8 +122,10 @@ def test_a_broken_event_is_left_out_and_counted(tmp_path, event, reason):
     assert metadata["skipped"] == {reason: 1}
     assert events.scalars["event"].tolist() == [0, 2]
     good, _ = prepare(write_pickle(tmp_path / "b.pkl", [good_event()]))
-    for name, rows in good.jagged.items():
-        np.testing.assert_array_equal(events.jagged[name].values, np.tile(rows.values, (2, 1)))
+    for i in (0, 1):
+        for name, table in good.tables.items():
+            for key, rows in table.columns.items():
+                np.testing.assert_array_equal(events.take(np.array([i]))[name][key], rows)
 
 
 def test_chunks_hold_the_same_as_the_whole(tmp_path, monkeypatch):
@@ -130,12 +133,10 @@ def test_chunks_hold_the_same_as_the_whole(tmp_path, monkeypatch):
     path = write_pickle(tmp_path / "a.pkl", events)
     whole, _ = prepare(path)
     monkeypatch.setattr(delphes_pickle, "CHUNK_EVENTS", 3)
-    chunks = list(PicklePreparation(path).chunks())
+    with open_conversion(path) as conversion:
+        chunks = list(conversion.chunks())
     assert [chunk.scalars["event"].tolist() for chunk in chunks] == [[0, 1, 2], [3, 4, 5], [6]]
-    joined = concatenate(chunks, {}, SCHEMA)
-    for name, rows in whole.jagged.items():
-        np.testing.assert_array_equal(joined.jagged[name].values, rows.values)
-        np.testing.assert_array_equal(joined.jagged[name].offsets, rows.offsets)
+    assert_same_events(Events.concatenate(chunks), whole)
 
 
 def test_compressed_files_read_the_same(tmp_path):
@@ -145,9 +146,7 @@ def test_compressed_files_read_the_same(tmp_path):
     packed.with_name("a.pkl.bz2.md5").write_text(
         hashlib.md5(packed.read_bytes()).hexdigest() + "  a.pkl.bz2\n", encoding="utf-8"
     )
-    first, second = prepare(plain)[0], prepare(packed)[0]
-    for name, rows in first.jagged.items():
-        np.testing.assert_array_equal(second.jagged[name].values, rows.values)
+    assert_same_events(prepare(packed)[0], prepare(plain)[0])
 
 
 @pytest.mark.parametrize(
@@ -170,7 +169,8 @@ def test_another_layout_is_refused(tmp_path, content, message):
     assert str(path) in str(error.value)
 
 
-def test_the_size_limit_holds(tmp_path):
+def test_the_size_limit_holds(tmp_path, monkeypatch):
     path = write_pickle(tmp_path / "a.pkl", [good_event() for _ in range(50)])
+    monkeypatch.setattr(PickleConversion, "max_bytes", 5000)
     with pytest.raises(DataError, match="holds more than"):
-        prepare(path, max_bytes=5000)
+        prepare(path)

@@ -15,6 +15,7 @@ import pytest
 
 from mlpf.data.delphes import safe_unpickling as delphes_unpickling
 from mlpf.data.delphes.safe_unpickling import load_arrays, read_checked
+from mlpf.data.source_file import open_source
 from mlpf.errors import DataError
 from tests.support.nested_pickles import RECONSTRUCT, nested, shared, uses
 
@@ -337,6 +338,11 @@ def test_a_published_file_stays_far_below_the_limit_of_operations():
     assert sum(1 for _ in pickletools.genops(content)) * 20 < delphes_unpickling.MAX_OPERATIONS
 
 
+def checked(path, **options):
+    with open_source(path) as source:
+        return read_checked(source, **options)
+
+
 def test_a_bomb_is_refused_while_it_is_unpacked(tmp_path, monkeypatch):
     path = tmp_path / "a.pkl.bz2"
     path.write_bytes(bz2.compress(bytes(30_000_000)))
@@ -351,7 +357,7 @@ def test_a_bomb_is_refused_while_it_is_unpacked(tmp_path, monkeypatch):
 
     monkeypatch.setattr(bz2, "open", lambda path, mode: Counting(real(path, mode)))
     with pytest.raises(DataError, match="holds more than 3 MB"):
-        read_checked(path, max_bytes=3_000_000)
+        checked(path, max_bytes=3_000_000)
     assert sum(unpacked) < 6_000_000
 
 
@@ -359,20 +365,20 @@ def test_files_are_read_whole(tmp_path):
     content = b"abc" * 1000
     (tmp_path / "a.pkl").write_bytes(content)
     (tmp_path / "a.pkl.bz2").write_bytes(bz2.compress(content[:1200]) + bz2.compress(content[1200:]))
-    assert read_checked(tmp_path / "a.pkl") == content
-    assert read_checked(tmp_path / "a.pkl.bz2", max_bytes=3000) == content
+    assert checked(tmp_path / "a.pkl") == content
+    assert checked(tmp_path / "a.pkl.bz2", max_bytes=3000) == content
 
 
 def test_files_that_cannot_be_unpacked_are_refused(tmp_path):
     path = tmp_path / "a.pkl.bz2"
     with pytest.raises(DataError, match="no such file"):
-        read_checked(path)
+        checked(path)
     path.write_bytes(b"plain")
     with pytest.raises(DataError, match="truncated or not bzip2"):
-        read_checked(path)
+        checked(path)
     path.write_bytes(bz2.compress(b"abc" * 1000)[:-10])
     with pytest.raises(DataError, match="truncated or not bzip2"):
-        read_checked(path)
+        checked(path)
 
 
 def test_a_checksum_beside_the_file_is_compared(tmp_path):
@@ -381,13 +387,13 @@ def test_a_checksum_beside_the_file_is_compared(tmp_path):
     sidecar.write_text(
         hashlib.md5(b"content").hexdigest().upper() + "  a.pkl\n# a comment\n", encoding="utf-8"
     )
-    assert read_checked(path) == b"content"
+    assert checked(path) == b"content"
     path.write_bytes(b"c0ntent")
     with pytest.raises(DataError, match=r"a\.pkl: has md5 .*, expected .* by a\.pkl\.md5; copy"):
-        read_checked(path)
+        checked(path)
     sidecar.write_text("nothing", encoding="utf-8")
     with pytest.raises(DataError, match="holds no md5 checksum"):
-        read_checked(path)
+        checked(path)
     sidecar.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="cannot be read"):
-        read_checked(path)
+        checked(path)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlpf.data.delphes.tables import RowFinder, occurrence, stack_columns
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS
 
 
 def test_the_first_row_with_a_key_is_found():
@@ -30,10 +30,10 @@ def test_occurrence_agrees_with_counting(rng):
 
 
 def test_columns_go_where_their_names_say():
-    rows = stack_columns(PARQUET_TARGETS, {"energy": np.array([3.0, 4.0]), "PDG": np.array([22, 130])})
-    assert rows.tolist() == [[22, 0, 0, 0, 0, 0, 3], [130, 0, 0, 0, 0, 0, 4]]
+    rows = stack_columns(PARTICLE_COLUMNS, {"energy": np.array([3.0, 4.0]), "cls": np.array([3, 2])})
+    assert rows.tolist() == [[3, 0, 0, 0, 0, 0, 3], [2, 0, 0, 0, 0, 0, 4]]
 
 
 def test_an_unknown_column_is_refused():
     with pytest.raises(KeyError, match="mass"):
-        stack_columns(PARQUET_TARGETS, {"mass": np.zeros(2)})
+        stack_columns(PARTICLE_COLUMNS, {"mass": np.zeros(2)})

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlpf.data.edm4hep.features import cluster_features, hit_features, track_features
-from mlpf.data.flat_tables import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER
+from mlpf.data.edm4hep.raw_events import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER
 from mlpf.physics.features import CLUSTER_FEATURES, HIT_FEATURES, HIT_TRACK_FEATURES, TRACK_FEATURES
 from tests.support.edm4hep_files import HandEvent
 from tests.support.raw_events import raw_events as read

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import uproot
 
-from mlpf.data.edm4hep.leaves import RNTUPLE, TTREE, EventFile, open_root
+from mlpf.data.edm4hep.leaves import RNTUPLE, TTREE, EventFile
+from mlpf.data.source_file import open_source
 from mlpf.errors import DataError
 
 LISTS = [[1.5, 2.5], [], [3.5], [4.5, 5.5, 6.5], [], [7.5]]
@@ -27,8 +28,8 @@ def write(path, kind, chunks=(LISTS,)):
 
 
 def read(path, leaf, *ranges):
-    with open_root(path) as file:
-        events = EventFile(path, file)
+    with open_source(path) as source:
+        events = EventFile(source)
         events.select([leaf])
         return [tuple(part.tolist() for part in events.read(leaf, *r)) for r in ranges]
 
@@ -46,8 +47,8 @@ def test_any_range_of_events_is_read(tmp_path, kind):
 
 def test_baskets_are_put_together(tmp_path):
     path = write(tmp_path / "a.root", TTREE, chunks=(LISTS[:2], LISTS[2:3], LISTS[3:]))
-    with open_root(path) as file:
-        assert file["events"]["A.x"].num_baskets == 3
+    with open_source(path) as source:
+        assert source.root["events"]["A.x"].num_baskets == 3
     whole = ([1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5], [2, 0, 1, 3, 0, 1])
     # The last range goes back to a basket that is no longer in memory.
     assert read(path, "A.x", (0, 6), (1, 4), (0, 6))[::2] == [whole, whole]
@@ -57,8 +58,8 @@ def test_baskets_are_put_together(tmp_path):
 @pytest.mark.parametrize("kind", [TTREE, RNTUPLE])
 def test_names_and_kind(tmp_path, kind):
     path = write(tmp_path / "a.root", kind)
-    with open_root(path) as file:
-        events = EventFile(path, file)
+    with open_source(path) as source:
+        events = EventFile(source)
     assert (events.kind, events.num_events) == (kind, 6)
     assert {"A.x", "A.i", "one"} <= events.leaves
 
@@ -91,8 +92,8 @@ def test_a_path_with_a_colon_is_a_path(tmp_path):
 
 def test_nothing_is_kept_of_events_that_were_read(tmp_path):
     path = write(tmp_path / "a.root", RNTUPLE)
-    with open_root(path) as file:
-        events = EventFile(path, file)
+    with open_source(path) as source:
+        events = EventFile(source)
         events.select(["A.x"])
         assert events.read("A.x", 0, 6)[0].size == 7
-        assert len(file.file.array_cache) == 0
+        assert len(source.root.file.array_cache) == 0

@@ -1,15 +1,13 @@
 import numpy as np
 import pytest
 
-from mlpf.data.edm4hep.conversion import usable_events
-from mlpf.data.edm4hep.reader import describe, read_events
-from mlpf.data.flat_tables import SYSTEM_ECAL, SYSTEM_HCAL
+from mlpf.data.edm4hep.raw_events import SYSTEM_ECAL, SYSTEM_HCAL
 from mlpf.errors import DataError
+from tests.support.conversions import converted, describe_edm4hep, read_edm4hep
 from tests.support.edm4hep_files import (
     HIT_COLLECTIONS,
     HandEvent,
     as_new_layout,
-    prepare_file,
     simple_event,
     write_edm4hep,
 )
@@ -18,7 +16,7 @@ BAD_REFERENCES = ("null references", "references out of range", "references to u
 
 
 def read_one(path):
-    (chunk,) = read_events(path)
+    (chunk,) = read_edm4hep(path)
     return chunk
 
 
@@ -56,7 +54,7 @@ def test_only_the_first_state_of_a_track_is_read(tmp_path):
 
 def test_chunks_together_are_the_file(tmp_path):
     path = write_edm4hep(tmp_path / "a.root", [simple_event(e) for e in (10, 20, 30, 40, 50)])
-    chunks = list(read_events(path, chunk_events=2))
+    chunks = list(read_edm4hep(path, chunk_events=2))
     assert [len(c) for c in chunks] == [2, 2, 1]
     assert np.concatenate([c.number for c in chunks]).tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(np.concatenate([c.particles["px"] for c in chunks])[::2], [10, 20, 30, 40, 50])
@@ -87,7 +85,7 @@ def test_bad_references_are_counted_and_ignored(tmp_path):
 
 
 def reason_of(path):
-    return usable_events(read_one(path))[1]
+    return converted(path).metadata["skipped"]
 
 
 def break_range(leaves):
@@ -125,26 +123,26 @@ def test_an_event_that_makes_no_sense_is_skipped_with_its_reason(tmp_path, chang
 
     path = write_edm4hep(tmp_path / "a.root", [simple_event(e) for e in (10, 20, 30)], change=only_second)
     assert reason_of(path) == {reason: 1}
-    events = prepare_file(path)
+    events = converted(path)
     assert events.scalars["event"].tolist() == [0, 2]
     assert events.metadata["skipped"] == {reason: 1}
-    np.testing.assert_allclose(events.jagged["gen_particles"].values[[0, 2], 2], [10, 30], atol=1e-5)
+    np.testing.assert_allclose(events["gen_particles"]["gen_particles"][[0, 2], 2], [10, 30], atol=1e-5)
 
 
 def test_events_without_tracks_or_without_clusters_are_kept_and_empty_ones_are_not(tmp_path):
     photon_only, track_only, empty = HandEvent(), HandEvent(), HandEvent()
     photon_only.deposit([(photon_only.particle(22, 0.0, 5.0), 5.0)])
     track_only.track([(track_only.particle(13, -1.0, 5.0, mass=0.1057), 1.0)], pt=5.0)
-    events = prepare_file(write_edm4hep(tmp_path / "a.root", [photon_only, track_only, empty]))
+    events = converted(write_edm4hep(tmp_path / "a.root", [photon_only, track_only, empty]))
     assert events.scalars["event"].tolist() == [0, 1]
     assert events.metadata["skipped"] == {"no tracks and no clusters": 1}
-    assert np.diff(events.jagged["X_track"].offsets).tolist() == [0, 1]
-    assert np.diff(events.jagged["X_cluster"].offsets).tolist() == [1, 0]
+    assert events["track"].counts.tolist() == [0, 1]
+    assert events["cluster"].counts.tolist() == [1, 0]
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"gone\.root: no such file"):
-        list(read_events(tmp_path / "gone.root"))
+        list(read_edm4hep(tmp_path / "gone.root"))
 
 
 @pytest.mark.parametrize("content", [b"", b"just some text, longer than a ROOT header would be" * 20])
@@ -152,7 +150,7 @@ def test_a_file_that_is_not_root_is_named(tmp_path, content):
     path = tmp_path / "text.root"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"text\.root: cannot be read as a ROOT file"):
-        list(read_events(path))
+        list(read_edm4hep(path))
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.3, 0.5, 0.7, 0.9, 0.99])
@@ -161,7 +159,7 @@ def test_a_truncated_file_is_an_error_in_one_line(tmp_path, fraction):
     content = path.read_bytes()
     path.write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(DataError, match=r"cut\.root") as caught:
-        list(read_events(path))
+        list(read_edm4hep(path))
     assert "\n" not in str(caught.value)
 
 
@@ -171,26 +169,20 @@ def test_damaged_content_is_an_error_in_one_line(tmp_path):
     content[400:-4000] = bytes(len(content) - 4400)
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"bad\.root"):
-        list(read_events(path))
-
-
-def test_a_root_file_without_events_lists_what_it_has(tmp_path):
-    path = write_edm4hep(tmp_path / "a.root", [simple_event()], tree="other")
-    with pytest.raises(DataError, match=r"no 'events' tree, found metadata, other"):
-        list(read_events(path))
+        list(read_edm4hep(path))
 
 
 def test_an_old_file_without_collection_ids_says_so(tmp_path):
     path = write_edm4hep(tmp_path / "a.root", [simple_event()], ids=None)
     with pytest.raises(DataError, match=r"no table of collection ids .* not a skim"):
-        list(read_events(path))
+        list(read_edm4hep(path))
 
 
 @pytest.mark.parametrize("missing", ["MCParticles", "PandoraClusters#1", "SiTracksMCTruthLink"])
 def test_a_missing_collection_is_named_with_those_found(tmp_path, missing):
     path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=(missing,), parents=False)
     with pytest.raises(DataError, match=f"missing {missing}.*; found .*ECALBarrel.*MergedReco") as caught:
-        list(read_events(path))
+        list(read_edm4hep(path))
     assert "\n" not in str(caught.value)
 
 
@@ -199,17 +191,17 @@ def test_a_file_without_truth_is_told_what_can_be_done_with_it(tmp_path):
     truth += tuple(f"{name}#{i}" for name in truth[2:] for i in (0, 1))
     path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=truth, parents=False)
     with pytest.raises(DataError, match=r"A file of data has none: for such events use the ONNX file"):
-        list(read_events(path))
+        list(read_edm4hep(path))
     path = write_edm4hep(tmp_path / "b.root", [simple_event()], drop=(*truth, "SiTracks_1"), parents=False)
     with pytest.raises(DataError, match=r"keep these collections when the file is written$"):
-        list(read_events(path))
+        list(read_edm4hep(path))
 
 
 def test_all_that_is_missing_is_named_at_once(tmp_path):
     drop = ("SiTracks_1", "MergedRecoParticles", "MergedRecoParticles#0", *HIT_COLLECTIONS)
     path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=drop)
     with pytest.raises(DataError) as caught:
-        list(read_events(path))
+        list(read_edm4hep(path))
     for text in (
         "SiTracks_Refitted_1 or _SiTracks_Refitted_trackStates or SiTracks_1",
         "MergedRecoParticles or PandoraPFOs",
@@ -224,7 +216,7 @@ def test_a_missing_leaf_is_named(tmp_path):
 
     path = write_edm4hep(tmp_path / "a.root", [simple_event()], change=change)
     with pytest.raises(DataError, match=r"missing PandoraClusters\.iTheta; found"):
-        list(read_events(path))
+        list(read_edm4hep(path))
 
 
 def test_an_absent_hit_collection_is_empty_and_counted(tmp_path):
@@ -293,7 +285,7 @@ def test_wild_numbers_harm_only_themselves(tmp_path, collection, leaf, value):
 def test_fractions_where_indices_belong_are_an_error(tmp_path):
     path = write_edm4hep(tmp_path / "a.root", [simple_event()], real=("index",))
     with pytest.raises(DataError, match=r"leaf \S+#\d\.index holds float32, expected integers"):
-        list(read_events(path))
+        list(read_edm4hep(path))
 
 
 def test_time_and_type_are_zeros_and_counted_where_a_file_lacks_them(tmp_path):
@@ -391,7 +383,7 @@ def test_a_description_names_leaves_and_gaps(tmp_path):
         ids=None,
         drop=("MUON", "CalohitMCTruthLink"),
     )
-    found = describe(path)
+    found = describe_edm4hep(path)
     assert found.num_events == 3
     assert found.layout == "TTree, relations by name (podio 0.17 and newer)"
     assert found.id_table == "hashes of the names"
@@ -402,7 +394,7 @@ def test_a_description_names_leaves_and_gaps(tmp_path):
 
 
 def test_an_old_file_without_ids_can_be_described(tmp_path):
-    found = describe(write_edm4hep(tmp_path / "a.root", [simple_event()], ids=None))
+    found = describe_edm4hep(write_edm4hep(tmp_path / "a.root", [simple_event()], ids=None))
     assert found.layout == "TTree, relations by number (podio 0.16 and older)"
     assert (found.id_table, found.missing) == ("", ())
     assert found.absent["tracks"] == ("type",)

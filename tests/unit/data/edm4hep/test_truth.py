@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 from mlpf.data.edm4hep.truth import candidate_targets, elements_of, gen_targets, link_truth, visible_particles
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS
+from mlpf.physics.particles import CHARGED_HADRON, ELECTRON, NEUTRAL_HADRON, PHOTON
 from tests.support.edm4hep_files import HandEvent, simple_event
 from tests.support.raw_events import raw_events
 
-PDG, CHARGE, PT, ENERGY = (PARQUET_TARGETS.index(n) for n in ("PDG", "charge", "pt", "energy"))
+CLS, CHARGE, PT, ENERGY = (PARTICLE_COLUMNS.index(n) for n in ("cls", "charge", "pt", "energy"))
 GEV = 1e-9  # sums of about 100 GeV in double precision
 KINDS = ("cluster", "hit")
 
@@ -43,10 +44,10 @@ def assert_closes(raw, links, targets):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_charged_particle_takes_its_track_and_a_photon_its_element(kind):
     raw, links, targets = truth_of(simple_event(), kind=kind)
-    assert targets.track[0, [PDG, CHARGE]].tolist() == [211, 1]
+    assert targets.track[0, [CLS, CHARGE]].tolist() == [CHARGED_HADRON, 1]
     # The pion's own element is absorbed; hits are in the order of their collections.
-    expected = {"cluster": [0, 22], "hit": [22, 0]}
-    assert targets.element[:, PDG].tolist() == expected[kind]
+    expected = {"cluster": [0, PHOTON], "hit": [PHOTON, 0]}
+    assert targets.element[:, CLS].tolist() == expected[kind]
     assert targets.track[0, ENERGY] == pytest.approx(np.hypot(10, 0.1396), abs=GEV)
     assert targets.num_lost.tolist() == [0]
     assert_closes(raw, links, targets)
@@ -91,7 +92,7 @@ def test_a_one_hit_link_cannot_claim_a_track():
         raw, links, targets = truth_of(event, kind=kind)
         assert targets.track[0, CHARGE] == -1
         assert targets.track[0, PT] == pytest.approx(2.0, abs=GEV)
-        assert targets.element[0, [PDG, CHARGE]].tolist() == [130, 0]
+        assert targets.element[0, [CLS, CHARGE]].tolist() == [NEUTRAL_HADRON, 0]
         assert targets.lost_charge.tolist() == [1]  # the target of an element is neutral
         assert_closes(raw, links, targets)
 
@@ -125,7 +126,7 @@ def test_a_neutral_particle_never_takes_a_track(kind):
     shared(event, [(photon, 5.0)])
     raw, links, targets = truth_of(event, kind=kind)
     assert targets.track[0].tolist() == [0] * 7
-    assert targets.element[0, PDG] == 22
+    assert targets.element[0, CLS] == PHOTON
     assert_closes(raw, links, targets)
 
 
@@ -141,7 +142,7 @@ def test_a_converted_photon_with_two_tracks_stands_on_one_element(kind):
     shared(event, [(positron, 5.5)])
     raw, links, targets = truth_of(event, kind=kind)
     assert not targets.track.any()
-    assert targets.element[:, PDG].tolist() == [0, 22]
+    assert targets.element[:, CLS].tolist() == [0, PHOTON]
     assert targets.element[1, ENERGY] == pytest.approx(10.0, abs=GEV)
     assert_closes(raw, links, targets)
 
@@ -157,7 +158,7 @@ def test_a_decay_in_flight_belongs_to_the_particle_that_decayed(kind):
     shared(event, [(muon, 0.5)])
     raw, links, targets = truth_of(event, kind=kind)
     assert links.track_weight.toarray()[kaon].tolist() == pytest.approx([1.0, 0.4], abs=GEV)
-    assert targets.track[:, PDG].tolist() == [211, 0]
+    assert targets.track[:, CLS].tolist() == [CHARGED_HADRON, 0]
     assert targets.track[0, ENERGY] == pytest.approx(np.hypot(12, 0.494), abs=GEV)
     assert targets.element[0].tolist() == [0] * 7
     assert_closes(raw, links, targets)
@@ -175,7 +176,7 @@ def test_a_charged_particle_without_track_owns_its_largest_free_element_as_neutr
     shared(event, [(electron, 6.0)])
     raw, links, targets = truth_of(event, kind=kind)
     assert targets.element_of.tolist() == [0, 2, 3]
-    assert targets.element[:, PDG].tolist() == [22, 0, 130, 22]
+    assert targets.element[:, CLS].tolist() == [PHOTON, 0, NEUTRAL_HADRON, PHOTON]
     assert not targets.element[:, CHARGE].any()
     assert targets.lost_charge.tolist() == [0]  # of proton and electron together
     assert_closes(raw, links, targets)
@@ -301,7 +302,7 @@ def test_links_of_secondaries_belong_to_their_stable_ancestor(kind):
     shared(event, [(electron, 4.0), (brems, 2.0), (photon, 3.0)])
     raw, links, targets = truth_of(event, kind=kind)
     assert links.element_energy.toarray()[:, 0] == pytest.approx([9.0, 0, 0], abs=GEV)
-    assert targets.element[0, PDG] == 22
+    assert targets.element[0, CLS] == PHOTON
     assert_closes(raw, links, targets)
 
 
@@ -346,7 +347,7 @@ def test_a_candidate_with_several_elements_counts_once_on_the_first(kind):
     track, element, counters = candidate_targets(raw_events(event), kind)
     assert track[:, PT].tolist() == [0, 5]
     assert element[:, PT].tolist() == [0, 7]
-    assert element[1, PDG] == 130
+    assert element[1, CLS] == NEUTRAL_HADRON
     assert counters["candidates with several elements"] == 2
 
 
@@ -357,7 +358,7 @@ def test_a_track_comes_before_clusters_and_type_zero_is_ignored(kind):
     event.candidate(0, 0.0, 9.0, clusters=[1])
     event.candidate(22, 0.0, 9.0)
     track, element, counters = candidate_targets(raw_events(event), kind)
-    assert track[0, [PDG, CHARGE]].tolist() == [11, 1]
+    assert track[0, [CLS, CHARGE]].tolist() == [ELECTRON, 1]
     assert not element.any()
     assert counters["candidates without element"] == 1
 

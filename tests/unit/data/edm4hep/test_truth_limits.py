@@ -3,11 +3,12 @@ import pytest
 
 from mlpf.data.edm4hep.truth import link_truth
 from mlpf.data.edm4hep.truth_limits import gen_particles, oracle_particles, perfect_particles
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS
+from mlpf.physics.particles import CHARGED_HADRON, NEUTRAL_HADRON, PHOTON
 from tests.support.edm4hep_files import HandEvent, simple_event
 from tests.support.raw_events import raw_events
 
-PDG, CHARGE, PT, ENERGY = (PARQUET_TARGETS.index(n) for n in ("PDG", "charge", "pt", "energy"))
+CLS, CHARGE, PT, ENERGY = (PARTICLE_COLUMNS.index(n) for n in ("cls", "charge", "pt", "energy"))
 GEV = 2e-5  # masses of classes are rounded to that
 
 
@@ -21,7 +22,7 @@ def limits_of(*events, kind="cluster"):
 def test_all_lists_agree_on_a_clean_event():
     for rows, event in limits_of(simple_event(10.0), simple_event(20.0)):
         assert event.tolist() == [0, 0, 1, 1]
-        assert rows[:, PDG].tolist() == [211, 22] * 2
+        assert rows[:, CLS].tolist() == [CHARGED_HADRON, PHOTON] * 2
         assert rows[:, CHARGE].tolist() == [1, 0] * 2
     oracle = limits_of(simple_event(10.0))[1][0]
     assert oracle[:, ENERGY] == pytest.approx([np.hypot(10, 0.13957), 5.0], abs=GEV)
@@ -33,7 +34,7 @@ def test_generator_particles_include_those_outside_acceptance_but_no_neutrinos()
     event.particle(12, 0.0, 7.0)
     event.particle(211, 1.0, 3.0, status=2)
     rows, _ = limits_of(event)[0]
-    assert rows[:, PDG].tolist() == [211, 22, 22]
+    assert rows[:, CLS].tolist() == [CHARGED_HADRON, PHOTON, PHOTON]
     assert rows[2, PT] == 0
 
 
@@ -49,15 +50,15 @@ def mixed_cluster(neutral_energy):
 
 def test_the_oracle_keeps_a_cluster_whole_or_absorbs_it():
     kept, _ = limits_of(mixed_cluster(2.1))[1]  # 2.6 of 5 GeV are neutral
-    assert kept[:, PDG].tolist() == [211, 130]
+    assert kept[:, CLS].tolist() == [CHARGED_HADRON, NEUTRAL_HADRON]
     assert kept[1, ENERGY] == pytest.approx(4.0 / 0.80 + 1.0, abs=GEV)
     absorbed, _ = limits_of(mixed_cluster(1.9))[1]
-    assert absorbed[:, PDG].tolist() == [211]
+    assert absorbed[:, CLS].tolist() == [CHARGED_HADRON]
 
 
 def test_perfect_assignment_takes_only_the_particle_s_own_hits():
     rows, _ = limits_of(mixed_cluster(2.0))[2]
-    assert rows[:, PDG].tolist() == [211, 130]
+    assert rows[:, CLS].tolist() == [CHARGED_HADRON, NEUTRAL_HADRON]
     assert rows[1, ENERGY] == pytest.approx(2.0 / 0.80 + 0.5, abs=GEV)
     assert rows[1, PT] == pytest.approx(rows[1, ENERGY], abs=GEV)  # massless, at z = 0
 

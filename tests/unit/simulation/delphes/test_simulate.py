@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from mlpf.data.delphes.truth import gen_targets, prepare_chunk
-from mlpf.physics.features import PARQUET_TARGETS
+from mlpf.physics.features import PARTICLE_COLUMNS
+from mlpf.physics.particles import CHARGED_HADRON, CLASSES, ELECTRON, MUON
 from mlpf.simulation.delphes.detector import CMS_TOWERS
 from mlpf.simulation.delphes.simulate import find_impacts, simulate_event
 from tests.support.proton_collisions import FakeGenerator, collision
+
+CLASS_OF_LABEL = {particle.pdg: particle.index for particle in CLASSES}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +118,7 @@ def test_tower_and_track_targets_hold_every_particle_once(event):
     targets = gen_targets(event, counters)
     towers = targets.towers
     rows = np.concatenate([targets.tracks, towers])
-    columns = {name: rows[:, PARQUET_TARGETS.index(name)] for name in PARQUET_TARGETS.names}
+    columns = {name: rows[:, PARTICLE_COLUMNS.index(name)] for name in PARTICLE_COLUMNS.names}
     seen = np.union1d(event.track_particle, event.tower_particles.target)
     listed = event.tower_particles
     tracked = np.isin(listed.target, event.track_particle)
@@ -155,9 +158,9 @@ def test_targets_agree_with_a_loop_over_particles(event):
             label = 130
         if not rows or (label == 130 and total < 9):
             label, total, pt = 0, 0.0, 0.0
-        assert row[PARQUET_TARGETS.index("PDG")] == label
-        assert row[PARQUET_TARGETS.index("energy")] == pytest.approx(total, rel=1e-5)
-        assert row[PARQUET_TARGETS.index("pt")] == pytest.approx(pt, rel=1e-4)
+        assert row[PARTICLE_COLUMNS.index("cls")] == CLASS_OF_LABEL[label]
+        assert row[PARTICLE_COLUMNS.index("energy")] == pytest.approx(total, rel=1e-5)
+        assert row[PARTICLE_COLUMNS.index("pt")] == pytest.approx(pt, rel=1e-4)
 
 
 def test_tracks_resemble_their_particles(event):
@@ -172,15 +175,14 @@ def test_tracks_resemble_their_particles(event):
 
 
 def test_the_baseline_finds_every_track_and_neutral_excess(event):
-    counters = Counter()
-    prepared = prepare_chunk(event, counters).events.jagged
-    cand, x = prepared["ycand_track"].values, prepared["X_track"].values
-    np.testing.assert_allclose(cand[:, PARQUET_TARGETS.index("pt")], x[:, 1], rtol=1e-6)
-    assert set(np.unique(cand[:, 0])) == {11, 13, 211}
+    prepared, _, counters, _ = prepare_chunk(event)
+    cand, x = prepared["track"]["ycand"], prepared["track"]["X"]
+    np.testing.assert_allclose(cand[:, PARTICLE_COLUMNS.index("pt")], x[:, 1], rtol=1e-6)
+    assert set(np.unique(cand[:, 0])) == {CHARGED_HADRON, ELECTRON, MUON}
     assert counters["charged candidates without track"] == 0
     assert counters["neutral candidates without tower"] == 0
-    towers = prepared["ycand_tower"].values
-    energy = PARQUET_TARGETS.index("energy")
+    towers = prepared["tower"]["ycand"]
+    energy = PARTICLE_COLUMNS.index("energy")
     assert (towers[:, energy] <= event.towers["energy"] * (1 + 1e-6)).all()
     # A tower that no track points to is a candidate whole.
     alone = np.setdiff1d(

@@ -5,19 +5,16 @@ import numpy as np
 import pytest
 import uproot
 
-from mlpf.data.delphes.conversion import SCHEMA
-from mlpf.data.delphes.pickle_conversion import PicklePreparation
-from mlpf.data.delphes.root_conversion import DelphesPreparation
-from mlpf.data.events import concatenate
 from mlpf.errors import DataError
 from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.simulation.delphes import writer as delphes_writer
 from mlpf.simulation.delphes.simulate import simulate_event
 from mlpf.simulation.delphes.writer import DelphesProvenance, published_form, read_provenance, write_events
+from tests.support.conversions import assert_same_events, converted
 from tests.support.proton_collisions import FakeGenerator
 
 PROVENANCE = DelphesProvenance("delphes_qcd", 3, 100, 5, 7.5)
-READERS = {"a.root": DelphesPreparation, "a.pkl.bz2": PicklePreparation}
+FILES = ("a.root", "a.pkl.bz2")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +25,7 @@ def events():
 @pytest.fixture(scope="module")
 def folder(events, tmp_path_factory):
     path = tmp_path_factory.mktemp("written")
-    for name in READERS:
+    for name in FILES:
         write_events(path / name, events, PROVENANCE)
     return path
 
@@ -36,20 +33,17 @@ def folder(events, tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared(folder):
     result = {}
-    for name, reader in READERS.items():
-        preparation = reader(folder / name)
-        result[name] = concatenate(list(preparation.chunks()), {}, SCHEMA)
-        assert preparation.metadata["skipped"] == {}
+    for name in FILES:
+        result[name] = converted(folder / name)
+        assert result[name].metadata["skipped"] == {}
     return result
 
 
 def test_both_formats_read_as_the_same_events(prepared):
     root, pickled = prepared["a.root"], prepared["a.pkl.bz2"]
     assert len(root) == 5
-    for name, rows in root.jagged.items():
-        assert len(rows.values) > 300
-        np.testing.assert_array_equal(rows.offsets, pickled.jagged[name].offsets)
-        np.testing.assert_allclose(rows.values, pickled.jagged[name].values, rtol=1e-6, err_msg=name)
+    assert all(len(table) > 300 for table in root.tables.values())
+    assert_same_events(pickled, root, rtol=1e-6)
 
 
 def test_the_root_file_holds_what_was_simulated(events, folder, monkeypatch):
@@ -102,19 +96,19 @@ def test_published_form_gives_one_row_per_element(events):
     assert {len(rows) for rows in form.values()} == {len(events[0].tracks) + len(events[0].towers)}
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", FILES)
 def test_provenance_comes_back(folder, name):
     assert read_provenance(folder / name) == PROVENANCE
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", FILES)
 def test_a_file_without_provenance_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"something else")
     with pytest.raises(DataError, match="not a file written by `mlpf simulate`"):
         read_provenance(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", FILES)
 def test_nothing_is_left_of_a_file_that_fails(events, tmp_path, name):
     def failing():
         yield events[0]
@@ -133,4 +127,4 @@ def test_a_damaged_pickle_is_told_by_its_checksum(folder, tmp_path):
     damaged = tmp_path / "a.pkl.bz2"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match="has md5"):
-        list(PicklePreparation(damaged).chunks())
+        converted(damaged)

@@ -1,0 +1,140 @@
+"""One file of any format -> prepared events: what is the same for all formats.
+
+A format is a subclass of ``Conversion``. It says which files are its own and yields chunks of events; which
+events are left out, and what the file is described by, is decided here.
+"""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from mlpf import __version__
+from mlpf.data.events import Events
+from mlpf.data.flat_tables import BoolArray, FloatArray
+from mlpf.data.source_file import SourceFile
+from mlpf.physics.schemas import EventSchema
+
+BAD_NUMBERS = "not a number"
+
+# Reason -> quantity -> [E]: what the targets of each event leave out.
+Losses = dict[str, dict[str, FloatArray]]
+
+
+class Chunk(NamedTuple):
+    """All events of a chunk, usable or not.
+
+    Attributes:
+        events: E events.
+        bad: reason -> [E] True where an event cannot be used. Events without elements or with numbers that
+            are not finite need no reason.
+        counters: what is unusual, by name.
+        losses: what the targets leave out; empty where the file cannot say.
+    """
+
+    events: Events
+    bad: Mapping[str, BoolArray]
+    counters: Counter[str]
+    losses: Losses = {}  # noqa: RUF012 - of a tuple, and never changed
+
+
+class Conversion(ABC):
+    """Reads an open file chunk by chunk and computes everything that a dataset needs.
+
+    Events that cannot be used are left out and counted by reason in ``metadata["skipped"]``. What the targets
+    of the others leave out is summed in ``metadata["lost"]``, if the file can say.
+
+    Args:
+        source: the file, open as long as it is read.
+        schema: what the events shall be made of, one of ``schemas``.
+
+    Attributes:
+        name: of the format.
+        suffixes: of its files, where a directory is given.
+        schemas: what its events can be made of besides tracks (``--elements``) -> schema.
+        truth_version: version of the rules behind the targets.
+    """
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+    schemas: ClassVar[Mapping[str, EventSchema]]
+    truth_version: ClassVar[str]
+
+    def __init__(self, source: SourceFile, schema: EventSchema):
+        self.source = source
+        self.schema = schema
+        self._forget()
+
+    def _forget(self) -> None:
+        self._num_read = 0
+        self._skipped: Counter[str] = Counter()
+        self._counters: Counter[str] = Counter()
+        self._lost: dict[str, dict[str, float]] = {}
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, source: SourceFile) -> bool:
+        """Return whether a file is of this format."""
+
+    @abstractmethod
+    def read(self) -> Iterator[Chunk]:
+        """Yield all events in file order, some at a time.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+
+    def chunks(self) -> Iterator[Events]:
+        """Yield the usable events in file order, some at a time; each call begins at the first.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        self._forget()
+        for chunk in self.read():
+            self._num_read += len(chunk.events)
+            self._counters += chunk.counters
+            keep = self._usable(chunk)
+            for reason, quantities in chunk.losses.items():
+                totals = self._lost.setdefault(reason, dict.fromkeys(quantities, 0.0))
+                for name, values in quantities.items():
+                    totals[name] += float(values[keep].sum())
+            if keep.any():
+                yield chunk.events if keep.all() else chunk.events.take(keep)
+
+    def _usable(self, chunk: Chunk) -> BoolArray:
+        """Return [E] True where an event can be used; the others are counted by their first reason."""
+        elements = [chunk.events[kind.name].counts for kind in self.schema.kinds]
+        keep = np.ones(len(chunk.events), dtype=bool)
+        for reason, bad in (
+            *chunk.bad.items(),
+            (empty_event(self.schema), np.sum(elements, axis=0) == 0),
+            (BAD_NUMBERS, ~chunk.events.finite()),
+        ):
+            if count := int((bad & keep).sum()):
+                self._skipped[reason] += count
+            keep &= ~bad
+        return keep
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What describes the file; complete after the last chunk."""
+        # Sorted, so that a file has the same description in whatever order things were met.
+        return {
+            "source": self.source.path.name,
+            "source_bytes": self.source.num_bytes,
+            "format": self.name,
+            "truth_version": self.truth_version,
+            "mlpf_version": __version__,
+            "events_read": self._num_read,
+            "skipped": dict(sorted(self._skipped.items())),
+            "counters": {name: count for name, count in sorted(self._counters.items()) if count},
+            **({"lost": dict(sorted(self._lost.items()))} if self._lost else {}),
+        }
+
+
+def empty_event(schema: EventSchema) -> str:
+    """Return the reason for which an event without elements is left out."""
+    return " and ".join(f"no {kind.name}s" for kind in schema.kinds)
