@@ -92,9 +92,7 @@ def test_a_monitor_of_physics_needs_physics():
 
 def test_a_monitor_that_should_not_be_small_is_refused():
     config = some_config(**{"callbacks.checkpoint.monitor": "val_jet_matched_fraction"})
-    with pytest.raises(
-        ConfigError, match="a smaller val_jet_matched_fraction is not better; choose one of "
-    ):
+    with pytest.raises(ConfigError, match="a smaller val_jet_matched_fraction is not better; choose one of "):
         training_hooks.check_callbacks(config)
 
 
