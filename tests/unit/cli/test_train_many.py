@@ -132,7 +132,10 @@ def built(monkeypatch):
 def test_directories_that_are_refused(tmp_path, built):
     (tmp_path / "x").touch()
     assert "is not empty" in refused(OutputExists, tiny_config(), tmp_path, seeds=[1])[0]
-    assert "no ensemble of trainings" in refused(CheckpointError, tiny_config(), tmp_path, resume=True)[0]
+    assert (
+        "not the directory of an ensemble"
+        in refused(CheckpointError, tiny_config(), tmp_path, resume=True)[0]
+    )
 
 
 def test_cores_that_are_not_there_name_our_options(tmp_path, built):
@@ -146,7 +149,7 @@ def test_other_settings_are_refused_with_resume(tmp_path, built):
     write_resolved(config, tmp_path / "config.resolved.yaml")
     other = config.with_overrides({"setup.lr": 0.5})
     head, *lines = refused(ConfigError, other, tmp_path, seeds=[2, 3], ntrain=6, resume=True)
-    assert "goes on with the settings that it began with" in head
+    assert "cannot be resumed with other settings" in head
     assert lines == [
         f"setup.lr: {config.setup.lr} -> 0.5", "--ntrain: 5 -> 6", "training seed_1: (given) -> (none)",
     ]  # fmt: skip
