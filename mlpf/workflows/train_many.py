@@ -277,8 +277,8 @@ def _require_same(directory: Path, old: tuple[Config, Plan], new: tuple[Config, 
         raise ConfigError(
             "\n".join(
                 [
-                    f"{directory}: an ensemble cannot be resumed with other settings, only with more seeds or "
-                    "rows; these differ (before -> now). Change them back, leave out -c, --seeds and "
+                    f"{directory}: an ensemble cannot be resumed with other settings, only with more seeds "
+                    "or rows; these differ (before -> now). Change them back, leave out -c, --seeds and "
                     "--table, or choose another directory",
                     *lines,
                 ]
