@@ -36,11 +36,11 @@ def run(
     Args:
         run_dir: run directory of a training.
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
-        num_events: most events per dataset; default as the configuration says.
-        data_dir: where all datasets are; default as the configuration says.
+        num_events: maximum of events per dataset; default from the configuration.
+        data_dir: folder of all datasets; default from the configuration.
 
     Returns:
-        What ``metrics.json`` holds. Datasets that are not built are listed under ``skipped``.
+        The contents of ``metrics.json``. Datasets that are not built are listed under ``skipped``.
 
     Raises:
         DataError: none of the datasets is built, or one is damaged.
@@ -76,7 +76,7 @@ def run(
 
 
 def _not_built(config: Config) -> dict[str, str]:
-    """Return why, for each evaluation dataset that is not there."""
+    """Return name -> reason for each evaluation dataset that is not built."""
     reasons = {}
     for name in config.evaluation_datasets:
         source = config.datasets[name]
@@ -97,12 +97,12 @@ def _evaluate_dataset(
     run_dir: Path,
     console: Console,
 ) -> dict[str, Any]:
-    """Predict one dataset, write its predictions, return its numbers."""
+    """Predict one dataset, write its predictions, return its metrics."""
     schema = config.dataset.event_schema
     split = open_split(name, config.datasets[name], settings.split, schema)
     total = split.num_events if settings.num_events < 0 else min(settings.num_events, split.num_events)
     if total == 0:
-        raise DataError(f"{name}: split {settings.split} has no events; evaluate another one")
+        raise DataError(f"{name}: split {settings.split} has no events; evaluate another split")
     require_fit(name, config.parameters, int(split.lengths[:total].max()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     batching = config.batching

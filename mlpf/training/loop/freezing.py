@@ -18,8 +18,8 @@ def freeze(model: keras.Model, trainable: Trainable) -> None:
 
     ``classification`` trains the classification stack and the heads for class and charge. ``regression``
     trains the regression stack and the heads for pt, eta, phi and energy. ``heads`` trains all heads. The
-    layer norm before the heads belongs to ``classification`` and to ``heads``. Shared layers (node encoding, embedding,
-    encoder) are trained by ``all`` only. The input normalisation is never trained.
+    layer norm before the heads belongs to ``classification`` and to ``heads``. Shared layers (node
+    encoding, embedding, encoder) are trained by ``all`` only. The input normalisation is never trained.
 
     Args:
         model: a built ``PFNetDense`` or ``PFNetTransformer``.
