@@ -117,7 +117,7 @@ class Plan:
         return [text for name, value in given.items() if value is not None for text in (name, str(value))]
 
     def write(self, directory: Path) -> None:
-        """Write the plan into the directory of an ensemble, atomically and synced."""
+        """Write the plan into the directory of an ensemble, whole and synced."""
         write_json(directory / PLAN_FILE, asdict(self))
 
 
@@ -133,10 +133,7 @@ def read_plan(directory: Path) -> Plan:
         rows = [Row(str(row["name"]), dict(row["values"]), str(row["where"])) for row in data["rows"]]
         return Plan(rows, data["seeds"], data["ntrain"], data["ntest"], data["devices"])
     except FileNotFoundError:
-        raise CheckpointError(
-            f"{directory}: not the directory of an ensemble, no {PLAN_FILE} in it; give a directory that "
-            "mlpf train-many wrote"
-        ) from None
+        raise CheckpointError(f"{directory}: no ensemble of trainings, no {PLAN_FILE} in it") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path}: damaged ({error}); start the ensemble again in another directory"

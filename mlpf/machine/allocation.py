@@ -16,7 +16,7 @@ from mlpf.machine.devices import hardware, hides_all
 _INNER = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _OUTER = ("ROCR_VISIBLE_DEVICES",)
 _HABANA = ("HABANA_VISIBLE_MODULES",)
-# Environment of a process that must not use a GPU.
+# For a process that must take no GPU.
 NO_GPUS = dict.fromkeys((*_INNER, *_HABANA), "")
 
 _QUERY_SECONDS = 60

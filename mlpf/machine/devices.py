@@ -199,7 +199,7 @@ def onednn_settings() -> dict[str, str]:
 
 
 def describe_build() -> str:
-    """Return version and build of TensorFlow in one line, without loading it."""
+    """Return version and build of TensorFlow in one line; does not load it."""
     info = build()
     version_of = {"CUDA": info.get("cuda_version"), "ROCm": info.get("rocm_version")}
     built = {"CUDA": info.get("is_cuda_build"), "ROCm": info.get("is_rocm_build")}

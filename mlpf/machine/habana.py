@@ -46,7 +46,7 @@ def load_habana() -> int:
     except Exception as error:  # noqa: BLE001 - the plug-in raises plain Exception
         raise MissingDependency(
             f"-g: {_PLUGIN} {_version()} cannot start ({_first_line(error)}); "
-            "check driver and card with hl-smi"
+            "are driver and card there? hl-smi shows them"
         ) from None
     cards = len(tf.config.list_physical_devices("HPU"))
     if cards == 0:

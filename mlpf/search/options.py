@@ -30,7 +30,7 @@ class TrialOptions:
         return [text for name, value in given.items() if value is not None for text in (name, str(value))]
 
     def write(self, directory: Path) -> None:
-        """Write the options into the directory of a search. Atomic."""
+        """Write them into the directory of a search. Atomic."""
         with atomic_write(directory / OPTIONS_FILE) as part:
             part.write_text(json.dumps(asdict(self)), encoding="utf-8")
 

@@ -28,8 +28,8 @@ class Request:
 
     Attributes:
         config: YAML file of the search.
-        directory: directory of the search.
-        site: name or file of the site.
+        directory: of the search.
+        site: name or file of the site, as it was given.
         nodes: number of nodes.
         seconds: wall time of a job, s; None = maximum of the site.
         account: account to charge; None = that of the site.
@@ -56,10 +56,10 @@ class Request:
 
 
 def job_folder() -> Path:
-    """Return the folder of job scripts, in the repository or in an installation.
+    """Return the folder of job scripts: in the repository, or where an installation has put it.
 
     Raises:
-        DataError: it is in neither.
+        DataError: it is in neither place.
     """
     places = [
         Path(mlpf.__file__).resolve().parents[1] / "scripts" / "slurm",

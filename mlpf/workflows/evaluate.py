@@ -97,12 +97,12 @@ def _evaluate_dataset(
     run_dir: Path,
     console: Console,
 ) -> dict[str, Any]:
-    """Predict one dataset, write its predictions, return its metrics."""
+    """Predict one dataset, write its predictions, return its numbers."""
     schema = config.dataset.event_schema
     split = open_split(name, config.datasets[name], settings.split, schema)
     total = split.num_events if settings.num_events < 0 else min(settings.num_events, split.num_events)
     if total == 0:
-        raise DataError(f"{name}: split {settings.split} has no events; evaluate another split")
+        raise DataError(f"{name}: split {settings.split} has no events; evaluate another one")
     require_fit(name, config.parameters, int(split.lengths[:total].max()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     batching = config.batching

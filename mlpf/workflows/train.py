@@ -85,10 +85,10 @@ def run(
         resume: continue after the latest checkpoint of ``run_dir``.
         num_cpus: threads; None = all cores.
         habana_enabled: train on Habana Gaudi.
-        horovod: this process is a rank started by ``horovodrun`` or ``srun``. Rank 0 writes the files.
-        time_limit: seconds after ``started`` at which to save and stop.
-        started: ``time.monotonic()`` at the start; None = now.
-        stop_after: end after this epoch, from 1. Schedules still span ``setup.num_epochs``.
+        horovod: this is one of the processes that ``horovodrun`` or ``srun`` started; the first one writes.
+        time_limit: seconds after which to save and stop.
+        started: ``time.monotonic()`` of the beginning of that time; None = now.
+        stop_after: end in order after this epoch, from 1; schedules still stretch over ``setup.num_epochs``.
 
     Raises:
         OutputExists: ``run_dir`` is not empty, or another process trains there.
@@ -142,9 +142,9 @@ class _Training:
         config: the whole configuration.
         run_dir: run directory.
         distribution: devices.
-        console: output; quiet except on rank 0.
-        limits: event limits ``ntrain`` and ``ntest``.
-        stop_criterion: decides which epoch is the last.
+        console: of this process.
+        limits: most events, ``ntrain`` and ``ntest``.
+        stop_criterion: when it is over.
     """
 
     config: Config
@@ -220,12 +220,12 @@ class _Training:
         return history
 
     def _claim(self, stack: ExitStack) -> Callable[[str], None]:
-        """Create and lock the run directory; write configuration and environment.
+        """Make the run directory, keep others out of it, and write what is needed to repeat the run.
 
-        A new run calls it after data and model are built, so that a failed start leaves no files.
+        A new run does so when data and model are there: a training that cannot begin leaves nothing.
 
         Returns:
-            Function that takes the reason of an early end.
+            Function that takes the reason of an ending before the last epoch.
         """
         first = self.distribution.rank == 0
         if first:
@@ -242,7 +242,7 @@ def _require_empty(run_dir: Path) -> None:
 
 
 def _write_description(config: Config, run_dir: Path, limits: dict[str, int | None]) -> None:
-    """Write configuration and environment, which are needed to repeat the run."""
+    """Write what is needed to repeat the run."""
     write_resolved(config, RunDirectory(run_dir).config)
     with atomic_write(RunDirectory(run_dir).environment) as part:
         part.write_text(json.dumps({**session.environment(), "limits": limits}, indent=1), encoding="utf-8")

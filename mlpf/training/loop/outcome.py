@@ -129,6 +129,6 @@ def checkpointed_history(run_dir: Path) -> list[EpochRecord]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return type and first line of an error. Errors of TensorFlow contain the whole graph."""
+    """Return type and first line of an error: those of TensorFlow go on with the whole graph."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -118,6 +118,6 @@ def _open_experiment(config: CometConfig, run_dir: Path, key: str | None) -> Any
         if key is None:
             return getattr(comet, kinds[0])(**options)
         return getattr(comet, kinds[1])(experiment_key=key, **options)
-    except Exception as error:  # Comet raises many kinds of errors for a wrong key, workspace or address
+    except Exception as error:  # whatever Comet raises for a wrong key, workspace or address
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(f"callbacks.comet: no experiment could be opened ({reason})") from error

@@ -132,10 +132,7 @@ def built(monkeypatch):
 def test_directories_that_are_refused(tmp_path, built):
     (tmp_path / "x").touch()
     assert "is not empty" in refused(OutputExists, tiny_config(), tmp_path, seeds=[1])[0]
-    assert (
-        "not the directory of an ensemble"
-        in refused(CheckpointError, tiny_config(), tmp_path, resume=True)[0]
-    )
+    assert "no ensemble of trainings" in refused(CheckpointError, tiny_config(), tmp_path, resume=True)[0]
 
 
 def test_cores_that_are_not_there_name_our_options(tmp_path, built):

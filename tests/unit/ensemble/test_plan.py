@@ -110,7 +110,7 @@ def test_a_plan_is_found_again(tmp_path):
 
 
 def test_a_plan_that_is_missing_or_damaged(tmp_path):
-    with pytest.raises(CheckpointError, match=r"not the directory of an ensemble, no ensemble\.json in it"):
+    with pytest.raises(CheckpointError, match=r"no ensemble of trainings, no ensemble\.json in it"):
         read_plan(tmp_path)
     (tmp_path / "ensemble.json").write_text('{"rows": 3}', encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"ensemble\.json: damaged"):
