@@ -165,10 +165,8 @@ def test_a_lost_task_counts_and_its_trial_goes_on(search):
     search(engine=ThreadEngine(before=lose)).run()
     records = state_of(search.directory)
     assert [(r.status, r.losses) for r in records.values()] == [("completed", 2), ("completed", 0)]
-    assert (
-        search.said
-        == ["trial 0000 lost its worker and continues on another one: worker host-0 was killed"] * 2
-    )
+    lost = "trial 0000 lost its worker and continues on another one: worker host-0 was killed"
+    assert search.said == [lost, lost]
 
 
 def test_what_a_lost_attempt_has_cost_counts(search):

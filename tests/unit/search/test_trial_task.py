@@ -111,7 +111,7 @@ def test_a_history_that_is_missing_fails_the_trial(place):
 
 
 @pytest.mark.parametrize(
-    ("how", "text"), [("exit", "exit code 1: "), ("kill", "killed by SIGKILL (by the system, ")]
+    ("how", "text"), [("exit", "exit code 1: "), ("kill", "killed by SIGKILL (perhaps by the system, ")]
 )
 def test_a_crash_says_what_was_printed_last(place, how, text):
     end = train(place, {"fail_once": how})
@@ -242,7 +242,7 @@ def test_a_worker_that_does_not_see_the_directory_is_refused(tmp_path, monkeypat
     end = train(tmp_path / "not_here")
     assert end.state == "refused"
     assert f"{tmp_path}/not_here: worker n1-0 does not see the directory" in end.reason
-    assert "-o on a file system that they share" in end.reason
+    assert "-o on a file system that all nodes share" in end.reason
 
 
 def test_a_task_of_a_driver_that_is_gone_does_nothing(place):
