@@ -90,9 +90,9 @@ def run(
         config: the whole configuration; must be unchanged for ``resume``.
         directory: directory of the search, visible on all nodes; must be empty or absent unless ``resume``.
         resources: where trials run.
-        resume: continue the search in ``directory``.
-        ntrain: maximum of training events per dataset, for all trials.
-        ntest: maximum of validation events, for all trials.
+        resume: go on with the search in ``directory``.
+        ntrain: most training events per dataset, for all trials.
+        ntest: most validation events, for all trials.
 
     Raises:
         ConfigError: there is no search, it cannot work or has changed, or there are too few GPUs or cores.
@@ -196,7 +196,7 @@ def _search(
 
 
 def _check(config: Config) -> None:
-    """Check the search, packages and datasets before anything starts."""
+    """Refuse what cannot work, before anything starts."""
     from mlpf.config.search.space import check_search, search_section
 
     search_section(config)

@@ -26,7 +26,7 @@ from mlpf.plotting.latency import latency_figure
 from mlpf.plotting.style import style
 from mlpf.runs.trained import count_parameters, load_run_config, load_trained_model, require_fit
 
-# Engines timed by default, and precision of each ONNX engine.
+# What is timed unless the caller says otherwise, and the precision of each ONNX engine.
 ENGINES = ("eager", "graph", "xla", "onnx")
 ONNX_PRECISIONS = {"onnx": "float32", "onnx-float16": "float16", "onnx-int8": "int8"}
 
@@ -131,7 +131,7 @@ def _keras(name: str, model: keras.Model) -> Forward:
         return model(x, training=False)
 
     if name != "eager":
-        # XLA compiles for one shape; a graph works for all shapes.
+        # XLA compiles for one shape; the graph serves all.
         signature = None if name == "xla" else [tf.TensorSpec((None, None, model.num_input_features))]
         forward = tf.function(forward, input_signature=signature, jit_compile=name == "xla")
 
@@ -145,7 +145,7 @@ def _keras(name: str, model: keras.Model) -> Forward:
 def _onnx(
     model: keras.Model, folder: Path, num_cpus: int | None, engines: Sequence[str], schema: EventSchema
 ) -> dict[str, Forward]:
-    """Export the precisions that the engines need and return a function for each engine."""
+    """Export the precisions that the engines need, at once, and return a function for each engine."""
     precisions = {name: ONNX_PRECISIONS[name] for name in engines if name in ONNX_PRECISIONS}
     if not precisions:
         return {}

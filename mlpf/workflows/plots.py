@@ -131,7 +131,7 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> Any:
-    """Return the contents of a JSON file; None if there is no such file."""
+    """Return the contents of a JSON file, None if there is no such file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -107,7 +107,7 @@ def particle_weight(logits: Any) -> Any:
 
 
 def pair_events(X: Any, y: Any, outputs: dict[str, Any]) -> EventPair:
-    """Return true and predicted particles of a batch.
+    """Put targets and outputs of a batch side by side.
 
     Args:
         X: [B, N, F] model input.

@@ -24,12 +24,12 @@ def element_pt(X: Any) -> Any:
 
 
 def particle_mask(X: Any, y: Any) -> Any:
-    """Return [B, N] bool, True = real element with a particle."""
+    """Return [B, N] bool, True = real element that carries a particle."""
     return ops.logical_and(element_mask(X), ops.not_equal(y[..., TARGETS.index("cls")], 0))
 
 
 def jet_index(X: Any, y: Any) -> Any:
-    """Return the rank of the jet of each element, [B, N] int32; 0 = no jet, no particle, or padding."""
+    """Return the rank of the jet of each element, [B, N] int32; 0 = in no jet, no particle, or padding."""
     rank = ops.cast(ops.round(y[..., TARGETS.index("jet_idx")]), "int32")
     return ops.where(particle_mask(X, y), ops.maximum(rank, 0), 0)
 
@@ -41,9 +41,9 @@ def split_targets(y: Any) -> dict[str, Any]:
         y: [B, N, 8] float32, columns ``TARGETS``.
 
     Returns:
-        ``cls`` [B, N] int32 class index; ``charge`` [B, N] int32 index in ``CHARGES`` (charges
+        ``cls`` [B, N] int32 class index; ``charge`` [B, N] int32 place in ``CHARGES`` (charges
         beyond ±1 count as ±1); ``pt``, ``eta``, ``sin_phi``, ``cos_phi``, ``energy`` [B, N, 1]
-        float32 in GeV, zero where the element has no particle.
+        float32 in GeV, zero where the element carries no particle.
     """
     cls = ops.cast(y[..., TARGETS.index("cls")], "int32")
     charge = ops.clip(y[..., TARGETS.index("charge")], CHARGES[0], CHARGES[-1])

@@ -107,7 +107,7 @@ class MLPFLoss:
         return LossSums(values=ops.stack(values), weights=ops.stack(weights))
 
     def _element_sums(self, X: Any, y: Any, outputs: dict[str, Any]) -> list[tuple[Any, Any]]:
-        """Return (sum of weight x loss, sum of weights) of each element term."""
+        """Return (sum of weight x loss, sum of weights) of each term about elements."""
         config, targets = self._config, split_targets(y)
         elements = ops.cast(element_mask(X), "float32") * _pt_weight(X, config.cls_weight_by_pt)
         particles = ops.cast(particle_mask(X, y), "float32") * _pt_weight(X, config.reg_weight_by_pt)
