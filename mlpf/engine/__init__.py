@@ -1,1 +1,1 @@
-"""Tasks in other processes: a pool on this machine, or pilot jobs of a cluster, behind one interface."""
+"""Run tasks in other processes, on this machine or on a cluster, through one interface."""

@@ -1,4 +1,4 @@
-"""What every engine offers: tasks in, futures out."""
+"""The interface of all engines."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,18 +16,18 @@ PILOT_MARGIN_VARIABLE = "MLPF_PILOT_MARGIN"
 
 
 class TaskLost(MLPFError):
-    """A task was lost with its worker, more often than it may be tried again."""
+    """The worker of a task ended before the task did, more often than retries allow."""
 
     exit_code = 1
 
 
 class EngineFailed(MLPFError):
-    """The engine cannot start, or has ended while tasks were left."""
+    """The engine cannot start, or ended before its tasks did."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What each task may use; all slots of an engine are alike.
+    """What one task may use. All slots of an engine are equal.
 
     Attributes:
         num_cpus: cores.
@@ -39,15 +39,14 @@ class Slot:
 
 
 class Engine(ABC):
-    """Runs functions in other processes. Use it as a context manager: no process is left after the block.
+    """Runs functions in other processes. As a context manager it leaves no process behind.
 
-    Futures are those of ``concurrent.futures``: ``wait`` and ``as_completed`` work on them. An error of a
-    function arrives with the traceback of the worker and is final. A task that was lost with its worker,
-    node or pilot job runs again, at most ``retries`` times; after that its future raises ``TaskLost``.
+    Futures are those of ``concurrent.futures``. If a function raises an error, the future raises it with the
+    traceback of the worker; the task is not repeated. If a worker, its node or its pilot job ends, the task
+    is repeated, at most ``retries`` times. After that the future raises ``TaskLost``.
 
-    A task finds in its environment which slot it has (``MLPF_SLOT``) and, in a pilot job, when that ends
-    (``MLPF_PILOT_END``, Unix time in s) and how long before that it must begin to save
-    (``MLPF_PILOT_MARGIN``, in s).
+    Environment of a task: ``MLPF_SLOT`` is the name of its slot. In a pilot job, ``MLPF_PILOT_END`` is the
+    end of the job (Unix time, s), and ``MLPF_PILOT_MARGIN`` the time before it when the task must save (s).
 
     Attributes:
         num_slots: tasks that run at a time.
@@ -63,7 +62,7 @@ class Engine(ABC):
 
         Args:
             function: importable by name in the worker.
-            arguments: can be pickled, as can what the function returns.
+            arguments: must be picklable, like the return value.
         """
 
     @abstractmethod
@@ -71,7 +70,7 @@ class Engine(ABC):
         """End all workers.
 
         Args:
-            now: do not wait for tasks that run; they are killed.
+            now: kill running tasks instead of waiting for them.
         """
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A task that is a program: its output in a log, asked to save in time, ended with its worker."""
+"""Run a program as a task: write its log, stop it in time to save, end it with its worker."""
 
 import json
 import os
@@ -19,20 +19,20 @@ from mlpf.errors import EXIT_BUSY, EXIT_STOPPED
 from mlpf.files.atomic import atomic_write
 
 DRIVER_FILE = "driver.json"
-# A program that was asked to stop saves first; it is killed if it needs longer.
+# Time for a program to save after SIGTERM. Then it is killed.
 SAVE_SECONDS = 120.0
 
-# A file that the driver has written reaches the other nodes of a shared file system after some seconds.
+# A file of the driver appears on other nodes of a shared file system after some seconds.
 _SHARED_SECONDS = 60.0
-# A program of a driver or node that is gone saves before it leaves its run.
+# An earlier process of the same run may still save. Wait this long for it.
 _BUSY_SECONDS = 300.0
 _NAP_SECONDS = 1.0
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 1.0
 _TAIL_BYTES, _TAIL_LINES = 4096, 3
 
-# Why a program was asked to stop: by the driver (or because another driver took over), because its pilot
-# job ends, or because it ran for too long.
+# Why a program was stopped: the driver stopped it or another driver took over; its pilot job ends; its time
+# is over. Empty: it was not stopped.
 StopReason = Literal["", "driver", "pilot", "time"]
 
 
@@ -41,9 +41,9 @@ class StopConditions:
     """When a program must stop.
 
     Attributes:
-        directory: holds ``driver.json``; the program goes on as long as that names ``driver``.
-        driver: id of the driver process that gave the task.
-        max_seconds: longest time of this start, None = no limit.
+        directory: folder of ``driver.json``. The program must stop when the file names another driver.
+        driver: id of the driver that gave the task.
+        max_seconds: maximum wall time of the program, s; None = no limit.
     """
 
     directory: Path
@@ -57,8 +57,8 @@ class ChildEnd:
 
     Attributes:
         code: exit code; negative = the signal that killed it.
-        reason: why it was asked to stop, empty if it was not.
-        seconds: wall time.
+        reason: why it was stopped; empty if it was not.
+        seconds: wall time, s.
         said: last lines of its log.
     """
 
@@ -72,12 +72,12 @@ class ChildEnd:
         """Exit code or signal in words."""
         if self.code >= 0:
             return f"exit code {self.code}"
-        memory = " (by the system, if its memory was short)" if self.code == -signal.SIGKILL else ""
+        memory = " (perhaps by the system, for lack of memory)" if self.code == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-self.code).name}{memory}"
 
 
 def program_before(command: str) -> list[str]:
-    """Return how this program was started, up to a command: its child processes are started alike."""
+    """Return the words before ``command`` on this command line. They start child processes of mlpf."""
     words = sys.orig_argv
     if command in words:
         return words[: words.index(command)]
@@ -85,7 +85,7 @@ def program_before(command: str) -> list[str]:
 
 
 def announce_driver(directory: Path, driver: str) -> None:
-    """Write which driver is in charge: programs of an earlier one save and stop. Atomic."""
+    """Write the id of the driver. Programs of another driver save and stop. Atomic."""
     with atomic_write(directory / DRIVER_FILE) as part:
         part.write_text(json.dumps({"driver": driver}), encoding="utf-8")
 
@@ -96,7 +96,7 @@ def ask_all_to_stop(directory: Path) -> None:
 
 
 def is_in_charge(directory: Path, driver: str) -> bool:
-    """Tell whether a driver is still in charge; a file that cannot be read now changes nothing."""
+    """Return whether a driver is still in charge; True if the file cannot be read now."""
     try:
         return bool(json.loads((directory / DRIVER_FILE).read_text(encoding="utf-8"))["driver"] == driver)
     except (OSError, ValueError, KeyError, TypeError):
@@ -104,7 +104,7 @@ def is_in_charge(directory: Path, driver: str) -> bool:
 
 
 def sees_directory(directory: Path) -> bool:
-    """Wait until this node sees what the driver has written; tell whether it does."""
+    """Wait until the driver's file is visible on this node; return whether it is."""
     deadline = time.monotonic() + _SHARED_SECONDS
     while not (directory / DRIVER_FILE).is_file():
         if time.monotonic() > deadline:
@@ -114,7 +114,7 @@ def sees_directory(directory: Path) -> bool:
 
 
 def pilot_job_ends() -> bool:
-    """Tell whether the pilot job of this worker ends soon: programs must save now."""
+    """Return whether the pilot job of this worker ends soon, so that programs must save now."""
     end, margin = os.environ.get(PILOT_END_VARIABLE), os.environ.get(PILOT_MARGIN_VARIABLE)
     return bool(end) and float(end or 0) - time.time() < float(margin or SAVE_SECONDS)
 
@@ -127,17 +127,16 @@ def run_child(
     environment: Mapping[str, str] | None = None,
     note: Callable[[float], None] = lambda _: None,
 ) -> ChildEnd:
-    """Run a program to its end, or to the moment when it must stop.
+    """Run a program until it ends or must stop.
 
-    It gets SIGTERM when the driver asks for it, when its pilot job ends soon, or when its time is over. After
-    ``SAVE_SECONDS`` more it is killed. It ends with this process, however that ends.
+    If it must stop, it gets SIGTERM, and ``SAVE_SECONDS`` later SIGKILL. It also ends when this process ends.
 
     Args:
         command: program and arguments.
-        log: file that its output is appended to; its folder exists.
+        log: file to append its output to; the folder must exist.
         conditions: when it must stop.
-        environment: variables beside those of this process.
-        note: gets the wall time in s about once per second.
+        environment: variables in addition to those of this process.
+        note: called about once per second with the wall time in s.
     """
     started = time.monotonic()
     with (
@@ -169,7 +168,7 @@ def run_training(
     environment: Mapping[str, str] | None = None,
     note: Callable[[float], None] = lambda _: None,
 ) -> ChildEnd:
-    """Run a training as ``run_child`` does, once no earlier process of its run saves any more."""
+    """Run a training with ``run_child``. Wait first if an earlier process of the run still saves."""
     deadline = time.monotonic() + _BUSY_SECONDS
     while True:
         end = run_child(command, log, conditions, environment=environment, note=note)
@@ -186,7 +185,7 @@ def _attend(
     started: float,
     note: Callable[[float], None],
 ) -> StopReason:
-    """Stay with a program to its end; return why it was asked to stop, empty if it was not."""
+    """Wait for the end of a program; return why it was stopped, empty if it was not."""
     reason: StopReason = ""
     asked = looked = started
     while process.poll() is None:
@@ -205,7 +204,7 @@ def _attend(
 
 
 def reason_to_stop(conditions: StopConditions, seconds: float) -> StopReason:
-    """Return why a program that has run for some seconds must stop now, empty if it may go on."""
+    """Return why a program that has run for ``seconds`` must stop now; empty if it may continue."""
     if not is_in_charge(conditions.directory, conditions.driver):
         return "driver"
     if pilot_job_ends():
@@ -216,7 +215,7 @@ def reason_to_stop(conditions: StopConditions, seconds: float) -> StopReason:
 
 
 def _last_lines(log: Path) -> str:
-    """Return the end of a log, a few lines that are not empty, in one line."""
+    """Return the last lines of a log that are not empty, joined to one line."""
     with log.open("rb") as stream:
         stream.seek(max(log.stat().st_size - _TAIL_BYTES, 0))
         text = stream.read().decode(errors="replace")

@@ -1,4 +1,4 @@
-"""How tasks go: a table that stays in place on a terminal, a line for each change elsewhere."""
+"""Show the progress of tasks: a live table on a terminal, one line per change in a log."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,10 +7,10 @@ from rich.live import Live
 
 
 class Display:
-    """Draws what a driver shows while its tasks run.
+    """Shows the state of a driver while its tasks run.
 
     Args:
-        console: where to draw.
+        console: output.
     """
 
     def __init__(self, console: Console):
@@ -24,11 +24,11 @@ class Display:
         what: Callable[[], tuple[object, ...]],
         facts: Callable[[], Iterable[tuple[str, str]]],
     ) -> None:
-        """Draw the present state.
+        """Show the present state.
 
         Args:
-            table: returns what a terminal shows.
-            what: returns what makes a new line worth while where it differs from the last time.
+            table: returns the table for a terminal.
+            what: returns a key. In a log, a new line is printed when the key changes.
             facts: returns names and texts of that line.
         """
         if self._console.is_terminal:

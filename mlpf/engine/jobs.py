@@ -1,4 +1,4 @@
-"""Work on many files: one task each, results as they come."""
+"""Call a function for many files in parallel and yield results as they come."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -10,7 +10,7 @@ from mlpf.errors import MLPFError
 Result = TypeVar("Result")
 
 _MOST_NAMED = 3
-# Tasks beyond those that run: a worker that ends one finds the next one waiting.
+# Tasks submitted in addition to those that run, so that no worker has to wait.
 _AHEAD = 2
 
 
@@ -21,13 +21,13 @@ def run_jobs(
 
     Args:
         engine: runs the calls.
-        function: importable; what it returns and raises can be pickled.
+        function: importable; its return values and errors must be picklable.
         jobs: arguments of each call.
-        names: what each job works on, for the error.
+        names: name of each job, for the error.
 
     Raises:
-        MLPFError: workers were lost with jobs, e.g. killed for their memory. All other results come before.
-        Exception: whatever ``function`` raises; jobs that have not begun are dropped.
+        MLPFError: workers were killed, perhaps for lack of memory. All other results are yielded first.
+        Exception: an error of ``function``. Jobs that have not begun are dropped.
     """
     left = iter(zip(jobs, names, strict=True))
     running: dict[Future[Result], str] = {}
@@ -61,7 +61,7 @@ def _lost(unfinished: Sequence[str], total: int) -> MLPFError:
     if len(unfinished) > _MOST_NAMED:
         named += f" and {len(unfinished) - _MOST_NAMED} more"
     return MLPFError(
-        f"worker processes were killed, perhaps for their memory; {len(unfinished)} of {total} are "
+        f"worker processes were killed, perhaps for lack of memory; {len(unfinished)} of {total} are "
         f"unfinished: {named}; what is finished is kept: run the command again, with fewer workers if memory "
         "is short"
     )

@@ -1,4 +1,4 @@
-"""The engine of one machine: a process of the standard library's pool for each slot."""
+"""Engines of this machine: the current process, or one worker process per slot."""
 
 import os
 import signal
@@ -19,34 +19,34 @@ from mlpf.engine.base import SLOT_VARIABLE, Engine, Slot, TaskLost
 from mlpf.machine.allocation import DeviceGroup, bind
 from mlpf.machine.tensorflow_noise import quieten_tensorflow
 
-# What terminals and batch systems send to a whole group of processes.
+# Signals that terminals and batch systems send to a whole process group.
 _GROUP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class InProcessEngine(Engine):
-    """Runs a task in this process, when it is submitted: for one worker no other process is needed."""
+    """Runs each task in this process when it is submitted."""
 
     num_slots = 1
     slot = Slot()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run the task; the future has its result or its error."""
+        """Run the task and return a finished future."""
         future: Future[Any] = Future()
         try:
             future.set_result(function(*arguments))
-        except Exception as error:  # noqa: BLE001 - whatever the function raises belongs to its future
+        except Exception as error:  # noqa: BLE001 - any error of the function goes into its future
             future.set_exception(error)
         return future
 
     def shutdown(self, now: bool) -> None:
-        """Nothing runs."""
+        """Do nothing: no task runs between calls."""
 
 
 @dataclass
 class _Task:
-    """A call that waits or runs."""
+    """A submitted call."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -56,16 +56,15 @@ class _Task:
 
 
 class LocalEngine(Engine):
-    """Worker processes on this machine, one task at a time each.
+    """Worker processes on this machine, each with one task at a time.
 
-    Every worker is a pool of its own: when a worker is killed, exactly one task is known to be lost, and the
-    other workers go on. Workers are started when they are first needed. They ignore Ctrl-C, SIGTERM
-    and SIGUSR1, which reach them too when a whole group of processes gets them: the process that owns the
-    engine decides. When that process is gone, also by ``kill -9``, they end at once.
+    Every worker is a pool of one process: if it is killed, only its own task is lost. Workers start when they
+    are first needed. They ignore SIGINT, SIGTERM and SIGUSR1, which a whole process group may get: the
+    process that owns the engine handles them. Workers end when that process ends, even by ``kill -9``.
 
     Args:
         groups: GPUs and cores of each worker.
-        retries: times that a lost task is tried again.
+        retries: how often a lost task is repeated.
     """
 
     def __init__(self, groups: Sequence[DeviceGroup], retries: int = 0):
@@ -80,7 +79,7 @@ class LocalEngine(Engine):
         self._closed = False
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Give a task to the next worker that is free."""
+        """Give a task to the next free worker."""
         task = _Task(function, arguments)
         with self._lock:
             if self._closed:
@@ -90,18 +89,18 @@ class LocalEngine(Engine):
         return task.future
 
     def shutdown(self, now: bool) -> None:
-        """End all workers; tasks that have not begun are cancelled."""
+        """Cancel tasks that have not begun and end all workers."""
         with self._lock:
             self._closed = True
             waiting, self._waiting = list(self._waiting), deque()
         for task in waiting:
-            if not task.future.cancel():  # it was lost once, and waits for another attempt
+            if not task.future.cancel():  # it was lost before and waits to be repeated
                 task.future.set_exception(CancelledError())
         for worker in self._workers:
             worker.close(now)
 
     def _give_out(self) -> None:
-        """Start waiting tasks on idle workers."""
+        """Give waiting tasks to idle workers."""
         while True:
             with self._lock:
                 if not (self._idle and self._waiting) or self._closed:
@@ -114,7 +113,7 @@ class LocalEngine(Engine):
             worker.start(task).add_done_callback(partial(self._ended, worker, task))
 
     def _ended(self, worker: "_Worker", task: _Task, inner: Future[Any]) -> None:
-        """Hand a result on, or try a lost task again. Runs in a thread of the worker's pool."""
+        """Pass a result to the future, or repeat a lost task. Runs in a thread of the worker's pool."""
         error = CancelledError() if inner.cancelled() else inner.exception()
         lost = isinstance(error, BrokenProcessPool)
         if lost:
@@ -122,7 +121,7 @@ class LocalEngine(Engine):
             task.losses += 1
             if task.losses > self._retries or self._closed:
                 error = TaskLost(
-                    f"{_name(task)}: its worker {worker.name} was killed, perhaps for its memory; tried "
+                    f"{_name(task)}: its worker {worker.name} was killed, perhaps for lack of memory; tried "
                     f"{task.losses} time(s)"
                 )
                 lost = False
@@ -138,7 +137,7 @@ class LocalEngine(Engine):
 
 
 class _Worker:
-    """One worker process and its replacements.
+    """One worker process. If it dies, another process replaces it.
 
     Args:
         name: of the slot.
@@ -147,7 +146,7 @@ class _Worker:
 
     def __init__(self, name: str, group: DeviceGroup):
         self.name, self._group = name, group
-        # Threads of pools and the owner of the engine come here.
+        # Used by threads of pools and by the owner of the engine.
         self._lock = threading.Lock()
         self._closed = False
         self._pool: ProcessPoolExecutor | None = None
@@ -155,7 +154,7 @@ class _Worker:
         self._hold: Connection | None = None
 
     def start(self, task: _Task) -> Future[Any]:
-        """Run a task; the future fails with ``BrokenProcessPool`` if the worker dies in it."""
+        """Run a task. Its future raises ``BrokenProcessPool`` if the worker dies."""
         with self._lock:
             if self._closed:
                 refused: Future[Any] = Future()
@@ -163,17 +162,17 @@ class _Worker:
                 return refused
             try:
                 return self._submit(task)
-            except BrokenProcessPool:  # the worker died while it had nothing to do: nothing is lost
+            except BrokenProcessPool:  # the worker died while idle: no task is lost
                 self._forget()
                 return self._submit(task)
 
     def renew(self) -> None:
-        """Forget a worker that died; the next task starts a new worker."""
+        """Drop the pool of a worker that died. The next task starts a new one."""
         with self._lock:
             self._forget()
 
     def close(self, now: bool) -> None:
-        """End the worker, after its task or at once; no other one follows."""
+        """End the worker for good, after its task or at once."""
         with self._lock:
             self._closed = True
             pool = self._pool
@@ -207,10 +206,10 @@ class _Worker:
         )
 
     def _forget(self) -> None:
-        """Let a broken pool end by itself.
+        """Drop a broken pool without shutting it down.
 
-        While a pool says that it is broken, in this thread, it holds the lock that its shutdown takes, and
-        that its removal from memory takes too: it is kept until a later pool breaks.
+        While a pool reports in this thread that it is broken, it holds a lock that its shutdown and its
+        deletion need. So keep a reference until another pool breaks.
         """
         self._let_go()
         self._broken, self._pool = self._pool, None
@@ -223,7 +222,7 @@ class _Worker:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Hold signals back from this thread, and from a process that it starts until that is ready for them."""
+    """Block signals in this thread, and in a process that it starts until that process has its handlers."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -235,9 +234,9 @@ def _signals_held() -> Iterator[None]:
 
 
 def _begin(held: Connection, environment: Mapping[str, str], cpus: frozenset[int]) -> None:
-    """Make a worker ready, before anything heavy is imported in it."""
+    """Set up a worker process before it imports anything heavy."""
     for number in _GROUP_SIGNALS:
-        # A handler, unlike SIG_IGN, is not handed down to programs that a task starts.
+        # Programs that a task starts would inherit SIG_IGN, but they do not inherit a handler.
         signal.signal(number, lambda *_: None)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
@@ -250,7 +249,7 @@ def _begin(held: Connection, environment: Mapping[str, str], cpus: frozenset[int
 
 
 def _end_with(ends: Sequence[Any]) -> None:
-    """End this worker when its parent lets go of it, or is gone: it would wait for work for ever."""
+    """End this worker when its parent closes the pipe or ends. It would wait for tasks for ever."""
     connection.wait(ends)
     os._exit(1)
 

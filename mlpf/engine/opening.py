@@ -11,22 +11,22 @@ from mlpf.engine.local import InProcessEngine, LocalEngine
 from mlpf.errors import ConfigError
 from mlpf.machine.allocation import DeviceGroup, device_groups
 
-# Folder in an output for the files of the engine of a cluster.
+# Folder in an output directory for the files of the cluster engine.
 ENGINE_FOLDER = ".engine"
-# Python and TensorFlow start, and the network is compiled, before a training can have a checkpoint.
+# Before its first checkpoint, a training has to start Python and TensorFlow and to compile the network.
 _SHORTEST_WORK_MINUTES = 2
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What a user chose.
+    """Where tasks run, as the user chose.
 
     Attributes:
-        workers: processes of this machine, if no site is given. 0 = one per group of GPUs, one without GPUs,
-            where tasks use GPUs.
+        workers: processes on this machine, without a site. For tasks that use GPUs, 0 means one per group of
+            GPUs, or one process without GPUs.
         site: name or file of a site; None = this machine.
-        nodes: nodes of the site.
-        inside: the nodes are those of the job that this process runs in, instead of new pilot jobs.
+        nodes: number of nodes of the site.
+        inside: use the nodes of the job that this process runs in, instead of new pilot jobs.
     """
 
     workers: int = 1
@@ -39,15 +39,15 @@ HERE = Placement()
 
 
 def check_placement(placement: Placement, slot: Slot | None = None) -> None:
-    """Find out before any work whether the site can be used; nothing starts.
+    """Check whether the site can be used, without starting anything.
 
     Args:
-        placement: where.
+        placement: where tasks run.
         slot: what each task will use; None = one core.
 
     Raises:
         ConfigError: no such site, or one whose nodes are too small for a task.
-        MissingDependency: the engine of clusters is not installed.
+        MissingDependency: Parsl is not installed.
     """
     if placement.site is None:
         return
@@ -59,12 +59,12 @@ def check_placement(placement: Placement, slot: Slot | None = None) -> None:
 
 @contextmanager
 def engine_for(placement: Placement, run_dir: Path, num_tasks: int) -> Iterator[Engine]:
-    """Open an engine for some tasks: no more workers here than tasks, and for none nothing starts.
+    """Open an engine for a number of tasks, with at most as many local workers. Without tasks, start nothing.
 
     Args:
-        placement: where.
-        run_dir: as in ``open_engine``; removed when the tasks ended well, else its logs stay.
-        num_tasks: how many tasks there will be, one core each.
+        placement: where tasks run.
+        run_dir: as in ``open_engine``; removed if the block ends without error.
+        num_tasks: number of tasks, one core each.
 
     Raises:
         As ``open_engine``.
@@ -81,14 +81,14 @@ def open_engine(placement: Placement, run_dir: Path, *, slot: Slot | None = None
     """Return the engine for tasks that need no GPU.
 
     Args:
-        placement: where.
-        run_dir: folder for the files of the engine of a cluster; all nodes see it.
+        placement: where tasks run.
+        run_dir: folder for the files of the cluster engine, visible on all nodes.
         slot: what each task may use; None = one core.
-        retries: times that a lost task is tried again.
+        retries: how often a lost task is repeated.
 
     Raises:
-        ConfigError: no such site, or one that does not give what is asked for.
-        MissingDependency: the engine of clusters is not installed.
+        ConfigError: no such site, or its nodes are too small.
+        MissingDependency: Parsl is not installed.
         EngineFailed: it cannot start.
     """
     slot = slot or Slot()
@@ -100,7 +100,7 @@ def open_engine(placement: Placement, run_dir: Path, *, slot: Slot | None = None
 
 
 def open_cluster(placement: Placement, run_dir: Path, slot: Slot, retries: int) -> Engine:
-    """Return the engine of a site; raises as ``open_engine``."""
+    """Return the engine of a site. Raises the errors of ``open_engine``."""
     from mlpf.engine.sites import load_site, require_parsl
 
     site = load_site(placement.site or "")
@@ -116,8 +116,8 @@ def training_slot(placement: Placement, num_gpus: int | None, num_cpus: int | No
     """Return what each of many trainings may use.
 
     Args:
-        placement: where.
-        num_gpus: GPUs of each; None = one where there are GPUs.
+        placement: where tasks run.
+        num_gpus: GPUs of each; None = one if there are GPUs.
         num_cpus: cores of each; None = an equal share.
         unit: what a training is called in options, such as ``--gpus-per-trial``.
 
@@ -146,14 +146,14 @@ def training_slot(placement: Placement, num_gpus: int | None, num_cpus: int | No
 def open_training_engine(
     placement: Placement, run_dir: Path, slot: Slot, num_cpus: int | None, retries: int
 ) -> Engine:
-    """Return the engine for many trainings; raises as ``open_engine``.
+    """Return the engine for many trainings. Raises the errors of ``open_engine``.
 
     Args:
-        placement: where.
-        run_dir: folder for the files of the engine of a cluster; all nodes see it.
-        slot: of ``training_slot``.
-        num_cpus: as there.
-        retries: times that a lost task is tried again.
+        placement: where tasks run.
+        run_dir: folder for the files of the cluster engine, visible on all nodes.
+        slot: return value of ``training_slot``.
+        num_cpus: as in ``training_slot``.
+        retries: how often a lost task is repeated.
     """
     if placement.site is not None:
         return open_cluster(placement, run_dir, slot, retries)

@@ -1,4 +1,4 @@
-"""Sites: what a cluster offers and how it is asked for, one YAML file each."""
+"""Sites: descriptions of clusters, one YAML file each."""
 
 import importlib.util
 import os
@@ -18,7 +18,7 @@ _WORD = r"^[^\s'\"\\#$`]+$"
 _SUFFIXES = (".yaml", ".yml")
 _FOLDER = resources.files("mlpf.engine") / "sites"
 
-# Keys that only some providers know what to do with.
+# Keys that only some providers use.
 _ONLY_FOR: dict[str, tuple[Provider, ...]] = {
     "partition": ("slurm",),
     "qos": ("slurm",),
@@ -40,7 +40,7 @@ _ONLY_FOR: dict[str, tuple[Provider, ...]] = {
 
 
 class Site(BaseModel):
-    """A cluster, or this machine: what its nodes have and how pilot jobs ask for them."""
+    """A cluster, or this machine: what its nodes have, and the options of its pilot jobs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -102,7 +102,7 @@ class Site(BaseModel):
         for key in sorted(self.model_fields_set):
             allowed = _ONLY_FOR.get(key)
             if allowed and self.provider not in allowed:
-                raise ValueError(f"{key} means nothing to provider {self.provider}; remove it")
+                raise ValueError(f"provider {self.provider} does not use {key}; remove it")
         if self.max_minutes is not None and 2 * self.stop_margin >= self.max_minutes:
             raise ValueError(
                 f"stop_margin {self.stop_margin} leaves too little of {self.max_minutes} minutes: "
@@ -122,7 +122,7 @@ class Site(BaseModel):
 
     @property
     def num_cores(self) -> int:
-        """Cores of a node that workers share."""
+        """Cores of a node for all workers together."""
         if self.cores_per_node is not None:
             return self.cores_per_node
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -165,7 +165,7 @@ def _read(path: Path, known: str) -> Site:
 
 
 def require_parsl() -> None:
-    """Find out, without importing it, whether the engine of clusters is installed.
+    """Check without importing it that Parsl is installed.
 
     Raises:
         MissingDependency: it is not.
@@ -197,5 +197,5 @@ def slots_per_node(site: Site, slot: Slot) -> int:
 
 
 def job_seconds(site: Site) -> int | None:
-    """Return how long a pilot job lasts, None if it does not end."""
+    """Return the wall time of a pilot job; None if it has no limit."""
     return None if site.max_minutes is None else 60 * site.max_minutes

@@ -1,4 +1,4 @@
-"""The driver of an ensemble: gives its trainings to an engine until all have ended or it is asked to stop."""
+"""The driver of an ensemble: gives trainings to an engine until all have ended or a stop is requested."""
 
 import time
 from collections import deque
@@ -13,7 +13,7 @@ from mlpf.ensemble.task import MemberTask, train_member
 from mlpf.errors import MLPFError, one_line
 
 _LOOK_SECONDS = 1.0
-# Longer than a program may take to save: whoever has not answered then is ended with the engine.
+# Longer than a program may take to save. Tasks that still run then are ended with the engine.
 _PATIENCE_SECONDS = SAVE_SECONDS + 30.0
 
 
@@ -21,8 +21,8 @@ class Driver:
     """Keeps every slot of an engine busy with a training.
 
     Args:
-        directory: of the ensemble.
-        states: name -> where the training stands; kept up to date.
+        directory: directory of the ensemble.
+        states: name -> state of the training; updated.
         task_of: returns the task of a training.
     """
 
@@ -38,11 +38,11 @@ class Driver:
         return list(self._given.values())
 
     def run(self, engine: Engine, reason: Callable[[], str | None], show: Callable[[], None]) -> str | None:
-        """Train all that wait; return why it was asked to stop, None if all have ended.
+        """Run all waiting trainings; return the reason of a stop, None if all have ended.
 
         Args:
             engine: runs the trainings, one per slot.
-            reason: returns why to stop, None = go on.
+            reason: returns why to stop; None = continue.
             show: called about once per second.
 
         Raises:
@@ -71,19 +71,19 @@ class Driver:
         return stopping if any(state.state == "waiting" for state in self.states.values()) else None
 
     def _cancel_unbegun(self) -> None:
-        """Take back what no worker has begun; ``wait`` never returns a future that was cancelled so."""
+        """Cancel tasks that no worker has begun and forget them: ``wait`` would not return their futures."""
         for future in [future for future in self._given if future.cancel()]:
             name = self._given.pop(future)
             self.states[name] = resting(read_state(MemberFiles(self._directory, name)))
 
     def _result(self, future: Future[MemberState], name: str, stopping: bool) -> MemberState:
-        """Return where a training stands after its task; a task that broke counts as a crash."""
+        """Return the state of a training after its task. An unexpected error counts as a crash."""
         files = MemberFiles(self._directory, name)
         try:
             return future.result()
         except TaskLost as error:
             state = resting(read_state(files))
-            if not stopping:  # who ends a job may end its workers too
+            if not stopping:  # the end of a batch job may also end the workers
                 state.fail("lost", str(error))
         except MLPFError:  # of the engine, or of a node that can run none of the trainings
             raise
@@ -98,12 +98,12 @@ class Driver:
 
 
 def resting(state: MemberState) -> MemberState:
-    """Return the state of a training that no process has: one that ran waits."""
+    """Return the state of a training without a process: ``running`` becomes ``waiting``."""
     if state.state == "running":
         state.state = "waiting"
     return state
 
 
 def read_states(directory: Path, names: Mapping[str, object] | list[str]) -> dict[str, MemberState]:
-    """Return where the trainings stand, while no driver is at work."""
+    """Return the states of the trainings while no driver runs."""
     return {name: resting(read_state(MemberFiles(directory, name))) for name in names}

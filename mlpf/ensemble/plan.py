@@ -1,4 +1,4 @@
-"""Which trainings an ensemble has: every row of a table with every seed."""
+"""The trainings of an ensemble: every row of a table with every seed."""
 
 import json
 import re
@@ -28,9 +28,9 @@ class Member:
     """One training of an ensemble.
 
     Attributes:
-        name: of its run directory, unique.
+        name: name of its run directory, unique.
         row: name of its row of the table; empty without a table.
-        values: dotted keys that differ from the configuration file, the seed among them.
+        values: dotted key -> value that differs from the configuration file, including the seed.
         where: file and line, for errors.
     """
 
@@ -43,7 +43,7 @@ class Member:
         """Return the whole configuration.
 
         Args:
-            base: the configuration file, with what was given on the command line.
+            base: the configuration of the file and the command line.
 
         Raises:
             ConfigError: one line for each problem.
@@ -60,13 +60,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Plan:
-    """What defines an ensemble beside its configuration file; kept in ``ensemble.json``.
+    """The rows, seeds and limits of an ensemble; contents of ``ensemble.json``.
 
     Attributes:
-        rows: of the table; one row without a name and without values if there is none.
-        seeds: each row is trained with each of them; empty = with that of its configuration.
-        ntrain: most training events per dataset, None = all.
-        ntest: most validation events, None = as configured.
+        rows: rows of the table; without a table, one row without name and values.
+        seeds: each row is trained with each of them; empty = only with the seed of its configuration.
+        ntrain: maximum of training events per dataset; None = all.
+        ntest: maximum of validation events; None = as configured.
         devices: GPUs of a training; 1 is one GPU or the CPU.
     """
 
@@ -80,7 +80,7 @@ class Plan:
         """Return the trainings, row by row.
 
         Raises:
-            ConfigError: too many, names that are not possible or not unique, or two sources of the seed.
+            ConfigError: too many trainings, invalid or repeated names, or two sources of the seed.
         """
         count = len(self.rows) * max(len(self.seeds), 1)
         if count > MAX_MEMBERS:
@@ -89,7 +89,7 @@ class Plan:
         problems = [problem for row in self.rows if (problem := self._problem(row))]
         first: dict[str, Member] = {}
         for member in members:
-            # Some file systems do not tell capital letters from small ones.
+            # Some file systems do not distinguish capital letters.
             other = first.setdefault(member.name.casefold(), member)
             if other is not member:
                 problems.append(f"{member.where}  name {member.name}: given before, {other.where}")
@@ -184,11 +184,13 @@ def configurations(members: Sequence[Member], base: Config) -> dict[str, Config]
 
 
 def changes(old: tuple[Config, Plan], new: tuple[Config, Plan]) -> list[str]:
-    """Return what keeps an ensemble from going on, as ``what: old -> new``. New rows and seeds may be added.
+    """Return the changes with which an ensemble cannot be resumed, as ``what: old -> new``.
+
+    New rows and seeds are allowed.
 
     Args:
-        old: configuration file and plan that the ensemble began with.
-        new: those of now.
+        old: configuration and plan of the ensemble.
+        new: configuration and plan that are given now.
     """
     (old_config, before), (new_config, now) = old, new
     lines = differences(old_config, new_config)

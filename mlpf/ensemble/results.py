@@ -1,4 +1,4 @@
-"""Results of an ensemble: a row per training, and mean and spread of each metric over trainings."""
+"""Results of an ensemble: one row per training, and mean and spread of each metric."""
 
 import json
 import math
@@ -47,23 +47,23 @@ class MemberResult:
     """A row of the table.
 
     Attributes:
-        name: of the training.
-        row: its row of the table of trainings, empty without one.
-        seed: of the training.
+        name: name of the training.
+        row: name of its row of the table; empty without a table.
+        seed: seed of the training.
         state: waiting, running, completed or failed.
-        kind: of a failure.
-        reason: of a failure, stop or early end.
-        epochs: that are trained.
-        num_epochs: that were asked for.
+        kind: kind of failure.
+        reason: reason of a failure, a stop or an early end.
+        epochs: finished epochs.
+        num_epochs: configured epochs.
         monitor: metric that ranks its checkpoints.
-        best: its smallest value; None if there is none.
-        best_epoch: epoch of that, counted from 1.
-        seconds: wall time of all attempts.
-        attempts: processes that were started for it.
-        crashes: of these, how many crashed.
-        slot: worker of the last attempt.
+        best: smallest value of ``monitor``; None if there is none.
+        best_epoch: epoch of that value, counted from 1.
+        seconds: wall time of all attempts, s.
+        attempts: number of processes started.
+        crashes: number of processes that crashed.
+        slot: slot of the last attempt.
         values: changed keys, without the seed.
-        metrics: recorded metrics of the best epoch; only finite ones.
+        metrics: finite metrics of the best epoch.
     """
 
     name: str
@@ -87,15 +87,15 @@ class MemberResult:
 
 @dataclass(frozen=True)
 class Spread:
-    """One metric over the completed trainings of a row, each with its best epoch.
+    """Mean and spread of one metric over the completed trainings of a row, each at its best epoch.
 
     Attributes:
-        row: of the table of trainings; empty without one.
-        metric: name.
-        count: trainings that have a finite value.
-        mean: of them.
-        std: standard deviation of one training, with ``count`` - 1 in the denominator; None for one training.
-        error: of the mean: ``std`` over the root of ``count``.
+        row: name of the row of the table; empty without a table.
+        metric: name of the metric.
+        count: number of trainings with a finite value.
+        mean: mean value.
+        std: standard deviation, with ``count`` - 1 in the denominator; None for one training.
+        error: error of the mean, ``std`` divided by the root of ``count``.
     """
 
     row: str
@@ -107,13 +107,13 @@ class Spread:
 
 
 def member_result(member: Member, config: Config, files: MemberFiles, state: MemberState) -> MemberResult:
-    """Return the row of a training, from its state and the files of its run directory.
+    """Return the result of a training, from its state and its run directory.
 
     Args:
         member: the training.
         config: its whole configuration.
         files: its files.
-        state: where it stands.
+        state: its state.
     """
     history, monitor = read_history(files), config.callbacks.checkpoint.monitor
     best = best_record(history, monitor)
@@ -140,7 +140,7 @@ def member_result(member: Member, config: Config, files: MemberFiles, state: Mem
 
 
 def best_record(history: Sequence[Mapping[str, float]], monitor: str) -> dict[str, float] | None:
-    """Return the record of the epoch with the smallest finite value, None if no epoch has one."""
+    """Return the record of the epoch with the smallest finite value; None if no epoch has one."""
     ranked = [record for record in history if _is_finite(record.get(monitor))]
     return dict(min(ranked, key=lambda record: record[monitor])) if ranked else None
 
@@ -177,8 +177,8 @@ def write_results(directory: Path, results: Sequence[MemberResult]) -> None:
 def member_table(results: Sequence[MemberResult]) -> pa.Table:
     """Return the table of trainings.
 
-    Columns are those of ``FIXED_COLUMNS``, one per changed key under its dotted path, null where the
-    training does not change it, and ``metric.<name>`` for each metric of the best epoch, float64.
+    Columns: ``FIXED_COLUMNS``, one per changed key (null if a training does not change it), and
+    ``metric.<name>`` for each metric of the best epoch, float64.
     """
     columns = {
         name: pa.array([getattr(result, name) for result in results], kind)
@@ -192,7 +192,7 @@ def member_table(results: Sequence[MemberResult]) -> pa.Table:
 
 
 def _values_column(values: Sequence[Mapping[str, Any]], key: str) -> pa.Array:
-    """Return a column of numbers, booleans or text; of anything else, or a mixture, as JSON text."""
+    """Return a column of numbers, booleans or text. Other values and mixtures become JSON text."""
     present = [row[key] for row in values if key in row]
     for types in ((bool,), (int,), (int, float), (str,)):
         if all(type(value) in types for value in present):

@@ -1,4 +1,4 @@
-"""Where each training of an ensemble stands, in one file each; the process that has it writes the file."""
+"""State of each training of an ensemble, one file each. The process that runs the training writes it."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,18 +13,18 @@ Stage = Literal["waiting", "running", "completed", "failed"]
 
 
 class MemberFiles:
-    """The files of a training; its run directory holds what ``mlpf train`` writes and nothing else.
+    """The files of one training. The run directory only holds files of ``mlpf train``.
 
     Args:
-        directory: of the ensemble.
-        name: of the training.
+        directory: directory of the ensemble.
+        name: name of the training.
 
     Attributes:
         run_dir: run directory.
         history: records of its epochs.
         log: output of its processes.
-        state: where it stands.
-        outcome: how its last process ended, by its own words.
+        state: its state, see ``MemberState``.
+        outcome: written by its last process, see ``training/loop/outcome.py``.
     """
 
     def __init__(self, directory: Path, name: str):
@@ -37,19 +37,19 @@ class MemberFiles:
 
 @dataclass
 class MemberState:
-    """Where a training stands; contents of ``MemberFiles.state``.
+    """State of a training; contents of ``MemberFiles.state``.
 
-    The task that runs the training writes it; while there is no task, the driver of the ensemble does.
+    The task that runs the training writes it. Without a task, the driver of the ensemble writes it.
 
     Attributes:
-        state: waiting (also: stopped, to be continued), running, completed or failed.
-        kind: of a failure: memory, nan, refused, crash, lost (with its worker), time.
-        reason: of a failure or of the last stop; of a completed training, why it ended early.
-        attempts: processes that were started for it.
-        crashes: of these, how many crashed.
-        stalls: stops in a row that brought it no further.
-        seconds: wall time of all attempts.
-        slot: worker of the last attempt.
+        state: waiting (also after a stop), running, completed or failed.
+        kind: kind of failure: memory, nan, refused, crash, lost (with its worker), time.
+        reason: reason of a failure or of the last stop; of a completed training, of its early end.
+        attempts: number of processes started.
+        crashes: number of processes that crashed.
+        stalls: stops in a row without a new checkpoint.
+        seconds: wall time of all attempts, s.
+        slot: slot of the last attempt.
     """
 
     state: Stage = "waiting"
@@ -62,20 +62,20 @@ class MemberState:
     slot: str = ""
 
     def fail(self, kind: str, reason: str) -> None:
-        """Give up."""
+        """Set the state to failed."""
         self.state, self.kind, self.reason = "failed", kind, reason
 
     def begin_again(self) -> None:
-        """Wait for a new attempt after a failure, with no failures counted."""
+        """Set a failed training to waiting and its failure counts to zero."""
         self.state, self.kind, self.reason, self.crashes, self.stalls = "waiting", "", "", 0, 0
 
     def write(self, files: MemberFiles) -> None:
-        """Write the file, whole and synced."""
+        """Write the file, atomically and synced."""
         write_json(files.state, asdict(self))
 
 
 def read_state(files: MemberFiles) -> MemberState:
-    """Return where a training stands; one that has no file, or a damaged one, waits."""
+    """Return the state of a training; waiting if its file is missing or damaged."""
     found: dict[str, Any] = read_json(files.state, dict)
     kept = {
         name: found[name]
@@ -86,6 +86,6 @@ def read_state(files: MemberFiles) -> MemberState:
 
 
 def read_history(files: MemberFiles) -> list[dict[str, float]]:
-    """Return the records of the epochs of a training, empty if it has none that can be read."""
+    """Return the records of the epochs of a training; empty if the file is missing or damaged."""
     found: list[Any] = read_json(files.history, list)
     return found if all(isinstance(record, dict) for record in found) else []

@@ -1,4 +1,4 @@
-"""A table of trainings: one row each, with the configuration keys that it changes. YAML or CSV."""
+"""Read a table of trainings from YAML or CSV: one row per training, with the keys that it changes."""
 
 import csv
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ NAME_KEY = "name"
 
 @dataclass(frozen=True)
 class Row:
-    """Settings of one training, or of one per seed.
+    """Keys that one training changes; with several seeds, one training per seed.
 
     Attributes:
-        name: unique in the table; empty = settings of the configuration file, without a table.
+        name: unique in the table; empty = no table.
         values: dotted key -> value.
         where: file and line, for errors.
     """

@@ -1,4 +1,4 @@
-"""An ensemble on the terminal: while it trains, and its results."""
+"""Show an ensemble on the terminal: its progress and its results."""
 
 import json
 from collections import Counter
@@ -21,14 +21,14 @@ _BAR_WIDTH = 40
 
 
 class LiveTable:
-    """Shows an ensemble while it trains: a table on a terminal, a line for each change elsewhere.
+    """Shows an ensemble while it trains: a live table on a terminal, one line per change in a log.
 
     Args:
-        directory: of the ensemble.
+        directory: directory of the ensemble.
         configs: name -> configuration of the training.
-        states: name -> where the training stands, as the driver knows; it changes while we look.
+        states: name -> state of the training; the driver changes it meanwhile.
         given: returns the names of the trainings that the engine has.
-        console: where to draw.
+        console: output.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class LiveTable:
             self._look(name)
 
     def update(self) -> None:
-        """Look at the trainings that run, and show what is new."""
+        """Read the files of running trainings and show what is new."""
         running = {name: self._look(name) for name in self._given()}
         self._display.show(
             lambda: self._table(running),
@@ -83,7 +83,7 @@ class LiveTable:
             ("failed", failures([state for state in self._states.values() if state.state == "failed"])),
         ]
         monitors = {config.callbacks.checkpoint.monitor for config in self._configs.values()}
-        if self._bests and len(monitors) == 1:  # other metrics do not compare
+        if self._bests and len(monitors) == 1:  # different metrics cannot be compared
             name = min(self._bests, key=self._bests.__getitem__)
             facts.append((f"best {monitors.pop()}", f"{self._bests[name]:.5g} ({name})"))
         return facts
@@ -164,7 +164,7 @@ def duration(seconds: float) -> str:
 
 
 def _fold(table: Table) -> None:
-    """Break long names rather than cut them off."""
+    """Add a column that breaks long names instead of cutting them off."""
     for column in table.columns:
         column.overflow = "fold"
 

@@ -1,4 +1,4 @@
-"""The task of an engine: one training of an ensemble in a process of its own, up to its end or a stop."""
+"""The task that runs one training of an ensemble in a process of its own, until it ends or stops."""
 
 import os
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from mlpf.errors import EXIT_FAILED, ConfigError
 from mlpf.files.atomic import read_json
 from mlpf.files.run_directory import RunDirectory
 
-# Between two notes of the time that a training has taken.
+# Interval at which the wall time of a training is written.
 _NOTE_SECONDS = 10.0
-# Stops in a row that may bring a training no further: its pilot jobs are too short for it.
+# Allowed stops in a row without a new checkpoint. More mean that the pilot jobs are too short.
 _MAX_STALLS = 2
 
 
 @dataclass(frozen=True)
 class MemberTask:
-    """What a worker must know to run a training.
+    """What a worker needs to run a training.
 
     Attributes:
-        directory: of the ensemble.
-        name: of the training.
+        directory: directory of the ensemble.
+        name: name of the training.
         command: program and arguments of the process.
         driver: id of the driver that gives the task.
-        retries: crashes after which the training is tried again.
-        max_seconds: most wall time of all attempts together, None = no limit.
+        retries: how often a crashed training is repeated.
+        max_seconds: maximum wall time of all attempts together, s; None = no limit.
     """
 
     directory: Path
@@ -41,10 +41,10 @@ class MemberTask:
 
 
 def train_member(task: MemberTask) -> MemberState:
-    """Run the training in a process of its own; return and write where it stands then.
+    """Run the training in a process of its own; write and return its state.
 
-    Its state is ``waiting`` if the training is to be given again: after a stop, or a crash that may be
-    retried. It goes on from its latest checkpoint then.
+    The state is ``waiting`` after a stop, or after a crash that may be retried. The driver then gives the
+    training again, and it continues from its latest checkpoint.
 
     Raises:
         ConfigError: this node does not see the directory of the ensemble.
@@ -74,22 +74,22 @@ def train_member(task: MemberTask) -> MemberState:
     reached = _checkpoint(files)
     end = run_training(task.command, files.log, StopConditions(task.directory, task.driver, left), note=note)
     state.seconds = before + end.seconds
-    judge(state, end, read_json(files.outcome, dict), moved=_checkpoint(files) != reached, task=task)
+    update_state(state, end, read_json(files.outcome, dict), moved=_checkpoint(files) != reached, task=task)
     state.write(files)
     return state
 
 
-def judge(
+def update_state(
     state: MemberState, end: ChildEnd, outcome: dict[str, Any], *, moved: bool, task: MemberTask
 ) -> None:
-    """Set the state of a training after a process of it ended.
+    """Update the state of a training after its process ended.
 
     Args:
-        state: is changed.
+        state: state to update.
         end: how the process ended.
-        outcome: what it wrote about itself, see ``training/loop/outcome.py``; empty if nothing.
-        moved: it wrote a checkpoint.
-        task: says how often a crash is retried.
+        outcome: contents of the outcome file, see ``training/loop/outcome.py``; empty if there is none.
+        moved: whether it wrote a checkpoint.
+        task: task of the training, for its retries.
     """
     said = str(outcome.get("reason", ""))
     if end.code == 0:
@@ -99,8 +99,8 @@ def judge(
     elif end.reason == "time":
         state.fail(
             "time",
-            f"{state.seconds:.0f} s of training, the limit is {task.max_seconds:.0f} s; it is saved, go on "
-            "with --resume --retry-failed and a larger --max-time",
+            f"{state.seconds:.0f} s of training, the limit is {task.max_seconds:.0f} s; it is saved, "
+            "continue with --resume --retry-failed and a larger --max-time",
         )
     elif end.reason or outcome.get("state") == "stopped":
         state.state, state.reason = "waiting", said or f"stopped: {end.how}"
@@ -108,7 +108,7 @@ def judge(
         if state.stalls > _MAX_STALLS:
             state.fail(
                 "time",
-                f"{state.stalls} stops in a row without a checkpoint in between; give it longer jobs",
+                f"{state.stalls} stops in a row without a new checkpoint; ask for longer jobs",
             )
     else:
         state.crashes += 1
@@ -121,7 +121,7 @@ def judge(
 
 
 def _checkpoint(files: MemberFiles) -> str:
-    """Return what changes with each checkpoint."""
+    """Return a text that changes with each checkpoint."""
     try:
         return RunDirectory(files.run_dir).pointer("latest").read_text(encoding="utf-8")
     except OSError:

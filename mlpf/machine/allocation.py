@@ -1,4 +1,4 @@
-"""GPUs and cores of this machine, dealt out to workers; asks the drivers, not TensorFlow."""
+"""Divide GPUs and cores of this machine among workers. Asks the drivers, without loading TensorFlow."""
 
 import os
 import re
@@ -11,8 +11,8 @@ from pathlib import Path
 from mlpf.errors import ConfigError
 from mlpf.machine.devices import hardware, hides_all
 
-# Of AMD's two variables HIP_VISIBLE_DEVICES counts among what ROCR_VISIBLE_DEVICES leaves, and HIP obeys
-# CUDA_VISIBLE_DEVICES too: the inner variables are dealt out where they are set, else the outer one.
+# AMD: HIP_VISIBLE_DEVICES selects among the GPUs that ROCR_VISIBLE_DEVICES leaves. HIP also obeys
+# CUDA_VISIBLE_DEVICES. If inner variables are set, they are divided, otherwise the outer one.
 _INNER = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _OUTER = ("ROCR_VISIBLE_DEVICES",)
 _HABANA = ("HABANA_VISIBLE_MODULES",)
@@ -22,13 +22,13 @@ _QUERY_SECONDS = 60
 
 @dataclass(frozen=True)
 class DeviceGroup:
-    """What one worker may use.
+    """GPUs and cores of one worker.
 
     Attributes:
-        environment: variables that show it its GPUs and hide all others.
-        num_gpus: how many these are.
+        environment: variables that show its GPUs and hide all others.
+        num_gpus: number of its GPUs.
         num_cpus: threads of its trials.
-        cpus: cores it is bound to; empty = any.
+        cpus: cores that it is bound to; empty = not bound.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
@@ -38,10 +38,10 @@ class DeviceGroup:
 
 
 def visible_gpus() -> dict[str, list[str]]:
-    """Return variable -> the GPUs that it may show, for each variable that is to be dealt out.
+    """Return environment variable -> GPUs that it may show, for each variable to set for workers.
 
-    What the environment names stays as it is: numbers, UUIDs and slices (``MIG-...``). Without a variable the
-    drivers are asked: ``nvidia-smi``, ``rocm-smi``, then the device files.
+    Names of GPUs in the environment are kept: numbers, UUIDs and slices (``MIG-...``). If no variable is set,
+    the drivers are asked: ``nvidia-smi``, ``rocm-smi``, then the device files.
     """
     for names in (_INNER, _OUTER, _HABANA):
         found = {name: _entries(os.environ[name], name) for name in names if name in os.environ}
@@ -63,7 +63,7 @@ def visible_gpus() -> dict[str, list[str]]:
 
 
 def parse_nvidia_smi(text: str) -> list[str]:
-    """Return the GPUs of ``nvidia-smi -L`` by number, or, if a GPU is cut into slices, all by UUID."""
+    """Return the GPUs of ``nvidia-smi -L`` by number, or all by UUID if a GPU is divided into MIG slices."""
     uuids = re.findall(r"^(\s*)(?:GPU|MIG) .*\(UUID: ([^)\s]+)\)", text, re.MULTILINE)
     whole = [uuid for indent, uuid in uuids if not indent]
     if len(whole) == len(uuids):
@@ -71,7 +71,7 @@ def parse_nvidia_smi(text: str) -> list[str]:
     usable: list[str] = []
     for indent, uuid in uuids:
         if indent and usable and usable[-1] in whole:
-            usable.pop()  # the GPU that the first of its slices stands below
+            usable.pop()  # the GPU of this first slice is not usable as a whole
         usable.append(uuid)
     return usable
 
@@ -79,12 +79,12 @@ def parse_nvidia_smi(text: str) -> list[str]:
 def device_groups(
     num_workers: int | None, gpus_per_trial: int | None, cpus_per_trial: int | None, unit: str = "trial"
 ) -> list[DeviceGroup]:
-    """Deal out the GPUs and cores that this process may use.
+    """Divide the GPUs and cores that this process may use among workers.
 
     Args:
-        num_workers: workers; None = one per group of GPUs, one on a machine without.
-        gpus_per_trial: GPUs of each; None = one where there are GPUs.
-        cpus_per_trial: cores of each; None = an equal share. Whoever has cores of its own is bound to them.
+        num_workers: workers; None = one per group of GPUs, or one without GPUs.
+        gpus_per_trial: GPUs of each; None = one if there are GPUs.
+        cpus_per_trial: cores of each; None = an equal share. Workers are bound to their cores.
         unit: what a worker runs, for the names of options in errors.
 
     Raises:
@@ -118,10 +118,10 @@ def device_groups(
 
 
 def usable_cores(root: Path = Path("/")) -> list[int]:
-    """Return the cores that this process may use; threads of a core and cores of a socket are neighbours.
+    """Return the cores that this process may use, sorted by socket and physical core.
 
     Args:
-        root: of the file system.
+        root: root of the file system.
     """
     if not hasattr(os, "sched_getaffinity"):  # macOS
         return list(range(os.cpu_count() or 1))
@@ -138,7 +138,7 @@ def usable_cores(root: Path = Path("/")) -> list[int]:
 
 
 def bind(process_id: int, cpus: frozenset[int]) -> None:
-    """Bind a process that has just been started, and what it starts, to some cores; nothing where none."""
+    """Bind a process and its future children to cores; do nothing if there are none."""
     if cpus and hasattr(os, "sched_setaffinity"):
         try:
             os.sched_setaffinity(process_id, cpus)
@@ -147,7 +147,7 @@ def bind(process_id: int, cpus: frozenset[int]) -> None:
 
 
 def _entries(value: str, name: str) -> list[str]:
-    """Return the devices of a variable, up to the first that is none, as drivers read them."""
+    """Return the devices named in a variable. Like drivers, stop at the first entry that is no device."""
     if value.strip().lower() == "all" and name in _HABANA:
         return [str(n) for n in range(hardware().get("hpu", 0))]
     entries: list[str] = []
@@ -159,7 +159,7 @@ def _entries(value: str, name: str) -> list[str]:
 
 
 def _listed_by(program: str, *arguments: str) -> str | None:
-    """Return what a tool of a driver lists, None where it is missing or finds no driver."""
+    """Return the output of a driver's tool; None if it is missing or finds no driver."""
     if shutil.which(program) is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Accelerators: what TensorFlow sees, what hides them from it, and how a process takes one."""
+"""Accelerators: which ones TensorFlow sees, why it does not see others, and how a process selects one."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from mlpf.machine.host import read_host
 
 Kind = Literal["nvidia", "rocm", "hpu", "cpu"]
 
-# Read by the drivers, before TensorFlow: what they hide does not exist for it.
+# Read by the drivers. Devices that they hide do not exist for TensorFlow.
 _VISIBILITY: dict[str, Kind] = {
     "CUDA_VISIBLE_DEVICES": "nvidia",
     "HIP_VISIBLE_DEVICES": "rocm",
@@ -25,9 +25,9 @@ _VISIBILITY: dict[str, Kind] = {
     "HABANA_VISIBLE_MODULES": "hpu",
 }
 _KIND_NAMES: dict[Kind, str] = {"nvidia": "Nvidia", "rocm": "AMD ROCm", "hpu": "Habana Gaudi", "cpu": "CPU"}
-# Set by Slurm where srun gives each task a GPU of its own, which every task then sees as number 0.
+# Set by Slurm if srun gives each task its own GPU. Every task sees its GPU as number 0.
 _OWN_GPU = "SLURM_GPUS_PER_TASK"
-# The newest instruction set that oneDNN may use; it takes the first of the two names that is set.
+# Newest instruction set that oneDNN may use. The first variable that is set counts.
 _MOST_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 # The first tells TensorFlow whether to use oneDNN.
 _ONEDNN_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", *_MOST_ISA)
@@ -74,18 +74,18 @@ def list_devices() -> list[Device]:
 
 
 def accelerators() -> list[Device]:
-    """Return the devices that TensorFlow may use and that are no CPU."""
+    """Return the devices that TensorFlow may use, without CPUs."""
     return [device for device in list_devices() if device.kind != "cpu"]
 
 
 def describe() -> str:
-    """Return in words what operations run on, such as ``2 x NVIDIA A100-SXM4-40GB (Nvidia)``."""
+    """Return a text about the devices in use, such as ``2 x NVIDIA A100-SXM4-40GB (Nvidia)``."""
     names = Counter((device.name, device.kind) for device in accelerators() or list_devices())
     return ", ".join(f"{count} x {name} ({_KIND_NAMES[kind]})" for (name, kind), count in names.items())
 
 
 def why_bfloat16_is_slow(dtype: str, root: Path = Path("/")) -> str | None:
-    """Return one line where a CPU without instructions for bfloat16 is to compute in it; else None.
+    """Return a warning if a CPU without bfloat16 instructions is to compute in bfloat16; else None.
 
     Args:
         dtype: ``setup.dtype``.
@@ -103,9 +103,10 @@ def why_bfloat16_is_slow(dtype: str, root: Path = Path("/")) -> str | None:
 
 
 def why_bfloat16_aborts(dtype: str) -> str | None:
-    """Return one line where a setting of oneDNN makes TensorFlow abort with bfloat16 on this CPU; else None.
+    """Return an error text if a oneDNN setting would make TensorFlow abort with bfloat16; else None.
 
-    TensorFlow looks at the CPU, sees AVX-512 and hands products of bfloat16 to oneDNN, which may not use it.
+    TensorFlow sees that the CPU has AVX-512 and gives products of bfloat16 to oneDNN, but the setting forbids
+    oneDNN to use AVX-512.
 
     Args:
         dtype: ``setup.dtype``.
@@ -125,14 +126,14 @@ def why_bfloat16_aborts(dtype: str) -> str | None:
 
 
 def grow_gpu_memory() -> None:
-    """Let TensorFlow take GPU memory as it needs it instead of all at once."""
+    """Let TensorFlow allocate GPU memory when it is needed instead of all at once."""
     import tensorflow as tf
 
     for gpu in tf.config.list_physical_devices("GPU"):
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
         except RuntimeError:
-            return  # TensorFlow has started: too late to change, and harmless
+            return  # too late: TensorFlow has started; harmless
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -143,7 +144,7 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def pin_gpu(local_rank: int, local_size: int = 1) -> None:
-    """Show this process one GPU only, the one of its rank; nothing happens on machines without GPU.
+    """Show this process only the GPU of its rank. Do nothing on machines without GPUs.
 
     Args:
         local_rank: number of the process on this machine, from 0.
@@ -171,41 +172,41 @@ def pin_gpu(local_rank: int, local_size: int = 1) -> None:
 
 
 def visibility() -> dict[str, str]:
-    """Return the environment variables that choose devices, as they are set."""
+    """Return the environment variables that are set to choose devices."""
     return {name: os.environ[name] for name in _VISIBILITY if name in os.environ}
 
 
 def hides_all(value: str) -> bool:
-    """Return whether a variable like CUDA_VISIBLE_DEVICES leaves no device.
+    """Return whether a variable like CUDA_VISIBLE_DEVICES hides all devices.
 
-    Drivers read entries up to the first that is no number, UUID (``GPU-...``) or MIG slice (``MIG-...``). So
-    an empty value hides all, and so do ``-1`` and Slurm's ``NoDevFiles``.
+    Drivers read entries up to the first that is not a number, UUID (``GPU-...``) or MIG slice (``MIG-...``).
+    So an empty value, ``-1`` and Slurm's ``NoDevFiles`` hide all devices.
     """
     first = value.split(",")[0].strip()
     return not (first.isdecimal() or first.upper().startswith(("GPU-", "MIG-")))
 
 
 def build() -> dict[str, Any]:
-    """Return for which accelerators TensorFlow was built, with versions; does not load it."""
+    """Return for which accelerators TensorFlow was built, with versions, without loading it."""
     info = _build_info()
     names = ("is_cuda_build", "is_rocm_build", "cuda_version", "cudnn_version", "rocm_version")
     return {"version": _tensorflow_version(), **{name: info[name] for name in names if name in info}}
 
 
 def onednn_settings() -> dict[str, str]:
-    """Return the environment variables that steer oneDNN, as they are set."""
+    """Return the environment variables that are set for oneDNN."""
     return {name: os.environ[name] for name in _ONEDNN_VARIABLES if name in os.environ}
 
 
 def hardware(root: Path = Path("/")) -> dict[Kind, int]:
-    """Return how many accelerators of each kind the operating system shows, TensorFlow aside.
+    """Return the number of accelerators of each kind that the operating system shows, without TensorFlow.
 
     Args:
         root: of the file system.
     """
     counts: dict[Kind, int] = {
         "nvidia": len(list(root.glob("dev/nvidia[0-9]*"))),
-        # One file for all GPUs that can compute; graphics alone does not make it.
+        # One device file for all AMD GPUs that can compute; GPUs for graphics only do not have it.
         "rocm": len(list(root.glob("dev/dri/renderD*"))) if (root / "dev/kfd").exists() else 0,
         "hpu": len(list(root.glob("sys/bus/pci/drivers/habanalabs/*:*"))),
     }
@@ -213,7 +214,7 @@ def hardware(root: Path = Path("/")) -> dict[Kind, int]:
 
 
 def why_no_accelerator(root: Path = Path("/")) -> str | None:
-    """Return one line about accelerators that should be there but are not; None where all is as expected.
+    """Return a line about accelerators that are present but unused; None if all is as expected.
 
     Args:
         root: of the file system.
@@ -236,10 +237,10 @@ def why_no_accelerator(root: Path = Path("/")) -> str | None:
 
 
 def _unusable_gpus(info: dict[str, Any], present: dict[Kind, int]) -> str | None:
-    """Return why GPUs that are present, or that TensorFlow was installed for, are of no use.
+    """Return why GPUs that are present, or that TensorFlow was installed for, are not used.
 
-    The package ``tensorflow`` is built for CUDA also where nobody wants a GPU, so that alone says nothing;
-    with the CUDA libraries beside it, or as tensorflow-rocm, it was chosen for a GPU.
+    The package ``tensorflow`` is always built for CUDA. Only the CUDA libraries beside it, or the package
+    tensorflow-rocm, show that a GPU is wanted.
     """
     chosen: Kind | None = None
     if info.get("is_rocm_build"):
@@ -261,7 +262,7 @@ def _unusable_gpus(info: dict[str, Any], present: dict[Kind, int]) -> str | None
 
 
 def report() -> dict[str, Any]:
-    """Return devices, build and environment as plain data, for the record of a run."""
+    """Return devices, build and environment as plain data, for ``environment.json``."""
     return {
         "devices": [
             {
@@ -287,12 +288,12 @@ def _kind(device_type: str) -> Kind:
 
 
 def _plain_name(device_type: str) -> str:
-    """Return a name for a device whose driver tells none."""
+    """Return a name for a device without a name from its driver."""
     return read_host().cpu if device_type == "CPU" else device_type
 
 
 def _build_info() -> dict[str, Any]:
-    """Return what TensorFlow notes about its build, from a file that is read without loading it."""
+    """Return TensorFlow's description of its build, from its file, without loading TensorFlow."""
     spec = find_spec("tensorflow")
     if spec is None or spec.origin is None:
         return {}
@@ -301,7 +302,7 @@ def _build_info() -> dict[str, Any]:
 
 
 def _tensorflow_version() -> str:
-    """Return the version of TensorFlow, whatever the package is called that it came with."""
+    """Return the version of TensorFlow, for any package name."""
     for name in _DISTRIBUTIONS:
         try:
             return version(name)
@@ -311,12 +312,12 @@ def _tensorflow_version() -> str:
 
 
 def _onednn_enabled() -> bool | None:
-    """Return whether TensorFlow computes with oneDNN here; None where it does not tell.
+    """Return whether TensorFlow uses oneDNN here; None if unknown.
 
-    Without a setting TensorFlow decides by the CPU.
+    Without a setting, TensorFlow decides by the CPU.
     """
     try:
-        # Not part of the public interface, which does not tell.
+        # There is no public interface for this.
         from tensorflow.python.util import _pywrap_util_port as port
     except ImportError:
         return None
@@ -325,7 +326,7 @@ def _onednn_enabled() -> bool | None:
 
 
 def _cards(present: dict[Kind, int], kind: Any) -> str:
-    """Return a count of cards in words."""
+    """Return a text about the number of devices."""
     return f"this machine has {present[kind]} {_KIND_NAMES[kind]} device(s)"
 
 

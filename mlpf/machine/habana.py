@@ -1,4 +1,4 @@
-"""Habana Gaudi: load the plug-in that makes its cards devices of TensorFlow, or say what is missing."""
+"""Habana Gaudi: load the plug-in that makes its cards TensorFlow devices."""
 
 import sys
 from collections.abc import Iterator
@@ -14,13 +14,14 @@ _SUPPORTED = "TensorFlow 2.15 and Python 3.10"
 
 
 def load_habana() -> int:
-    """Make Gaudi cards devices of TensorFlow; call before its first operation.
+    """Make Gaudi cards TensorFlow devices. Call before the first operation of TensorFlow.
 
     Returns:
         Number of cards.
 
     Raises:
-        MissingDependency: no plug-in, one for another TensorFlow or Python, or no driver or card for it.
+        MissingDependency: the plug-in is missing or for another TensorFlow or Python, or there is no driver
+            or card.
     """
     import tensorflow as tf
 
@@ -50,16 +51,16 @@ def load_habana() -> int:
     cards = len(tf.config.list_physical_devices("HPU"))
     if cards == 0:
         raise MissingDependency(
-            f"-g: {_PLUGIN} {_version()} is loaded, but finds no Gaudi card; hl-smi shows which are there"
+            f"-g: {_PLUGIN} {_version()} is loaded, but finds no Gaudi card; check with hl-smi"
         )
     return cards
 
 
 @contextmanager
 def _convolution_of_keras_2() -> Iterator[None]:
-    """Lend the plug-in a class: at import it replaces a method of the convolutions of Keras 2.
+    """Provide a class of Keras 2 while the plug-in is imported: the plug-in replaces one of its methods.
 
-    Keras 3 has no such class, and our networks no convolutions.
+    Keras 3 has no such class. Our networks have no convolutions, so it is not used.
     """
     from keras.src.layers.convolutional import base_conv
 

@@ -1,4 +1,4 @@
-"""The machine of this process: processor, instruction sets, cores, memory. Nothing heavy is loaded."""
+"""The machine of this process: processor, instruction sets, cores and memory."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Flag in /proc/cpuinfo -> name. Those that decide which kernels oneDNN, onnxruntime and Eigen take.
+# Flag in /proc/cpuinfo -> name, for flags that select kernels of oneDNN, onnxruntime and Eigen.
 _INSTRUCTION_SETS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -30,16 +30,16 @@ _MODEL_FIELDS = ("model name", "cpu model", "cpu", "Processor")
 
 @dataclass(frozen=True)
 class Host:
-    """A machine, as far as this process may use it.
+    """The machine of this process and its limits.
 
     Attributes:
-        cpu: model of the processor, its architecture where the system tells no model.
-        instruction_sets: names of those that matter here; None where the system does not tell.
-        has_bfloat16: whether there are instructions for products of bfloat16; None where it does not tell.
-        cores: logical cores that are on.
-        usable_cores: those that this process may run on (its affinity).
-        memory_bytes: main memory; None where the system does not tell.
-        memory_limit_bytes: limit of the control group (container, batch job), None = no limit of its own.
+        cpu: model of the processor; its architecture if the model is unknown.
+        instruction_sets: names of relevant instruction sets; None if unknown.
+        has_bfloat16: whether there are instructions for products of bfloat16; None if unknown.
+        cores: active logical cores.
+        usable_cores: cores that this process may run on (its affinity).
+        memory_bytes: main memory; None if unknown.
+        memory_limit_bytes: memory limit of the control group (container, batch job); None = no limit.
     """
 
     cpu: str
@@ -51,7 +51,7 @@ class Host:
     memory_limit_bytes: int | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data, for the record of a run."""
+        """Return plain data, for ``environment.json``."""
         sets = self.instruction_sets
         return {
             "cpu": self.cpu,
@@ -120,9 +120,9 @@ def _memory(text: str) -> int | None:
 
 
 def _memory_limit(root: Path) -> int | None:
-    """Return the smallest limit of memory among the control groups that this process is in.
+    """Return the smallest memory limit of the control groups of this process.
 
-    A container may show its own group as the top of the file system: paths that are not there are left out.
+    A container may show its own group as the root of the file system, so missing paths are skipped.
     """
     limits = []
     for line in _text(root / "proc/self/cgroup").splitlines():
@@ -147,7 +147,7 @@ def _gib(size: int | None) -> float | None:
 
 
 def _text(path: Path) -> str:
-    """Return the text of a file of the system, nothing where it is not there."""
+    """Return the text of a system file; empty if it is missing."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

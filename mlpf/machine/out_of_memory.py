@@ -1,10 +1,10 @@
-"""Which errors mean that memory, of the host or of a device, did not suffice."""
+"""Recognise errors that mean too little memory, of the host or of a device."""
 
 import re
 
 import tensorflow as tf
 
-# What TensorFlow, XLA, CUDA and the C++ library say where the type of the error does not tell.
+# Messages of TensorFlow, XLA, CUDA and the C++ library. The type of the error is not specific.
 _MESSAGES = re.compile(
     r"RESOURCE_EXHAUSTED|out of memory|OOM when allocating|OUT_OF_MEMORY|failed to allocate memory|bad_alloc",
     re.IGNORECASE,
@@ -12,10 +12,10 @@ _MESSAGES = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error, or one that it was raised from, is a lack of memory.
+    """Return whether an error, or one of its causes, means too little memory.
 
-    Messages count only in errors of a run time, which all derive from ``RuntimeError`` or TensorFlow's
-    ``OpError``: other errors may quote such words.
+    Messages are only searched in ``RuntimeError`` and TensorFlow's ``OpError``, since other errors may quote
+    the same words.
     """
     seen: BaseException | None = error
     while seen is not None:

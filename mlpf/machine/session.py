@@ -1,4 +1,4 @@
-"""The process: seeds, threads, number format, and a report of what it runs on."""
+"""Set up the process: seeds, threads and number format; report what it runs on."""
 
 import os
 import platform
@@ -23,17 +23,16 @@ def set_seeds(seed: int) -> None:
 
 
 def use_deterministic_operations() -> None:
-    """Let TensorFlow take only operations that give the same bits each time; what has none raises."""
+    """Let TensorFlow only use deterministic operations. Operations without such a form raise an error."""
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
 
 
 def limit_library_threads(num_cpus: int | None) -> None:
-    """Tell OpenMP (MKL, some builds of TensorFlow) and the OpenBLAS of NumPy to use ``num_cpus`` threads.
+    """Limit OpenMP (MKL, some builds of TensorFlow) and NumPy's OpenBLAS to ``num_cpus`` threads.
 
-    They read this once, when they are loaded: call before NumPy and TensorFlow are imported. What the user
-    has set stays.
+    Call before NumPy and TensorFlow are imported. Variables that the user has set are kept.
     """
     if num_cpus is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(num_cpus))
@@ -52,12 +51,12 @@ def set_threads(num_cpus: int | None) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(num_cpus)
         tf.config.threading.set_inter_op_parallelism_threads(num_cpus)
     except RuntimeError:
-        # TensorFlow has started: a program that embeds us has made this choice already.
+        # TensorFlow has started before, in a program that uses this package.
         return
 
 
 def gpu_memory_peak() -> int | None:
-    """Return the most bytes that TensorFlow has held on one GPU so far, None without a GPU."""
+    """Return the peak memory of TensorFlow on one GPU so far, in bytes; None without a GPU."""
     import tensorflow as tf
 
     names = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices("GPU")]
@@ -86,15 +85,15 @@ def prepare(
     deterministic: bool = False,
     habana_enabled: bool = False,
 ) -> None:
-    """Set up a process that runs a network; for every command that does, before its first operation.
+    """Set up a process that runs a network. Call before the first operation of TensorFlow.
 
-    GPUs give memory as it is needed, so that several processes can share one.
+    GPU memory is allocated when needed, so that several processes can share a GPU.
 
     Args:
         dtype: number format of Keras.
         allow_tf32: let GPUs round float32 products to TensorFloat-32.
         num_cpus: threads; None = all cores.
-        deterministic: only operations that give the same bits each time.
+        deterministic: only use deterministic operations.
         habana_enabled: load the plug-in of Gaudi.
 
     Raises:

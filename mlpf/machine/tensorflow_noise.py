@@ -1,7 +1,7 @@
-"""Leave out what TensorFlow always says while it is imported, and nothing else.
+"""Suppress known messages that TensorFlow always prints while it is imported.
 
-A build with CUDA registers cuFFT, cuDNN and cuBLAS twice and calls that an error, on every machine. The lines
-come from C++ before its logging has a level, so no variable of the environment stops them.
+A build with CUDA registers cuFFT, cuDNN and cuBLAS twice and reports that as an error on every machine. The
+lines come from C++ before log levels are set, so no environment variable suppresses them.
 """
 
 import importlib.util
@@ -25,13 +25,13 @@ _STDERR = 2
 
 
 def quieten_tensorflow() -> None:
-    """Filter standard error while TensorFlow is imported, whenever and wherever that happens."""
+    """Filter standard error during the import of TensorFlow, whenever that happens."""
     if "tensorflow" not in sys.modules and not any(isinstance(f, _Finder) for f in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(MetaPathFinder):
-    """Finds TensorFlow once, with a loader that filters."""
+    """Import hook for TensorFlow with a loader that filters standard error. Works once."""
 
     def find_spec(
         self,
@@ -39,7 +39,7 @@ class _Finder(MetaPathFinder):
         path: Sequence[str] | None,  # noqa: ARG002 - of Python's interface
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return the spec of TensorFlow; all other modules are for others to find."""
+        """Return the spec of TensorFlow; None for other modules."""
         if fullname != "tensorflow":
             return None
         sys.meta_path.remove(self)
@@ -58,7 +58,7 @@ class _Finder(MetaPathFinder):
 
 @contextmanager
 def known_lines_left_out() -> Iterator[None]:
-    """Pass on what is written to file descriptor 2 while the block runs, but for known lines."""
+    """During the block, pass on lines written to file descriptor 2, except for known ones."""
     sys.stderr.flush()
     real = os.dup(_STDERR)
     reading, writing = os.pipe()

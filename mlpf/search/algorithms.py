@@ -1,4 +1,4 @@
-"""The algorithms by name: those of keras-tuner, our ASHA and our Hyperband, behind the state of a search."""
+"""The search algorithms by name: random and Bayesian of keras-tuner, and our own ASHA and Hyperband."""
 
 import time
 from collections.abc import Callable

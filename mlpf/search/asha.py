@@ -1,4 +1,4 @@
-"""Asynchronous successive halving (Li et al., MLSys 2020): promotions without waiting for a rung to fill."""
+"""Asynchronous successive halving, ASHA (Li et al., MLSys 2020)."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from mlpf.search.state import TrialRecord
 
 
 def rung_epochs(min_epochs: int, factor: int, max_epochs: int) -> list[int]:
-    """Return the epochs in total at the end of each rung: ``factor`` times the one before, the last more."""
+    """Return the epochs at the end of each rung: ``factor`` times the one before; the last may have more."""
     epochs, rung = [], min_epochs
     while rung * factor <= max_epochs:
         epochs.append(rung)
@@ -26,15 +26,15 @@ def rung_epochs(min_epochs: int, factor: int, max_epochs: int) -> list[int]:
 
 
 class AshaOracle(SearchOracle, keras_tuner.Oracle):
-    """Random configurations; the best ``1 / factor`` of those that ended a rung go on to the next.
+    """Random configurations. The best ``1 / factor`` of a rung are promoted to the next one.
 
-    A free worker takes the first promotion that is due, from the top rung down, and else a new
-    configuration. A trial is promoted as soon as it belongs to the best of its rung so far. A few are
-    promoted that later ones overtake.
+    A free worker takes a promotion if there is one, from the highest rung first, and otherwise a new
+    configuration. A trial is promoted as soon as it is among the best of its rung so far, without waiting for
+    the others. So a few promoted trials are overtaken later.
     """
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:  # noqa: ARG002 (of keras-tuner)
-        """Return the values of the next trial, as keras-tuner wants them."""
+        """Return the values of the next trial, in the form of keras-tuner."""
         rungs = rung_epochs(self.hypertune.min_epochs, self.hypertune.factor, self.max_epochs_of_trial)
         promoted = self._promoted()
         for rung in reversed(range(len(rungs) - 1)):
@@ -51,8 +51,8 @@ class AshaOracle(SearchOracle, keras_tuner.Oracle):
     def promotable(self) -> set[str]:
         """Return ids of completed trials that may still be promoted.
 
-        Those before it in its rung can only become more: a trial is out once as many are better as a full
-        rung would promote.
+        The number of better trials in a rung can only grow. A trial is out once as many trials are better as
+        a full rung would promote.
         """
         num_rungs = len(
             rung_epochs(self.hypertune.min_epochs, self.hypertune.factor, self.max_epochs_of_trial)
@@ -60,7 +60,7 @@ class AshaOracle(SearchOracle, keras_tuner.Oracle):
         most, promotable, promoted = self.hypertune.num_trials, set(), self._promoted()
         for rung in range(num_rungs - 1):
             done = self._done(rung)
-            # The best of each rung may be needed at the end to fill the top one.
+            # At the end of the search the best trial of a rung may be promoted to the top.
             places = max(1, most // self.hypertune.factor)
             waiting = {r.trial_id for r in done[:places]} - promoted
             promotable |= waiting
@@ -78,7 +78,7 @@ class AshaOracle(SearchOracle, keras_tuner.Oracle):
         return sorted(done, key=lambda r: (r.objective, r.trial_id))
 
     def _promoted(self) -> set[str]:
-        """Return ids of trials that others continue."""
+        """Return ids of trials that were promoted."""
         searched = [r.trial_id for r in self.records.values() if r.purpose == "search" and r.rung]
         return {self.own_values(trial_id)[PARENT] for trial_id in searched}
 
@@ -95,11 +95,11 @@ class AshaOracle(SearchOracle, keras_tuner.Oracle):
         return proposal(self.own_values(record.trial_id) | own)
 
     def _last_promotion(self, rungs: list[int]) -> dict[str, Any]:
-        """Promote the best of the highest rung to the top: a small search, too, ends with a full training."""
+        """Promote the best trial of the highest rung to the top, so that every search has a full training."""
         highest = max((r.rung for r in self.records.values() if r.status == "completed"), default=None)
         if highest is None or highest == len(rungs) - 1:
             return STOPPED
         waiting = [r for r in self._done(highest) if r.trial_id not in self._promoted()]
-        if not waiting:  # its promotion failed, and it has no second
+        if not waiting:  # its promotion failed
             return STOPPED
         return self._promotion(waiting[0], rungs)

@@ -1,4 +1,4 @@
-"""The directory of a search: laid out, and continued with the settings that it began with."""
+"""Create the directory of a search, and check its settings when it is resumed."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from mlpf.search.state import RUNS_FOLDER
 
 
 def require_empty(directory: Path) -> None:
-    """Refuse a directory that holds anything but the lock and the files of an engine that could not start.
+    """Refuse a directory with other files than the lock and those of an engine that could not start.
 
     Raises:
-        OutputExists: it does.
+        OutputExists: there are other files.
     """
     ours = {LOCK_FILE, ENGINE_FOLDER}
     if directory.exists() and any(path.name not in ours for path in directory.iterdir()):
@@ -26,17 +26,17 @@ def require_empty(directory: Path) -> None:
 def require_same(
     config: Config, directory: Path, given: dict[str, int | None], gpus_per_trial: int | None
 ) -> TrialOptions:
-    """Refuse to go on with another search; return the options of before.
+    """Refuse to resume a search with other settings; return its options.
 
     Args:
         config: the whole configuration.
-        directory: of the search.
-        given: ``ntrain`` and ``ntest`` of now; None = as before.
-        gpus_per_trial: of now; None = as before.
+        directory: directory of the search.
+        given: ``ntrain`` and ``ntest`` given now; None = as before.
+        gpus_per_trial: given now; None = as before.
 
     Raises:
         CheckpointError: there is no search in ``directory``.
-        ConfigError: settings differ; one line for each.
+        ConfigError: settings differ. The message has one line for each.
     """
     path = directory / RESOLVED_CONFIG
     if not path.is_file():
@@ -59,8 +59,8 @@ def require_same(
         raise ConfigError(
             "\n".join(
                 [
-                    f"{directory}: a search goes on with the settings that it began with; these differ "
-                    "(before -> now). Take them back, leave out -c, or choose another directory",
+                    f"{directory}: a search cannot be resumed with other settings; these differ "
+                    "(before -> now). Change them back, leave out -c, or choose another directory",
                     *changed,
                 ]
             )
@@ -69,7 +69,7 @@ def require_same(
 
 
 def lay_out(config: Config, directory: Path, options: TrialOptions) -> None:
-    """Write what the processes read. Of runs that exist, only where their datasets are may change."""
+    """Write options and configuration. In existing runs, only update where datasets are."""
     options.write(directory)
     write_resolved(config, directory / RESOLVED_CONFIG)
     for path in sorted((directory / RUNS_FOLDER).glob("*.yaml")):

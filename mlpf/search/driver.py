@@ -1,4 +1,4 @@
-"""The driver of a search: gives trials to an engine, hears what came of them, and keeps the state."""
+"""The driver of a search: gives trials to an engine, collects their results and keeps the state."""
 
 import shutil
 import time
@@ -18,29 +18,29 @@ from mlpf.files.run_directory import RunDirectory
 from mlpf.search.results.run_progress import spent_seconds
 from mlpf.search.state import RUNS_FOLDER, TrialRecord
 from mlpf.search.trial_files import TrialFiles
-from mlpf.search.trial_task import TrialEnd, TrialOrder, train_trial
+from mlpf.search.trial_task import TrialEnd, TrialTask, train_trial
 
 if TYPE_CHECKING:  # keras-tuner is heavy
     from mlpf.search.oracle import SearchOracle
 
 _TICK_SECONDS = 0.5
-# After the request to stop: what trials need to save, and a worker to say so.
+# Time after a request to stop: for trials to save, and for workers to report.
 _LEAVE_SECONDS = SAVE_SECONDS + 30.0
-# Pilot jobs in a row that ended before a trial had a checkpoint.
+# Allowed number of pilot jobs in a row that end before a trial has a new checkpoint.
 _MAX_IDLE_PILOTS = 3
-# The wall time that a driver has spent is at most so much older in the state than on the clock.
+# The state is written at least this often, to keep the wall time of the search.
 _STATE_SECONDS = 60.0
 _SECONDS_PER_HOUR = 3600.0
 
 
 class SearchFailed(MLPFError):
-    """A search gave up, or ended without a completed trial."""
+    """A search gave up or ended without a completed trial."""
 
     exit_code = 1
 
 
 class NodeRefused(MLPFError):
-    """A worker cannot run the trials of this search: it sees other files or programs than the driver."""
+    """A worker cannot run trials of this search, because its files or programs differ from the driver's."""
 
 
 class TakenOver(OutputExists):
@@ -52,31 +52,31 @@ class Stop(Protocol):
 
     @property
     def reason(self) -> str | None:
-        """Why to stop, None = go on."""
+        """Why to stop; None = continue."""
 
 
 class View(Protocol):
-    """Something that shows a search to the user."""
+    """Shows a search to the user."""
 
     def update(self) -> None:
-        """Show how it stands; called about twice per second."""
+        """Show the present state; called about twice per second."""
 
     def close(self) -> None:
-        """Show how it ended."""
+        """Show the last state."""
 
 
 class Driver:
-    """Runs a search until it is over or asked to stop.
+    """Runs a search until it is over or a stop is requested.
 
     Args:
-        oracle: the state of the search.
-        engine: runs trials.
-        directory: of the search; all workers see it.
+        oracle: state of the search.
+        engine: runs the trials.
+        directory: directory of the search, visible to all workers.
         config: configuration of the search.
-        program: words that start mlpf.
+        program: command that starts mlpf.
         arguments: options of every trial.
-        stop: is asked all the time.
-        view: is kept up to date.
+        stop: request to stop, checked twice per second.
+        view: shows the search.
         say: prints a line for the user.
     """
 
@@ -99,7 +99,7 @@ class Driver:
         self._stop, self._view, self._say = stop, view, say
         self._id = uuid.uuid4().hex
         self._running: dict[Future[TrialEnd], str] = {}
-        # Trial -> pilot jobs that have ended without progress of it.
+        # Trial -> pilot jobs that ended without a new checkpoint of the trial.
         self._idle_pilots: dict[str, set[str]] = {}
         self._removed: set[str] = set()
         self._begin, self._wall_before = time.monotonic(), oracle.wall_seconds
@@ -107,19 +107,19 @@ class Driver:
         self._leaving = False
 
     def run(self) -> str | None:
-        """Search.
+        """Run the search.
 
         Returns:
-            None if the search is over, else why it was stopped.
+            None if the search is over, else the reason of the stop.
 
         Raises:
-            NodeRefused: a worker cannot run trials of this search; all others have saved.
-            SearchFailed: pilot jobs are too short for any trial.
-            TakenOver: another driver has announced itself; the state is left to it.
-            EngineFailed: the engine has ended; all trials are given back.
-            KeyboardInterrupt: the user insists; trials that run are lost.
+            NodeRefused: a worker cannot run trials of this search. All other trials have saved.
+            SearchFailed: pilot jobs are too short for a trial.
+            TakenOver: another driver has taken over the search and its state.
+            EngineFailed: the engine has ended. All trials wait again.
+            KeyboardInterrupt: second Ctrl-C. Running trials are lost.
         """
-        # Programs of an earlier driver that still run save and stop.
+        # Trials of an earlier driver that still run save and stop.
         announce_driver(self._directory, self._id)
         free = True
         try:
@@ -142,7 +142,7 @@ class Driver:
             self._view.close()
 
     def _fill(self) -> None:
-        """Give out trials as long as slots are free."""
+        """Give trials to free slots."""
         slot = self._engine.slot
         devices = slot.num_gpus or slot.num_cpus
         while len(self._running) < self._engine.num_slots:
@@ -155,7 +155,7 @@ class Driver:
                 self._oracle.fail(record.trial_id, str(error), "refused", 0.0)
                 continue
             hours = self._oracle.hypertune.max_trial_hours
-            order = TrialOrder(
+            task = TrialTask(
                 self._directory,
                 record.trial_id,
                 record.run,
@@ -166,10 +166,10 @@ class Driver:
                 self._id,
                 None if hours is None else hours * _SECONDS_PER_HOUR,
             )
-            # The worker writes it again when it begins.
-            TrialFiles(self._directory, record.run).place.unlink(missing_ok=True)
+            # The worker writes the file when it begins.
+            TrialFiles(self._directory, record.run).worker.unlink(missing_ok=True)
             try:
-                future = self._engine.submit(train_trial, order)
+                future = self._engine.submit(train_trial, task)
             except EngineFailed:
                 self._oracle.give_back(record.trial_id)
                 raise
@@ -183,12 +183,11 @@ class Driver:
             write_resolved(trial_config(self._config, record.values, record.seed), file)
 
     def _collect(self, seconds: float) -> bool:
-        """Wait some time for trials that end, take up what came of them, and tell whether any did."""
+        """Wait ``seconds`` for trials to end, record their results, return whether any ended."""
         done, _ = wait(self._running, timeout=seconds, return_when=FIRST_COMPLETED)
         if not self._leaving and not is_in_charge(self._directory, self._id):
             raise TakenOver(
-                f"{self._directory}: another driver has taken over this search; this one ends, and leaves "
-                "the state to the other"
+                f"{self._directory}: another driver has taken over this search and its state; this one ends"
             )
         now = time.monotonic()
         self._oracle.wall_seconds = self._wall_before + now - self._begin
@@ -198,10 +197,10 @@ class Driver:
             try:
                 end = future.result()
             except TaskLost as error:
-                self._say(f"trial {trial_id} is lost and goes on elsewhere: {error}")
+                self._say(f"trial {trial_id} lost its worker and continues on another one: {error}")
                 self._oracle.lose(trial_id, spent)
                 continue
-            except Exception:  # the engine has ended, or the worker cannot read or write the search
+            except Exception:  # the engine has ended, or the worker cannot read or write the directory
                 self._oracle.give_back(trial_id, spent)
                 raise
             self._take_up(trial_id, end)
@@ -214,7 +213,7 @@ class Driver:
         return bool(done)
 
     def _take_up(self, trial_id: str, end: TrialEnd) -> None:
-        """Note what came of an attempt."""
+        """Record the result of an attempt."""
         oracle = self._oracle
         oracle.records[trial_id].worker = end.worker
         if end.state == "completed":
@@ -239,7 +238,7 @@ class Driver:
                 )
 
     def _leave(self) -> None:
-        """Let trials that run save, and give all back."""
+        """Let running trials save, then set all to waiting."""
         self._leaving = True
         ask_all_to_stop(self._directory)
         for future, trial_id in list(self._running.items()):
@@ -250,7 +249,7 @@ class Driver:
         while self._at_work() and time.monotonic() < deadline:
             try:
                 self._collect(_TICK_SECONDS)
-            except Exception as error:  # noqa: BLE001 - the trials that are left have to save nevertheless
+            except Exception as error:  # noqa: BLE001 - the remaining trials must still save
                 self._say(str(error))
         at_work = self._at_work()
         for future, trial_id in self._running.items():
@@ -261,20 +260,20 @@ class Driver:
         self._oracle.save()
 
     def _wait_for_saves(self) -> None:
-        """Let trials that run save; what comes of them is for the other driver."""
+        """Let running trials save. The other driver collects their results."""
         wait(self._at_work(), timeout=_LEAVE_SECONDS)
 
     def _at_work(self) -> list[Future[TrialEnd]]:
-        """Return the tasks that a worker has begun: a pilot job may still be in its queue."""
+        """Return the tasks that a worker has begun. Others still wait, for example for a pilot job."""
         records = self._oracle.records
         return [
             future
             for future, trial_id in self._running.items()
-            if future.done() or TrialFiles(self._directory, records[trial_id].run).place.is_file()
+            if future.done() or TrialFiles(self._directory, records[trial_id].run).worker.is_file()
         ]
 
     def _remove_checkpoints(self) -> None:
-        """Remove the checkpoints of runs that nothing needs any more; histories and logs stay."""
+        """Remove checkpoints that are not needed any more. Histories and logs stay."""
         known = {record.run for record in self._oracle.records.values()}
         needless = known - self._oracle.runs_to_keep() - self._removed
         for run in needless:

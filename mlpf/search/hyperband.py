@@ -1,8 +1,8 @@
 """Hyperband (Li et al., JMLR 18 (2018) 185): brackets of successive halving that begin with different epochs.
 
-keras-tuner's own promotes too few when trials of a round fail, and none when the space holds fewer
-configurations than a first round wants. Here a failed trial counts among those that are not promoted, and a
-round is full when nothing can be added to it.
+keras-tuner's Hyperband promotes too few trials if some of a round fail, and none if the space has fewer
+configurations than a first round. Here a failed trial counts as one that is not promoted, and a round is full
+when no trial can be added to it.
 """
 
 import math
@@ -22,23 +22,23 @@ from mlpf.search.keras_tuner_adapter import (
 from mlpf.search.oracle import SearchOracle
 from mlpf.search.state import TrialRecord
 
-# Configurations and epochs in total of each round of a bracket.
+# For each round of a bracket: number of configurations, total epochs.
 Rounds = list[tuple[int, int]]
 
 
 def brackets(min_epochs: int, factor: int, max_epochs: int, iterations: int) -> list[Rounds]:
-    """Return the rounds of all brackets, the one that halves most first.
+    """Return the rounds of all brackets; the bracket with most rounds comes first.
 
     Args:
-        min_epochs: shortest first round.
-        factor: of so many trials of a round one goes on, to so many times the epochs.
+        min_epochs: epochs of the shortest first round.
+        factor: one of ``factor`` trials of a round is promoted, to ``factor`` times the epochs.
         max_epochs: epochs of the last round of every bracket.
-        iterations: repetitions of the whole.
+        iterations: repetitions of all brackets.
     """
     num_brackets = 1
     while max_epochs / factor**num_brackets >= min_epochs:
         num_brackets += 1
-    # All brackets cost about the same number of epochs.
+    # All brackets take about the same number of epochs.
     last_size = math.ceil(1 + math.log(max_epochs, factor))
     found = []
     for most in reversed(range(num_brackets)):
@@ -49,7 +49,7 @@ def brackets(min_epochs: int, factor: int, max_epochs: int, iterations: int) -> 
 
 
 class HyperbandOracle(SearchOracle, keras_tuner.Oracle):
-    """Brackets one after the other; the next begins when nothing of those before can run now."""
+    """Brackets one after the other. The next one begins when no trial of earlier ones can run."""
 
     def __init__(self, **arguments: Any):
         super().__init__(**arguments)
@@ -60,7 +60,7 @@ class HyperbandOracle(SearchOracle, keras_tuner.Oracle):
         self._exhausted = False
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:  # noqa: ARG002 (of keras-tuner)
-        """Return the values of the next trial, as keras-tuner wants them."""
+        """Return the values of the next trial, in the form of keras-tuner."""
         for number, rounds in enumerate(self._brackets):
             if len(self._round(number, 0)) < rounds[0][0] and not self._exhausted:
                 values = self.random_values()
@@ -81,7 +81,7 @@ class HyperbandOracle(SearchOracle, keras_tuner.Oracle):
         return IDLE if self._open() else STOPPED
 
     def promotable(self) -> set[str]:
-        """Return ids of completed trials of rounds whose next round is not full."""
+        """Return ids of completed trials in rounds whose next round is not full."""
         found: set[str] = set()
         for number, rounds in enumerate(self._brackets):
             for rung in range(1, len(rounds)):
@@ -94,7 +94,7 @@ class HyperbandOracle(SearchOracle, keras_tuner.Oracle):
         return super().get_state() | {"exhausted": self._exhausted}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take the state of ``get_state``."""
+        """Restore the state that ``get_state`` returned."""
         super().set_state(state)
         self._exhausted = state["exhausted"]
 
@@ -109,14 +109,14 @@ class HyperbandOracle(SearchOracle, keras_tuner.Oracle):
         ]
 
     def _candidates(self, bracket: int, rung: int) -> list[TrialRecord]:
-        """Return the completed trials below a round that are not promoted to it, the best first."""
+        """Return the completed trials of the round before that are not promoted yet, the best first."""
         promoted = {self.own_values(r.trial_id)[PARENT] for r in self._round(bracket, rung)}
         below = self._round(bracket, rung - 1)
         left = [r for r in below if r.status == "completed" and r.trial_id not in promoted]
         return sorted(left, key=lambda r: (r.objective, r.trial_id))
 
     def _next_promotion(self, bracket: int, rung: int) -> TrialRecord | None:
-        """Return the trial that may go on to a round now: more are done below than will be thrown out."""
+        """Return a trial that can be promoted to a round now; None if better ones may still come."""
         if self._is_full(bracket, rung):
             return None
         candidates = self._candidates(bracket, rung)
@@ -129,7 +129,7 @@ class HyperbandOracle(SearchOracle, keras_tuner.Oracle):
         return candidates[0] if len(candidates) > thrown_out else None
 
     def _is_full(self, bracket: int, rung: int) -> bool:
-        """Tell whether no trial will be added to a round."""
+        """Return whether no trial will be added to a round."""
         if len(self._round(bracket, rung)) >= self._brackets[bracket][rung][0]:
             return True
         if rung == 0:

@@ -1,4 +1,4 @@
-"""A search space in the terms of keras-tuner, and its choices back as values of the configuration."""
+"""Convert a search space to keras-tuner's hyperparameters, and their values back."""
 
 import importlib
 import json
@@ -29,9 +29,9 @@ def import_keras_tuner() -> ModuleType:
 def build_hyperparameters(space: Mapping[str, ParameterSpace]) -> Any:
     """Return the space as ``keras_tuner.HyperParameters``, each key after those on which it depends.
 
-    Numbers and booleans are what they are. A choice among anything but whole numbers, or numbers with a
-    point, is one among JSON texts: a choice of keras-tuner holds one scalar type. A float with step is a
-    choice among its values, because keras-tuner misses the last of 0.1, 0.2, 0.3.
+    A choice of keras-tuner holds values of one scalar type. So a choice of values that are not all ints, or
+    all floats, becomes a choice of JSON texts. A float with step becomes a choice of its values, because
+    keras-tuner misses the last of 0.1, 0.2, 0.3.
 
     Raises:
         MissingDependency: keras-tuner is not installed.
@@ -39,7 +39,7 @@ def build_hyperparameters(space: Mapping[str, ParameterSpace]) -> Any:
     """
     entries = []
     for key, needed in full_conditions(space).items():
-        # Not conditional_scope: it takes nested conditions only, not two keys that are independent.
+        # conditional_scope only allows nested conditions, not two independent ones.
         conditions = [
             _entry("Parent", name=name, values=[_encode(space[name], value) for value in wanted])
             for name, wanted in needed.items()
@@ -55,7 +55,7 @@ def _entry(class_name: str, **config: Any) -> dict[str, Any]:
 
 
 def _hyperparameter(key: str, space: ParameterSpace, conditions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a hyperparameter as keras-tuner writes it to a file."""
+    """Return a hyperparameter in the form that keras-tuner writes to a file."""
     if space.kind == "boolean":
         return _entry("Boolean", name=key, conditions=conditions)
     if space.values is not None and space.kind != "int":
@@ -74,9 +74,9 @@ def _hyperparameter(key: str, space: ParameterSpace, conditions: list[dict[str, 
 
 
 def _coding(space: ParameterSpace) -> Callable[[Any], Any]:
-    """Return what turns a single value of the space into what keras-tuner holds.
+    """Return the function that converts a value of a key for keras-tuner.
 
-    Whole numbers, numbers with a point and booleans stay as they are where there is nothing else.
+    If all values are ints, all floats or all booleans, they stay as they are. Otherwise they become text.
     """
     types = {type(value) for value in space.choice or ()}
     return json.dumps if space.choice and types not in ({int}, {float}) else _unchanged
@@ -87,17 +87,17 @@ def _unchanged(value: Any) -> Any:
 
 
 def _encode(space: ParameterSpace, value: Any) -> Any:
-    """Return what keras-tuner holds for a value of a space that has single values."""
+    """Return the form of a single value in keras-tuner."""
     return _coding(space)(next(v for v in space.values or () if same_value(v, value)))
 
 
 def decode(space: Mapping[str, ParameterSpace], kt_values: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted path -> value for the values of a trial of keras-tuner.
 
-    Keys that are not searched under these values, and keras-tuner's own, are left out.
+    Keys whose conditions do not hold, and keys of keras-tuner, are left out.
 
     Raises:
-        ValueError: a value that the space does not have, or a searched key without value.
+        ValueError: a value is not in the space, or a searched key has no value.
     """
     values: dict[str, Any] = {}
     for key, needed in full_conditions(space).items():
@@ -107,7 +107,7 @@ def decode(space: Mapping[str, ParameterSpace], kt_values: Mapping[str, Any]) ->
         ):
             continue
         if key not in kt_values:
-            raise ValueError(f"{key}: the trial has no value of it; was the search begun with another space?")
+            raise ValueError(f"{key}: the trial has no value of it; check that the space has not changed")
         values[key] = _decode(key, space[key], kt_values[key])
     return values
 
@@ -116,11 +116,11 @@ def _decode(key: str, space: ParameterSpace, coded: Any) -> Any:
     known = space.values
     if known is None:
         low, high = space.bounds or (0.0, 0.0)
-        return min(max(float(coded), low), high)  # rounding can lead out of a range with log
+        return min(max(float(coded), low), high)  # rounding of logarithms can leave the range
     if space.kind == "int" and coded in known:
         return int(coded)
     coding = _coding(space)
     for value in known if space.kind != "int" else ():
         if same_value(coding(value), coded):
             return value
-    raise ValueError(f"{key}: {coded!r:.60} is none of its values; was the search begun with another space?")
+    raise ValueError(f"{key}: {coded!r:.60} is none of its values; check that the space has not changed")

@@ -1,8 +1,8 @@
-"""The only file that knows how keras-tuner's oracles work inside (1.4.8): its attributes with an underscore.
+"""Use keras-tuner's oracles (1.4.8) only to propose configurations.
 
-An oracle of keras-tuner proposes configurations. Everything else that it can do (files, retries, locks, a
-server) is not used: it writes its state in several files that are not atomic, forgets why a trial failed, and
-keeps its lock for ever when a call raises.
+This is the only file that uses private attributes of keras-tuner. Its files, retries, locks and server are
+not used: it writes its state to several files without atomicity, does not keep why a trial failed, and
+never releases its lock if a call raises an error.
 """
 
 from typing import Any, Literal
@@ -13,49 +13,49 @@ keras_tuner: Any = import_keras_tuner()
 _Trial = keras_tuner.engine.trial.Trial
 _Status = keras_tuner.engine.trial.TrialStatus
 
-# What ``populate_space`` may answer instead of values.
+# Answers of ``populate_space`` without values.
 IDLE: dict[str, Any] = {"status": _Status.IDLE}
 STOPPED: dict[str, Any] = {"status": _Status.STOPPED}
 
-# Keys of a configuration that belong to the algorithm: of a promoted trial, what it continues.
+# Prefix of values that belong to the algorithm, such as the trial that a promoted trial continues.
 PARENT, INITIAL_EPOCH, EPOCHS, ROUND = "tuner/trial_id", "tuner/initial_epoch", "tuner/epochs", "tuner/round"
 BRACKET = "tuner/bracket"
 _OWN_KEYS = (PARENT, INITIAL_EPOCH, EPOCHS, ROUND, BRACKET)
 
 
 def proposal(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer of ``populate_space`` that proposes values."""
+    """Return an answer of ``populate_space`` with values."""
     return {"status": _Status.RUNNING, "values": values}
 
 
 class Proposer(keras_tuner.Oracle):
-    """Mixin in front of an oracle of keras-tuner that leaves it only the choice of configurations.
+    """Mixin for an oracle of keras-tuner that is only used to choose configurations.
 
     Args:
         hyperparameters: the space, ``keras_tuner.HyperParameters``.
-        seed: of the choice, from 0.
-        algorithm: arguments of the oracle behind the mixin.
+        seed: seed of the choice, from 0.
+        algorithm: arguments of the oracle.
     """
 
     def __init__(self, *, hyperparameters: Any, seed: int, **algorithm: Any):
         super().__init__(
             objective=keras_tuner.Objective("objective", "min"),
             hyperparameters=hyperparameters,
-            seed=seed + 1,  # a seed of 0 means none to keras-tuner
+            seed=seed + 1,  # keras-tuner takes a seed of 0 for no seed
             allow_new_entries=False,
             tune_new_entries=False,
             **algorithm,
         )
 
     def propose(self, trial_id: str) -> dict[str, Any] | Literal["idle", "stopped"]:
-        """Return the values of a new trial; ``idle``: ask again when a trial has ended; ``stopped``: none."""
+        """Return values of a new trial, ``idle`` (ask again when a trial has ended) or ``stopped``."""
         answer = self.populate_space(trial_id)
         if answer["status"] != _Status.RUNNING:
             return "stopped" if answer["status"] == _Status.STOPPED else "idle"
         return dict(answer["values"])
 
     def add(self, trial_id: str, values: dict[str, Any]) -> dict[str, Any]:
-        """Take up a trial with these values; return them with defaults of keys that are not active."""
+        """Add a trial with these values; return them with defaults for keys that are not active."""
         hyperparameters = self.hyperparameters.copy()
         hyperparameters.values = dict(values)
         trial = _Trial(hyperparameters, trial_id=trial_id, status=_Status.RUNNING)
@@ -64,27 +64,27 @@ class Proposer(keras_tuner.Oracle):
         return dict(trial.hyperparameters.values)
 
     def own_values(self, trial_id: str) -> dict[str, Any]:
-        """Return the values of a trial as keras-tuner holds them, with those of the algorithm."""
+        """Return the values of a trial in the form of keras-tuner, including those of the algorithm."""
         return dict(self.trials[trial_id].hyperparameters.values)
 
     def random_values(self) -> dict[str, Any] | None:
-        """Return values that no trial has, None if the space seems to hold no more."""
+        """Return values that no trial has; None if no new ones are found."""
         values: dict[str, Any] | None = self._random_values()
         return values
 
     def mark_open(self, trial_id: str) -> None:
-        """A trial runs, or will run again: an algorithm that learns may assume its result."""
+        """Tell the algorithm that a trial runs or will run again. It may assume a result for it."""
         self.ongoing_trials[trial_id] = self.trials[trial_id]
 
     def mark_ended(self, trial_id: str, objective: float | None) -> None:
-        """A trial has its objective, or has failed for good (None)."""
+        """Tell the algorithm the objective of a trial; None = it failed."""
         trial = self.trials[trial_id]
         trial.status = _Status.FAILED if objective is None else _Status.COMPLETED
         trial.score = objective
         self.ongoing_trials.pop(trial_id, None)
 
     def _compute_values_hash(self, values: dict[str, Any]) -> str:
-        """Two rungs of one configuration are the same configuration."""
+        """Return a key of a configuration. It is the same for all rungs."""
         return super()._compute_values_hash({k: v for k, v in values.items() if k not in _OWN_KEYS})
 
     def get_state(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Proposer(keras_tuner.Oracle):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take the state of ``get_state``."""
+        """Restore the state that ``get_state`` returned."""
         self.trials = {name: _Trial.from_state(trial) for name, trial in state["trials"].items()}
         super().set_state(state)
 
@@ -103,12 +103,12 @@ class BayesianProposer(Proposer, keras_tuner.oracles.BayesianOptimizationOracle)
     """Gaussian process with an upper confidence bound."""
 
     def get_state(self) -> dict[str, Any]:
-        """Return everything as plain data; keras-tuner forgets its random generator."""
+        """Return everything as plain data, including the random generator, which keras-tuner leaves out."""
         kind, keys, *rest = self._random_state.get_state()
         return super().get_state() | {"random_state": [kind, keys.tolist(), *rest]}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take the state of ``get_state``."""
+        """Restore the state that ``get_state`` returned."""
         super().set_state(state)
         self._random_state.set_state(tuple(state["random_state"]))
 

@@ -1,4 +1,4 @@
-"""How a search goes, on the terminal or as lines of a log, from its files. Imports nothing heavy."""
+"""Show the progress of a search from its files, as a table on a terminal or lines in a log."""
 
 import time
 from collections import Counter
@@ -32,11 +32,11 @@ Stamp = tuple[int, int]
 
 
 class LiveTable:
-    """Shows a search while it runs; what cannot be read now stays as it was.
+    """Shows a search while it runs. If a file cannot be read now, the last contents are shown.
 
     Args:
-        directory: of the search.
-        console: where to draw; a table on terminals, a line for each change elsewhere.
+        directory: directory of the search.
+        console: output: a live table on a terminal, one line per change in a log.
         clock: returns Unix time.
     """
 
@@ -50,7 +50,7 @@ class LiveTable:
         self._histories: dict[str, tuple[Stamp | None, History]] = {}
 
     def update(self) -> None:
-        """Look at the files and show what is new; cheap enough for each second, and never raises."""
+        """Read changed files and show what is new. Cheap, and raises no errors."""
         self._read()
         if self._state is None:
             return
@@ -72,7 +72,7 @@ class LiveTable:
         try:
             self._state = read_search(self._directory)
         except (MLPFError, OSError, ValueError):
-            return  # being written, or on a file system that is slow to show it: the next look will tell
+            return  # being written, or not yet visible on a shared file system: read it next time
         self._stamp = stamp
 
     def _history(self, run: str) -> History:
@@ -88,7 +88,7 @@ class LiveTable:
         return history
 
     def _key(self, state: SearchState) -> tuple[object, ...]:
-        """Return what makes a new line worth while."""
+        """Return a key. In a log, a new line is printed when it changes."""
         best = next(iter(ranked(state.trials)), None)
         running = tuple((t.worker, t.trial_id) for t in state.trials if t.status == "running")
         counts = tuple(sorted(Counter(t.status for t in state.trials).items()))
@@ -158,15 +158,15 @@ class LiveTable:
 
 
 def _place(directory: Path, trial: TrialRecord) -> tuple[str, float | None]:
-    """Return which worker has a trial and since when (Unix time), as the worker wrote it."""
-    place = read_json(TrialFiles(directory, trial.run).place, dict)
+    """Return the worker of a trial and the start of its attempt (Unix time, s), from the worker's file."""
+    place = read_json(TrialFiles(directory, trial.run).worker, dict)
     if place.get("trial_id") != trial.trial_id:
         return "waits for a worker", None
     return str(place.get("worker", "")), place.get("since")
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """Return what changes when a file is replaced, None if it is not there."""
+    """Return a value that changes when a file is replaced; None if there is no file."""
     try:
         found = path.stat()
     except OSError:
@@ -175,18 +175,18 @@ def _stamp(path: Path) -> Stamp | None:
 
 
 def _needs_history(trial: TrialRecord) -> bool:
-    """Tell whether the epochs of a trial are not in its record."""
+    """Return whether the epochs of a trial are not in its record yet."""
     return "trained_epochs" not in trial.metrics
 
 
 def _planned(state: SearchState) -> int | None:
-    """Return how many configurations are to be searched; None: Hyperband decides as it goes."""
+    """Return the number of configurations to search; None for Hyperband, where it is not known in advance."""
     section = search_section(state.config)
     return None if section.algorithm == "hyperband" else section.num_trials
 
 
 def _planned_confirmations(state: SearchState) -> int:
-    """Return how many trainings the confirmation takes."""
+    """Return the number of trainings of the confirmation."""
     section = search_section(state.config).confirm
     return section.seeds * (1 + min(section.top, len(ranked(state.trials))))
 

@@ -1,4 +1,4 @@
-"""The number that a search makes small, from the history of a training."""
+"""The objective of a search: the number that it minimises, from the history of a training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,13 @@ from mlpf.config.search.schema import HypertuneConfig
 
 
 def objective_value(hypertune: HypertuneConfig, history: Sequence[Mapping[str, float]]) -> tuple[float, int]:
-    """Return the objective of a training and the epoch it belongs to.
+    """Return the objective of a training and its epoch.
 
-    The objective of an epoch is the weighted sum of its metrics. Epochs in which one of them was not
-    measured, or is not finite, do not count.
+    The objective of an epoch is the weighted sum of its metrics. Epochs with a missing metric, or one that is
+    not finite, do not count.
 
     Args:
-        hypertune: says which metrics, their weights, and which epoch.
+        hypertune: section with the metrics, their weights, and which epoch counts.
         history: one record per epoch, in order; ``epoch`` counts from 1.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What all trials of a search are started with beside their configuration, in a file of its directory."""
+"""Options that all trials of a search share beside their configuration; kept in its directory."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,11 +11,11 @@ from mlpf.files.run_directory import SEARCH_FILE
 
 @dataclass(frozen=True)
 class TrialOptions:
-    """Limits of the events, and devices, which a batch is as many times larger for.
+    """Event limits and devices of all trials. The batch size is proportional to the number of devices.
 
     Attributes:
-        ntrain: most training events per dataset, None = all.
-        ntest: most validation events, None = as configured.
+        ntrain: maximum of training events per dataset; None = all.
+        ntest: maximum of validation events; None = as configured.
         devices: GPUs of a trial; 1 is one GPU or the CPU.
     """
 
@@ -24,7 +24,7 @@ class TrialOptions:
     devices: int = 1
 
     def arguments(self) -> list[str]:
-        """Return the limits as options of ``mlpf hypertune trial``; its devices are those that it sees."""
+        """Return the event limits as options of ``mlpf hypertune trial``. It uses all visible devices."""
         given = {"--ntrain": self.ntrain, "--ntest": self.ntest}
         return [text for name, value in given.items() if value is not None for text in (name, str(value))]
 
@@ -46,7 +46,7 @@ def read_options(directory: Path) -> TrialOptions:
         options = TrialOptions(ntrain=data["ntrain"], ntest=data["ntest"], devices=data["devices"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{file}: missing or damaged ({error}); write by hand what the search was started with, "
+            f"{file}: missing or damaged ({error}); write the options that the search was started with, "
             'such as {"ntrain": null, "ntest": null, "devices": 1}'
         ) from None
     limits = (options.ntrain, options.ntest)

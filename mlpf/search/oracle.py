@@ -1,7 +1,7 @@
-"""The state of a search: its trials, what is to run next, and when it is over.
+"""The state of a search: its trials, which runs next, and when it is over.
 
-Configurations come from keras-tuner or from our own algorithms with rungs. The state is one file, written
-whole and synced after each change.
+keras-tuner or our own algorithms with rungs choose the configurations. The state is one file, written
+atomically and synced after each change.
 """
 
 import json
@@ -20,27 +20,27 @@ from mlpf.search.keras_tuner_adapter import EPOCHS, INITIAL_EPOCH, PARENT, ROUND
 from mlpf.search.state import DEFAULT_RUN, ORACLE_FILE, TrialRecord, ranked
 
 _SECONDS_PER_HOUR = 3600.0
-# Kinds of failures that may have a common cause outside of the trials.
+# Kinds of failures whose cause may lie outside of the trials.
 _CRASHES = ("crash", "lost", "time")
 
 
 class SearchOracle(Proposer):
-    """Mixin in front of an algorithm. Calls must come one at a time.
+    """Mixin for an algorithm that keeps the state of the search. Not thread-safe.
 
     Args:
-        directory: of the search.
+        directory: directory of the search.
         config: the whole configuration, with its section ``hypertune``.
-        space: keys that are searched.
+        space: searched key -> its values.
         clock: returns Unix time.
-        algorithm: arguments of the algorithm behind the mixin.
+        algorithm: arguments of the algorithm.
 
     Attributes:
-        records: trial id -> what became of it.
-        end_order: ids of trials that have ended, in that order.
-        finished: nothing is left to do.
-        problem: why the search gives up; empty if it does not.
-        limit: which limit of the whole search has been reached; empty if none.
-        wall_seconds: time that drivers have spent on the search.
+        records: trial id -> state and results of the trial.
+        end_order: ids of trials in the order of their end.
+        finished: whether the search is over.
+        problem: why the search gave up; empty if it did not.
+        limit: limit of the whole search that was reached; empty if none.
+        wall_seconds: wall time of all drivers, s.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class SearchOracle(Proposer):
         self._forgiven = 0
         super().__init__(hyperparameters=build_hyperparameters(space), seed=self.hypertune.seed, **algorithm)
 
-    # What the driver calls.
+    # Called by the driver.
 
     def next_trial(self, devices: int = 1, on_gpu: bool = False) -> TrialRecord | None:
-        """Return the trial to run next; None = none now, and the search is over if ``finished`` is set.
+        """Return the trial to run next; None = none now. If ``finished`` is set, the search is over.
 
         Args:
-            devices: GPUs, or cores, that it will have.
-            on_gpu: they are GPUs.
+            devices: number of GPUs, or of cores, of its slot.
+            on_gpu: whether ``devices`` counts GPUs.
         """
         record = self._next()
         if record is None:
@@ -90,14 +90,14 @@ class SearchOracle(Proposer):
     def complete(
         self, trial_id: str, objective: float, best_epoch: int, metrics: dict[str, float], seconds: float
     ) -> None:
-        """End a trial that was trained.
+        """Record the results of a completed trial.
 
         Args:
             trial_id: the trial.
-            objective: to be made small.
-            best_epoch: epoch that it belongs to.
-            metrics: all else that was recorded.
-            seconds: wall time of all attempts.
+            objective: value that the search minimises.
+            best_epoch: epoch of the objective.
+            metrics: other recorded metrics.
+            seconds: wall time of all attempts, s.
         """
         record = self.records[trial_id]
         record.objective, record.best_epoch, record.metrics = objective, best_epoch, metrics
@@ -105,20 +105,20 @@ class SearchOracle(Proposer):
         self._end(record, "completed", seconds)
 
     def fail(self, trial_id: str, failure: str, kind: str, seconds: float) -> None:
-        """End a trial that cannot be trained.
+        """Record the failure of a trial.
 
         Args:
             trial_id: the trial.
-            failure: why.
+            failure: reason.
             kind: see ``TrialRecord.failure_kind``.
-            seconds: wall time of all attempts.
+            seconds: wall time of all attempts, s.
         """
         record = self.records[trial_id]
         record.failure, record.failure_kind = failure, kind
         self._end(record, "failed", seconds)
 
     def crash(self, trial_id: str, failure: str, seconds: float) -> None:
-        """The process of a trial crashed: it is repeated, ``hypertune.max_retries`` times at most."""
+        """Record a crash of a trial. The trial is repeated at most ``hypertune.max_retries`` times."""
         record = self.records[trial_id]
         record.crashes += 1
         if record.crashes > self.hypertune.max_retries:
@@ -128,7 +128,7 @@ class SearchOracle(Proposer):
         self._wait_again(record, seconds)
 
     def lose(self, trial_id: str, seconds: float = 0.0) -> None:
-        """A trial was lost with its worker or driver: it goes on, ``hypertune.max_losses`` times at most."""
+        """Record the loss of a trial with its worker or driver. It continues at most ``max_losses`` times."""
         record = self.records[trial_id]
         record.losses += 1
         if record.losses > self.hypertune.max_losses:
@@ -138,13 +138,13 @@ class SearchOracle(Proposer):
         self._wait_again(record, seconds)
 
     def give_back(self, trial_id: str, seconds: float = 0.0) -> None:
-        """A trial was stopped in order; it is the next to go on."""
+        """Set a trial that was stopped to waiting, at the front of the queue."""
         self._wait_again(self.records[trial_id], seconds)
 
     def resume(self) -> None:
-        """Begin again after a driver has ended: trials that it had are lost.
+        """Resume after a driver has ended. Trials that it had running count as lost.
 
-        A search that gave up tries again, and one that had reached a limit goes on if that was raised.
+        A search that gave up tries again. A search that had reached a limit continues if that was raised.
         """
         for record in self.records.values():
             if record.status == "running":
@@ -157,7 +157,7 @@ class SearchOracle(Proposer):
         self.save()
 
     def runs_to_keep(self) -> set[str]:
-        """Return the runs whose checkpoints are needed: at work, to be continued, promotable, or best."""
+        """Return the runs whose checkpoints are needed: running, waiting, promotable or best."""
         open_ = {r.run for r in self.records.values() if r.status in ("running", "waiting")}
         best = {r.run for r in ranked(self.records.values())[: max(1, self.hypertune.confirm.top)]}
         confirmed = {r.run for r in self.records.values() if r.purpose == "confirm"}
@@ -166,13 +166,13 @@ class SearchOracle(Proposer):
         return open_ | best | kept | promotable
 
     def promotable(self) -> set[str]:
-        """Return ids of completed trials that may still be promoted. Algorithms with rungs override it."""
+        """Return ids of completed trials that may still be promoted. Overridden by algorithms with rungs."""
         return set()
 
-    # What becomes of trials.
+    # Choice of the next trial.
 
     def _next(self) -> TrialRecord | None:
-        """Return the trial to run next, None if there is none now."""
+        """Return the trial to run next; None if there is none now."""
         if self._queue:
             return self.records[self._queue.pop(0)]
         self.limit = self._limit_reached()
@@ -188,7 +188,7 @@ class SearchOracle(Proposer):
         return any(r.status in ("running", "waiting") for r in self.records.values())
 
     def _limit_reached(self) -> str:
-        """Return the limit of the whole search that is reached, empty if none: nothing begins after it."""
+        """Return the limit of the whole search that is reached; empty if none. No trial begins after it."""
         section = self.hypertune
         hours = sum(r.seconds * r.devices for r in self.records.values()) / _SECONDS_PER_HOUR
         if section.max_device_hours is not None and hours >= section.max_device_hours:
@@ -199,7 +199,7 @@ class SearchOracle(Proposer):
         return ""
 
     def _search_trial(self) -> TrialRecord | None:
-        """Return a new trial of the algorithm; note the end of the search."""
+        """Return a new trial of the algorithm; None if it has none now or the search has ended."""
         trial_id = f"{len(self.records):04d}"
         answer = "stopped" if self._epochs_spent() else self.propose(trial_id)
         if isinstance(answer, dict):
@@ -214,7 +214,7 @@ class SearchOracle(Proposer):
         return self.hypertune.max_total_epochs is not None and granted >= self.hypertune.max_total_epochs
 
     def _add(self, trial_id: str, values: dict[str, Any]) -> TrialRecord:
-        """Make a trial of the search."""
+        """Add a trial of the search."""
         parent = values.get(PARENT)
         record = TrialRecord(
             trial_id=trial_id,
@@ -228,7 +228,7 @@ class SearchOracle(Proposer):
         return record
 
     def _plan_confirmation(self) -> None:
-        """Train the best and the default configuration with other seeds: the gain gets an error."""
+        """Add trials that train the best and the default configuration with other seeds."""
         section = self.hypertune.confirm
         best = ranked(self.records.values())[: section.top]
         for seed in range(self._base_seed + 1, self._base_seed + 1 + section.seeds):
@@ -238,7 +238,7 @@ class SearchOracle(Proposer):
                 self._to_confirm.append({"of": DEFAULT_RUN, "seed": seed, "values": {}})
 
     def _confirm_trial(self) -> TrialRecord:
-        """Make a trial that confirms."""
+        """Add a trial of the confirmation."""
         wanted = self._to_confirm.pop(0)
         trial_id = f"{len(self.records):04d}"
         record = TrialRecord(
@@ -252,7 +252,7 @@ class SearchOracle(Proposer):
         return record
 
     def mark_open(self, trial_id: str) -> None:
-        """Tell the algorithm, which knows nothing of the trials that confirm."""
+        """Tell the algorithm the result of a trial, unless it belongs to the confirmation."""
         if self.records[trial_id].purpose == "search":
             super().mark_open(trial_id)
 
@@ -271,22 +271,22 @@ class SearchOracle(Proposer):
         self.save()
 
     def _check_failures(self) -> None:
-        """Give up if one trial after the other crashes: the fault is not theirs."""
+        """Give up if too many trials in a row crash: the cause is then outside of the trials."""
         most = self.hypertune.max_consecutive_failures
         last = [self.records[i] for i in self.end_order[self._forgiven :]][-most:]
         crashed = [r.status == "failed" and r.failure_kind in _CRASHES for r in last]
         if len(crashed) == most and all(crashed):
             self.problem = f"{most} trials in a row failed, the last: {last[-1].failure}"
 
-    # One file.
+    # The state file.
 
     def save(self) -> None:
-        """Write the whole state; atomic, and on the disk when it returns."""
+        """Write the whole state, atomically and synced."""
         with atomic_write(self._file, sync=True) as part:
             part.write_text(json.dumps(self.get_state(), default=_plain), encoding="utf-8")
 
     def reload(self) -> None:
-        """Go on from the file.
+        """Read the state from its file.
 
         Raises:
             CheckpointError: it is damaged.
@@ -295,7 +295,7 @@ class SearchOracle(Proposer):
             self.set_state(json.loads(self._file.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{self._file}: damaged ({error}); start the search anew elsewhere"
+                f"{self._file}: damaged ({error}); start the search again in another directory"
             ) from None
 
     def get_state(self) -> dict[str, Any]:
@@ -313,7 +313,7 @@ class SearchOracle(Proposer):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take the state of ``get_state``."""
+        """Restore the state that ``get_state`` returned."""
         self.records = {name: TrialRecord.from_json(r) for name, r in state["records"].items()}
         self._queue, self._forgiven = state["queue"], state["forgiven"]
         self._search_over, self._to_confirm = state["search_over"], state["to_confirm"]
@@ -323,5 +323,5 @@ class SearchOracle(Proposer):
 
 
 def _plain(value: Any) -> Any:
-    """Turn numbers of NumPy into those of Python."""
+    """Convert NumPy numbers to Python numbers."""
     return value.item()

@@ -1,4 +1,4 @@
-"""What a search directory holds, read without keras-tuner: its files, and what became of each trial."""
+"""Read a search directory without keras-tuner: its configuration and its trials."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -25,28 +25,28 @@ class TrialRecord:
 
     Attributes:
         trial_id: unique within the search.
-        run: run directory, below ``runs``; a promoted trial goes on in that of the trial it comes from.
+        run: run directory, below ``runs``. A promoted trial continues in that of the trial before.
         purpose: ``search``, or ``confirm`` for a training with another seed after the search.
-        of: confirm: run whose configuration is trained again; ``default`` = that of the search's own file.
+        of: confirm: run whose configuration is trained again; ``default`` = configuration of the search.
         seed: confirm: ``setup.seed`` of the training.
-        rung: number of promotions behind it.
-        initial_epoch: epochs that were trained before this rung.
-        epochs: epochs in total at its end, fewer if it stops early.
-        values: dotted path -> value, what the search chose.
+        rung: number of earlier promotions.
+        initial_epoch: epochs trained before this rung.
+        epochs: total epochs at its end; fewer if it stops early.
+        values: dotted path -> value chosen by the search.
         status: running (given to the engine), waiting (to be given), completed or failed.
-        objective: to be made small; None until completed.
-        best_epoch: epoch, from 1, that the objective belongs to.
+        objective: value that the search minimises; None until completed.
+        best_epoch: epoch of the objective, from 1.
         metrics: record of that epoch, and ``num_parameters``, ``inference_ms``, ``trained_epochs``.
-        failure: why it failed.
+        failure: reason of the failure.
         failure_kind: memory, nan, limit, refused, time, crash or lost; empty unless failed.
-        worker: slot of its last attempt that has ended.
-        started: Unix time of the first start.
-        ended: Unix time of the end, None before.
-        seconds: wall time of all attempts, those lost with their worker included.
-        devices: GPUs of its slot, or cores if that has none.
-        on_gpu: ``devices`` counts GPUs.
-        losses: times that it was lost with its worker.
-        crashes: times that its process crashed.
+        worker: slot of its last finished attempt.
+        started: Unix time of the first start, s.
+        ended: Unix time of the end, s; None before.
+        seconds: wall time of all attempts, including lost ones, s.
+        devices: number of GPUs of its slot, or of cores without GPUs.
+        on_gpu: whether ``devices`` counts GPUs.
+        losses: how often its worker was lost.
+        crashes: how often its process crashed.
     """
 
     trial_id: str
@@ -79,21 +79,21 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "TrialRecord":
-        """Return the record of ``to_json``."""
+        """Return the record that ``to_json`` described."""
         return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
 
 
 @dataclass(frozen=True)
 class SearchState:
-    """A search as its files tell it.
+    """State of a search, read from its files.
 
     Attributes:
-        directory: of the search.
+        directory: directory of the search.
         config: its configuration, with a section ``hypertune``.
-        trials: in the order of their start.
-        finished: nothing is left to do.
-        problem: why the search gave up, empty if it did not.
-        limit: limit of the whole search that was reached, empty if none.
+        trials: trials in the order of their start.
+        finished: whether the search is over.
+        problem: why the search gave up; empty if it did not.
+        limit: limit of the whole search that was reached; empty if none.
     """
 
     directory: Path
@@ -119,7 +119,9 @@ def read_search_config(directory: Path) -> Config:
         )
     config = load_config(path)
     if config.hypertune is None:
-        raise CheckpointError(f"{directory}: a training, not a search; give a directory of mlpf hypertune")
+        raise CheckpointError(
+            f"{directory}: a training, not a search; give a directory that mlpf hypertune wrote"
+        )
     return config
 
 
@@ -146,14 +148,15 @@ def read_search(directory: Path) -> SearchState:
     except FileNotFoundError:
         return SearchState(directory, config, [], finished=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file}: damaged ({error}); a search that is to go on needs it") from None
+        raise CheckpointError(
+            f"{file}: damaged ({error}); the search cannot be resumed, start it again in another directory"
+        ) from None
 
 
 def ranked(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Return the completed trials of the search that went furthest, the smallest objective first.
+    """Return the completed trials of the highest rung that has results, the smallest objective first.
 
-    An objective after few epochs does not compare with one after many: only the highest rung that has a
-    result counts.
+    Objectives after different numbers of epochs cannot be compared.
     """
     done = [t for t in trials if t.purpose == "search" and t.status == "completed"]
     furthest = max((t.epochs for t in done), default=0)

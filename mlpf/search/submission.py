@@ -1,4 +1,4 @@
-"""A search as a job of Slurm that holds driver and workers: the script, and giving it to sbatch."""
+"""Run a search as one Slurm job with driver and workers: write the job script and submit it."""
 
 import os
 import re
@@ -18,27 +18,27 @@ from mlpf.files.shipped import shipped_folder
 
 _JOB = "hypertune.sbatch"
 _WORD = r"^[^\s'\"\\#$`]+$"
-# Shorter jobs would end before their first trial has begun.
+# Shorter jobs would end before their first trial has a checkpoint.
 _SHORTEST_WORK_MINUTES = 5
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for.
+    """Options of the job, as the user gave them.
 
     Attributes:
         config: YAML file of the search, or the name of one of the package.
         directory: of the search.
         site: name or file of the site, as it was given.
         nodes: number of nodes.
-        seconds: length of a job; None = as long as the site allows.
-        account: that pays; None = as the site says.
-        partition: None = as the site says.
-        constraint: None = as the site says.
-        max_requeues: times that the job goes back into the queue at most.
-        setup: lines of shell after those of the site.
-        overrides: ``"a.b=value"`` of the configuration.
-        options: further options of ``mlpf hypertune``, as they are passed on.
+        seconds: wall time of a job, s; None = maximum of the site.
+        account: account to charge; None = that of the site.
+        partition: None = that of the site.
+        constraint: None = that of the site.
+        max_requeues: how often the job may be submitted again.
+        setup: shell lines after those of the site.
+        overrides: ``"a.b=value"`` overrides of the configuration.
+        options: further options for ``mlpf hypertune``.
     """
 
     config: Path
@@ -59,13 +59,13 @@ def job_script(site: Site, request: Request) -> str:
     """Return the whole script for sbatch: options, environment, command.
 
     Raises:
-        ConfigError: the site does not give what is asked for.
+        ConfigError: an option does not fit the site.
     """
     _require_possible(site, request)
     directory = request.directory.absolute()
     for path in (directory, Path.cwd()):
         if not re.fullmatch(r"[^\s'\"\\%]+", str(path)):
-            raise ConfigError(f"{path}: Slurm wants paths without spaces, quotes, \\ and %; use another one")
+            raise ConfigError(f"{path}: Slurm needs paths without spaces, quotes, \\ and %; use another one")
     options = [*_sbatch_options(site, request, directory), *site.scheduler_lines]
     environment = {
         "RUN_DIR": str(directory),
@@ -151,10 +151,10 @@ def _clock(seconds: float) -> str:
 
 
 def check(request: Request) -> None:
-    """Find what would end the job at once.
+    """Check configuration and search before the job is submitted.
 
     Raises:
-        ConfigError: the configuration is not valid, has no search, or one that cannot work.
+        ConfigError: the configuration is not valid, has no search, or the search cannot work.
     """
     config = load_config(request.config, request.overrides)
     if config.hypertune is None:
@@ -163,11 +163,11 @@ def check(request: Request) -> None:
 
 
 def outside_scratch(site: Site, directory: Path) -> str | None:
-    """Return the scratch of the site if the directory is not in it; None = it is, or the site names none."""
+    """Return the scratch folder of the site if the directory is outside of it; None if inside or unknown."""
     scratch = os.path.expandvars(site.scratch) if site.scratch else None
     if scratch is None or "$" in scratch:
         return None
-    # A project's folder there is often a link to elsewhere.
+    # The folder of a project is often a link to another place.
     inside = directory.absolute().is_relative_to(scratch) or directory.resolve().is_relative_to(
         Path(scratch).resolve()
     )
@@ -178,14 +178,14 @@ def submit(script: str, directory: Path) -> str:
     """Give a script to sbatch.
 
     Args:
-        script: as ``job_script`` returns it.
-        directory: of the search; the folder that it is in is made, since the output of the job goes there.
+        script: return value of ``job_script``.
+        directory: directory of the search. Its parent is created for the output of the job.
 
     Returns:
         Number of the job.
 
     Raises:
-        MissingDependency: there is no sbatch.
+        MissingDependency: sbatch is not found.
         ConfigError: sbatch refuses the job.
     """
     if shutil.which("sbatch") is None:

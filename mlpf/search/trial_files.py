@@ -1,4 +1,4 @@
-"""What driver, worker and process of a trial tell each other, in files beside the run directory."""
+"""Files beside a run directory by which driver, worker and process of a trial communicate."""
 
 from pathlib import Path
 
@@ -6,19 +6,19 @@ from mlpf.search.state import RUNS_FOLDER
 
 
 class TrialFiles:
-    """The files of a run; its own directory holds what ``mlpf train`` writes and nothing else.
+    """The files of a run. The run directory only holds files of ``mlpf train``.
 
     Args:
-        directory: of the search.
+        directory: directory of the search.
         run: name of the run.
 
     Attributes:
         run_dir: run directory.
         config: complete configuration of the run.
         outcome: how its last process ended.
-        network: what was measured of its network before it was trained.
-        cost: wall time of each of its trials.
-        place: which worker has it, and since when.
+        network: number of parameters and inference time, measured before training.
+        cost: trial id -> wall time, s.
+        worker: worker that runs it, and start of the attempt.
     """
 
     def __init__(self, directory: Path, run: str):
@@ -28,4 +28,4 @@ class TrialFiles:
         self.outcome = folder / f"{run}.outcome.json"
         self.network = folder / f"{run}.network.json"
         self.cost = folder / f"{run}.cost.json"
-        self.place = folder / f"{run}.place.json"
+        self.worker = folder / f"{run}.worker.json"

@@ -1,4 +1,4 @@
-"""A trial as a task of an engine: its worker trains it in a process of its own."""
+"""The task that trains one trial in a process of its own."""
 
 import os
 import signal
@@ -30,25 +30,25 @@ _NOTE_SECONDS = 10.0
 _NAP_SECONDS = 1.0
 _LATE_SECONDS = 10.0
 
-# Completed or failed: ended for good. Crashed: may be repeated. Stopped: goes on later. Refused: this worker
-# cannot run any trial of the search.
+# Completed, failed: final. Crashed: may be repeated. Stopped: continues later. Refused: this worker cannot
+# run trials of the search.
 State = Literal["completed", "failed", "crashed", "stopped", "refused"]
 
 
 @dataclass(frozen=True)
-class TrialOrder:
-    """What a worker is to train.
+class TrialTask:
+    """What a worker needs to train a trial.
 
     Attributes:
-        directory: of the search, absolute.
+        directory: directory of the search, absolute.
         trial_id: the trial.
-        run: name of the run; its configuration has been written.
+        run: name of the run; its configuration file must exist.
         epochs: last epoch, from 1.
-        program: words that start mlpf.
+        program: command that starts mlpf.
         arguments: options of every trial.
         num_cpus: threads.
         driver: id of the driver.
-        max_seconds: longest wall time of all attempts together, None = no limit.
+        max_seconds: maximum wall time of all attempts together, s; None = no limit.
     """
 
     directory: Path
@@ -64,19 +64,19 @@ class TrialOrder:
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """What came of an attempt.
+    """Result of an attempt.
 
     Attributes:
         state: see ``State``.
-        worker: the slot that it ran in.
-        seconds: wall time of all attempts.
+        worker: slot that it ran in.
+        seconds: wall time of all attempts, s.
         reason: why it failed, crashed, stopped or was refused.
-        kind: of a failure.
-        progressed: it has a newer checkpoint than before.
-        pilot: pilot job of the worker, by its end; empty if that does not end.
-        objective: of a completed trial.
-        best_epoch: epoch that the objective belongs to.
-        metrics: record of that epoch, and what was measured of the network.
+        kind: kind of failure.
+        progressed: whether it wrote a new checkpoint.
+        pilot: end of the pilot job of the worker, as its identity; empty without an end.
+        objective: objective of a completed trial.
+        best_epoch: epoch of the objective.
+        metrics: record of that epoch, number of parameters and inference time.
     """
 
     state: State
@@ -91,66 +91,66 @@ class TrialEnd:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def train_trial(order: TrialOrder) -> TrialEnd:
-    """Train one trial up to its rung; returns early, with all saved, when it must stop.
+def train_trial(task: TrialTask) -> TrialEnd:
+    """Train one trial up to its rung. If it must stop, its state is saved first.
 
     Raises:
         CheckpointError: the directory of the search is damaged.
         OSError: it cannot be written.
     """
     worker = os.environ.get(SLOT_VARIABLE, "")
-    if not sees_directory(order.directory):
+    if not sees_directory(task.directory):
         reason = (
-            f"{order.directory}: worker {worker} does not see the directory of the search; all nodes need "
-            "it: choose -o on a file system that they share"
+            f"{task.directory}: worker {worker} does not see the directory of the search; choose -o on a "
+            "file system that all nodes share"
         )
         return TrialEnd("refused", worker, 0.0, reason)
     if pilot_job_ends():
-        # There is no time for anything. The next worker may be in the same pilot job.
+        # The pilot job is about to end. Wait, because the next worker may be in the same pilot job.
         time.sleep(_LATE_SECONDS)
         return TrialEnd("stopped", worker, 0.0, "late", progressed=False)
-    if not is_in_charge(order.directory, order.driver):
-        # Or this node does not see yet that the driver took over: it asks again.
+    if not is_in_charge(task.directory, task.driver):
+        # Another driver took over, or this node does not see the new driver's file yet. The driver retries.
         time.sleep(_NAP_SECONDS)
         return TrialEnd("stopped", worker, 0.0, "driver", progressed=False)
-    files = TrialFiles(order.directory, order.run)
-    write_json(files.place, {"trial_id": order.trial_id, "worker": worker, "since": time.time()})
+    files = TrialFiles(task.directory, task.run)
+    write_json(files.worker, {"trial_id": task.trial_id, "worker": worker, "since": time.time()})
     before = _latest(files)
-    cost = _Cost(files.cost, order.trial_id)
-    end = _train(order, cost)
-    return _judge(order, files, end, worker, cost.total, _latest(files) != before)
+    cost = _Cost(files.cost, task.trial_id)
+    end = _train(task, cost)
+    return _judge(task, files, end, worker, cost.total, _latest(files) != before)
 
 
 def _latest(files: TrialFiles) -> Any:
     return read_json(RunDirectory(files.run_dir).pointer("latest"), dict)
 
 
-def _train(order: TrialOrder, cost: "_Cost") -> ChildEnd:
-    """Run the training; wait for an earlier process of this run that still saves."""
-    command = [*order.program, "hypertune", "trial", str(order.directory), order.run]
-    command += ["--epochs", str(order.epochs), "--num-cpus", str(order.num_cpus), *order.arguments]
-    log = order.directory / LOGS_FOLDER / f"{order.run}.log"
+def _train(task: TrialTask, cost: "_Cost") -> ChildEnd:
+    """Run the training. Wait first if an earlier process of this run still saves."""
+    command = [*task.program, "hypertune", "trial", str(task.directory), task.run]
+    command += ["--epochs", str(task.epochs), "--num-cpus", str(task.num_cpus), *task.arguments]
+    log = task.directory / LOGS_FOLDER / f"{task.run}.log"
     log.parent.mkdir(exist_ok=True)
-    left = None if order.max_seconds is None else max(0.0, order.max_seconds - cost.before)
-    conditions = StopConditions(order.directory, order.driver, left)
+    left = None if task.max_seconds is None else max(0.0, task.max_seconds - cost.before)
+    conditions = StopConditions(task.directory, task.driver, left)
     end = run_training(command, log, conditions, environment={"KERAS_BACKEND": "tensorflow"}, note=cost.note)
     cost.add(end.seconds)
     return end
 
 
 def _judge(
-    order: TrialOrder, files: TrialFiles, end: ChildEnd, worker: str, seconds: float, progressed: bool
+    task: TrialTask, files: TrialFiles, end: ChildEnd, worker: str, seconds: float, progressed: bool
 ) -> TrialEnd:
-    """Say what an exit code means."""
+    """Return the result of an attempt from its exit code and outcome file."""
     outcome = read_json(files.outcome, dict)
     if end.code == 0:
-        return _completed(order, files, outcome, worker, seconds)
+        return _completed(task, files, outcome, worker, seconds)
     if end.code == EXIT_FAILED:
         kind = outcome.get("kind") or "error"
         return TrialEnd("failed", worker, seconds, outcome.get("reason", ""), kind)
     asked = end.code in (EXIT_STOPPED, -signal.SIGTERM) or (end.reason != "" and end.code == -signal.SIGKILL)
     if asked and end.reason == "time":
-        hours = (order.max_seconds or 0.0) / 3600
+        hours = (task.max_seconds or 0.0) / 3600
         return TrialEnd(
             "failed", worker, seconds, f"longer than hypertune.max_trial_hours, {hours:g} h", "time"
         )
@@ -160,18 +160,18 @@ def _judge(
             "stopped", worker, seconds, end.reason or "signal", progressed=progressed, pilot=pilot
         )
     if end.code == EXIT_BAD_INPUT:
-        return TrialEnd("refused", worker, seconds, f"worker {worker}, run {order.run}: {end.said}")
+        return TrialEnd("refused", worker, seconds, f"worker {worker}, run {task.run}: {end.said}")
     return TrialEnd("crashed", worker, seconds, f"{end.how}: {end.said}", "crash")
 
 
 def _completed(
-    order: TrialOrder, files: TrialFiles, outcome: Mapping[str, Any], worker: str, seconds: float
+    task: TrialTask, files: TrialFiles, outcome: Mapping[str, Any], worker: str, seconds: float
 ) -> TrialEnd:
-    """Return the objective and what is recorded beside it."""
+    """Return the result of a completed trial."""
     own = {name: outcome[name] for name in NETWORK_METRICS if outcome.get(name) is not None}
-    history = [r | own for r in read_json(RunDirectory(files.run_dir).history, list)[: order.epochs]]
+    history = [r | own for r in read_json(RunDirectory(files.run_dir).history, list)[: task.epochs]]
     try:
-        value, epoch = objective_value(search_section(read_search_config(order.directory)), history)
+        value, epoch = objective_value(search_section(read_search_config(task.directory)), history)
     except ValueError as error:
         return TrialEnd("failed", worker, seconds, str(error), "nan")
     metrics = history[epoch - 1] | {"trained_epochs": len(history)}
@@ -179,7 +179,7 @@ def _completed(
 
 
 class _Cost:
-    """Wall time of all attempts at a trial, in a file that outlives the worker.
+    """Wall time of all attempts of a trial, kept in a file in case the worker dies.
 
     Args:
         path: file, one per run; trial id -> s.
@@ -193,13 +193,13 @@ class _Cost:
         self._noted = 0.0
 
     def note(self, seconds: float) -> None:
-        """Write now and then what the present attempt has cost so far: a worker may die in it."""
+        """Write the wall time of the present attempt so far, every few seconds."""
         if seconds - self._noted >= _NOTE_SECONDS:
             self._noted = seconds
             self._write(self.before + seconds)
 
     def add(self, seconds: float) -> None:
-        """Write what an attempt has cost that is over."""
+        """Write the wall time of a finished attempt."""
         self.total = self.before + seconds
         self._write(self.total)
 

@@ -40,11 +40,11 @@ def run(
     Args:
         run_dir: run directory of a training.
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
-        num_events: most events per dataset; default as the configuration says.
-        data_dir: where all datasets are; default as the configuration says.
+        num_events: maximum of events per dataset; default from the configuration.
+        data_dir: folder of all datasets; default from the configuration.
 
     Returns:
-        What ``metrics.json`` holds. Datasets that are not built are listed under ``skipped``.
+        The contents of ``metrics.json``. Datasets that are not built are listed under ``skipped``.
 
     Raises:
         DataError: none of the datasets is built, or one is damaged.
@@ -120,7 +120,7 @@ def _open(name: str, config: Config, num_events: int | None) -> _Part:
 
 
 def _not_built(config: Config) -> dict[str, str]:
-    """Return why, for each evaluation dataset that is not there."""
+    """Return name -> reason for each evaluation dataset that is not built."""
     reasons = {}
     for name in config.evaluation_datasets:
         source = config.datasets[name]

@@ -1,4 +1,4 @@
-"""Export a trained model to ONNX and show how far it is from Keras."""
+"""Export a trained model to ONNX and compare it with Keras."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ def run(
     precisions: Sequence[str] = ("float32",),
     opset: int | None = None,
 ) -> dict[str, Any]:
-    """Write ``model.onnx``, its forms of other precision and ``model_card.json``, checked against Keras.
+    """Write ONNX files in the given precisions and ``model_card.json``, compared with Keras.
 
     Args:
         run_dir: run directory of a training.
-        output: ONNX file of float32; default ``run_dir/model.onnx``. Everything else is written beside it.
+        output: ONNX file of float32; default ``run_dir/model.onnx``. Other files are written beside it.
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
         target: out of ``mlpf.export.TARGETS``.
         precisions: out of ``mlpf.export.PRECISIONS``.
@@ -36,13 +36,13 @@ def run(
         The section ``files`` of the card.
 
     Raises:
-        ExportError: a file differs from Keras by more than allowed, or the target does not take the operator
-            set; nothing is written.
+        ExportError: a file differs too much from Keras, or the target does not support the operator set.
+            Nothing is written.
         CheckpointError: no run directory, or its checkpoint is missing or of another model.
     """
     run_dir = Path(run_dir)
     config = load_run_config(run_dir)
-    # The original is float32 whatever the training did, and the file is compared with it.
+    # Compare with a float32 model, whatever the number format of the training.
     session.prepare("float32", allow_tf32=False)
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
     files = export_onnx(
@@ -65,7 +65,7 @@ def run(
 
 
 def _tables(files: Mapping[str, ExportedFile]) -> list[Table]:
-    """Return the differences of each output, and one row of other facts for each file."""
+    """Return a table of differences per output and a table with other facts per file."""
     differences = Table("file", "output", "largest", "99 %", "absolute", title="ONNX against Keras")
     reports = [file.parity for file in files.values()]
     for precision, report in zip(files, reports, strict=True):

@@ -1,4 +1,4 @@
-"""Find a learning rate: train with a rising one, draw the loss against it."""
+"""Find a learning rate: train with a rising rate and draw the loss against it."""
 
 import itertools
 import json
@@ -25,9 +25,9 @@ from mlpf.training.losses.total import MLPFLoss
 from mlpf.training.optimizers.lr_range import RangeTest
 
 STEM = "lr_finder"
-# The rate alone is varied: no schedule beside it, no average that nobody looks at.
+# Overrides of the configuration: no schedule, and no averages, which are not needed.
 _OVERRIDES = {"setup.lr_schedule": "none", "setup.lr_warmup_steps": 0, "setup.ema": None}
-# In float16 batches are skipped until the loss scale fits; this many halvings make it vanish.
+# In float16, batches are skipped until the loss scale fits. After so many halvings it is useless.
 _MOST_SKIPPED = 40
 
 
@@ -48,14 +48,14 @@ def run(
         config: the whole configuration; its schedule and warm-up are ignored.
         outdir: directory for the files.
         min_lr: learning rate of the first update.
-        max_lr: that of update number ``steps``.
+        max_lr: learning rate of update number ``steps``.
         steps: updates, at least 2.
         stop_factor: stop where the smoothed loss is this many times its smallest value.
-        ntrain: most training events per dataset.
+        ntrain: maximum of training events per dataset.
         num_cpus: threads; None = all cores.
 
     Returns:
-        What ``lr_finder.json`` holds.
+        The contents of ``lr_finder.json``.
 
     Raises:
         DataError: a dataset cannot be read or has no events.
@@ -91,7 +91,7 @@ def run(
 
 
 def _update(trainer: Trainer, loss: MLPFLoss, batches: Iterator[Any], batches_per_update: int) -> float:
-    """Train until the weights move; return the mean loss of the batches, NaN if they do not move."""
+    """Train until the weights change; return the mean loss of the batches, NaN if they do not change."""
     before = _num_updates(trainer)
     losses = []
     for _ in range(batches_per_update + _MOST_SKIPPED):
@@ -103,7 +103,7 @@ def _update(trainer: Trainer, loss: MLPFLoss, batches: Iterator[Any], batches_pe
 
 
 def _num_updates(trainer: Trainer) -> int:
-    """Return how often the weights were changed."""
+    """Return the number of weight updates."""
     return int(keras.ops.convert_to_numpy(trainer.optimizer.iterations))
 
 
@@ -117,7 +117,7 @@ def _write(result: dict[str, Any], outdir: Path, title: str) -> None:
 
 
 def _table(result: dict[str, Any], outdir: Path) -> Table:
-    """Return the table that ends the search."""
+    """Return the table of results."""
     found = {name: "-" if rate is None else f"{rate:.2g}" for name, rate in result["suggestions"].items()}
     rows = {
         "optimizer": result["optimizer"],

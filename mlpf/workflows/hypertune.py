@@ -1,4 +1,4 @@
-"""Search for hyperparameters: check, lay out the directory, give trials to an engine, report."""
+"""Search for hyperparameters: check the search, create the directory, run trials on an engine, report."""
 
 import time
 from collections.abc import Callable
@@ -33,12 +33,11 @@ class Resources:
     """What a search may use, and for how long.
 
     Attributes:
-        placement: this machine with so many workers, or the nodes of a site. 0 workers = one per group of
-            GPUs, one without GPUs.
-        gpus_per_trial: GPUs of each; None = as before, in a new search one where there are GPUs.
-        cpus_per_trial: cores of each; None = an equal share.
-        time_limit: seconds after which to save and stop; None = no limit.
-        started: ``time.monotonic()`` of the beginning of that time.
+        placement: where trials run. 0 workers = one per group of GPUs, or one without GPUs.
+        gpus_per_trial: GPUs of each trial; None = as before, in a new search one if there are GPUs.
+        cpus_per_trial: cores of each trial; None = an equal share.
+        time_limit: seconds after ``started`` at which to save and stop; None = no limit.
+        started: ``time.monotonic()`` at the start.
     """
 
     placement: Placement = field(default_factory=lambda: Placement(workers=0))
@@ -62,10 +61,10 @@ class Resources:
         return training_slot(self.placement, gpus, self.cpus_per_trial, "trial")
 
     def open(self, directory: Path, slot: Slot) -> Engine:
-        """Start the engine. A trial that is lost is given again by the search, not by the engine.
+        """Start the engine, without retries: the search repeats lost trials itself.
 
         Args:
-            directory: of the search.
+            directory: directory of the search.
             slot: what each trial may use.
 
         Raises:
@@ -89,8 +88,8 @@ def run(
     """Search as ``config.hypertune`` describes.
 
     Args:
-        config: the whole configuration; of a search to be resumed, equal to that of before.
-        directory: of the search; must be empty or absent unless ``resume``. All nodes see it.
+        config: the whole configuration; must be unchanged for ``resume``.
+        directory: directory of the search, visible on all nodes; must be empty or absent unless ``resume``.
         resources: where trials run.
         resume: go on with the search in ``directory``.
         ntrain: most training events per dataset, for all trials.
@@ -98,14 +97,14 @@ def run(
         config_path: file that ``config`` was read from, for messages.
 
     Raises:
-        ConfigError: no search, one that cannot work or differs from before, or too many GPUs or cores.
-        DataError: a dataset is not there.
+        ConfigError: there is no search, it cannot work or has changed, or there are too few GPUs or cores.
+        DataError: a dataset is missing.
         OutputExists: ``directory`` is not empty, or another process is at work there.
-        MissingDependency: keras-tuner, or the engine of clusters, is not installed.
+        MissingDependency: keras-tuner or Parsl is not installed.
         EngineFailed: the engine cannot start, or has ended.
         NodeRefused: a worker cannot run trials.
         SearchFailed: no trial was completed, or the search gave up.
-        TrainingStopped: the time limit is over or a signal came; all is saved.
+        TrainingStopped: the time limit was reached or a signal came. The state is saved.
     """
     console = Console()
     _check(config, config_path)
@@ -136,7 +135,7 @@ def _tell_finished(directory: Path, console: Console) -> None:
 
 
 def _oracle(config: Config, directory: Path) -> "SearchOracle":
-    """Return the state of a search, that of before if it is resumed."""
+    """Return the state of a new or resumed search."""
     from mlpf.search.algorithms import build_oracle
 
     oracle = build_oracle(directory, config)
@@ -173,14 +172,14 @@ def _driver(
 def _search(
     driver: Driver, oracle: "SearchOracle", engine: Engine, directory: Path, console: Console
 ) -> None:
-    """Search, and report whatever came of it.
+    """Run the search and write its report, also after an error or a stop.
 
     Raises:
-        TrainingStopped: a signal or the time limit asked for it.
+        TrainingStopped: the time limit was reached or a signal came.
     """
     try:
         with recorded_status(directory):
-            with engine:  # nothing runs on it while results are written
+            with engine:  # ended before results are written
                 reason = driver.run()
                 if reason is not None:
                     done = sum(trial.status == "completed" for trial in oracle.records.values())
@@ -192,7 +191,7 @@ def _search(
     except MLPFError as error:
         try:
             _report(directory, plots=not isinstance(error, TrainingStopped))
-        except Exception as problem:  # noqa: BLE001 - exit code and message are those of the search
+        except Exception as problem:  # noqa: BLE001 - must not replace the error of the search
             _say(console)(f"no report: {problem}")
         raise
     _report(directory, plots=True)
@@ -220,7 +219,7 @@ def _check(config: Config, path: Path | None) -> None:
 def _require_success(state: SearchState) -> None:
     if state.problem:
         raise SearchFailed(
-            f"{state.directory}: the search gave up: {state.problem}; mend the cause, go on with --resume"
+            f"{state.directory}: the search gave up: {state.problem}; fix the cause, continue with --resume"
         )
     if not any(trial.status == "completed" for trial in state.trials):
         reasons = sorted({t.failure for t in state.trials if t.failure})

@@ -1,4 +1,4 @@
-"""Rebuild tables, figures and report of a search from its files, also while it runs."""
+"""Write tables, figures and report of a search from its files, also while it runs."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -36,8 +36,8 @@ def run(directory: Path, plots: bool = True) -> None:
     """Write the tables, ``best.yaml``, figures and ``report.html`` of a search, and print its summary.
 
     Args:
-        directory: of the search.
-        plots: draw the figures; without, the page has tables only.
+        directory: directory of the search.
+        plots: draw figures; otherwise the page only has tables.
 
     Raises:
         CheckpointError: not the directory of a search, or its state is damaged.
@@ -83,7 +83,7 @@ def run(directory: Path, plots: bool = True) -> None:
 
 
 def _notes(results: Results) -> list[str]:
-    """Say what is missing from the results."""
+    """Return notes about missing results."""
     notes = []
     if results.best is None:
         notes.append("no trial has completed: there is no best.yaml yet")
@@ -96,7 +96,7 @@ def _notes(results: Results) -> list[str]:
 def _figures(
     results: Results, by_id: dict[str, Any], importances: Importance | None
 ) -> Iterator[tuple[str, Figure]]:
-    """Yield file stem and figure for all that there is something to draw of."""
+    """Yield file stem and figure for each figure that has data."""
     state, rows = results.state, list(by_id.values())
     section = search_section(state.config)
     space, name = load_space(section), objective_name(section)
@@ -112,7 +112,7 @@ def _figures(
     }
     if any(curves.values()):
         best = results.best.run if results.best else None
-        # A promotion comes after the trial that it continues.
+        # Promoted trials come after the trials that they continue.
         given = {trial.run: trial.epochs for trial in state.trials}
         yield "learning_curves", figures.learning_curves(curves, given, best, name, title)
     chosen = comparable_trials(state.trials)

@@ -1,4 +1,4 @@
-"""One trial of a search: the ordinary training up to an epoch, and what came of it in a file."""
+"""Train one trial of a search up to its rung and write its outcome file."""
 
 import signal
 import time
@@ -39,17 +39,17 @@ from mlpf.training.loop.outcome import (
 from mlpf.training.monitors.history_writer import HistoryWriter
 from mlpf.workflows import train
 
-# Validation events that are timed, spread over all lengths, and timed passes of each.
+# Number of timed validation events, spread over all lengths, and of timed passes of each.
 _NUM_EVENTS, _NUM_RUNS = 5, 20
 
 
 @dataclass
 class TrialOutcome(Outcome):
-    """What became of a trial; contents of ``TrialFiles.outcome``.
+    """How a trial ended; contents of ``TrialFiles.outcome``.
 
     Attributes:
-        num_parameters: numbers that are trained; None until the network is built.
-        inference_ms: time of the network for one event, in ms; None if nobody asks for it.
+        num_parameters: number of trainable parameters; None until the network is built.
+        inference_ms: time of the network for one event, ms; None if not needed.
     """
 
     num_parameters: int | None = None
@@ -64,25 +64,24 @@ def run(
     num_cpus: int | None = None,
     **limits_of_events: Any,
 ) -> TrialOutcome:
-    """Train one trial up to an epoch, from where it is, and write its outcome.
+    """Train one trial up to an epoch, from its latest checkpoint if it has one, and write its outcome file.
 
-    The configuration is ``runs/<run>.yaml`` of the search, the run directory ``runs/<run>``. What was killed
-    before its first checkpoint starts anew there. Limits of section ``hypertune`` are looked at before the
-    training.
+    The configuration is ``runs/<run>.yaml`` of the search, the run directory ``runs/<run>``. The limits of
+    section ``hypertune`` are checked before the training.
 
     Args:
         search_dir: directory of a search.
         run: name of the run.
-        epochs: last epoch to train, counted from 1; schedules stretch over ``setup.num_epochs``.
+        epochs: last epoch to train, counted from 1; schedules span ``setup.num_epochs``.
         num_cpus: threads; None = all cores.
         limits_of_events: ``ntrain`` and ``ntest`` of the training.
 
     Returns:
-        The outcome of a trial that is completed.
+        The outcome of a completed trial.
 
     Raises:
         TrainingFailed: memory, a loss that is not finite, a limit, or a configuration that cannot be trained.
-        TrainingStopped: a signal came; all is saved.
+        TrainingStopped: a signal came. The state is saved.
         CheckpointError: not a search, or no such run in it.
         DataError: a dataset cannot be read.
         TrainingBusy: another process trains this run.
@@ -101,7 +100,7 @@ def run(
         with _stopped_at_once():
             _learn_cost(config, limits, files.network, outcome, num_cpus)
         _check_limits(outcome, limits)
-        if stop_criterion.is_over(history):  # killed after its last epoch
+        if stop_criterion.is_over(history):  # an earlier process was killed after the last epoch
             HistoryWriter(RunDirectory(files.run_dir).history)(history)
         else:
             history = train.run(
@@ -119,7 +118,7 @@ def run(
 
 @contextmanager
 def _stopped_at_once() -> Iterator[None]:
-    """Obey a request to stop before there is anything to save."""
+    """During the block, raise TrainingStopped at once on a stop signal: there is nothing to save."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         raise TrainingStopped(f"{signal.Signals(number).name}, before the training")
@@ -135,7 +134,7 @@ def _stopped_at_once() -> Iterator[None]:
 def _learn_cost(
     config: Config, limits: HypertuneConfig, path: Path, outcome: TrialOutcome, num_cpus: int | None
 ) -> None:
-    """Put number of parameters and inference time into ``outcome``; both are determined once per run."""
+    """Measure number of parameters and inference time, once per run, and put them into ``outcome``."""
     timed = limits.max_inference_ms is not None or INFERENCE_MS in limits.objective_terms
     known: dict[str, Any] = read_json(path, dict)
     if NUM_PARAMETERS not in known or (timed and known.get(INFERENCE_MS) is None):
@@ -143,25 +142,25 @@ def _learn_cost(
         prepare_process(config, num_cpus)
         model = build_network(config)
         outcome.num_parameters = count_parameters(model)
-        _check_limits(outcome, limits)  # a network that is too large may be too slow to be timed
+        _check_limits(outcome, limits)  # do not time a network that is too large
         known = {NUM_PARAMETERS: outcome.num_parameters, INFERENCE_MS: None}
         if timed:
             known[INFERENCE_MS] = inference_time(config, model)
         write_json(path, known)
         del model
-        keras.backend.clear_session()  # the training is to name and number its layers as if it were alone
+        keras.backend.clear_session()  # resets the numbers in names of layers
     outcome.num_parameters, outcome.inference_ms = known[NUM_PARAMETERS], known[INFERENCE_MS]
 
 
 def inference_time(config: Config, model: keras.Model) -> float:
-    """Return the time that a network takes for one event, in ms, on the device that it would be trained on.
+    """Return the time of a network for one event on the training device, in ms.
 
-    Mean over validation events, spread over all lengths and without padding, of the median of repeated passes
-    of one event, after a first one that traces the graph.
+    It is the mean over validation events of the median over repeated passes. The events are spread over all
+    lengths and not padded. A first pass traces the graph.
 
     Args:
         config: the whole configuration.
-        model: the network; how long it takes does not depend on its weights.
+        model: the network; the time does not depend on its weights.
 
     Raises:
         DataError: the validation split cannot be read.
@@ -181,7 +180,7 @@ def inference_time(config: Config, model: keras.Model) -> float:
 
 
 def _check_limits(outcome: TrialOutcome, limits: HypertuneConfig) -> None:
-    """Refuse a network that is too large or too slow, as far as is known."""
+    """Refuse a network that is too large or too slow, if the numbers are known already."""
     number, most = outcome.num_parameters, limits.max_parameters
     if number is not None and most is not None and number > most:
         raise TrainingFailed("limit", f"{number} parameters, hypertune.max_parameters is {most}")

@@ -1,4 +1,4 @@
-"""Weights of the published network -> a run directory that evaluate, plots and export take."""
+"""Write a run directory with the weights of the published network, for evaluate, plots and export."""
 
 import json
 import shutil
@@ -21,15 +21,15 @@ def run(config: Config, weights: Path, run_dir: Path) -> Path:
     """Build the model of a configuration, load published weights into it and write a run directory.
 
     Args:
-        config: the whole configuration; layers and widths must be those of the weights.
+        config: the whole configuration; its layers and widths must fit the weights.
         weights: HDF5 file of the reference MLPF.
-        run_dir: directory to make.
+        run_dir: run directory to create.
 
     Returns:
-        The checkpoint.
+        Path of the checkpoint.
 
     Raises:
-        CheckpointError: the file cannot be read, or its weights do not fit; names those that differ.
+        CheckpointError: the file cannot be read, or weights do not fit. The message names them.
         OutputExists: ``run_dir`` exists and is not empty.
     """
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):

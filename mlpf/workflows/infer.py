@@ -52,19 +52,18 @@ def run(
 
     Args:
         run_dir: run directory of a training.
-        engines: out of ``ENGINES`` and ``ONNX_PRECISIONS``.
+        engines: names from ``ENGINES`` and ``ONNX_PRECISIONS``.
         batch_sizes: events per pass.
         num_elements: elements per event, for random events.
-        dataset: a dataset of the configuration: its test events, padded to the longest of each batch,
-            instead of random ones.
-        data_dir: where datasets are.
+        dataset: use test events of this dataset, padded to the longest of each batch, instead of random ones.
+        data_dir: folder of datasets.
         num_runs: timed passes per shape and engine.
         num_cpus: threads; None = all cores.
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
         output: directory for the files; default ``run_dir``.
 
     Returns:
-        What ``infer.json`` holds.
+        The contents of ``infer.json``.
 
     Raises:
         DataError: the dataset is not there, or events are longer than the model takes.
@@ -93,10 +92,10 @@ def run(
 
 
 def _prepare(config: Config, engines: Sequence[str], num_cpus: int | None, console: Console) -> None:
-    """Set up the process; say where the CPU has to emulate the number format."""
+    """Set up the process; print a warning if the CPU emulates the number format."""
     session.prepare(config.setup.dtype, config.setup.allow_tf32, num_cpus=num_cpus)
     if set(engines) <= ONNX_PRECISIONS.keys():
-        return  # files for onnxruntime have precisions of their own
+        return  # ONNX files have their own precisions
     if problem := devices.why_bfloat16_is_slow(config.setup.dtype):
         console.print(problem, style="yellow", highlight=False, soft_wrap=True)
 
@@ -118,7 +117,7 @@ def _batches(
     for size in batch_sizes:
         if split.num_events < size:
             raise DataError(f"--batch-size {size}: {dataset} has {split.num_events} test events; give less")
-        # Spread over the lengths, so that the batches stand for the dataset.
+        # Spread over all lengths, so that the batches are typical of the dataset.
         order = np.argsort(split.lengths, kind="stable")
         for place in np.linspace(0, split.num_events - size, 5).astype(int):
             found = split.fetch(order[place : place + size], ("X",)).elements
@@ -147,7 +146,7 @@ def _onnx(
 def _report(
     facts: dict[str, Any], latencies: Sequence[Latency], name: str, output: Path, console: Console
 ) -> dict[str, Any]:
-    """Write the files, print the tables, return what ``infer.json`` holds."""
+    """Write the files, print the tables, return the contents of ``infer.json``."""
     exponents = scaling_exponents(latencies)
     fitted = [{"engine": e, "batch_size": b, "exponent": a} for (e, b), a in exponents.items()]
     result = {**facts, "latencies": [x.as_dict() for x in latencies], "scaling_exponents": fitted}

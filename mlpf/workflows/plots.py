@@ -34,7 +34,7 @@ def run(run_dir: Path) -> Path:
     """Write ``figures/`` (PNG and PDF) and ``report.html``.
 
     Args:
-        run_dir: run directory that ``mlpf evaluate`` has been through.
+        run_dir: run directory with the output of ``mlpf evaluate``.
 
     Returns:
         Path of the report.

@@ -1,4 +1,4 @@
-"""``mlpf site``: which sites there are, and what a site would submit."""
+"""``mlpf site``: list and check sites, and print the jobs that they would submit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from mlpf.errors import ConfigError
 
 
 def table() -> list[tuple[str, ...]]:
-    """Return the sites of the package, one row each, with what a node has; the heads first."""
+    """Return a table of the sites of the package; the first row is the header."""
     rows: list[tuple[str, ...]] = [("site", "provider", "cores", "GPUs", "job ends after", "description")]
     for name in site_names():
         site = load_site(name)
@@ -44,13 +44,13 @@ def show(name: str, nodes: int, slot: Slot, inside_allocation: bool) -> str:
     """Return Parsl's configuration for a site and the job that it would submit, as text.
 
     Args:
-        name: of a site, or its file.
-        nodes: how many.
+        name: name of a site, or its file.
+        nodes: number of nodes.
         slot: what each task may use.
-        inside_allocation: the step that a driver inside a job of Slurm would start, in place of a job.
+        inside_allocation: print the job step that a driver inside a Slurm job would start instead.
 
     Raises:
-        ConfigError: no such site, or it does not give what is asked for.
+        ConfigError: no such site, or its nodes are too small.
         MissingDependency: Parsl is not installed.
     """
     site = load_site(name)

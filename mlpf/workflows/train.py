@@ -1,4 +1,4 @@
-"""Train a model: data, model, distribution and hooks into one run directory."""
+"""Train a model and write a run directory."""
 
 import math
 import time
@@ -39,15 +39,15 @@ from mlpf.training.monitors.progress import TerminalProgress
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a training did.
+    """Result of a training.
 
     Attributes:
         run_dir: run directory.
         history: one record per epoch.
-        best_epoch: epoch, counted from 1, with the smallest monitored metric.
-        monitor: that metric.
-        seconds: wall time of this call.
-        end_reason: why there are fewer than ``setup.num_epochs`` epochs, empty if there are not.
+        best_epoch: epoch, counted from 1, with the smallest value of ``monitor``.
+        monitor: metric that ranks checkpoints.
+        seconds: wall time of this call, s.
+        end_reason: why there are fewer than ``setup.num_epochs`` epochs; empty if there are not.
     """
 
     run_dir: Path
@@ -80,10 +80,10 @@ def run(
     Args:
         config: the whole configuration.
         run_dir: directory of the run; must be empty or absent unless ``resume``.
-        ntrain: most training events per dataset.
-        ntest: most validation events.
-        weights: start from the weights of this run directory (its best), checkpoint or file.
-        partial: of these weights, take those that fit, and print which.
+        ntrain: maximum of training events per dataset.
+        ntest: maximum of validation events.
+        weights: start from the weights of this run directory (its best checkpoint), checkpoint or file.
+        partial: only load weights that fit, and print which.
         resume: continue after the latest checkpoint of ``run_dir``.
         num_cpus: threads; None = all cores.
         habana_enabled: train on Habana Gaudi.
@@ -97,11 +97,11 @@ def run(
         OutputExists: ``run_dir`` is not empty, or another process trains there.
         CheckpointError: a checkpoint is missing, damaged or of another model.
         DataError: a dataset cannot be read or has no events.
-        ConfigError: a callback asks for what there is not, or ``stop_after`` is beyond the last epoch.
-        MissingDependency: Horovod, Comet or the plug-in of Gaudi is asked for and not there.
+        ConfigError: a callback cannot work, or ``stop_after`` is beyond the last epoch.
+        MissingDependency: Horovod, Comet or the plug-in of Gaudi is missing.
         TrainingDiverged: the loss is NaN or infinite.
-        TrainingStopped: the time limit is over or a signal came; all is saved.
-        ProcessLost: another of the processes ended.
+        TrainingStopped: the time limit was reached or a signal came. The state is saved.
+        ProcessLost: another rank ended.
     """
     stop = StopRequest(time_limit, started := started or time.monotonic())
     check_callbacks(config)
@@ -125,13 +125,13 @@ def run(
 
 
 def _limits(run_dir: Path, resume: bool, **given: int | None) -> dict[str, int | None]:
-    """Return the limits of events; of a run that goes on, those of before where none are given."""
+    """Return the event limits. A resumed run keeps its limits unless others are given."""
     recorded = recorded_limits(run_dir) if resume else {}
     return {name: limit or recorded.get(name) for name, limit in given.items()}
 
 
 def _summary(training: "_Training", history: list[EpochRecord], seconds: float) -> TrainingSummary:
-    """Print and return what a training has come to."""
+    """Print and return the result of a training."""
     monitor = training.config.callbacks.checkpoint.monitor
     best, reason = best_epoch(history, monitor), training.stop_criterion.reason(history)
     summary = TrainingSummary(training.run_dir, history, best, monitor, seconds, reason)
@@ -141,7 +141,7 @@ def _summary(training: "_Training", history: list[EpochRecord], seconds: float) 
 
 @dataclass(frozen=True)
 class _Training:
-    """A training before there are data and a model.
+    """Settings of a training, before data and model are loaded.
 
     Attributes:
         config: the whole configuration.
@@ -162,29 +162,29 @@ class _Training:
     place_of: Callable[[str], str]
 
     def run(self, stop: StopRequest, resume: bool, weights: Path | None, partial: bool) -> list[EpochRecord]:
-        """Train until the end or until asked to stop; return the history."""
+        """Train until the end or a stop; return the history."""
         try:
             with ExitStack() as stack:
                 stack.enter_context(stop.signals())
                 return self._train(stack, stop, resume, weights, partial)
         except (TrainingStopped, TrainingDiverged) as error:
-            # Wait until the first has written everything: an error of one makes the launcher end the others.
+            # Wait until rank 0 has written everything: when one rank ends, the launcher ends all.
             self.distribution.largest(0)
             if self.distribution.rank:
-                error.args = ("",)  # all processes say the same: one of them does it aloud
+                error.args = ("",)  # only rank 0 prints the message
             raise
 
     def _train(
         self, stack: ExitStack, stop: StopRequest, resume: bool, weights: Path | None, partial: bool
     ) -> list[EpochRecord]:
-        """Build data and model, go on where the run was, train."""
+        """Build data and model, load the checkpoint of a resumed run, train."""
         config, run_dir, distribution, console = self.config, self.run_dir, self.distribution, self.console
         first, section = distribution.rank == 0, config.callbacks.checkpoint
         stack.enter_context(data_errors())
         shard = (distribution.rank, distribution.num_processes)
         train, valid = build_loaders(config, distribution.num_replicas, **self.limits, shard=shard)
         checkpoint = latest_checkpoint(run_dir, console) if resume else None
-        # The others get the constants of the normaliser from the first.
+        # Only rank 0 fits the normalisation. It is broadcast below.
         trainer = build_trainer(config, distribution, train, fit=first and checkpoint is None)
         state, changes = self._state(trainer, train, checkpoint)
         if weights is not None:
@@ -204,7 +204,7 @@ class _Training:
         model, optimizer, text = trainer.model, trainer.optimizer, resolved_text(config)
         store = CheckpointStore(run_dir, section, model, optimizer, trainer.random_states.read, text, first)
         if first:
-            if state.history:  # killed after the checkpoint, before its record was written
+            if state.history:  # the run may have been killed after the checkpoint, before this file
                 HistoryWriter(RunDirectory(run_dir).history)(state.history)
             stack.enter_context(saved_batch(config, run_dir, trainer, train))
         hooks = stack.enter_context(
@@ -276,20 +276,20 @@ def _progress(state: RunState) -> tuple[int, int]:
 
 
 def _require_empty(run_dir: Path) -> None:
-    """Refuse a directory that holds anything but a lock without a process."""
+    """Refuse a directory with other files than the lock."""
     if run_dir.exists() and any(path != RunDirectory(run_dir).lock for path in run_dir.iterdir()):
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
 
 
 def _summary_table(summary: TrainingSummary) -> Table:
-    """Return the table that ends a training."""
+    """Return the table printed at the end of a training."""
     history = summary.history
     last, best = history[-1], history[summary.best_epoch - 1]
     seconds = sum(record["seconds"] for record in history)
     rows = {
         "run directory": str(summary.run_dir),
         "epochs": str(len(history)),
-        # A metric of physics is undefined in an epoch without jets.
+        # Physics metrics are undefined in epochs without jets.
         "best epoch": f"{summary.best_epoch} ({summary.monitor} {best.get(summary.monitor, math.nan):.5g})",
         "loss, val_loss": f"{last['loss']:.5g}, {last['val_loss']:.5g}",
         "training events/s": f"{sum(r['num_events'] for r in history) / seconds:.0f}, "
@@ -298,7 +298,7 @@ def _summary_table(summary: TrainingSummary) -> Table:
         "wall time": f"{summary.seconds:.1f} s",
         "waiting for data": f"{sum(r['wait_share'] * r['seconds'] for r in history) / seconds:.2%}",
         "padding": f"{last['padded_fraction']:.1%}",
-        # Their gradients were too large for float16; records of older runs do not have them.
+        # Steps with gradients too large for float16. Old runs do not record them.
         "steps skipped": str(sum(record.get("skipped_steps", 0) for record in history)),
         "graphs traced": str(last["num_traces"]),
         "NaN or infinite inputs": str(last["bad_values"]),

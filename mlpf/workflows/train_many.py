@@ -1,4 +1,4 @@
-"""Train an ensemble: check all trainings, lay out the directory, run them on an engine, report."""
+"""Train an ensemble: check all trainings, create the directory, run them on an engine, report."""
 
 import os
 import secrets
@@ -45,17 +45,17 @@ class EnsembleIncomplete(MLPFError):
 
 @dataclass(frozen=True)
 class Resources:
-    """Where the trainings run, how long, and how often they are tried.
+    """Where the trainings run, how long, and how often they are repeated.
 
     Attributes:
-        placement: this machine with so many workers, or the nodes of a site.
-        gpus: GPUs of a training; None = as before, in a new ensemble one where there are GPUs.
+        placement: where the trainings run.
+        gpus: GPUs of a training; None = as before, in a new ensemble one if there are GPUs.
         cpus: cores of a training; None = an equal share.
-        max_retries: times that a training is tried again after a crash.
-        max_losses: times that it is tried again after its worker was lost.
-        max_seconds: most wall time of a training, all attempts together; None = no limit.
-        time_limit: seconds after which to save and stop; None = no limit.
-        started: ``time.monotonic()`` of the beginning of that time.
+        max_retries: how often a training is repeated after a crash.
+        max_losses: how often a training is repeated after the loss of its worker.
+        max_seconds: maximum wall time of a training, all attempts together, s; None = no limit.
+        time_limit: seconds after ``started`` at which to save and stop; None = no limit.
+        started: ``time.monotonic()`` at the start.
     """
 
     placement: Placement = field(default_factory=lambda: Placement(workers=0))
@@ -71,7 +71,7 @@ class Resources:
         """Return what each training may use.
 
         Args:
-            devices: GPUs of a training when the ensemble began; 1 = one GPU, or none.
+            devices: GPUs of a training when the ensemble was started; 1 = one GPU or none.
 
         Raises:
             ConfigError: more than there is, or no such site.
@@ -80,7 +80,7 @@ class Resources:
         return training_slot(self.placement, gpus, self.cpus, "training")
 
     def open(self, slot: Slot, directory: Path) -> Engine:
-        """Start the engine; raises as ``open_engine``."""
+        """Start the engine. Raises the errors of ``open_engine``."""
         return open_training_engine(
             self.placement, directory / ENGINE_FOLDER, slot, self.cpus, self.max_losses
         )
@@ -101,22 +101,22 @@ def run(
     """Train every row with every seed, and report.
 
     Args:
-        config: the configuration that the rows change; of an ensemble to be resumed, equal to that of before.
-        directory: of the ensemble; must be empty or absent unless ``resume``.
+        config: the configuration that the rows change; must be unchanged for ``resume``.
+        directory: directory of the ensemble; must be empty or absent unless ``resume``.
         resources: engine and limits.
-        rows: of the table; None = as before, in a new ensemble the configuration as it is.
+        rows: rows of the table; None = as before, in a new ensemble only the configuration itself.
         seeds: None = as before, in a new ensemble those of the configurations.
-        ntrain: most training events per dataset; None = as before, in a new ensemble all.
-        ntest: most validation events; likewise.
-        resume: go on with the ensemble in ``directory``; rows and seeds may be added.
-        retry_failed: with ``resume``: try trainings again that failed.
+        ntrain: maximum of training events per dataset; None = as before, in a new ensemble all.
+        ntest: maximum of validation events; None as for ``ntrain``.
+        resume: continue the ensemble in ``directory``; rows and seeds may be added.
+        retry_failed: with ``resume``: repeat trainings that failed.
 
     Raises:
-        ConfigError: a training is not possible, settings differ from before, or too many GPUs or cores.
-        DataError: a dataset is not there.
+        ConfigError: a configuration is invalid, settings have changed, or there are too few GPUs or cores.
+        DataError: a dataset is missing.
         OutputExists: ``directory`` is not empty, or another process is at work there.
-        EnsembleIncomplete: some trainings failed; all others are completed.
-        TrainingStopped: the time limit is over or a signal came; all is saved.
+        EnsembleIncomplete: some trainings failed. All others are completed.
+        TrainingStopped: the time limit was reached or a signal came. The state is saved.
     """
     before = read_plan(directory) if resume else Plan([Row()])
     slot = resources.slot(before.devices)
@@ -144,14 +144,14 @@ def run(
 
 @dataclass(frozen=True)
 class _Ensemble:
-    """Trainings that are possible.
+    """The checked trainings of an ensemble.
 
     Attributes:
-        directory: of the ensemble.
-        plan: defines them.
+        directory: directory of the ensemble.
+        plan: rows, seeds and limits.
         members: the trainings.
         configs: name -> configuration.
-        console: where to print.
+        console: output.
     """
 
     directory: Path
@@ -161,17 +161,17 @@ class _Ensemble:
     console: Console
 
     def lay_out(self, config: Config) -> None:
-        """Write what the processes read."""
+        """Create folders, configuration and plan."""
         for folder in (RUNS_FOLDER, STATES_FOLDER, LOGS_FOLDER):
             (self.directory / folder).mkdir(exist_ok=True)
         write_resolved(config, self.directory / RESOLVED_CONFIG)
         self.plan.write(self.directory)
 
     def states(self, retry_failed: bool) -> dict[str, MemberState]:
-        """Return name -> where the training stands; nobody trains now.
+        """Return name -> state of the training, while no training runs.
 
         Args:
-            retry_failed: those that failed wait again.
+            retry_failed: set failed trainings to waiting.
         """
         states = read_states(self.directory, list(self.configs))
         for name, state in states.items():
@@ -199,7 +199,7 @@ class _Ensemble:
 
 
 def _checked(directory: Path, config: Config, plan: Plan) -> _Ensemble:
-    """Return the ensemble; raises ConfigError with all its problems."""
+    """Return the ensemble. Raises ConfigError with all problems."""
     members = plan.members()
     return _Ensemble(directory, plan, members, configurations(members, config), Console())
 
@@ -214,7 +214,7 @@ def _train(
     """Run the trainings that wait.
 
     Raises:
-        TrainingStopped: somebody or the time limit asked for it.
+        TrainingStopped: the time limit was reached or a signal came.
     """
     if all(state.state != "waiting" for state in states.values()):
         return
@@ -253,13 +253,13 @@ def report(directory: Path) -> None:
     plan = read_plan(directory)
     ensemble = _checked(directory, load_config(directory / RESOLVED_CONFIG), plan)
     states = {name: read_state(MemberFiles(directory, name)) for name in ensemble.configs}
-    if not is_locked(directory / LOCK_FILE):  # no driver is at work
+    if not is_locked(directory / LOCK_FILE):  # no driver runs
         states = {name: resting(state) for name, state in states.items()}
     ensemble.report(states)
 
 
 def _require_data(configs: Mapping[str, Config]) -> None:
-    """Refuse datasets that are not built, before anything starts."""
+    """Refuse datasets that are not built, before any training starts."""
     sources = {}
     for config in configs.values():
         names = [name for group in config.train_test_datasets.values() for name in group.datasets]
@@ -271,14 +271,14 @@ def _require_data(configs: Mapping[str, Config]) -> None:
 
 
 def _require_same(directory: Path, old: tuple[Config, Plan], new: tuple[Config, Plan]) -> None:
-    """Refuse to go on with another ensemble; rows and seeds may be added."""
+    """Refuse to resume an ensemble with other settings. Rows and seeds may be added."""
     lines = changes(old, new)
     if lines:
         raise ConfigError(
             "\n".join(
                 [
-                    f"{directory}: an ensemble goes on with the settings that it began with, and more seeds "
-                    "or rows; these differ (before -> now). Take them back, leave out -c, --seeds and "
+                    f"{directory}: an ensemble cannot be resumed with other settings, only with more seeds "
+                    "or rows; these differ (before -> now). Change them back, leave out -c, --seeds and "
                     "--table, or choose another directory",
                     *lines,
                 ]

@@ -1,4 +1,4 @@
-"""One training of an ensemble: the ordinary training, and what came of it in a file."""
+"""Train one member of an ensemble and write its outcome file."""
 
 import time
 from pathlib import Path
@@ -14,22 +14,20 @@ from mlpf.workflows import train
 
 
 def run(directory: Path, name: str, *, num_cpus: int | None = None, **limits_of_events: Any) -> Outcome:
-    """Train one member, from where it is, and write its outcome.
-
-    What was killed before its first checkpoint starts anew.
+    """Train one member, from its latest checkpoint if it has one, and write its outcome file.
 
     Args:
-        directory: of the ensemble.
-        name: of the training.
+        directory: directory of the ensemble.
+        name: name of the training.
         num_cpus: threads; None = all cores.
         limits_of_events: ``ntrain`` and ``ntest`` of the training.
 
     Returns:
-        The outcome of a training that is completed.
+        The outcome of a completed training.
 
     Raises:
         TrainingFailed: memory, a loss that is not finite, or a configuration that cannot be trained.
-        TrainingStopped: a signal came; all is saved.
+        TrainingStopped: a signal came. The state is saved.
         CheckpointError: not an ensemble, or no such training in it.
         DataError: a dataset cannot be read.
         TrainingBusy: another process trains this run.
@@ -37,7 +35,7 @@ def run(directory: Path, name: str, *, num_cpus: int | None = None, **limits_of_
     started = time.monotonic()
     member = next((member for member in read_plan(directory).members() if member.name == name), None)
     if member is None:
-        raise CheckpointError(f"{directory}: no training {name!r:.60} in it")
+        raise CheckpointError(f"{directory}: no training {name!r:.60} in it; see its ensemble.json")
     files = MemberFiles(directory, name)
     make_ready(files.run_dir, files.outcome)
     outcome = Outcome()

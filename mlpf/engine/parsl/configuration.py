@@ -1,4 +1,4 @@
-"""From a site to Parsl's executor and provider, and to the job that they would submit."""
+"""Make Parsl's executor and provider for a site, and the text of the job that they submit."""
 
 import os
 import shlex
@@ -23,15 +23,15 @@ from mlpf.engine.parsl.providers import LABEL, LocalGroups, make_provider
 from mlpf.engine.sites import Site, job_seconds, slots_per_node
 from mlpf.errors import ConfigError
 
-# A node, or the driver, is lost when nothing was heard of it for so long.
+# A node or the driver counts as lost after this time without a message.
 HEARTBEAT_SECONDS = 2
 LOST_SECONDS = 20
 
-# Only how often an idle process looks around: messages are handled when they come.
+# Interval of idle checks; messages are handled at once.
 _POLL_MILLISECONDS = 500
 _COMMAND_SECONDS = 60
 _LOOPBACK = "127.0.0.1"
-# Characters of a path that reach shell and scheduler unquoted in Parsl's job scripts.
+# Characters allowed in paths: Parsl's job scripts do not quote them.
 _UNSAFE = set(" \t\n'\"\\%{}$`;&|<>()*?")
 
 
@@ -47,20 +47,20 @@ def make_executor(
     """Return the executor of a site, not started.
 
     Args:
-        site: where.
-        nodes: how many.
-        run_dir: folder for all files of the engine; all nodes see it.
+        site: the site.
+        nodes: number of nodes.
+        run_dir: folder for all files of the engine, visible on all nodes.
         slot: what each task may use.
-        inside_allocation: the nodes are those of the job of Slurm that this process runs in.
-        printed: look only; nothing will be submitted.
+        inside_allocation: use the nodes of the Slurm job that this process runs in.
+        printed: only print the job; nothing will be submitted.
 
     Raises:
-        ConfigError: the site does not give what is asked for.
-        MissingDependency: a program or package of the provider is not there.
+        ConfigError: the nodes of the site are too small.
+        MissingDependency: a program or package of the provider is missing.
     """
     if set(str(run_dir)) & _UNSAFE:
         raise ConfigError(
-            f"{run_dir}: job scripts want paths without spaces, quotes and signs such as $; use another one"
+            f"{run_dir}: job scripts need paths without spaces, quotes and signs such as $; use another one"
         )
     if inside_allocation:
         _require_allocation(site, nodes)
@@ -80,7 +80,7 @@ def make_executor(
             *(sys.executable, "-P", interchange.__file__),
             *(str(os.getpid()), str(run_dir / "interchange.out")),
         ],
-        address=_LOOPBACK,  # replaced below: without one, Parsl asks a web service for it
+        address=_LOOPBACK,  # replaced below; without it, Parsl would ask a web service
         max_workers_per_node=slots_per_node(site, slot),
         prefetch_capacity=0,
         heartbeat_period=HEARTBEAT_SECONDS,
@@ -110,7 +110,7 @@ def pilot_command(
     command = executor.launch_cmd.format(block_id=block)
     if not inside_allocation:
         return command
-    # One step per node: a node that fails takes only its own workers along.
+    # One job step per node: if a node fails, only its own workers are lost.
     return (
         f"srun --overlap --nodes=1 --ntasks=1 --relative={node} --cpus-per-task={site.num_cores} "
         f"{site.srun_options} {command}"
@@ -118,17 +118,17 @@ def pilot_command(
 
 
 def words_of(error: Exception) -> str:
-    """Return what a scheduler said when it refused a job, in one line."""
+    """Return the message of a scheduler that refused a job, in one line."""
     said = getattr(error, "stderr", None) or str(error)
     return " ".join(said.split())
 
 
 def job_text(site: Site, nodes: int, *, slot: Slot, inside_allocation: bool = False) -> str:
-    """Return Parsl's configuration and the job that it would submit, as text; submits nothing.
+    """Return Parsl's configuration and the job that it would submit, as text. Submits nothing.
 
     Raises:
-        ConfigError: the site does not give what is asked for.
-        MissingDependency: a package of the provider is not there.
+        ConfigError: the nodes of the site are too small.
+        MissingDependency: a package of the provider is missing.
     """
     with tempfile.TemporaryDirectory(prefix="mlpf-site-") as folder:
         run_dir = Path(folder)
@@ -136,7 +136,7 @@ def job_text(site: Site, nodes: int, *, slot: Slot, inside_allocation: bool = Fa
         executor = make_executor(
             *(site, nodes), run_dir=run_dir, slot=slot, inside_allocation=inside_allocation, printed=True
         )
-        # Chosen anew at every start.
+        # Chosen again at every start.
         for name, value in {"worker_port": "PORT", "cert_dir": f"{folder}/certificates"}.items():
             executor.launch_cmd = executor.launch_cmd.replace(f"{{{name}}}", value)
         vars(executor)["logconf_path"] = None
@@ -160,7 +160,7 @@ def _submitted(provider: Any, command: str, folder: Path) -> str:
 
 
 def _pilot(site: Site, nodes: int, run_dir: Path, slot: Slot) -> str:
-    """Return the program of a pilot job with its own options; those of Parsl's pool follow."""
+    """Return the program of a pilot job with its options; the options of Parsl's pool follow."""
     words = [_python(site, run_dir), f"-m mlpf.engine.parsl.pilot --slots {slots_per_node(site, slot)}"]
     words.append(f"--cpus {slot.num_cpus} --gpus {slot.num_gpus} --cores {site.num_cores}")
     words.append(f"--margin {60 * site.stop_margin}")
@@ -170,23 +170,23 @@ def _pilot(site: Site, nodes: int, run_dir: Path, slot: Slot) -> str:
 
 
 def _setup(site: Site, end: float | None) -> str:
-    """Return the lines of shell before the pilot.
+    """Return the shell lines before the pilot program.
 
     Args:
-        site: where.
-        end: when the allocation ends, Unix time in s; None = the site's longest job after the start.
+        site: the site.
+        end: end of the allocation, Unix time in s; None = ``max_minutes`` of the site after the start.
     """
     seconds = job_seconds(site)
     lines = []
     if end is not None:
         lines.append(f"export {PILOT_END_VARIABLE}={end:.0f}")
     elif seconds is not None:
-        # Before all else: the job began a moment ago. Slurm says it itself only in later versions.
+        # First line, so that the job has just begun. Only new versions of Slurm tell the end of a job.
         lines.append(f"export {PILOT_END_VARIABLE}=$(($(date +%s) + {seconds}))")
     lines += site.setup
     if not site.container:
         lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
-        # The package that runs here, installed or not, and what else this process was told to look at.
+        # The package of this process, installed or not, and its PYTHONPATH.
         own = Path(mlpf.__file__).resolve().parents[1]
         folders = [str(own)] if own.name != "site-packages" else []
         folders += os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -197,7 +197,7 @@ def _setup(site: Site, end: float | None) -> str:
 
 
 def _python(site: Site, run_dir: Path) -> str:
-    """Return how a node starts Python: programs on PATH need an activated environment, this does not."""
+    """Return the command that starts Python on a node. With a full path it needs no activated environment."""
     if not site.container:
         return sys.executable
     if site.provider == "kubernetes":
@@ -206,7 +206,7 @@ def _python(site: Site, run_dir: Path) -> str:
 
 
 def _addresses(site: Site, inside_allocation: bool) -> tuple[str | None, set[str]]:
-    """Return where the interchange listens (None = everywhere), and where nodes look for it."""
+    """Return the address on which the interchange listens (None = all), and that which nodes connect to."""
     if site.provider == "local" and not inside_allocation:
         return _LOOPBACK, {_LOOPBACK}
     there = _interfaces()
@@ -244,7 +244,7 @@ def _require_allocation(site: Site, nodes: int) -> None:
 
 
 def _end_of_allocation() -> float | None:
-    """Return when the job of Slurm that this process runs in ends, None if it is not known."""
+    """Return the end of the Slurm job that this process runs in, Unix time in s; None if unknown."""
     for name in (PILOT_END_VARIABLE, "SLURM_JOB_END_TIME"):
         if os.environ.get(name, "").isdecimal():
             return float(os.environ[name])

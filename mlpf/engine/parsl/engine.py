@@ -1,4 +1,4 @@
-"""The engine of clusters: Parsl's executor, with pilot jobs that come and go."""
+"""The cluster engine: Parsl's executor with pilot jobs that are replaced when they end."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ _END_SECONDS = 10.0
 
 @dataclass(eq=False)
 class _Task:
-    """A call that waits or runs."""
+    """A submitted call."""
 
     name: str
     payload: bytes
@@ -48,23 +48,23 @@ class _Task:
 
 
 class ParslEngine(Engine):
-    """Workers on the nodes of a site, started and replaced by pilot jobs.
+    """Workers in pilot jobs on the nodes of a site.
 
-    Parsl's executor is used without its workflow kernel: that cannot cancel a task, waits for ever for an
-    interchange that was killed, and keeps one global state per process. No more tasks are given to the
-    executor than there are slots, so what has not begun can be cancelled.
+    Only Parsl's executor is used. Parsl's workflow kernel cannot cancel a task, waits for ever for an
+    interchange that was killed, and keeps one global state per process. The executor gets at most as many
+    tasks as there are slots, so all other tasks can be cancelled.
 
     Args:
-        site: where.
-        nodes: how many.
-        run_dir: folder for the files of the engine, each start in a folder of its own; all nodes see it.
+        site: the site.
+        nodes: number of nodes.
+        run_dir: folder for the files of the engine, visible on all nodes; each start makes a folder in it.
         slot: what each task may use.
-        retries: times that a lost task is tried again.
-        inside_allocation: the nodes are those of the job of Slurm that this process runs in.
+        retries: how often a lost task is repeated.
+        inside_allocation: use the nodes of the Slurm job that this process runs in.
 
     Raises:
-        ConfigError: the site does not give what is asked for.
-        MissingDependency: a program of the provider is not there.
+        ConfigError: the nodes of the site are too small.
+        MissingDependency: a program of the provider is missing.
         EngineFailed: it cannot start.
     """
 
@@ -112,7 +112,7 @@ class ParslEngine(Engine):
         self._keeper.start()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Give a task to the next slot that is free."""
+        """Give a task to the next free slot."""
         name = f"{function.__module__}.{function.__qualname__}"
         task = _Task(name, pickle.dumps((function, arguments)))
         with self._changed:
@@ -125,14 +125,14 @@ class ParslEngine(Engine):
         return task.future
 
     def shutdown(self, now: bool) -> None:
-        """End all workers, pilot jobs and the interchange; tasks that have not begun are cancelled."""
+        """Cancel tasks that have not begun; end all workers, pilot jobs and the interchange."""
         with self._changed:
             if self._closed:
                 return
             self._closed = True
             waiting, self._waiting = list(self._waiting), deque()
         for task in waiting:
-            if not task.future.cancel():  # it was lost once, and waits for another attempt
+            if not task.future.cancel():  # it was lost before and waits to be repeated
                 task.future.set_exception(CancelledError())
         try:
             if not now:
@@ -145,7 +145,7 @@ class ParslEngine(Engine):
             self._give_up(lambda task: TaskLost(f"{task.name}: the engine was shut down while it ran"))
 
     def _give_out(self) -> None:
-        """Hand waiting tasks to the executor, one per slot."""
+        """Give waiting tasks to the executor, one per slot."""
         while True:
             with self._changed:
                 free = self.num_slots - len(self._running)
@@ -158,14 +158,14 @@ class ParslEngine(Engine):
                 self._running.add(task)
                 try:
                     inner = self._executor.submit(perform, {}, task.payload)
-                except Exception as error:  # noqa: BLE001 - an executor in a bad state raises what put it there
+                except Exception as error:  # noqa: BLE001 - a broken executor raises any error
                     problem = error
                     break
             inner.add_done_callback(partial(self._ended, task))
         self._fail(EngineFailed(f"Parsl takes no more tasks: {words_of(problem)}; see {self._folder}"))
 
     def _ended(self, task: _Task, inner: Future[Any]) -> None:
-        """Hand a result on, or try a lost task again. Runs in the thread of Parsl that receives results."""
+        """Pass a result to the future, or repeat a lost task. Runs in Parsl's thread for results."""
         error = inner.exception()
         if isinstance(error, BadStateException):
             self._fail(EngineFailed(f"Parsl has ended: {words_of(error)}; see {self._folder}"))
@@ -174,7 +174,7 @@ class ParslEngine(Engine):
         if error is None:
             try:
                 result = unpack(inner.result())
-            except BaseException as raised:  # noqa: BLE001 - whatever the task raised belongs to its future
+            except BaseException as raised:  # noqa: BLE001 - any error of the task goes into its future
                 error = raised
         lost = isinstance(error, WorkerLost | ManagerLost)
         if lost:
@@ -196,7 +196,7 @@ class ParslEngine(Engine):
         self._give_out()
 
     def _keep(self) -> None:
-        """Watch over interchange and pilot jobs until the engine ends."""
+        """Check interchange and pilot jobs until the engine ends."""
         next_look = 0.0
         while not self._stop.wait(_LOOK_SECONDS):
             code = self._executor.interchange_proc.poll() if self._executor.interchange_proc else None
@@ -218,14 +218,14 @@ class ParslEngine(Engine):
             next_look = time.monotonic() + (1.0 if self._local else 10.0)
 
     def _connected(self) -> list[str]:
-        """Return the ids of all pilot jobs whose workers ever came up."""
+        """Return the ids of all pilot jobs whose workers have connected at some time."""
         try:
             return list(self._executor.command_client.run("CONNECTED_BLOCKS", timeout_s=_ANSWER_SECONDS))
         except (CommandClientTimeoutError, CommandClientBadError):
             raise EngineFailed("Parsl's interchange does not answer") from None
 
     def _fail(self, error: EngineFailed) -> None:
-        """Give all tasks an error: nothing will run them."""
+        """Set an error on the futures of all tasks."""
         with self._changed:
             self._failure = self._failure or error
         self._give_up(lambda _: error)
@@ -244,17 +244,17 @@ class ParslEngine(Engine):
         """Cancel all pilot jobs, end the interchange, wait for processes on this machine."""
         self._pilot_jobs.cancel()
         if self._executor.interchange_proc is not None:
-            # Messages that nobody will read must not hold us up.
+            # Do not wait for messages that no process will read.
             self._executor.outgoing_q.zmq_socket.setsockopt(zmq.LINGER, 0)
             self._executor.shutdown(timeout=_END_SECONDS)
         self._log.close()
 
 
 class _Log:
-    """Parsl's messages in this process go to a file, not to the terminal.
+    """Write Parsl's log messages of this process to a file instead of the terminal.
 
     Args:
-        path: of the file.
+        path: the file.
     """
 
     def __init__(self, path: Path):
@@ -266,7 +266,7 @@ class _Log:
         self._logger.propagate = False
 
     def close(self) -> None:
-        """Put things back as they were."""
+        """Restore the log handlers."""
         self._logger.removeHandler(self._handler)
         self._logger.propagate = self._propagated
         self._handler.close()

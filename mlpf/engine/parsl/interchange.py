@@ -1,4 +1,4 @@
-"""Parsl's interchange as a process that ends with the driver, however that ends, and is silent."""
+"""Run Parsl's interchange as a process that ends with the driver and prints nothing."""
 
 import os
 import runpy
@@ -12,11 +12,11 @@ _INTERCHANGE = "parsl.executors.high_throughput.interchange"
 
 
 def main(driver: int, log: str) -> None:
-    """Run the interchange; its configuration comes through the standard input.
+    """Run the interchange. Its configuration comes through standard input.
 
     Args:
-        driver: id of the process that started this one.
-        log: file for what would go to the terminal.
+        driver: process id of the driver.
+        log: file for output that would go to the terminal.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal: the driver decides
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -27,7 +27,7 @@ def main(driver: int, log: str) -> None:
 
 
 def _end_with(driver: int) -> None:
-    """End when the driver is gone: its parent is then a different process."""
+    """End this process when the driver ends: its parent process id changes then."""
     while os.getppid() == driver:
         time.sleep(_LOOK_SECONDS)
     os._exit(1)

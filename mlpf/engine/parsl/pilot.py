@@ -1,6 +1,6 @@
-"""The program of a pilot job on each node: deals out the node, starts Parsl's workers, leaves no process.
+"""The program that a pilot job runs on each node: divides the node among workers and starts Parsl's pool.
 
-Arguments before ``--`` are ours, those behind it go to the pool.
+Arguments before ``--`` are for this program, those after it for the pool. No process is left at its end.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _POOL = "parsl.executors.high_throughput.process_worker_pool"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the pool to its end; return its exit code."""
+    """Run the pool and return its exit code."""
     end = arguments.index("--")
     options = _parser().parse_args(arguments[:end])
     try:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     environment = {
         **os.environ,
         **dict.fromkeys(THREAD_VARIABLES, str(options.cpus)),
-        # Later than the last new task: one that must stop is not given to the same worker again.
+        # Tasks must save after the pool stops taking tasks, so that none comes back to the same worker.
         PILOT_MARGIN_VARIABLE: str(options.margin / 2),
         GROUPS_VARIABLE: _as_text(groups, bound),
         "PARSL_CORES": str(options.cores),
@@ -54,10 +54,9 @@ def main(arguments: Sequence[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
-    # In a group of its own, which is ended as a whole: workers and a server of the pool outlive a manager
-    # that was killed.
+    # Start a process group and end it as a whole: workers would survive a manager that was killed.
     pool = subprocess.Popen(command, env=environment, start_new_session=True)
-    if stopped:  # before there was a pool
+    if stopped:  # before the pool started
         _end_group(pool.pid)
     code = pool.wait()
     _end_group(pool.pid)
@@ -76,10 +75,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _as_text(groups: Sequence[DeviceGroup], bound: bool) -> str:
-    """Return the groups for the workers.
+    """Return GPUs and cores of each worker.
 
-    Where the process may use more cores than the job has, the scheduler binds no job, and cores picked here
-    could be those of a neighbour: then only the number of threads is limited.
+    If the process may use more cores than the job has, the scheduler does not bind jobs to cores. Then only
+    the number of threads is limited, because chosen cores could belong to another job.
     """
     return json.dumps(
         [{"environment": g.environment, "cpus": sorted(g.cpus) if bound else []} for g in groups]
@@ -87,7 +86,7 @@ def _as_text(groups: Sequence[DeviceGroup], bound: bool) -> str:
 
 
 def _drain_options(environment: Mapping[str, str], margin: int) -> list[str]:
-    """Return the option that lets the pool take no task in the last ``margin`` seconds of the job."""
+    """Return the option with which the pool takes no task in the last ``margin`` seconds of the job."""
     end = environment.get(PILOT_END_VARIABLE)
     if not end:
         return []

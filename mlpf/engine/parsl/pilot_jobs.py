@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 from mlpf.engine.base import EngineFailed
 
-# A node whose pilot jobs end this often in a row before a worker came up is given up.
+# After so many pilot jobs in a row that ended before a worker connected, a node is given up.
 MAX_FAILURES = 3
 _PAUSE_SECONDS = 5.0
 
 
 class Provider(Protocol):
-    """What is needed of a provider of Parsl."""
+    """The methods of Parsl's providers that are used."""
 
     def submit(self, command: str, tasks_per_node: int, job_name: str) -> Any:
         """Submit a job; returns its id."""
@@ -22,7 +22,7 @@ class Provider(Protocol):
         """Return the state of each job."""
 
     def cancel(self, job_ids: list[Any]) -> list[bool]:
-        """Cancel jobs; returns what succeeded."""
+        """Cancel jobs; returns for each whether it succeeded."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class _PilotJob:
         node: its number.
         pilot_id: id of the pilot job; None = there is none now.
         job_id: its number at the scheduler.
-        failures: pilot jobs in a row that ended before a worker came up.
+        failures: pilot jobs in a row that ended before a worker connected.
         why: message of the last one that failed.
         not_before: ``time.monotonic()`` before which no new pilot job is submitted.
     """
@@ -47,13 +47,13 @@ class _PilotJob:
 
 
 class PilotJobs:
-    """Keeps pilot jobs alive. Not thread-safe: one thread calls it.
+    """Keeps a number of pilot jobs running. Not thread-safe: call it from one thread.
 
     Args:
-        provider: of Parsl.
-        command: (id of the pilot job, node number) -> what a pilot job runs.
-        count: pilot jobs at a time.
-        words_of: error of ``provider.submit`` -> what the scheduler said.
+        provider: provider of Parsl.
+        command: (id of the pilot job, node number) -> command of the pilot job.
+        count: number of pilot jobs.
+        words_of: error of ``provider.submit`` -> message of the scheduler.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class PilotJobs:
         """Submit all pilot jobs.
 
         Raises:
-            EngineFailed: the scheduler refuses; what it had taken is cancelled.
+            EngineFailed: the scheduler refuses. Jobs that it has accepted are cancelled.
         """
         for pilot in self._pilots:
             self._submit(pilot)
@@ -80,14 +80,14 @@ class PilotJobs:
                 raise EngineFailed(f"the scheduler refuses the pilot job: {pilot.why}")
 
     def look(self, connected: Callable[[], Collection[str]], wanted: bool) -> None:
-        """Find pilot jobs that have ended, and replace them.
+        """Find pilot jobs that have ended and replace them.
 
         Args:
-            connected: returns the ids of all pilot jobs whose workers ever came up.
-            wanted: whether there is work; if not, nothing is submitted.
+            connected: returns the ids of all pilot jobs whose workers have connected.
+            wanted: whether there is work; if not, no job is submitted.
 
         Raises:
-            EngineFailed: no node is left that comes up.
+            EngineFailed: all nodes were given up.
         """
         taken = [pilot for pilot in self._pilots if pilot.pilot_id is not None]
         states = self._provider.status([pilot.job_id for pilot in taken])
@@ -101,7 +101,7 @@ class PilotJobs:
                 self._submit(pilot)
         if all(pilot.failures >= MAX_FAILURES for pilot in self._pilots):
             raise EngineFailed(
-                f"pilot jobs end before a worker comes up, {MAX_FAILURES} times in a row: "
+                f"pilot jobs end before a worker connects, {MAX_FAILURES} times in a row: "
                 f"{self._pilots[0].why}"
             )
 
@@ -132,7 +132,7 @@ class PilotJobs:
             pilot.failures = 0
         else:
             said = " ".join((state.stderr_summary or state.message or "").split())
-            self._failed(pilot, said or "it left no message; do all nodes see the folder of the run?")
+            self._failed(pilot, said or "it left no message; check that all nodes see the folder of the run")
 
     def _failed(self, pilot: _PilotJob, why: str) -> None:
         pilot.failures += 1

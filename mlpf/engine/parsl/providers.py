@@ -1,4 +1,4 @@
-"""Parsl's providers of the sites: how pilot jobs are submitted, watched and cancelled."""
+"""Parsl's providers for the sites: they submit, check and cancel pilot jobs."""
 
 import os
 import shutil
@@ -26,17 +26,17 @@ _FINISHED = ("CA", "CD", "F", "TO", "NF", "BF", "DL", "OOM", "RV", "PR")
 
 
 class LocalGroups(LocalProvider):
-    """Cancels process groups by itself, and waits until they are gone; Parsl needs the program ps for it."""
+    """Parsl's local provider; cancels whole process groups and waits for their end without ``ps``."""
 
     def submit(self, command: str, tasks_per_node: int, job_name: str = LABEL) -> Any:
-        """Start a pilot; returns the id of a process in its group."""
+        """Start a pilot; returns its process id."""
         job = super().submit(command, tasks_per_node, job_name)
         with suppress(ProcessLookupError):
             self.resources[job]["group"] = os.getpgid(int(job))
         return job
 
     def cancel(self, job_ids: Sequence[Any]) -> list[bool]:
-        """End pilots with all that they started."""
+        """End pilots and all processes that they started."""
         groups = [self.resources[job]["group"] for job in job_ids if "group" in self.resources[job]]
         for job in job_ids:
             self.resources[job]["cancelled"] = True
@@ -46,24 +46,24 @@ class LocalGroups(LocalProvider):
 
     @staticmethod
     def _is_alive(job_dict: dict[str, Any]) -> bool:
-        """Tell whether a pilot lives; in some containers killed processes keep their number."""
+        """Return whether a pilot runs. In some containers killed processes remain as zombies."""
         with suppress(psutil.NoSuchProcess):
             return bool(psutil.Process(job_dict["remote_pid"]).status() != psutil.STATUS_ZOMBIE)
         return False
 
 
 class Slurm(SlurmProvider):
-    """Asks ``squeue`` for all jobs of the user at once.
+    """Parsl's Slurm provider that asks ``squeue`` for all jobs of the user.
 
-    Parsl asks for single jobs by number. Once Slurm has forgotten a job (five minutes by default), that fails
-    as a whole, and a driver that was stopped for that long would take ended jobs for running ones.
+    Parsl asks for jobs by number. That fails once Slurm has forgotten one of them, five minutes after its end
+    by default. A driver that was suspended for that long would take ended jobs for running ones.
     """
 
     def _status(self) -> None:
         command = f"squeue --noheader --user={os.getuid()} --format='%i %t'"
         code, stdout, _ = self.execute_wait(command)
         if code != 0:
-            return  # the controller does not answer now: nothing is known
+            return  # the controller does not answer now: keep the old states
         states = dict(line.split()[:2] for line in stdout.splitlines() if len(line.split()) >= 2)
         for job, record in self.resources.items():
             if record["status"].terminal:
@@ -78,24 +78,24 @@ class Slurm(SlurmProvider):
 
 
 class _PrintedSlurm(Slurm):
-    """Submits nothing."""
+    """Does not submit: the job is only printed."""
 
     def execute_wait(self, cmd: str, timeout: int | None = None) -> tuple[int, str, str]:  # noqa: ARG002
         return 0, "Submitted batch job 1", ""
 
 
 class _PrintedCondor(CondorProvider):
-    """Submits nothing."""
+    """Does not submit: the job is only printed."""
 
     def execute_wait(self, cmd: str, timeout: int | None = None) -> tuple[int, str, str]:  # noqa: ARG002
         return 0, "1 job(s) submitted to cluster 1.", ""
 
 
 class PodClient:
-    """The client of Kubernetes, for pods that do not start again when they have ended.
+    """Kubernetes client for pods that are not restarted when they end.
 
     Args:
-        client: that of the provider; None = keep the pod instead of creating it.
+        client: client of the provider; None = only remember the pod.
     """
 
     def __init__(self, client: Any = None):
@@ -103,7 +103,7 @@ class PodClient:
         self.pod: Any = None
 
     def create_namespaced_pod(self, namespace: str, body: Any) -> Any:
-        """Create a pod once; Kubernetes would start it for ever, also long after the driver."""
+        """Create a pod that runs once. By default Kubernetes would restart it for ever."""
         body.spec.restart_policy = "Never"
         self.pod = body
         return body if self._client is None else self._client.create_namespaced_pod(namespace, body)
@@ -116,14 +116,14 @@ def make_provider(site: Site, nodes: int, setup: str, printed: bool) -> Any:
     """Return the provider of a site.
 
     Args:
-        site: where.
-        nodes: how many.
-        setup: lines of shell before the pilot.
-        printed: look only; nothing will be submitted.
+        site: the site.
+        nodes: number of nodes.
+        setup: shell lines before the pilot program.
+        printed: only print the job; nothing will be submitted.
 
     Raises:
-        ConfigError: the site does not give what is asked for.
-        MissingDependency: a program or package of the provider is not there.
+        ConfigError: the number of nodes does not fit the site, or its account is missing.
+        MissingDependency: a program or package of the provider is missing.
         EngineFailed: there is no access to Kubernetes.
     """
     if nodes % site.nodes_per_job:
@@ -149,7 +149,7 @@ def make_provider(site: Site, nodes: int, setup: str, printed: bool) -> Any:
 
 def _slurm(site: Site, common: dict[str, Any], printed: bool) -> Slurm:
     gpus, by_gres = site.gpus_per_node, site.gpu_request == "gres"
-    # A pilot job that lost its node is replaced by another one at once; the queue would let it wait.
+    # Remove a pilot job that lost its node, so that it is replaced at once; HTCondor would keep it waiting.
     lines = ["--no-requeue", *site.scheduler_lines]
     launcher: Launcher = SrunLauncher(
         debug=False, overrides=f"--cpus-per-task={site.num_cores} {site.srun_options}".strip()
@@ -183,7 +183,7 @@ def _condor(site: Site, common: dict[str, Any], printed: bool) -> CondorProvider
         )
     if site.account:
         lines.append(f"accounting_group = {site.account}")
-    # Parsl keeps ended jobs in the queue until it removes them; after kill -9 of the driver nobody would.
+    # Parsl keeps ended jobs in the queue until it removes them. Limit that, in case the driver is killed.
     lines.append("leave_in_queue = (JobStatus == 4) && (time() - EnteredCurrentStatus < 3600)")
     return (_PrintedCondor if printed else CondorProvider)(
         cores_per_slot=site.cores_per_node,
@@ -237,7 +237,7 @@ def _require_program(name: str, printed: bool) -> None:
 
 
 def _end_groups(groups: Sequence[int], number: signal.Signals) -> None:
-    """Send a signal to process groups and wait a while for their end."""
+    """Send a signal to process groups and wait for a limited time for their end."""
     for group in groups:
         with suppress(ProcessLookupError):
             os.killpg(group, number)
@@ -247,7 +247,7 @@ def _end_groups(groups: Sequence[int], number: signal.Signals) -> None:
 
 
 def _lives(group: int) -> bool:
-    """Tell whether a group has a process; one that ended and that nobody has asked about does not count."""
+    """Return whether a process group has a running process; zombies do not count."""
     for process in psutil.process_iter():
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
             if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:

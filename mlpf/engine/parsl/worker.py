@@ -1,4 +1,4 @@
-"""Inside a worker of a cluster: take the devices of the slot, then run tasks."""
+"""Run tasks in a worker of a cluster, on the devices of its slot."""
 
 import functools
 import json
@@ -15,12 +15,12 @@ from typing import Any
 from mlpf.engine.base import SLOT_VARIABLE
 from mlpf.machine.allocation import bind
 
-# What the pilot tells its workers: one entry per worker, with environment and cores.
+# Variable in which the pilot passes environment and cores to its workers, one entry per worker.
 GROUPS_VARIABLE = "MLPF_DEVICE_GROUPS"
 
 
 class RemoteTraceback(Exception):
-    """Where in a worker an error was raised; the cause of that error in the driver."""
+    """Traceback of an error in a worker. In the driver it is the cause of that error."""
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -43,7 +43,7 @@ def perform(payload: bytes) -> tuple[bool, bytes, str]:
     try:
         function, arguments = pickle.loads(payload)  # noqa: S301 - from the driver, over an encrypted channel
         return True, pickle.dumps(function(*arguments)), ""
-    except BaseException as error:  # noqa: BLE001 - whatever the function raises belongs to its caller
+    except BaseException as error:  # noqa: BLE001 - any error of the function goes to the driver
         return False, _pickled(error), traceback.format_exc()
 
 
@@ -51,7 +51,7 @@ def unpack(outcome: tuple[bool, bytes, str]) -> Any:
     """Return the result of a task, in the driver.
 
     Raises:
-        BaseException: that of the task, with the traceback of the worker as its cause.
+        BaseException: error of the task, with the traceback of the worker as its cause.
     """
     succeeded, data, text = outcome
     value = pickle.loads(data)  # noqa: S301 - from our workers, over an encrypted channel
@@ -61,7 +61,7 @@ def unpack(outcome: tuple[bool, bytes, str]) -> Any:
 
 
 def _pickled(error: BaseException) -> bytes:
-    """Pickle an error; one that cannot travel is replaced by its text."""
+    """Pickle an error. If that fails, pickle its text instead."""
     try:
         data = pickle.dumps(error)
         pickle.loads(data)  # noqa: S301 - made in the line above
@@ -72,7 +72,7 @@ def _pickled(error: BaseException) -> bytes:
 
 @functools.cache
 def _settle() -> None:
-    """Take the slot of this worker, once; end with the manager, also in the middle of a task."""
+    """Set up the slot of this worker, once. The worker ends when the manager ends, even during a task."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
@@ -81,7 +81,7 @@ def _settle() -> None:
 
 
 def _slot(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the slot, and bind this process to its cores."""
+    """Bind this process to the cores of its slot and return the variables of the slot."""
     rank = int(environment["PARSL_WORKER_RANK"])
     group = json.loads(environment[GROUPS_VARIABLE])[rank]
     bind(os.getpid(), frozenset(group["cpus"]))
@@ -90,6 +90,6 @@ def _slot(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _end_with(sentinel: int) -> None:
-    """End when the manager is gone: the task runs elsewhere by then, and must not run twice."""
+    """End this process when the manager ends: the task is repeated elsewhere and must not run twice."""
     connection.wait([sentinel])
     os._exit(1)

@@ -1,4 +1,4 @@
-"""What a search has gained, from trainings with the same seeds, and what it has cost."""
+"""Gain of a search over the default configuration, from trainings with the same seeds, and its cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ GROUPS: tuple[Group, ...] = ("completed", "failed", "unfinished", "confirm")
 
 @dataclass(frozen=True)
 class Gain:
-    """A configuration of the search against the default one.
+    """A configuration of the search compared with the default one.
 
     Attributes:
-        run: of the search, whose configuration was trained again.
+        run: run of the search whose configuration was trained again.
         values: its searched keys.
         configuration: objective over all its seeds.
         default: objective of the default configuration over all its seeds.
@@ -42,7 +42,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a search has cost; group = completed, failed or unfinished trials of the search, or confirmation.
+    """Cost of a search by group: completed, failed or unfinished trials of the search, and confirmation.
 
     Attributes:
         gpu_hours: group -> hours of all GPUs.
@@ -58,8 +58,8 @@ class Cost:
 def gains(state: SearchState) -> list[Gain]:
     """Return the gain of each configuration that was trained again, the best of the search first.
 
-    Pairs share a seed, so what a seed does to both (order of events, first weights of like layers) drops out
-    of the difference; the error is that of the mean difference.
+    The two trainings of a pair share a seed, so its effect on both cancels in the difference. The error is
+    that of the mean difference.
     """
     objectives: dict[str, dict[int, float]] = {}
     values: dict[str, dict[str, Any]] = {}
@@ -107,7 +107,7 @@ def _relative(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -
 
 
 def group_of(trial: TrialRecord) -> Group:
-    """Return the group under which a trial's cost is counted."""
+    """Return the group of a trial in ``Cost``."""
     if trial.purpose == "confirm":
         return "confirm"
     if trial.status == "completed":
@@ -116,12 +116,12 @@ def group_of(trial: TrialRecord) -> Group:
 
 
 def cost(trials: Sequence[TrialRecord], seconds: Mapping[str, float], epochs: Mapping[str, int]) -> Cost:
-    """Add up what trials have cost.
+    """Sum the cost of trials.
 
     Args:
-        trials: of the search.
-        seconds: trial id -> wall time of all attempts in s.
-        epochs: trial id -> epochs that it trained.
+        trials: trials of the search.
+        seconds: trial id -> wall time of all attempts, s.
+        epochs: trial id -> epochs trained.
     """
     gpu: dict[Group, float] = dict.fromkeys(GROUPS, 0.0)
     core: dict[Group, float] = dict.fromkeys(GROUPS, 0.0)

@@ -17,7 +17,7 @@ MIN_TRIALS = 8
 _NUM_RESAMPLES = 40
 _NUM_TREES = 60
 _NUM_PERMUTATIONS = 5
-# Fewer trials outside a resample make no test.
+# Minimum number of trials outside of a resample, to test on.
 _MIN_OUTSIDE = 3
 
 Array = npt.NDArray[np.float64]
@@ -25,14 +25,14 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class KeyImportance:
-    """How much of the order of trials is lost when the values of a key are shuffled.
+    """How much worse the order of trials is predicted when the values of a key are shuffled.
 
     Attributes:
         key: dotted path.
-        mean: increase of the squared error of the predicted rank over twice the variance of ranks. For a
-            forest that knows all this is the total-effect index of Sobol, as Jansen estimates it (Comput.
-            Phys. Commun. 117 (1999) 35): the share of the variance that goes with the key, interactions with
-            others included. 0 = it does not matter; a mean over resamples may be a little below.
+        mean: increase of the squared error of the predicted rank, divided by twice the variance of ranks. For
+            a perfect forest this is Jansen's estimate of Sobol's total-effect index (Comput. Phys. Commun.
+            117 (1999) 35): the share of the variance due to the key, including interactions. 0 = no effect;
+            a mean over resamples may be slightly negative.
         std: standard deviation over resamples.
     """
 
@@ -47,8 +47,8 @@ class Importance:
 
     Attributes:
         keys: the most important first.
-        epochs: of the trials that it comes from.
-        num_trials: their number.
+        epochs: epochs of the trials used.
+        num_trials: number of trials used.
     """
 
     keys: list[KeyImportance]
@@ -57,10 +57,10 @@ class Importance:
 
 
 def comparable_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the completed trials of the search of the rung with most of them, the longer one of two equals.
+    """Return the completed trials of the rung that has most of them; of two equal rungs, of the longer one.
 
-    Only they compare. Higher rungs hold what the objective has selected, and the same configurations once
-    more: together they would show the rung as the one thing that matters, and test on what was learned.
+    Trials of different rungs are not mixed: higher rungs hold the same configurations again, selected by the
+    objective. The rung would then look most important, and tests would use configurations of the training.
     """
     done = [t for t in trials if t.purpose == "search" and t.status == "completed"]
     counts = Counter(trial.epochs for trial in done)
@@ -73,20 +73,19 @@ def importance(
 ) -> Importance:
     """Return the importance of each searched key with its uncertainty.
 
-    A forest (Breiman, Machine Learning 45 (2001) 5) learns the rank of the objective, which a few trials that
-    diverged do not pull, from a bootstrap resample of the trials. The values of one key are shuffled among
-    the trials outside of the resample; the increase of the error there is the importance. A key that is
-    searched with some values of another one only is shuffled among the trials that have it: whether they have
-    it belongs to the other key.
+    A random forest (Breiman, Machine Learning 45 (2001) 5) learns the rank of the objective from a bootstrap
+    resample of the trials. Ranks are not distorted by trials that diverged. Then the values of one key are
+    shuffled among the trials outside of the resample. The increase of the error is the importance. A key with
+    conditions is shuffled only among the trials that have it.
 
     Args:
-        trials: of a search, all of them.
+        trials: all trials of a search.
         space: searched key -> its values.
         seed: of resamples, forests and shuffling.
 
     Raises:
-        DataError: fewer than ``MIN_TRIALS`` trials compare, or their objectives are all equal.
-        MissingDependency: no scikit-learn.
+        DataError: fewer than ``MIN_TRIALS`` trials of one rung, or all their objectives are equal.
+        MissingDependency: scikit-learn is not installed.
     """
     try:
         from sklearn.ensemble import RandomForestRegressor
@@ -139,7 +138,7 @@ def _increases(
             shuffled = table[outside]  # a copy: the index is an array
             shuffled[having, place] = shuffled[rng.permutation(having), place]
             rows.append(shuffled)
-    # One call for all: a forest takes longer to start than to predict.
+    # One call for all tables: starting the forest takes longer than predicting.
     predicted = forest.predict(np.concatenate(rows)).reshape(len(rows), len(outside))
     errors = np.mean((predicted - ranks[outside]) ** 2, axis=1)
     by_key = errors[1:].reshape(len(places), _NUM_PERMUTATIONS).mean(axis=1)
@@ -160,7 +159,7 @@ def _features(trials: Sequence[TrialRecord], key: str, space: ParameterSpace) ->
     numeric = all(isinstance(value, int | float) for value in values if value is not None)
     if numeric and not (space.choice is not None and None in space.choice):
         present = [float(value) for value in values if value is not None]
-        # A forest splits by order, so one value outside of all others says "not there" in a single split.
+        # A value outside of all others lets the forest separate trials without the key in one split.
         absent = min(present, default=0.0) - 1.0
         return np.array([[absent if value is None else float(value)] for value in values])
     texts = [json.dumps(t.values[key], sort_keys=True) if key in t.values else "" for t in trials]

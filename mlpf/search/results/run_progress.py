@@ -1,4 +1,4 @@
-"""How far the run of a trial is, and what it has cost, from the files of its run directory."""
+"""Progress and cost of the run of a trial, from the files of its run directory."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +19,10 @@ _SECONDS_PER_HOUR = 3600.0
 
 
 def read_history(directory: Path, run: str) -> History:
-    """Return the records of the epochs of a run, empty if it has none yet.
+    """Return the epoch records of a run; empty if it has none yet.
 
     Args:
-        directory: of the search.
+        directory: directory of the search.
         run: name of the run.
 
     Raises:
@@ -45,18 +45,18 @@ def _is_record(record: Any) -> bool:
 
 
 def trained_epochs(record: TrialRecord, history: History) -> int:
-    """Return the epochs that a trial trained itself, without those of the trials that it continues.
+    """Return the epochs that a trial trained itself, without those of the trial that it continues.
 
     Args:
-        record: of the trial.
-        history: of its run, which a promotion may have made longer than this trial.
+        record: record of the trial.
+        history: history of its run; longer than the trial if it was promoted.
     """
     done = record.metrics.get("trained_epochs", min(len(history), record.epochs))
     return max(0, int(done) - record.initial_epoch)
 
 
 def spent_seconds(directory: Path, record: TrialRecord) -> float:
-    """Return the wall time in s of all attempts at a trial; of an open one what its worker noted last."""
+    """Return the wall time of all attempts of a trial, s; of a running one, the last value of its worker."""
     if record.status in ("completed", "failed"):
         return record.seconds
     noted = read_json(TrialFiles(directory, record.run).cost, dict).get(record.trial_id)
@@ -69,7 +69,7 @@ def device_hours(record: TrialRecord, seconds: float) -> float:
 
 
 def objective_name(section: HypertuneConfig) -> str:
-    """Return the name of what a search makes small: a metric, or a sum of several with their weights."""
+    """Return the name of the objective: a metric, or a weighted sum of several."""
     terms = section.objective_terms.items()
     return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in terms)
 
@@ -77,12 +77,12 @@ def objective_name(section: HypertuneConfig) -> str:
 def objective_curve(
     section: HypertuneConfig, history: Sequence[Mapping[str, float]], constants: Mapping[str, float]
 ) -> list[tuple[float, float]]:
-    """Return epochs and the objective after each; epochs in which a metric was not measured are left out.
+    """Return epochs and objectives; epochs with a missing metric are left out.
 
     Args:
-        section: says what the objective is.
-        history: records of the epochs.
-        constants: what does not change with the epoch, such as ``num_parameters``.
+        section: section ``hypertune``.
+        history: epoch records.
+        constants: metrics that do not depend on the epoch, such as ``num_parameters``.
     """
     curve = []
     for record in history:
@@ -95,7 +95,7 @@ def objective_curve(
 
 
 def network_constants(trials: Iterable[TrialRecord]) -> dict[str, dict[str, float]]:
-    """Return run -> what its trials have measured of the network once, and no epoch changes."""
+    """Return run -> metrics of its network that do not depend on the epoch."""
     found: dict[str, dict[str, float]] = {}
     for trial in trials:
         own = {name: trial.metrics[name] for name in NETWORK_METRICS if name in trial.metrics}

@@ -1,4 +1,4 @@
-"""Results of a search as files: the table of its trials, and its best configuration."""
+"""Write the results of a search: the table of its trials and its best configuration."""
 
 import json
 import math
@@ -64,16 +64,16 @@ _OWN_COLUMNS = (*NETWORK_METRICS, "trained_epochs")
 
 @dataclass(frozen=True)
 class Results:
-    """What a search has found so far.
+    """Results of a search so far.
 
     Attributes:
-        state: of the search.
-        histories: run -> records of its epochs.
-        problems: one line per file of a run that could not be read.
-        rows: one per trial, see ``FIXED_COLUMNS``; ``values`` and ``metrics`` are mappings.
-        best: the best trial, None if none has completed.
-        gains: of the configurations that were trained again.
-        cost: of all trials.
+        state: state of the search.
+        histories: run -> its epoch records.
+        problems: one line per file that could not be read.
+        rows: one row per trial, see ``FIXED_COLUMNS``; ``values`` and ``metrics`` are mappings.
+        best: the best trial; None if none has completed.
+        gains: gains of the configurations that were trained again.
+        cost: cost of all trials.
     """
 
     state: SearchState
@@ -86,7 +86,7 @@ class Results:
 
 
 def collect(state: SearchState) -> Results:
-    """Read the files of all runs and put the results together; a damaged file is a line in ``problems``."""
+    """Read the files of all runs and collect the results. Damaged files are listed in ``problems``."""
     histories: dict[str, History] = {}
     problems = []
     for run in dict.fromkeys(trial.run for trial in state.trials):
@@ -102,9 +102,9 @@ def collect(state: SearchState) -> Results:
 
 
 def best_trial(state: SearchState) -> TrialRecord | None:
-    """Return the completed trial of the search with the smallest objective among those given most epochs.
+    """Return the completed trial with the smallest objective in the highest rung that has results.
 
-    Results of lower rungs do not compete. A trial that stopped early counts with the rung it was given.
+    A trial that stopped early counts for its rung.
     """
     return next(iter(ranked(state.trials)), None)
 
@@ -153,14 +153,14 @@ def trial_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _fitting(value: Any, kind: pa.DataType) -> Any:
-    """Return a value as its column wants it: numbers of JSON may be whole or not."""
+    """Return a value in the type of its column: JSON does not distinguish ints from floats."""
     if value is None:
         return None
     return int(value) if kind == _WHOLE else float(value) if kind == _NUMBER else value
 
 
 def _values_column(values: list[dict[str, Any]], key: str) -> pa.Array:
-    """Return the column of a searched key: boolean, whole, number or text; anything else as JSON text."""
+    """Return the column of a searched key: boolean, int, float or text. Other values become JSON text."""
     present = [row[key] for row in values if key in row]
     for types, kind in (
         ((bool,), pa.bool_()),
@@ -170,7 +170,7 @@ def _values_column(values: list[dict[str, Any]], key: str) -> pa.Array:
     ):
         if all(type(value) in types for value in present):
             return pa.array([_fitting(row.get(key), kind) for row in values], kind)
-    # A choice of null is the text null, and so differs from a key that was not searched.
+    # The choice null becomes the text null, unlike a key that was not searched.
     return pa.array([json.dumps(row[key]) if key in row else None for row in values], _TEXT)
 
 
@@ -190,7 +190,7 @@ def write_trials(results: Results) -> None:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """Return what ``trials.json`` holds: rows of the trials, best, gains, cost, problems."""
+    """Return the contents of ``trials.json``: rows of the trials, best, gains, cost, problems."""
     content = {
         "finished": results.state.finished,
         "problem": results.state.problem,
@@ -232,7 +232,7 @@ def write_best(results: Results) -> Path | None:
 
 
 def _best_head(best: TrialRecord, state: SearchState, path: Path) -> str:
-    """Return comment lines: where the configuration comes from, and how to train it."""
+    """Return comment lines: the origin of the configuration, and how to train it."""
     full = state.config.setup.num_epochs
     try:
         limits = " ".join(read_options(state.directory).arguments())
@@ -250,5 +250,5 @@ def _best_head(best: TrialRecord, state: SearchState, path: Path) -> str:
         f"  mlpf train -c {path} -o RUN_DIR",
         *([f"The search has trained with {limits}."] if limits else []),
     ]
-    # A directory may have any name: no part of it may end the comment.
+    # Replace line breaks in names of directories: they would end the comment.
     return "".join(f"# {''.join(c if c.isprintable() else '?' for c in line)}\n" for line in lines) + "\n"

@@ -1,7 +1,7 @@
-"""Devices of a training: one interface for a single device, the GPUs of one machine, and many machines.
+"""Devices of a training: one interface for one device, several GPUs of one machine, and several machines.
 
-A step runs once per replica on its share of the batch. Sums over replicas are taken where a
-normalisation or a gradient needs them, so the result does not depend on the number of replicas.
+A step runs on each replica with its share of the batch. Normalisations and gradients are summed over
+replicas, so the result does not depend on their number.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,17 +19,17 @@ Batch = dict[str, Any]
 
 
 class ProcessLost(MLPFError):
-    """Another process of the training ended, with an error of its own or killed."""
+    """Another rank of the training ended, by an error or a signal."""
 
     exit_code = 1
 
 
 @contextmanager
 def lost_processes() -> Iterator[None]:
-    """Say in one line that another process ended, where Horovod and TensorFlow say it in a hundred.
+    """Replace the long error of Horovod about a lost process by one line.
 
     Raises:
-        ProcessLost: another process ended.
+        ProcessLost: another rank ended.
     """
     try:
         yield
@@ -37,8 +37,8 @@ def lost_processes() -> Iterator[None]:
         if "Horovod has been shut down" not in str(error):
             raise
         raise ProcessLost(
-            "another process of this training ended, so this one cannot go on; look for its message; "
-            "what was saved can be continued with --resume"
+            "another process of this training ended, so this one cannot continue; look for its message; "
+            "continue from the last checkpoint with --resume"
         ) from None
 
 
@@ -53,38 +53,38 @@ class Distribution(Protocol):
         """Return the context in which model and optimizer are built."""
 
     def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:
-        """Return ``function`` of a distributed batch as a graph; ``spec`` describes a batch."""
+        """Compile ``function`` of a distributed batch to a graph; ``spec`` describes a batch."""
 
     def distribute(self, batches: Iterable[Batch]) -> Iterator[Any]:
-        """Yield each batch in the form that ``run`` takes."""
+        """Yield each batch in the form that ``run`` needs."""
 
     def run(self, step: Callable[[Batch], Any], batch: Any) -> Any:
-        """Run ``step`` on every replica of this process, return the sum of its results.
+        """Run ``step`` on every replica of this rank and return the sum of the results.
 
-        Call inside a tf.function. Processes are summed later, many steps at a time, by ``total``.
+        Call inside a tf.function. ``total`` sums over ranks later, for many steps at a time.
         """
 
     def all_reduce(self, tensors: Any) -> Any:
         """Sum tensors over replicas. Call inside ``step``."""
 
     def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
-        """Update the variables with gradients that are summed already. Call inside ``step``."""
+        """Update the variables with summed gradients. Call inside ``step``."""
 
     def broadcast(self, variables: Sequence[Any]) -> None:
-        """Give all processes the values of process 0."""
+        """Set the variables on all ranks to the values of rank 0."""
 
     def total(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the sum of the arrays of all processes; all must call it."""
+        """Return the sum of the arrays of all ranks. All ranks must call it."""
 
     def largest(self, number: int) -> int:
-        """Return the largest of the numbers that the processes give; all must call it."""
+        """Return the largest number of all ranks. All ranks must call it."""
 
     def gather(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the arrays of all processes, stacked along a new first axis; all must call it."""
+        """Return the arrays of all ranks, stacked along a new first axis. All ranks must call it."""
 
 
 class OneProcess:
-    """What needs no talking, where one process holds all devices."""
+    """Communication between ranks when there is only one."""
 
     num_processes = 1
     rank = 0
@@ -122,9 +122,9 @@ class SingleDevice(OneProcess):
         return tf.distribute.get_strategy().scope()
 
     def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:
-        """Return a graph with open batch and element axes; with XLA, which needs shapes, one per shape.
+        """Compile to one graph with open batch and element axes. With XLA, compile one graph per shape.
 
-        Otherwise traced once for all buckets: a graph per shape costs seconds each and runs no faster.
+        A graph per shape would take seconds each and not run faster.
         """
         if self._jit_compile:
             return tf.function(function, autograph=False, jit_compile=True)
@@ -163,11 +163,11 @@ class Mirrored(OneProcess):
         return self._strategy.scope()
 
     def compile(self, function: Callable[[Any], Any], spec: dict[str, tf.TensorSpec]) -> Callable[[Any], Any]:  # noqa: ARG002 - one interface for all devices
-        """Return a graph that opens its axes after the second shape (a signature cannot name replicas)."""
+        """Compile to a graph whose axes become open after the second shape (signatures exclude replicas)."""
         return tf.function(function, autograph=False, reduce_retracing=True)
 
     def distribute(self, batches: Iterable[Batch]) -> Iterator[Any]:
-        """Yield each batch cut into one part per replica."""
+        """Yield each batch, divided into one part per replica."""
         for batch in batches:
             yield self._strategy.experimental_distribute_values_from_function(
                 lambda context, batch=batch: {
@@ -187,7 +187,7 @@ class Mirrored(OneProcess):
 
     def apply(self, optimizer: keras.optimizers.Optimizer, gradients: list[Any]) -> None:
         """Update the variables on every replica."""
-        # Keras sums over replicas once more: hand it one share of a sum that is complete.
+        # Keras sums over replicas again: give each replica an equal share of the sum.
         optimizer.apply([gradient / self.num_replicas for gradient in gradients])
 
 
@@ -196,10 +196,10 @@ def build_distribution(jit_compile: bool = False, processes: Distribution | None
 
     Args:
         jit_compile: compile steps with XLA.
-        processes: of ``horovod.join_processes``.
+        processes: return value of ``horovod.join_processes``.
 
     Raises:
-        ConfigError: XLA on several devices: sums over replicas cannot be compiled into one program.
+        ConfigError: XLA on several devices. XLA cannot compile sums over replicas.
     """
     if processes is not None:
         if jit_compile and processes.num_processes > 1:

@@ -1,4 +1,4 @@
-"""Where numbers of a model are NaN or infinite: its weights, and the outputs of its layers for one batch."""
+"""Find NaN and infinite numbers in the weights of a model and in the outputs of its layers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +17,15 @@ def bad_weights(model: keras.Model) -> Counts:
 
 
 def bad_outputs(model: keras.Model, X: Any) -> tuple[Counts, Counts]:
-    """Run a model on a batch and look at what every layer gives.
+    """Run a model on a batch and find outputs of layers that are NaN or infinite.
 
     Args:
         model: X [B, N, F] -> dict of outputs.
-        X: [B, N, F].
+        X: [B, N, F] float32.
 
     Returns:
-        Path of the layer -> ``not_finite`` and ``size`` for the layers whose outputs have NaN or infinite
-        values, in the order in which they were done, so that the first one is where it began; and the same
-        for the outputs of the model by name.
+        Path of the layer -> ``not_finite`` and ``size`` of its output, in the order of execution: the first
+        layer is the origin. The second dict has the same for the outputs of the model, by name.
     """
     layers: Counts = {}
     with _watched(model, layers):
@@ -36,7 +35,7 @@ def bad_outputs(model: keras.Model, X: Any) -> tuple[Counts, Counts]:
 
 @contextmanager
 def _watched(model: keras.Model, found: Counts) -> Iterator[None]:
-    """Add to ``found`` the layers of ``model`` whose calls give values that are not finite."""
+    """Add the layers of ``model`` with outputs that are not finite to ``found``."""
     layers = list(model._flatten_layers(include_self=False))
 
     def watch(layer: keras.Layer) -> None:
@@ -50,7 +49,7 @@ def _watched(model: keras.Model, found: Counts) -> Iterator[None]:
                 found.setdefault(layer.path, total)
             return outputs
 
-        # Past __setattr__ of Keras, which refuses changes to a built layer.
+        # Bypass __setattr__ of Keras, which refuses to change a built layer.
         layer.__dict__["call"] = watched
 
     for layer in layers:

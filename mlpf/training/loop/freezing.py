@@ -1,4 +1,4 @@
-"""Fine-tuning: which weights a training changes, by the name of a task."""
+"""Fine-tuning: freeze the weights that a training does not change."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -14,13 +14,12 @@ _STREAMS = {"classification": "id", "regression": "reg"}
 
 
 def freeze(model: keras.Model, trainable: Trainable) -> None:
-    """Freeze all weights that ``trainable`` does not name. Before the optimizer is built.
+    """Freeze all weights that ``trainable`` does not select. Call it before the optimizer is built.
 
-    ``classification``: the stack of graph layers or blocks for the classes, the heads for class and charge.
-    ``regression``: the other stack, and the heads for pt, eta, phi and energy. ``heads``: all heads. The
-    layer norm in front of the heads goes with the classification stack, whose features it takes, and with
-    ``heads``. What both tasks share (node encoding, embedding, encoder) is trained by ``all`` only; the
-    constants of the input normalisation never are.
+    ``classification`` trains the classification stack and the heads for class and charge. ``regression``
+    trains the regression stack and the heads for pt, eta, phi and energy. ``heads`` trains all heads. The
+    layer norm before the heads belongs to ``classification`` and to ``heads``. Shared layers (node
+    encoding, embedding, encoder) are trained by ``all`` only. The input normalisation is never trained.
 
     Args:
         model: a built ``PFNetDense`` or ``PFNetTransformer``.
@@ -33,7 +32,7 @@ def freeze(model: keras.Model, trainable: Trainable) -> None:
         return
     if not isinstance(model, PFNetDense | PFNetTransformer):
         raise TypeError(f"{type(model).__name__} has no stacks to freeze")
-    # The containers stay trainable: a frozen one would hide what is trained inside.
+    # Containers stay trainable. Otherwise Keras would treat their trainable layers as frozen.
     kept = {id(part) for part in _parts(model, trainable)}
     for part in (*_shared(model), *_parts(model, "classification"), *_parts(model, "regression")):
         part.trainable = id(part) in kept
@@ -58,7 +57,7 @@ def _heads(decoding: Any, task: str) -> list[Any]:
 
 
 def _shared(model: Any) -> list[Any]:
-    """Return what both tasks use."""
+    """Return the layers that both tasks share."""
     if isinstance(model, PFNetDense):
         return [model.encoding, *([] if model.node_encoding is None else [model.node_encoding])]
     return [model.encoding, model.embedding, *model.stacks["encoder"]]

@@ -1,4 +1,4 @@
-"""What a training tells those who watch it: hooks, progress, and the error of one that went wrong."""
+"""Interfaces of the training loop: hooks, progress, and the error of a diverged training."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -11,10 +11,10 @@ StepHook = Callable[[int, EpochRecord], None]
 
 
 class TrainingDiverged(MLPFError):
-    """The loss became NaN or infinite, or its gradients at every loss scale.
+    """The loss became NaN or infinite, or the gradients did with every loss scale.
 
     Args:
-        message: for the user.
+        message: message for the user.
         epoch: epoch, from 1.
         step: step within the epoch, from 1.
         terms: loss of that step and its terms.
@@ -26,15 +26,15 @@ class TrainingDiverged(MLPFError):
 
 
 class Progress(Protocol):
-    """Shows how an epoch advances."""
+    """Shows the progress of an epoch."""
 
     def start(
         self, epoch: int, num_epochs: int, num_events: int, num_elements: int, first_event: int
     ) -> None:
-        """Begin an epoch of ``num_events`` with ``num_elements`` in all, ``first_event`` of them done."""
+        """Begin an epoch of ``num_events`` events and ``num_elements`` elements; some events may be done."""
 
     def update(self, num_events: int, loss: float) -> None:
-        """``num_events`` of the epoch are done, with this mean loss."""
+        """Show that ``num_events`` of the epoch are done, with their mean loss."""
 
     def finish(self, record: EpochRecord) -> None:
         """End an epoch with its record."""

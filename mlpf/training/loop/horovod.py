@@ -1,7 +1,7 @@
 """Horovod: one process per device, on any number of machines (Sergeev and Del Balso, arXiv:1802.05799).
 
-Every process takes its rows of each batch. Normalisations and gradients are summed over processes inside the
-graph of a step, so all have the same weights; losses are summed when they are read, by all at the same step.
+Each rank processes its rows of each batch. Normalisations and gradients are summed over ranks within a step,
+so all ranks have the same weights. Losses are summed when they are read, on all ranks at the same step.
 """
 
 import os
@@ -21,11 +21,11 @@ from mlpf.training.loop.slurm_ranks import rank_variables
 
 
 def load_horovod() -> Any:
-    """Import Horovod and join the other processes: those of ``horovodrun``, or the tasks of ``srun``.
+    """Import Horovod and connect to the other ranks, started by ``horovodrun`` or ``srun``.
 
     Raises:
-        ConfigError: tasks of ``srun`` cannot join each other as they were started.
-        MissingDependency: it is not installed, or was built without TensorFlow.
+        ConfigError: the tasks of ``srun`` cannot connect as they were started.
+        MissingDependency: Horovod is not installed, or was built without TensorFlow.
     """
     try:
         import horovod.tensorflow as hvd
@@ -39,10 +39,10 @@ def load_horovod() -> Any:
 
 
 class Horovod(SingleDevice):
-    """One of the processes that ``horovodrun`` or ``srun`` started; each holds one device.
+    """One rank of a training of several processes. Each rank uses one device.
 
-    Batches hold the rows of this process already, and results of steps are those of this process, see
-    ``total``. All have the same gradients, so all update their variables alike.
+    Batches contain only the rows of this rank, and steps return sums of this rank; see ``total``. All ranks
+    get the same summed gradients, so their variables stay equal.
 
     Raises:
         MissingDependency: Horovod is not installed.
@@ -57,14 +57,14 @@ class Horovod(SingleDevice):
         pin_gpu(int(self._hvd.local_rank()), int(self._hvd.local_size()))
 
     def places(self) -> str:
-        """Return in words where the processes run, such as ``4 on node1, 4 on node2``; all must call it."""
+        """Return where the ranks run, such as ``4 on node1, 4 on node2``. All ranks must call it."""
         names = self._hvd.allgather_object(os.environ.get("SLURMD_NODENAME") or platform.node())
         return ", ".join(f"{count} on {name}" for name, count in Counter(names).items())
 
     def all_reduce(self, tensors: Any) -> Any:
-        """Sum tensors over processes, a list of them in one message.
+        """Sum tensors over ranks; a list is sent as one vector.
 
-        One long vector: Horovod would fuse the tensors too, but spends time on each of them.
+        Horovod can fuse tensors too, but it takes time for each of them.
         """
         if isinstance(tensors, list):
             flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
@@ -73,30 +73,30 @@ class Horovod(SingleDevice):
         return self._hvd.allreduce(tensors, op=self._hvd.Sum)
 
     def broadcast(self, variables: Sequence[Any]) -> None:
-        """Give all processes the values of process 0."""
+        """Set the variables on all ranks to the values of rank 0."""
         for variable in variables:
             variable.assign(self._hvd.broadcast(tf.convert_to_tensor(variable.value), root_rank=0))
 
     def total(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the sum of the arrays of all processes."""
+        """Return the sum of the arrays of all ranks."""
         return self._hvd.allreduce(tf.convert_to_tensor(array), op=self._hvd.Sum).numpy()
 
     def largest(self, number: int) -> int:
-        """Return the largest of the numbers that the processes give."""
+        """Return the largest number of all ranks."""
         return int(np.max(self._hvd.allgather(tf.constant([number], tf.int32))))
 
     def gather(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the arrays of all processes, stacked along a new first axis."""
+        """Return the arrays of all ranks, stacked along a new first axis."""
         return self._hvd.allgather(tf.convert_to_tensor(array)[tf.newaxis]).numpy()
 
 
 def join_processes() -> Horovod:
-    """Join the other processes of ``horovodrun`` or ``srun`` and take the GPU of this one.
+    """Connect to the other ranks of ``horovodrun`` or ``srun`` and select the GPU of this rank.
 
     Call before TensorFlow starts.
 
     Raises:
         MissingDependency: Horovod is not installed.
-        ConfigError: more processes than GPUs on this machine, or they cannot join each other.
+        ConfigError: more processes than GPUs on this machine, or the ranks cannot connect.
     """
     return Horovod()

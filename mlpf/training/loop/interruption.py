@@ -33,7 +33,7 @@ class StopRequest:
     """Records that a training should stop, and why.
 
     Args:
-        time_limit: seconds after ``started``, None = no limit.
+        time_limit: seconds after ``started``; None = no limit.
         started: ``time.monotonic()`` of the start.
     """
 

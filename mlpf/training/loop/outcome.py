@@ -1,4 +1,4 @@
-"""What came of a training in a process of its own: in a file for its parent, and as exit code."""
+"""How a training in a process of its own ended: a file and an exit code for its parent."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ Kind = Literal["", "memory", "nan", "limit", "refused", "error"]
 
 
 class TrainingFailed(MLPFError):
-    """A training cannot succeed, and would not if it were repeated.
+    """A training failed in a way that a repetition would not change.
 
     Args:
         kind: memory, nan, limit or refused.
-        message: why.
+        message: reason.
     """
 
     exit_code = EXIT_FAILED
@@ -38,21 +38,20 @@ class TrainingFailed(MLPFError):
 
 
 class TrainingBusy(OutputExists):
-    """Another process still trains this run, or saves it."""
+    """Another process still trains or saves this run."""
 
     exit_code = EXIT_BUSY
 
 
 @dataclass
 class Outcome:
-    """What became of a training.
+    """How a training ended; contents of its outcome file.
 
     Attributes:
-        state: completed; failed; stopped, to be continued.
-        kind: of a failure: memory, nan, limit, refused (by configuration or model), error (anything else,
-            such as a dataset that is missing; the process then ends as crashed).
-        reason: of a failure or stop; of a completed training, why it has fewer than ``setup.num_epochs``
-            epochs.
+        state: completed; failed; stopped (to be resumed).
+        kind: kind of failure: memory, nan, limit, refused (by configuration or model), or error (anything
+            else, such as a missing dataset; counts as a crash).
+        reason: reason of a failure or stop; of a completed training, of its early end.
         epochs: epochs in the history.
     """
 
@@ -64,15 +63,15 @@ class Outcome:
 
 @contextmanager
 def recorded_outcome(path: Path, run_dir: Path, outcome: Outcome) -> Iterator[None]:
-    """Write what became of the block, however it ends; errors of the training itself fail it for good.
+    """Write the outcome of the block to a file when it ends, also after an error.
 
     Args:
-        path: file of the outcome.
+        path: outcome file.
         run_dir: run directory.
-        outcome: the block sets ``state`` when it is completed.
+        outcome: the block sets ``state`` when the training is completed.
 
     Raises:
-        TrainingFailed: in place of errors that would come again.
+        TrainingFailed: replaces errors that a repetition would not change.
     """
     try:
         try:
@@ -99,7 +98,7 @@ def recorded_outcome(path: Path, run_dir: Path, outcome: Outcome) -> Iterator[No
 
 
 def make_ready(run_dir: Path, outcome: Path) -> None:
-    """Make a run directory; remove the outcome of before, and what was left before the first checkpoint.
+    """Prepare a run directory: remove an old outcome, and all files if there is no checkpoint yet.
 
     Raises:
         TrainingBusy: another process trains there.

@@ -1,9 +1,9 @@
-"""Ranks of Horovod as tasks of ``srun``: unlike ``horovodrun``, nodes need no ssh.
+"""Start the ranks of Horovod as tasks of ``srun``. Unlike ``horovodrun``, this needs no ssh between nodes.
 
-A job script starts ``python -m mlpf.training.loop.slurm_ranks`` on its first node. That serves the
-addresses of the ranks (Horovod's rendezvous over Gloo) until its standard input is closed, and prints the
-variables under which the script starts ``srun mlpf train -m ...``. Each task takes its rank from the
-variables of Slurm.
+A job script starts ``python -m mlpf.training.loop.slurm_ranks`` on its first node. This program serves the
+addresses of the ranks (Horovod's rendezvous over Gloo) until its standard input is closed. It prints the
+environment variables with which the script starts ``srun mlpf train -m ...``. Each task takes its rank from
+the variables of Slurm.
 """
 
 import os
@@ -18,15 +18,15 @@ from mlpf.errors import ConfigError
 ADDRESS = "HOROVOD_GLOO_RENDEZVOUS_ADDR"
 PORT = "HOROVOD_GLOO_RENDEZVOUS_PORT"
 INTERFACE = "NETWORK_INTERFACE"
-# Ranks wait so long for the last to come. Horovod's 30 s are short where Python is read from a file server.
+# Time for all ranks to connect. Horovod's 30 s are too short if Python is read from a file server.
 _TIMEOUT_SECONDS = 300
 
 
 def slots(tasks_per_node: str) -> list[Any]:
-    """Return the place of each rank, as Horovod describes it (``SlotInfo``).
+    """Return node and number of each rank in Horovod's form (``SlotInfo``).
 
     Args:
-        tasks_per_node: as Slurm writes it, such as ``4(x2),3``; ranks count node by node.
+        tasks_per_node: Slurm's description, such as ``4(x2),3``; ranks are numbered node by node.
     """
     from horovod.runner.common.util.hosts import HostInfo, get_host_assignments
 
@@ -39,9 +39,9 @@ def slots(tasks_per_node: str) -> list[Any]:
 
 
 def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what Horovod wants to find in the environment of a task of ``srun``.
+    """Return the environment variables that Horovod needs in a task of ``srun``.
 
-    Empty where the variables are set already (by ``horovodrun``), or where no server for ranks was started.
+    Empty if ``horovodrun`` has set them, or if no server for ranks was started.
 
     Raises:
         ConfigError: tasks are not numbered node by node, or there is no such network interface.
@@ -57,7 +57,7 @@ def rank_variables(environment: Mapping[str, str]) -> dict[str, str]:
             f"task {rank} of srun runs on node {node} of the job, where Horovod does not count it; "
             "start srun with --distribution=block"
         )
-    # The address of the node where srun runs, as this node reaches it.
+    # Address of the node where srun runs, seen from this node.
     address = environment.get(ADDRESS) or environment["SLURM_LAUNCH_NODE_IPADDR"]
     interface = environment.get(INTERFACE) or _interface_towards(address)
     given = {"HOROVOD_GLOO_TIMEOUT_SECONDS": str(_TIMEOUT_SECONDS), **environment}
@@ -88,7 +88,7 @@ def address_of(interface: str) -> str:
 def _interface_towards(address: str) -> str:
     """Return the network interface through which this machine reaches an address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((address, 9))  # sends nothing: it asks the system for the way
+        probe.connect((address, 9))  # UDP: selects the interface without sending anything
         own = probe.getsockname()[0]
     return _addresses()[own]
 

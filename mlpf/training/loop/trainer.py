@@ -1,4 +1,4 @@
-"""The training loop: steps, epochs, validation; on one device without XLA one graph serves every bucket."""
+"""The training loop: steps, epochs and validation."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +21,15 @@ from mlpf.training.losses.total import MLPFLoss
 from mlpf.training.optimizers.averaging import averaged_weights
 from mlpf.training.optimizers.build import loss_scale, num_steps
 
-# The host reads losses this often: rarely enough to let a GPU run ahead, often enough to watch.
+# Interval at which the host reads losses. Rare reads let the GPU run ahead.
 _READ_INTERVAL_S = 0.25
-# Several processes read losses and agree on saving and stopping after so many steps: they have to do it
-# at the same step, and each time waits for the slowest.
+# With several ranks: steps between reads of the loss and agreements on saving and stopping. All ranks do it
+# at the same step, and each time wait for the slowest rank.
 AGREE_STEPS = 8
-# Step hooks hear of the loss this often, and at the end of each epoch.
+# Interval of calls of step hooks.
 _REPORT_INTERVAL_S = 5.0
 
-# Gradients that overflow float16 at this scale do so at any: below it numbers of order 1 vanish.
+# Smallest useful loss scale: gradients that overflow float16 here overflow at every scale.
 _SMALLEST_LOSS_SCALE = 2.0**-10
 
 
@@ -41,13 +41,13 @@ class Trainer:
         loss: terms of the loss; built in the same scope.
         optimizer: built in the same scope.
         distribution: devices.
-        seed: dropout masks of an epoch, and what the loss draws, follow from (seed, epoch).
-        schema: what the events are made of.
-        clock: seconds since some moment.
+        seed: dropout masks of an epoch and random numbers of the loss follow from (seed, epoch).
+        schema: schema of the events.
+        clock: returns the time in s.
 
     Attributes:
-        num_traces: graphs made so far, for training and validation.
-        random_states: of model and loss.
+        num_traces: graphs traced so far, for training and validation.
+        random_states: random states of model and loss.
     """
 
     def __init__(
@@ -93,23 +93,23 @@ class Trainer:
         Args:
             train: shuffled training batches.
             valid: validation batches.
-            num_epochs: epochs in total, those already done included.
-            state: where to go on; None = at the beginning. Follows the training.
-            on_epoch_end: called in order with the history; its last record is the epoch just done,
-                and a hook may add metrics to it for the next ones.
-            on_step: called every few seconds and at the end of each epoch with the number of training steps
-                of the run so far, and ``epoch``, ``learning_rate`` and ``loss`` (mean since the last call).
-            save_policy: asked after steps whether to save or to stop.
-            progress: shows how an epoch advances.
-            is_over: says before each epoch, from the history, whether to end earlier. The first process is
-                asked: only it has the metrics that hooks add.
+            num_epochs: total epochs, including finished ones.
+            state: state to resume from, updated during the training; None = start at the beginning.
+            on_epoch_end: hooks, called in order with the history. The last record is the finished epoch; a
+                hook may add metrics to it for the following hooks.
+            on_step: hooks, called every few seconds and at the end of each epoch with the number of training
+                steps so far, and ``epoch``, ``learning_rate`` and ``loss`` (mean since the last call).
+            save_policy: decides after steps whether to save or to stop.
+            progress: shows the progress of an epoch.
+            is_over: returns before each epoch, from the history, whether to end earlier. Rank 0 decides,
+                since only it has the metrics of hooks.
 
         Returns:
             One record per epoch.
 
         Raises:
             TrainingDiverged: the loss of a step is NaN or infinite, or no loss scale keeps gradients finite.
-            TrainingStopped: the save policy says so; the state is saved.
+            TrainingStopped: the save policy decided to stop. The state is saved.
         """
         state = state or RunState()
         state.fingerprint = train.fingerprint()
@@ -136,7 +136,7 @@ class Trainer:
     def evaluate(self, loader: BatchLoader) -> EpochRecord:
         """Return loss and its terms over all events of ``loader``, each event counted once.
 
-        The weights are the averaged ones where the optimizer keeps averages.
+        If the optimizer averages weights, the averages are used.
         """
         return self._validate(loader, None, RunState())
 
@@ -145,7 +145,7 @@ class Trainer:
         return self._train_step(batch)
 
     def _ended(self, is_over: Callable[[list[EpochRecord]], bool] | None, history: list[EpochRecord]) -> bool:
-        """Return what the first process says; all must call it."""
+        """Return the decision of rank 0. All ranks must call it."""
         if is_over is None:
             return False
         says = self._distribution.rank == 0 and is_over(history)
@@ -160,7 +160,7 @@ class Trainer:
         save_policy: SavePolicy | None,
         progress: Progress | None,
     ) -> EpochRecord:
-        """Make or finish one pass over the training events and return its record."""
+        """Do or finish one pass over the training events and return its record."""
         current, epoch = state.current, state.epoch
         if current.step == 0:
             self.random_states.reseed(epoch)
@@ -196,7 +196,7 @@ class Trainer:
             current.seconds = saving - started
             self._obey(save_policy, state, 1, sums)
             started += self._clock() - saving
-        next(arrays, None)  # the end of the iterator belongs to the time of the epoch
+        next(arrays, None)  # let the iterator end within the time of the epoch
         self._check(sums, epoch)
         self._report(epoch * len(plan), epoch, sums, on_step)
         current.seconds = self._clock() - started
@@ -204,7 +204,7 @@ class Trainer:
         return self._epoch_record(current, plan)
 
     def _epoch_record(self, current: EpochProgress, plan: BatchPlan) -> EpochRecord:
-        """Return the record of an epoch whose steps are done."""
+        """Return the record of an epoch after its last step."""
         seconds = current.seconds
         return {
             **self._loss.components(*_float32(np.array(current.sums))),
@@ -222,7 +222,7 @@ class Trainer:
         }
 
     def _validate(self, loader: BatchLoader, save_policy: SavePolicy | None, state: RunState) -> EpochRecord:
-        """Return loss and terms over all events; a request to stop is obeyed, what was validated is lost."""
+        """Return loss and terms over all events. If the training must stop, save and stop at once."""
         sums = StepSums(len(self._loss.term_names), self._distribution.total)
         decision = Decision.GO_ON
         with averaged_weights(self.model, self.optimizer):
@@ -238,7 +238,7 @@ class Trainer:
         return self._loss.components(*_float32(sums.read()))
 
     def _report(self, step: int, epoch: int, sums: StepSums, on_step: Sequence[StepHook]) -> None:
-        """Tell step hooks the mean loss since they were last told, if there was a step."""
+        """Call the step hooks with the mean loss since the last call, if there was a step."""
         if on_step and (recent := sums.recent()) is not None:
             loss = self._loss.components(*_float32(recent))["loss"]
             record = {"epoch": epoch, "learning_rate": float(self.optimizer.learning_rate), "loss": loss}
@@ -252,13 +252,13 @@ class Trainer:
         num_steps: int,
         sums: StepSums | None = None,
     ) -> None:
-        """Save or stop if the save policy says so; several processes do at the same step.
+        """Save or stop if the save policy decides so, on all ranks at the same step.
 
         Args:
-            save_policy: asked, None = go on.
-            state: where the training stands.
-            num_steps: steps since the last time.
-            sums: sums of the steps of the epoch.
+            save_policy: the policy; None = never.
+            state: state of the training.
+            num_steps: steps since the last call.
+            sums: sums of the loss terms in this epoch.
         """
         if save_policy is None:
             return
@@ -270,31 +270,31 @@ class Trainer:
     def _follow(
         self, decision: Decision, save_policy: SavePolicy, state: RunState, sums: StepSums | None = None
     ) -> None:
-        """Save or stop."""
+        """Carry out a decision."""
         if decision is Decision.GO_ON:
             return
         started = self._clock()
         if sums is not None:
             self._check(sums, state.epoch)
             state.current.sums = sums.read().tolist()
-        if state.current.step:  # else the checkpoint of the epoch before says it all
+        if state.current.step:  # otherwise the checkpoint of the epoch before is up to date
             save_policy.save(state)
         state.current.checkpoint_seconds += self._clock() - started
         if decision is Decision.STOP:
             raise save_policy.stopped_error(state)
 
     def _time_to_read(self, step: int, seconds: float) -> bool:
-        """Return whether to read the losses; several processes do at the same step: some may have to stop."""
+        """Return whether to read the losses now. All ranks read at the same step."""
         if self._distribution.num_processes > 1:
             return self._time_to_agree(step)
         return seconds > _READ_INTERVAL_S
 
     def _time_to_agree(self, step: int) -> bool:
-        """Return whether processes agree after this step of an epoch."""
+        """Return whether the ranks communicate after this step of the epoch."""
         return self._distribution.num_processes == 1 or step % AGREE_STEPS == 0
 
     def _check(self, sums: StepSums, epoch: int) -> None:
-        """Stop at the first step whose loss is not a number, or when every step is skipped."""
+        """Raise an error if a loss is not finite, or if all steps are skipped."""
         sums.read()
         step, numbers = sums.suspect
         terms = self._loss.components(*_float32(numbers))
@@ -324,7 +324,7 @@ class Trainer:
         return {"skipped_steps": skipped} | ({} if scale is None else {"loss_scale": scale})
 
     def _loss_scale(self) -> float | None:
-        """Return the loss scale of the next step, None without one."""
+        """Return the loss scale of the next step; None without one."""
         scale = loss_scale(self.optimizer)
         return None if scale is None else float(keras.ops.convert_to_numpy(scale))
 
@@ -343,11 +343,11 @@ class Trainer:
         with tf.GradientTape() as tape:
             outputs = self.model(batch["X"], training=True)
             sums = self._loss.sums(batch["X"], batch["ygen"], outputs, training=True)
-            # Each replica divides by the weight of the whole batch: gradients then add up.
+            # Each replica divides by the weight of the whole batch, so that gradients can be summed.
             loss = self._loss.total(sums.values, self._distribution.all_reduce(sums.weights))
             loss = self.optimizer.scale_loss(loss)
-        # None where no term looks at an output: its coefficient is 0. TensorFlow's own way to have zeros
-        # there, UnconnectedGradients.ZERO, does not take variables of Keras.
+        # The gradient is None if no term uses an output (coefficient 0). TensorFlow's option for zeros,
+        # UnconnectedGradients.ZERO, does not support variables of Keras.
         gradients = [
             tf.zeros_like(variable.value) if gradient is None else tf.convert_to_tensor(gradient)
             for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True)
@@ -356,7 +356,7 @@ class Trainer:
         self._distribution.apply(self.optimizer, gradients)
         values = sums.values
         if loss_scale(self.optimizer) is None:
-            # The heads turn NaN into 0, so a broken network may have a finite loss: its gradients tell.
+            # The heads replace NaN by 0, so the loss of a broken network may be finite. Check gradients too.
             finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
             values = tf.where(finite, values, np.float32("nan"))
         return tf.stack([values, sums.weights])
@@ -369,5 +369,5 @@ class Trainer:
 
 
 def _float32(sums: npt.NDArray[np.float64]) -> Iterator[npt.NDArray[np.float32]]:
-    """Return values and weights in the format of the loss."""
+    """Return values and weights as float32."""
     return iter(sums.astype(np.float32))

@@ -1,11 +1,11 @@
-"""Losses of whole events: each compares the particles of an event with the predicted ones.
+"""Losses of whole events: they compare the true particles of an event with the predicted ones.
 
-Every loss is one value per event, and its weight is 1 where the event has something to compare, else 0. Sums
-of values and of weights therefore add up over batches, replicas and processes; roots are taken per event.
+Each loss has one value per event, with weight 1 if the event has something to compare, else 0. Sums of values
+and weights can be added over batches, replicas and ranks. Roots are taken per event.
 
-A predicted particle counts with the probability that its element carries one at all, sharpened (see
-``particle_weight``): then these losses see what the evaluation sees, and the classes learn from them as well.
-Forms follow the reference MLPF v1.6, which takes roots over a whole batch instead; docs/training.md has them.
+A predicted particle is weighted by the sharpened probability that its element has one (``particle_weight``).
+This is close to the decision of the evaluation and gives the classes a gradient. The forms follow the
+reference MLPF v1.6, which takes roots over a whole batch instead; see docs/training.md.
 """
 
 import math
@@ -21,13 +21,13 @@ from mlpf.config.loss_schema import EventLossConfig
 from mlpf.training.losses.regression import build_regression
 from mlpf.training.losses.targets import REGRESSION_NAMES, Targets
 
-# Multiplies the logits: at 10 the weight is close to the decision of the largest logit, as published.
+# Factor of the logits. At 10 the weight is close to the decision of the largest logit, as published.
 SHARPNESS = 10.0
 # Coordinates of a particle for the sliced Wasserstein distance.
 COORDINATES = ("pt", "energy", "eta", "sin_phi", "cos_phi")
-# Where padding is put on every direction: behind all particles, so that both sides agree on it.
+# Position of padding on every direction: behind all particles, on both sides.
 _FAR = 1e30
-# A square below this has the root 0: the root of 0 has no slope.
+# The root of a square below this is 0 with gradient 0, since the root of 0 has no gradient.
 _SMALLEST_SQUARE = 1e-20
 
 
@@ -38,7 +38,7 @@ class Particles:
     Attributes:
         pt, energy: [B, N] float32, GeV.
         eta, sin_phi, cos_phi: [B, N] float32.
-        weight: [B, N] float32, 1 = counts, 0 = is not there.
+        weight: [B, N] float32, from 0 (no particle) to 1.
     """
 
     pt: Any
@@ -50,7 +50,7 @@ class Particles:
 
     @property
     def transverse(self) -> Any:
-        """[B, N, 2] px and py in GeV, weighted. No azimuth in between, which has no slope at 0."""
+        """[B, N, 2] weighted px and py in GeV. Computed without the azimuth, which has no gradient at 0."""
         pt = self.weight * self.pt
         return ops.stack([pt * self.cos_phi, pt * self.sin_phi], axis=-1)
 
@@ -63,7 +63,7 @@ class EventPair:
         gen: true particles.
         pred: predicted particles.
         elements: [B, N] bool, True = real element.
-        jets: [B, N] int32, rank of the true jet of each element, 0 = in none.
+        jets: [B, N] int32, rank of the true jet of each element, 0 = no jet.
     """
 
     gen: Particles
@@ -78,9 +78,9 @@ class EventPair:
 
     @cached_property
     def jet_pt(self) -> tuple[Any, Any, Any]:
-        """True pt and predicted pt of the true jets [B, N + 1] in GeV, and which of them there are, 0 or 1.
+        """True and predicted pt of the true jets, [B, N + 1] in GeV, and whether each jet exists, 0 or 1.
 
-        Ranks are below N + 1: a jet has a particle, a particle an element.
+        Ranks are below N + 1, since every jet contains an element.
         """
         num_events, num_elements = ops.shape(self.jets)[0], ops.shape(self.jets)[1]
         slots = num_elements + 1
@@ -96,7 +96,7 @@ class EventPair:
 def particle_weight(logits: Any) -> Any:
     """Return 1 - softmax(10 x logits) of class 0, [B, N] float32. ``logits``: [B, N, C]."""
     sharp = SHARPNESS * ops.cast(logits, "float32")
-    # The same as 1 - softmax, without the rounding of a difference of nearly equal numbers.
+    # Equal to 1 - softmax, without the rounding error of a difference of nearly equal numbers.
     return ops.sigmoid(ops.logsumexp(sharp[..., 1:], axis=-1) - sharp[..., 0])
 
 
@@ -119,13 +119,13 @@ def pair_events(targets: Targets, outputs: dict[str, Any]) -> EventPair:
 
 
 def root(square: Any) -> Any:
-    """Return the square root, with slope 0 where it is 0."""
+    """Return the square root, with gradient 0 where it is 0."""
     positive = square > _SMALLEST_SQUARE
     return ops.where(positive, ops.sqrt(ops.where(positive, square, 1.0)), 0.0)
 
 
 def magnitude(vectors: Any) -> Any:
-    """Return the length of vectors [..., d], with slope 0 where it is 0."""
+    """Return the length of vectors [..., d], with gradient 0 where it is 0."""
     return root(ops.sum(ops.square(vectors), axis=-1))
 
 
@@ -142,7 +142,7 @@ def sliced_wasserstein(events: EventPair, directions: Any) -> Any:
     (Rabin et al., SSVM 2011; Bonneel et al., J. Math. Imaging Vis. 51, 2015).
 
     Args:
-        events: what to compare.
+        events: true and predicted particles.
         directions: [5, P] unit vectors, float32.
 
     Returns:
@@ -168,8 +168,8 @@ def unit_directions(normal: Any) -> Any:
 def momentum_cells(particles: Particles, num_eta_bins: int, num_phi_bins: int, max_eta: float) -> Any:
     """Return |sum of pt vectors| in cells of eta and phi, [B, num_eta_bins, num_phi_bins] in GeV.
 
-    A particle is shared between the neighbouring centres of cells in proportion to its closeness, so that its
-    place has a slope. Beyond the outermost centre in eta it belongs to that cell; phi is periodic.
+    A particle is shared linearly between the nearest cell centres, so that its position has a gradient.
+    Beyond the outermost centre in eta it belongs to the outermost cell. phi is periodic.
 
     Args:
         particles: [B, N].
@@ -194,22 +194,22 @@ def momentum_cells(particles: Particles, num_eta_bins: int, num_phi_bins: int, m
 
 
 def _azimuth(particles: Particles) -> Any:
-    """Return phi [B, N] in [-pi, pi]; 0, with slope 0, where sine and cosine are both 0."""
+    """Return phi [B, N] in [-pi, pi]; 0 with gradient 0 where sine and cosine are both 0."""
     defined = ops.square(particles.sin_phi) + ops.square(particles.cos_phi) > _SMALLEST_SQUARE
     cos_phi = ops.where(defined, particles.cos_phi, 1.0)
     return ops.arctan2(ops.where(defined, particles.sin_phi, 0.0), cos_phi)
 
 
 class EventLosses:
-    """The event losses that one configuration section switches on.
+    """The event losses with a coefficient above 0.
 
     Args:
         config: section ``loss.event_loss``.
-        seed: of the directions of the sliced Wasserstein distance.
+        seed: seed of the directions of the sliced Wasserstein distance.
 
     Attributes:
         term_names: losses with a coefficient above 0.
-        random_states: state of the directions, if there are any; part of a checkpoint.
+        random_states: generator state of the directions, if there are any; part of a checkpoint.
     """
 
     def __init__(self, config: EventLossConfig, seed: int = 0):
@@ -231,7 +231,7 @@ class EventLosses:
         Args:
             targets: of the batch.
             outputs: dict of the model's outputs.
-            training: draw new directions; otherwise they are always the same, so that epochs compare.
+            training: draw new directions; otherwise the directions are fixed, so that epochs can be compared.
         """
         if not self.term_names:
             return []

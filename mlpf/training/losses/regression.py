@@ -1,4 +1,4 @@
-"""Losses of single numbers: those of Keras by name, and the form in which momenta are compared."""
+"""Losses of single numbers: Keras losses by name, and the logarithm of ratios."""
 
 import math
 from typing import Any
@@ -8,24 +8,23 @@ from keras import ops
 
 from mlpf.config.loss_schema import RegressionLossConfig
 
-# Below this share of the true value the logarithm of a prediction goes on as its tangent.
+# Below this share of the true value, the logarithm is continued by its tangent.
 TANGENT_BELOW = 0.01
-# A smaller true value counts as this one, in GeV.
+# Smallest true value, GeV; smaller ones are raised to it.
 SMALLEST_TRUE = 1e-3
 
 
 def build_regression(config: RegressionLossConfig) -> keras.losses.Loss:
-    """Return the Keras loss of a section; it keeps one float32 value per row [..., 1]."""
+    """Return the Keras loss of a section, without reduction: one float32 value per row [..., 1]."""
     loss_class = getattr(keras.losses, config.type)
     return loss_class(reduction="none", dtype="float32", **config.arguments)
 
 
 def log_ratio(predicted: Any, true: Any) -> Any:
-    """Return ln(predicted / true), finite and with a slope for any prediction.
+    """Return ln(predicted / true), finite and with a gradient for any prediction.
 
-    It equals ln(predicted / element) - ln(true / element): what is measured for the element drops out of a
-    difference, so it is not needed, and may be 0. Below ``TANGENT_BELOW`` x true the tangent is taken, which
-    pulls predictions of zero and below back.
+    It equals ln(predicted / element) - ln(true / element), so the measured value of the element cancels.
+    Below ``TANGENT_BELOW`` x true it continues as the tangent, which is finite for predictions <= 0.
 
     Args:
         predicted: any shape, GeV.
@@ -38,6 +37,6 @@ def log_ratio(predicted: Any, true: Any) -> Any:
     true = ops.maximum(ops.cast(true, "float32"), SMALLEST_TRUE)
     least = TANGENT_BELOW * true
     above = predicted > least
-    # The other branch of `where` must be finite too, or its slope of 0 becomes NaN.
+    # The unused branch of `where` must be finite too, or its gradient becomes NaN.
     logarithm = ops.log(ops.where(above, predicted, 1.0)) - ops.log(true)
     return ops.where(above, logarithm, math.log(TANGENT_BELOW) + predicted / least - 1.0)

@@ -1,4 +1,4 @@
-"""Padded target rows -> named targets and masks. Works on tensors of any backend and on numpy arrays."""
+"""Split padded target rows into named targets and masks. For tensors of any backend and numpy arrays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""The loss: class, charge, regression and event terms, each normalised by what it is about.
+"""The loss: class, charge, regression and event terms.
 
-Class and charge terms are means over real elements, regression terms means over elements that
-carry a true particle, event terms means over events that have something to compare; padding and
-empty events change nothing. Sums run in float32.
+Class and charge terms are means over real elements. Regression terms are means over elements with a true
+particle. Event terms are means over events with something to compare. Padding and empty events do not count.
+Sums are in float32.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from mlpf.training.losses.targets import CHARGES, REGRESSION_NAMES, Targets, ele
 
 @dataclass(frozen=True)
 class LossSums:
-    """Weighted sums of the terms; those of several batches or replicas add up.
+    """Weighted sums of the loss terms. Sums of several batches or replicas can be added.
 
     Attributes:
         values: [T] sum of weight x loss over elements, terms in the order ``MLPFLoss.term_names``.
@@ -55,24 +55,24 @@ def focal_loss(cls: Any, logits: Any, gamma: float, alpha: float) -> Any:
 
 
 def charge_loss(charge: Any, logits: Any) -> Any:
-    """Softmax cross-entropy of the charge. ``charge``: [B, N] int place in ``CHARGES``; returns [B, N]."""
+    """Return the softmax cross-entropy of the charge, [B, N]. ``charge``: [B, N] int index in ``CHARGES``."""
     target = ops.one_hot(charge, len(CHARGES), dtype="float32")
     return ops.categorical_crossentropy(target, ops.cast(logits, "float32"), from_logits=True)
 
 
 class MLPFLoss:
-    """All terms of the loss as one configuration section describes them; those of coefficient 0 are left out.
+    """All terms of the loss with a coefficient above 0.
 
-    Build it in the scope of the distribution: random states are variables.
+    Build it in the scope of the distribution, because random states are variables.
 
     Args:
         config: section ``loss``.
-        seed: of what the terms draw.
+        seed: seed of random numbers in the terms.
 
     Attributes:
-        term_names: the terms, in the order of sums.
-        random_states: states of random generators; part of a checkpoint. Training steps advance them alike
-            on all replicas and processes.
+        term_names: names of the terms, in the order of sums.
+        random_states: states of random generators; part of a checkpoint. Training steps advance them equally
+            on all replicas and ranks.
     """
 
     def __init__(self, config: LossConfig, seed: int = 0):
@@ -93,8 +93,8 @@ class MLPFLoss:
         Args:
             X: [B, N, F] model input.
             y: [B, N, 8] targets.
-            outputs: dict of the model's outputs; those that no term looks at may be missing.
-            training: a step of the training, in which terms draw anew.
+            outputs: dict of the model's outputs; those that no term uses may be missing.
+            training: draw new random numbers.
         """
         targets = split_targets(element_mask(X), y)
         found = self._element_sums(X, targets, outputs) + self._events.sums(targets, outputs, training)

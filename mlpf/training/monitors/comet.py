@@ -14,7 +14,7 @@ from mlpf.files.run_directory import RunDirectory
 from mlpf.training.checkpoints.run_state import EpochRecord
 
 _API_KEY = "COMET_API_KEY"
-# Comet would by itself record the source code, patches, arguments and what is printed.
+# Switch off what Comet records by default: source code, patches, arguments and output.
 _NOTHING_BY_ITSELF: dict[str, Any] = {
     "log_code": False,
     "log_graph": False,
@@ -28,11 +28,11 @@ _NOTHING_BY_ITSELF: dict[str, Any] = {
 
 
 def check_comet(config: CometConfig) -> None:
-    """Refuse what could not log.
+    """Check that logging to Comet is possible.
 
     Raises:
         MissingDependency: the package is not installed.
-        ConfigError: no API key in the environment, and the experiment is not an offline one.
+        ConfigError: there is no API key in the environment, and the experiment is not offline.
     """
     if importlib.util.find_spec("comet_ml") is None:
         raise MissingDependency(
@@ -46,10 +46,10 @@ def check_comet(config: CometConfig) -> None:
 
 
 class CometLogger:
-    """Epoch hook that logs every number of a record; a run that is resumed continues its experiment.
+    """Epoch hook that logs every number of a record. A resumed run continues its experiment.
 
     Args:
-        config: section ``callbacks.comet``, that ``check_comet`` has let pass.
+        config: section ``callbacks.comet``, checked by ``check_comet``.
         run_dir: run directory; ``comet.json`` in it holds the key of the experiment.
         parameters: the whole configuration, nested.
 
@@ -67,13 +67,13 @@ class CometLogger:
         self._experiment.log_parameters(flatten(parameters))
 
     def __call__(self, history: list[EpochRecord]) -> None:
-        """Log the epoch just done."""
+        """Log the last epoch."""
         record = dict(history[-1])
         epoch = int(record.pop("epoch"))
         self._experiment.log_metrics(record, step=epoch, epoch=epoch)
 
     def close(self) -> None:
-        """Send or write what is left."""
+        """Send or write the remaining data."""
         self._experiment.end()
 
 
@@ -87,7 +87,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _stored_key(path: Path) -> str | None:
-    """Return the key of the experiment that a run belongs to, None if it has none yet."""
+    """Return the key of the experiment of a run; None if it has none yet."""
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["experiment_key"])
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The record of every epoch in one file."""
+"""Write the history: a file with one record per epoch."""
 
 import json
 from pathlib import Path

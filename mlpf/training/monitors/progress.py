@@ -1,4 +1,4 @@
-"""How far a training is, on the terminal or in the log file of a batch job."""
+"""Show the progress of a training on the terminal or in the log file of a batch job."""
 
 import time
 from collections.abc import Callable
@@ -9,17 +9,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from mlpf.training.checkpoints.run_state import EpochRecord
 
-# Without a terminal an epoch that lasts longer than this shows that it is alive.
+# Without a terminal, seconds between lines within an epoch.
 _LINE_INTERVAL_S = 120.0
 
 
 class TerminalProgress:
-    """A progress bar per epoch, then one line with its result; plain lines where there is no terminal.
+    """Shows a progress bar per epoch and then a line with its result; without a terminal, lines only.
 
     Args:
-        console: where to draw; the bar shows only on terminals that can move the cursor, the lines always.
+        console: output. The bar needs a terminal that can move the cursor.
         line_interval_s: without a bar, seconds between lines within an epoch.
-        clock: seconds since some moment.
+        clock: returns the time in s.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class TerminalProgress:
         self._epoch = self._num_epochs = 0
         self._num_events = self._num_elements = self._first = 0
         self._started = self._last_line = 0.0
-        self._after_steps = 0.0  # seconds of the last epoch that were no training steps
+        self._after_steps = 0.0  # seconds of the last epoch outside of training steps
 
     def start(
         self, epoch: int, num_epochs: int, num_events: int, num_elements: int, first_event: int = 0
@@ -44,11 +44,11 @@ class TerminalProgress:
         """Begin an epoch.
 
         Args:
-            epoch: its number, from 1.
-            num_epochs: of the run.
-            num_events: of the epoch.
-            num_elements: of all its events, without padding.
-            first_event: events done already, in an epoch that is continued.
+            epoch: number of the epoch, from 1.
+            num_epochs: epochs of the run.
+            num_events: events of the epoch.
+            num_elements: elements of all its events, without padding.
+            first_event: number of events done already, if the epoch is resumed.
         """
         self._epoch, self._num_epochs = epoch, num_epochs
         self._num_events, self._num_elements, self._first = num_events, num_elements, first_event
@@ -68,11 +68,11 @@ class TerminalProgress:
         self._bar.start()
 
     def update(self, num_events: int, loss: float) -> None:
-        """Advance.
+        """Show the progress within the epoch.
 
         Args:
             num_events: events of the epoch that are done.
-            loss: their mean loss.
+            loss: mean loss of these events.
         """
         state = self._state(num_events, loss)
         if self._bar is not None:
@@ -84,7 +84,7 @@ class TerminalProgress:
             )
 
     def finish(self, record: EpochRecord) -> None:
-        """End the epoch with the line of its record."""
+        """End the epoch and print the line of its record."""
         self.close()
         seconds = self._clock() - self._started
         self._after_steps = max(seconds - record["seconds"], 0.0)
@@ -98,7 +98,7 @@ class TerminalProgress:
             self._bar = None
 
     def _state(self, num_events: int, loss: float) -> str:
-        """Return loss, speed and the time that the rest of the run will take at this speed."""
+        """Return loss, speed and estimated time for the rest of the run."""
         elapsed, done = self._clock() - self._started, num_events - self._first
         if elapsed <= 0 or done <= 0:
             return f"loss {loss:.4g}"
@@ -117,10 +117,10 @@ def epoch_line(record: EpochRecord, num_epochs: int, seconds: float, left: float
     """Return the line of an epoch.
 
     Args:
-        record: of the epoch.
-        num_epochs: of the run.
-        seconds: wall time of the epoch with all that was done after it.
-        left: seconds to the end of the run, None = this is the end.
+        record: record of the epoch.
+        num_epochs: epochs of the run.
+        seconds: wall time of the epoch including its hooks, s.
+        left: estimated time to the end of the run, s; None = this is the last epoch.
     """
     parts = [
         f"epoch {record['epoch']:.0f}/{num_epochs}",

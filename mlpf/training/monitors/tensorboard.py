@@ -1,7 +1,7 @@
-"""TensorBoard logs that a resumed training continues without a step twice.
+"""TensorBoard logs. A resumed training continues them without repeated steps.
 
-Scalars of an epoch carry the names of its record and are logged against the epoch; ``step/loss`` (mean since
-the last one) and ``step/learning_rate`` against the training step of the whole run.
+Scalars of an epoch have the names of its record and are logged against the epoch. ``step/loss`` (mean since
+the last entry) and ``step/learning_rate`` are logged against the training step of the whole run.
 """
 
 from pathlib import Path
@@ -20,12 +20,12 @@ _STEP_SCALARS = ("loss", "learning_rate")
 class TensorBoardWriter:
     """Epoch hook and step hook that log numbers for TensorBoard.
 
-    What an earlier process logged of the epochs and steps that are now trained again is removed when the
-    first number arrives.
+    Before the first number, entries of an earlier process for epochs and steps that are trained again are
+    removed.
 
     Args:
-        folder: of the event files; made if need be.
-        description: Markdown shown as text ``config``.
+        folder: folder of the event files; created if missing.
+        description: Markdown, shown as text ``config``.
     """
 
     def __init__(self, folder: Path, description: str):
@@ -34,7 +34,7 @@ class TensorBoardWriter:
         self._writer: Any = None
 
     def __call__(self, history: list[EpochRecord]) -> None:
-        """Log the epoch just done."""
+        """Log the last epoch."""
         record = history[-1]
         epoch = int(record["epoch"])
         self._open(epoch, None)
@@ -54,7 +54,7 @@ class TensorBoardWriter:
         with self._writer.as_default(step=step):
             for name in _STEP_SCALARS:
                 tf.summary.scalar(_STEP_PREFIX + name, record[name])
-        # A killed process then loses none of the steps before its last checkpoint.
+        # Flush, so that a killed process keeps all steps before its last checkpoint.
         self._writer.flush()
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class TensorBoardWriter:
             self._writer.close()
 
     def _open(self, epoch: int, step: int | None) -> None:
-        """Open a file for what follows from this epoch and step on, unless it is open."""
+        """Open an event file for entries from this epoch and step on, unless one is open."""
         if self._writer is not None:
             return
         drop_events(self._folder, epoch, step)
@@ -73,10 +73,10 @@ class TensorBoardWriter:
 
 
 def drop_events(folder: Path, epoch: int, step: int | None) -> None:
-    """Remove from event files what belongs to ``epoch`` and later, and to training step ``step`` and later.
+    """Remove entries of ``epoch`` and later and of training step ``step`` and later from event files.
 
     Args:
-        folder: of the event files.
+        folder: folder of the event files.
         epoch: first epoch to remove.
         step: first training step to remove, None = none.
     """

@@ -13,10 +13,10 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="mlpf")
 class Accumulated(keras.optimizers.Optimizer):
-    """Adds up gradients and hands their mean to another optimizer at every ``steps``-th call.
+    """Sums gradients and passes their mean to another optimizer at every ``steps``-th call.
 
-    Everything of the inner optimizer (clipping, weight decay, schedules, averages) happens once per
-    update, and ``iterations`` counts updates. The sums are among ``variables``.
+    The inner optimizer (clipping, weight decay, schedules, averages) works once per update, and
+    ``iterations`` counts updates. ``variables`` includes the sums.
 
     Args:
         inner_optimizer: makes the updates.
@@ -42,18 +42,18 @@ class Accumulated(keras.optimizers.Optimizer):
         super().build(variables)
 
     def apply(self, grads: list[Any], trainable_variables: Any = None) -> None:  # noqa: ARG002 - the signature of Keras
-        """Add gradients, the same on every replica; update where they are enough. Built before."""
+        """Add gradients, equal on every replica, and update after ``steps`` calls. Must be built before."""
         for total, gradient in zip(self.gradient_sums, grads, strict=True):
             total.assign_add(gradient)
         self.num_steps.assign_add(1)
         if tf.__internal__.distribute.strategy_supports_no_merge_call():
             self._update_if_full()
         else:
-            # MirroredStrategy wants branches outside of replicas, as updates are.
+            # MirroredStrategy needs branches outside of replicas.
             tf.distribute.get_replica_context().merge_call(self._update_if_full)
 
     def _update_if_full(self, strategy: Any = None) -> None:
-        """Update after every ``steps``-th step; ``strategy`` is given outside of its replicas."""
+        """Update after every ``steps``-th step; ``strategy`` is given outside of replicas."""
 
         def update() -> None:
             if strategy is None:
@@ -64,14 +64,14 @@ class Accumulated(keras.optimizers.Optimizer):
         ops.cond(ops.equal(self.num_steps % self.steps, 0), update, lambda: None)
 
     def _update(self) -> None:
-        """Hand over the mean and begin anew."""
+        """Pass on the mean gradients and set the sums to zero."""
         self.inner_optimizer.apply([total / self.steps for total in self.gradient_sums])
         for total in self.gradient_sums:
             total.assign(ops.zeros_like(total))
 
     @property
     def variables(self) -> list[Any]:
-        """Own state, then that of the inner optimizer."""
+        """Own variables, then those of the inner optimizer."""
         return self._variables + self.inner_optimizer.variables
 
     @property
@@ -81,7 +81,7 @@ class Accumulated(keras.optimizers.Optimizer):
 
     @property
     def learning_rate(self) -> Any:
-        """Rate of the update to come."""
+        """Learning rate of the next update."""
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
@@ -89,7 +89,7 @@ class Accumulated(keras.optimizers.Optimizer):
         self.inner_optimizer.learning_rate = learning_rate
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
+        """Return the constructor arguments."""
         inner = keras.saving.serialize_keras_object(self.inner_optimizer)
         return {"name": self.name, "inner_optimizer": inner, "steps": self.steps}
 
@@ -103,7 +103,7 @@ class Accumulated(keras.optimizers.Optimizer):
 
 
 def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Return the optimizer that changes the weights, out of what scales the loss or collects gradients."""
+    """Return the innermost optimizer, inside of loss scaling and gradient accumulation."""
     while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     return optimizer

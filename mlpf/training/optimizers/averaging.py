@@ -1,4 +1,4 @@
-"""Moving averages of the weights: where they are, and how to use them for a while.
+"""Moving averages of the weights, kept by Keras.
 
 Polyak, Juditsky, SIAM J. Control Optim. 30, 838 (1992), with exponential weights: after each update
 a <- d a + (1 - d) w. Keras keeps them (``use_ema``) and sets a = w at the first update, so they need no
@@ -27,13 +27,13 @@ def averages(optimizer: keras.optimizers.Optimizer) -> list[Any] | None:
 
 @contextmanager
 def averaged_weights(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
-    """Put the averages into the model, and the weights back afterwards (also after an error), bit by bit.
+    """Use the averaged weights in the model during the block, then restore the weights exactly.
 
-    Without averages the model stays as it is. Use it outside of steps.
+    Without averages the model is unchanged. Do not use it inside of steps.
 
     Args:
         model: its trainable variables are those that ``optimizer`` was built with.
-        optimizer: may be wrapped.
+        optimizer: its optimizer, also inside of loss scaling or accumulation.
     """
     averaged = averages(optimizer)
     if averaged is None:

@@ -1,4 +1,4 @@
-"""Optimizers out of the configuration."""
+"""Build the optimizer of a configuration."""
 
 from typing import Any
 
@@ -25,9 +25,9 @@ def build_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Return the optimizer that ``setup.optimizer`` names, with its schedule.
 
-    Call it in the scope of the devices. For ``setup.dtype: mixed_float16`` it is wrapped in a dynamic loss
-    scale (Micikevicius et al., ICLR 2018): gradients below 6e-8 would vanish otherwise. The others have the
-    exponents of float32 and need none.
+    Call it in the scope of the devices. With ``setup.dtype: mixed_float16`` the loss is scaled dynamically
+    (Micikevicius et al., ICLR 2018), because gradients below 6e-8 would vanish. Other formats have the
+    exponent range of float32 and need no scale.
 
     Args:
         setup: section ``setup``.
@@ -53,7 +53,7 @@ def _build_inner(
     if momentum is not None:
         arguments["momentum" if setup.optimizer == "sgd" else "beta_1"] = momentum.first
     if setup.clipnorm is not None:
-        # Keras clips what each replica hands it, before it sums: an equal share of the complete gradient.
+        # Keras clips the gradient of each replica before it sums: here an equal share of the whole gradient.
         num_shares = tf.distribute.get_strategy().num_replicas_in_sync
         arguments["global_clipnorm"] = setup.clipnorm / num_shares
     if setup.ema is not None:
@@ -62,13 +62,13 @@ def _build_inner(
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
-    """Return what ``optimizer.scale_loss`` multiplies the loss by: a scalar tensor, None without a scale."""
+    """Return the factor of ``optimizer.scale_loss``, a scalar tensor; None without a scale."""
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     return ops.convert_to_tensor(optimizer.dynamic_scale) if scaled else None
 
 
 def num_steps(optimizer: keras.optimizers.Optimizer) -> int:
-    """Return the gradients taken so far, whether they made an update or wait for one; not those skipped."""
+    """Return the number of gradients used so far, including those that wait for an update."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer = optimizer.inner_optimizer
     counter = optimizer.num_steps if isinstance(optimizer, Accumulated) else optimizer.iterations
@@ -76,7 +76,7 @@ def num_steps(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 def describe(optimizer: keras.optimizers.Optimizer) -> str:
-    """Return what tells the states of two optimizers apart: the kind, and what else is kept with it."""
+    """Return a text that identifies the kind of state of an optimizer."""
     inner = innermost(optimizer)
     parts = {
         "loss scale": isinstance(optimizer, keras.optimizers.LossScaleOptimizer),

@@ -16,11 +16,11 @@ class RangeTest:
 
     Attributes:
         stop_factor: largest smoothed loss, in units of its smallest value.
-        smoothing: share of the past in the smoothed loss, an exponential mean corrected for its start.
+        smoothing: weight of the past in the smoothed loss, an exponential mean with bias correction.
         rates: learning rate of each update.
         losses: loss before that update.
         smoothed: smoothed loss.
-        stopped: why it ended, empty as long as it goes on.
+        stopped: why it ended; empty while it runs.
     """
 
     stop_factor: float = 4.0
@@ -32,7 +32,7 @@ class RangeTest:
     _mean: float = 0.0
 
     def add(self, rate: float, loss: float) -> bool:
-        """Take the loss of an update with ``rate`` into account; return whether to go on."""
+        """Add the loss of an update with ``rate``; return whether to continue."""
         if not math.isfinite(loss):
             self.stopped = f"the loss is not finite at {rate:.3g}"
             return False
@@ -47,8 +47,8 @@ class RangeTest:
     def suggestions(self) -> dict[str, float | None]:
         """Return rates: ``minimum`` of the smoothed loss, a tenth of it, and where it falls ``steepest``.
 
-        The slope is that against the logarithm of the rate, before the minimum and after the first updates,
-        which the smoothing has little to average over. None where the loss never falls.
+        The slope is taken against the logarithm of the rate, before the minimum. The first updates do not
+        count, because their smoothed loss is noisy. Rates are None if the loss never falls.
         """
         if len(self.rates) < 2:
             return {"steepest": None, "minimum": None, "minimum_over_10": None}
@@ -64,7 +64,7 @@ class RangeTest:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``lr_finder.json`` holds of it."""
+        """Return the contents of ``lr_finder.json``."""
         return {
             "stopped": self.stopped,
             "suggestions": self.suggestions(),

@@ -1,6 +1,6 @@
-"""The optimizers of Keras whose momentum may follow a schedule.
+"""Keras optimizers with a momentum schedule.
 
-They keep the names of Keras, since nothing else changes: state and results without a schedule are the same.
+They have the names of Keras: without a schedule, state and results are the same.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 
 class _ScheduledMomentum:
-    """Takes ``momentum_schedule``: momentum against ``iterations``, None = constant."""
+    """Mixin with ``momentum_schedule``: momentum as a function of ``iterations``; None = constant."""
 
     momentum_schedule: LearningRateSchedule | None = None
 
@@ -20,7 +20,7 @@ class _ScheduledMomentum:
         self.momentum_schedule = momentum_schedule
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
+        """Return the constructor arguments."""
         config = {**super().get_config(), "momentum_schedule": None}  # type: ignore[misc]  # the class beside it in the bases has it
         if self.momentum_schedule is not None:
             config["momentum_schedule"] = keras.saving.serialize_keras_object(self.momentum_schedule)
@@ -37,13 +37,13 @@ class _ScheduledMomentum:
 
 
 class _ScheduledBeta(_ScheduledMomentum):
-    """The momentum is called ``beta_1``, which Keras reads anew in each step."""
+    """Mixin for optimizers whose momentum is ``beta_1``. Keras reads it in each step."""
 
     iterations: Any
 
     @property
     def beta_1(self) -> Any:
-        """Decay of the first moment in the update to come."""
+        """Decay of the first moment in the next update."""
         if self.momentum_schedule is None:
             return self._beta_1
         return self.momentum_schedule(self.iterations)
@@ -53,7 +53,7 @@ class _ScheduledBeta(_ScheduledMomentum):
         self._beta_1 = value
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
+        """Return the constructor arguments."""
         return {**super().get_config(), "beta_1": self._beta_1}
 
 
@@ -79,14 +79,14 @@ class Lion(_ScheduledBeta, keras.optimizers.Lion):
 
 @keras.saving.register_keras_serializable(package="mlpf")
 class SGD(_ScheduledMomentum, keras.optimizers.SGD):
-    """Gradient descent; with a schedule ``momentum`` must not be 0, so that Keras makes the velocities."""
+    """Gradient descent. With a schedule, ``momentum`` must not be 0, so that Keras creates the velocities."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move one variable: v <- m v - r g, w <- w + v, or w + m v - r g with Nesterov."""
         if self.momentum_schedule is None:
             super().update_step(gradient, variable, learning_rate)
             return
-        # Written out, since Keras asks whether its momentum is 0 while it makes the graph.
+        # Not the method of Keras, which checks for momentum 0 while it makes the graph.
         velocity = self.momentums[self._get_variable_index(variable)]
         momentum = ops.cast(self.momentum_schedule(self.iterations), variable.dtype)
         step = ops.cast(learning_rate, variable.dtype) * ops.cast(gradient, variable.dtype)

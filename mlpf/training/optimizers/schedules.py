@@ -1,6 +1,6 @@
-"""Learning rate and momentum against the update, out of the configuration.
+"""Schedules of learning rate and momentum.
 
-All are functions of the number of updates done: nothing to save, and a resumed run is on the curve.
+They only depend on the number of updates, so a resumed run continues them without saved state.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ class WarmUp(LearningRateSchedule):
         return ops.where(later < 0, rising, after)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
+        """Return the constructor arguments."""
         return {"after": self.after, "peak": self.peak, "warmup_steps": self.warmup_steps}
 
 
@@ -75,7 +75,7 @@ class OneCycle(LearningRateSchedule):
         return ops.where(step < turn, before, after)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
+        """Return the constructor arguments."""
         return {
             "first": self.first,
             "middle": self.middle,
@@ -95,7 +95,7 @@ def _ease(start: float, end: float, x: Any) -> Any:
 def build_schedule(
     setup: SetupConfig, optimizer: OptimizerConfig, total_steps: int
 ) -> LearningRateSchedule | float:
-    """Return the learning rate against the update.
+    """Return the learning rate as a function of the update.
 
     Args:
         setup: section ``setup``; names the schedule, its peak, its warm-up and the number of epochs.
@@ -123,7 +123,7 @@ def build_schedule(
 
 
 def build_momentum(setup: SetupConfig, optimizer: OptimizerConfig, total_steps: int) -> OneCycle | None:
-    """Return momentum or beta_1 against the update where the schedule changes it, else None.
+    """Return the schedule of momentum or beta_1; None if the learning-rate schedule does not change it.
 
     Args:
         setup: section ``setup``.

@@ -146,7 +146,7 @@ def test_other_settings_are_refused_with_resume(tmp_path, built):
     write_resolved(config, tmp_path / "config.resolved.yaml")
     other = config.with_overrides({"setup.lr": 0.5})
     head, *lines = refused(ConfigError, other, tmp_path, seeds=[2, 3], ntrain=6, resume=True)
-    assert "goes on with the settings that it began with" in head
+    assert "cannot be resumed with other settings" in head
     assert lines == [
         f"setup.lr: {config.setup.lr} -> 0.5", "--ntrain: 5 -> 6", "training seed_1: (given) -> (none)",
     ]  # fmt: skip

@@ -21,7 +21,7 @@ def test_terms_without_coefficient_are_not_recorded():
         ("val_met_response_iqr", 0.5, ""),
         ("val_jet_matched_fraction", -1.0, ""),
         ("val_jet_matched_fraction", 1.0, "a smaller val_jet_matched_fraction is not better"),
-        ("val_jet_response_median", -1.0, "a smaller val_jet_matched_fraction is not better"),
+        ("val_jet_response_median", -1.0, "a smaller val_jet_response_median is not better"),
         ("val_los", 1.0, "'val_los' is not recorded"),
     ],
 )

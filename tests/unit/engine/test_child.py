@@ -102,7 +102,7 @@ def test_a_program_gets_variables_and_no_input(start):
         (0, "exit code 0"),
         (7, "exit code 7"),
         (-11, "killed by SIGSEGV"),
-        (-9, "killed by SIGKILL (by the system, if its memory was short)"),
+        (-9, "killed by SIGKILL (perhaps by the system, for lack of memory)"),
     ],
 )
 def test_ends_in_words(code, how):

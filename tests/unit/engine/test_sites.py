@@ -45,7 +45,7 @@ def test_file_and_defaults(tmp_path):
         (MINIMAL.replace("60", "10"), "stop_margin 5 leaves too little of 10 minutes"),
         (MINIMAL + "address: a\nhost_suffix: i\n", "host_suffix and address both say where"),
         (MINIMAL + "scheduler_lines: [exclusive]\n", "'exclusive': expected --name=value"),
-        ("description: a\nprovider: local\nqos: high\n", "qos means nothing to provider local"),
+        ("description: a\nprovider: local\nqos: high\n", "provider local does not use qos"),
         ("description: a\nprovider: kubernetes\ncores_per_node: 1\n", "container is missing"),
         ("- a list\n", r":1  expected a mapping"),
         ("a: [\n", r"not valid YAML"),

@@ -8,7 +8,7 @@ import pytest
 from mlpf.engine import child
 from mlpf.engine.child import ChildEnd, announce_driver
 from mlpf.ensemble.state import LOGS_FOLDER, STATES_FOLDER, MemberFiles, MemberState, read_state
-from mlpf.ensemble.task import MemberTask, judge, train_member
+from mlpf.ensemble.task import MemberTask, train_member, update_state
 from mlpf.errors import ConfigError
 
 FAILED = {"state": "failed", "kind": "nan", "reason": "loss is nan"}
@@ -40,14 +40,14 @@ def task(folder, *words, retries=2, max_seconds=None):
 )
 def test_state_after_a_process(tmp_path, end, outcome, expected):
     state = MemberState("running")
-    judge(state, end, outcome, moved=True, task=task(tmp_path))
+    update_state(state, end, outcome, moved=True, task=task(tmp_path))
     assert (state.state, state.kind, state.reason) == expected
 
 
 def test_a_crash_is_retried_a_number_of_times(tmp_path):
     state, stages = MemberState("running"), []
     for _ in range(3):
-        judge(state, ChildEnd(1, "", 5, "x"), {}, moved=True, task=task(tmp_path, retries=2))
+        update_state(state, ChildEnd(1, "", 5, "x"), {}, moved=True, task=task(tmp_path, retries=2))
         stages.append(state.state)
     assert stages == ["waiting", "waiting", "failed"]
     assert (state.kind, state.crashes) == ("crash", 3)
@@ -57,7 +57,9 @@ def test_a_crash_is_retried_a_number_of_times(tmp_path):
 
 def test_a_training_that_is_too_long(tmp_path):
     state = MemberState("running", seconds=61.0)
-    judge(state, ChildEnd(75, "time", 5, ""), STOPPED, moved=True, task=task(tmp_path, max_seconds=60.0))
+    update_state(
+        state, ChildEnd(75, "time", 5, ""), STOPPED, moved=True, task=task(tmp_path, max_seconds=60.0)
+    )
     assert (state.state, state.kind) == ("failed", "time")
     assert "61 s of training, the limit is 60 s" in state.reason
 
@@ -65,7 +67,7 @@ def test_a_training_that_is_too_long(tmp_path):
 def test_jobs_that_are_too_short_for_a_checkpoint(tmp_path):
     state, stages = MemberState("running"), []
     for moved in (False, False, True, False, False, False):
-        judge(state, ChildEnd(75, "pilot", 5, ""), STOPPED, moved=moved, task=task(tmp_path))
+        update_state(state, ChildEnd(75, "pilot", 5, ""), STOPPED, moved=moved, task=task(tmp_path))
         stages.append(state.state)
     assert stages == ["waiting"] * 5 + ["failed"]
     assert state.kind == "time"

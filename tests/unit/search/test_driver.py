@@ -165,7 +165,8 @@ def test_a_lost_task_counts_and_its_trial_goes_on(search):
     search(engine=ThreadEngine(before=lose)).run()
     records = state_of(search.directory)
     assert [(r.status, r.losses) for r in records.values()] == [("completed", 2), ("completed", 0)]
-    assert search.said == ["trial 0000 is lost and goes on elsewhere: worker host-0 was killed"] * 2
+    lost = "trial 0000 lost its worker and continues on another one: worker host-0 was killed"
+    assert search.said == [lost, lost]
 
 
 def test_what_a_lost_attempt_has_cost_counts(search):
@@ -271,7 +272,7 @@ def test_a_trial_that_does_not_save_is_given_back(search, monkeypatch):
     engine = ManualEngine(1)
 
     def begin_and_stop():
-        TrialFiles(search.directory, "0000").place.write_text("{}", encoding="utf-8")
+        TrialFiles(search.directory, "0000").worker.write_text("{}", encoding="utf-8")
         search.stop.reason = "SIGTERM"
 
     assert search(engine=engine, then=begin_and_stop).run() == "SIGTERM"

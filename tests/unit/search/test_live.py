@@ -75,7 +75,7 @@ def test_terminals_show_who_trains_what_and_how_far_it_is(tmp_path):
     TrialFiles(tmp_path, "0002").cost.write_text(json.dumps({"0002": 3600.0}), encoding="utf-8")
     for trial_id, worker in (("0001", "node1-0"), ("0002", "node2-0")):
         place = {"trial_id": trial_id, "worker": worker, "since": START}
-        TrialFiles(tmp_path, trial_id).place.write_text(json.dumps(place), encoding="utf-8")
+        TrialFiles(tmp_path, trial_id).worker.write_text(json.dumps(place), encoding="utf-8")
     table, output, clock = watch(tmp_path, terminal=True)
     clock.now += 65
     table.update()

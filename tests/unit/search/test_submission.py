@@ -114,7 +114,7 @@ def test_no_gpus_are_asked_for_where_there_are_none_or_they_come_unasked(changes
         ({"seconds": 7201.0}, "--time 02:00:01: jobs of A machine end after 02:00:00"),
         ({"seconds": 300.0}, "--time 00:05:00: the search stops 5 minutes before the end"),
         ({"account": "a b"}, "--account a b: expected a word"),
-        ({"directory": Path("/a b/c")}, "/a b/c: Slurm wants paths without spaces"),
+        ({"directory": Path("/a b/c")}, "/a b/c: Slurm needs paths without spaces"),
     ],
 )
 def test_what_the_site_does_not_give_is_refused(changes, message):

@@ -16,7 +16,7 @@ from mlpf.files.atomic import read_json
 from mlpf.files.run_directory import RESOLVED_CONFIG
 from mlpf.search import trial_task
 from mlpf.search.trial_files import TrialFiles
-from mlpf.search.trial_task import TrialEnd, TrialOrder, train_trial
+from mlpf.search.trial_task import TrialEnd, TrialTask, train_trial
 from tests.support.search import search_config
 
 LR = 0.01
@@ -49,7 +49,7 @@ def train(directory, plan=None, trial_id="0000", **fields):
     (directory.parent / "fake.json").write_text(json.dumps({"0000": plan or {}}), encoding="utf-8")
     fields = {"epochs": 3, "num_cpus": 2, "driver": "d"} | fields
     program = (sys.executable, "-m", "tests.support.fake_trial")
-    order = TrialOrder(directory, trial_id, "0000", program=program, arguments=(), **fields)
+    order = TrialTask(directory, trial_id, "0000", program=program, arguments=(), **fields)
     return train_trial(order)
 
 
@@ -78,7 +78,7 @@ def test_a_trial_is_a_training_of_its_configuration(place):
     assert [s[:4] for s in starts(place)] == [["0000", "3", "2", "tensorflow"]]
     files = TrialFiles(place, "0000")
     assert load_config(files.config).hypertune is None
-    noted = read_json(files.place, dict)
+    noted = read_json(files.worker, dict)
     assert (noted["trial_id"], noted["worker"]) == ("0007", "host-0")
     assert abs(time.time() - noted["since"]) < 600
 
@@ -111,7 +111,7 @@ def test_a_history_that_is_missing_fails_the_trial(place):
 
 
 @pytest.mark.parametrize(
-    ("how", "text"), [("exit", "exit code 1: "), ("kill", "killed by SIGKILL (by the system, ")]
+    ("how", "text"), [("exit", "exit code 1: "), ("kill", "killed by SIGKILL (perhaps by the system, ")]
 )
 def test_a_crash_says_what_was_printed_last(place, how, text):
     end = train(place, {"fail_once": how})
@@ -156,7 +156,7 @@ def test_bad_input_is_refused_with_its_words(place):
 
 
 def test_a_program_that_is_not_there_is_an_error(place):
-    order = TrialOrder(place, "0000", "0000", 1, ("/no/such/program",), (), 1, "d")
+    order = TrialTask(place, "0000", "0000", 1, ("/no/such/program",), (), 1, "d")
     with pytest.raises(FileNotFoundError, match="/no/such/program"):
         train_trial(order)
 
@@ -242,11 +242,11 @@ def test_a_worker_that_does_not_see_the_directory_is_refused(tmp_path, monkeypat
     end = train(tmp_path / "not_here")
     assert end.state == "refused"
     assert f"{tmp_path}/not_here: worker n1-0 does not see the directory" in end.reason
-    assert "-o on a file system that they share" in end.reason
+    assert "-o on a file system that all nodes share" in end.reason
 
 
 def test_a_task_of_a_driver_that_is_gone_does_nothing(place):
     end = train(place, driver="another")
     assert end == TrialEnd("stopped", "host-0", 0.0, "driver", progressed=False)
     assert not (place / "starts.txt").exists()
-    assert not TrialFiles(place, "0000").place.exists()
+    assert not TrialFiles(place, "0000").worker.exists()
