@@ -62,12 +62,14 @@ if TYPE_CHECKING:
     )
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is used for the first time."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'mlpf' has no attribute {name!r}; public are {', '.join(__all__)}")
-    value = globals()[name] = getattr(importlib.import_module(_PUBLIC[name]), name)
-    return value
+if not TYPE_CHECKING:  # to a type checker only the names above are there
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is used for the first time."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'mlpf' has no attribute {name!r}; public are {', '.join(__all__)}")
+        value = globals()[name] = getattr(importlib.import_module(_PUBLIC[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:

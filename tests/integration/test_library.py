@@ -2,8 +2,11 @@
 
 import ast
 import inspect
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -46,13 +49,16 @@ def in_folder(folder, monkeypatch):
     return mlpf.load_config("clic-demo").with_data_dir("tensorflow_datasets")
 
 
+def blocks_of_the_page(repo_root):
+    page = (repo_root / "docs" / "library.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the export
 @pytest.mark.usefixtures("in_folder")
 def test_the_code_of_the_page_runs(repo_root, capsys):
-    page = (repo_root / "docs" / "library.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict = {}
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(blocks_of_the_page(repo_root)):
         exec(compile(block, f"docs/library.md, block {number + 1}", "exec"), names)
     printed = capsys.readouterr().out
     assert f"{NUM_EVENTS} events, {12 * NUM_EVENTS} elements; arrays: " in printed
@@ -79,6 +85,24 @@ def test_every_public_name_is_on_the_page_and_documented(repo_root):
             assert all(p.annotation is not inspect.Parameter.empty for p in parameters), name
 
 
+def test_a_type_checker_knows_types_and_what_is_private(repo_root, tmp_path):
+    wrong = ["mlpf.load_config(3.0)", "mlpf.training", "reveal_type(predictions)"]
+    page = "\n".join([*blocks_of_the_page(repo_root), *wrong])
+    (tmp_path / "page.py").write_text(page, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "page.py", "--ignore-missing-imports", "--cache-dir", "cache"],
+        cwd=tmp_path,
+        env=os.environ | {"MYPYPATH": "", "PYTHONPATH": str(repo_root)},
+        capture_output=True,
+        text=True,
+    )
+    first, second, revealed, summary = done.stdout.splitlines()
+    assert 'Argument 1 to "load_config" has incompatible type "float"; expected "str | Path"' in first
+    assert 'Module has no attribute "training"' in second
+    assert 'Revealed type is "mlpf.evaluation.predictions.Predictions"' in revealed
+    assert summary.startswith("Found 2 errors in 1 file")
+
+
 def test_type_checkers_see_the_public_names(repo_root):
     tree = ast.parse((repo_root / "mlpf" / "__init__.py").read_text(encoding="utf-8"))
     found = {
@@ -86,6 +110,7 @@ def test_type_checkers_see_the_public_names(repo_root):
         for branch in tree.body
         if isinstance(branch, ast.If)
         for node in branch.body
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
     assert found == mlpf._PUBLIC

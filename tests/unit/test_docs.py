@@ -4,6 +4,8 @@ import tomllib
 
 import pytest
 
+from mlpf.config.shipped import shipped_configurations
+
 
 def test_generated_pages_are_up_to_date(repo_root):
     spec = importlib.util.spec_from_file_location("generate_docs", repo_root / "scripts" / "generate_docs.py")
@@ -28,3 +30,19 @@ def test_nobody_is_told_to_install_a_stranger(repo_root, folder):
             for names in re.findall(r"\.\[([a-z,]+)\]", command):
                 unknown += set(names.split(",")) - extras
     assert (strangers, unknown) == ([], [])
+
+
+def test_configurations_that_pages_name_exist(repo_root):
+    """``-c NAME`` of the package; files, with a suffix, are those of the user."""
+    pages = [
+        repo_root / "README.md",
+        *(repo_root / "docs").glob("*.md"),
+        *(repo_root / "scripts" / "slurm").iterdir(),
+    ]
+    named = {
+        name
+        for page in pages
+        for name in re.findall(r" -c ([a-z][\w-]*)(?![\w./-])", page.read_text(encoding="utf-8"))
+    }
+    assert "clic-demo" in named
+    assert named <= set(shipped_configurations())

@@ -1,10 +1,13 @@
 import numpy as np
 import onnx
 import pytest
+import scipy.special
+import tensorflow as tf
+import tf2onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mlpf.export import open_session
-from mlpf.export.graph_rewrites import remove_unused, restore_norms, shape_reductions
+from mlpf.export.graph_rewrites import HANDLERS, remove_unused, restore_norms, shape_reductions
 
 
 def model_of(nodes, constants, opset, output, width=3):
@@ -20,6 +23,19 @@ def model_of(nodes, constants, opset, output, width=3):
 
 def run(model, x):
     return open_session(model.SerializeToString()).run(None, {"x": x})[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the converter
+def test_erfc_is_written_with_erf():
+    signature = [tf.TensorSpec((None, None, 3), tf.float32, name="x")]
+    function = tf.function(lambda x: {"y": tf.math.erfc(x)}, input_signature=signature)
+    model, _ = tf2onnx.convert.from_function(
+        function, input_signature=signature, opset=12, custom_op_handlers=HANDLERS
+    )
+    assert {"Erf", "Sub"} <= {node.op_type for node in model.graph.node}
+    x = np.linspace(-6, 6, 300, dtype=np.float32).reshape(2, 50, 3)
+    # erf is near 1, where neighbouring float32 are 6e-8 apart; a few of them for the function itself.
+    np.testing.assert_allclose(run(model, x), scipy.special.erfc(x.astype(float)), rtol=0, atol=2.5e-7)
 
 
 def test_squares_become_powers():
