@@ -1,6 +1,7 @@
 import pytest
 
-from mlpf.config import load_config, load_with_places, write_resolved
+from mlpf.config import load_config, write_resolved
+from mlpf.config.loading import load_with_places
 from mlpf.errors import ConfigError
 from tests.support.configs import MINIMAL, write_config
 

@@ -107,7 +107,7 @@ def test_an_option_is_its_own_place(config, checkpoint):
 
 def test_an_error_that_no_change_explains_stays_as_it_is(config, checkpoint):
     changes = found(checkpoint, config.with_overrides({"setup.lr": 1e-4}))
-    with pytest.raises(CheckpointError, match="^damaged$"), changes.explained(NETWORK):
+    with pytest.raises(CheckpointError, match=r"^damaged$"), changes.explained(NETWORK):
         raise CheckpointError("damaged")
     with Changes(checkpoint).explained(NETWORK):
         pass

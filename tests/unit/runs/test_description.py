@@ -18,6 +18,13 @@ def config():
     return Config.model_validate(SMALL)
 
 
+def change_and_fail(run_dir, config, begun, error):
+    """Describe a run anew, then fail."""
+    with kept_description(run_dir, lambda: begun):
+        write_description(config, run_dir, {"ntrain": 8, "ntest": None})
+        raise error
+
+
 def test_a_resumed_run_remembers_its_limits(tmp_path, config):
     write_description(config, tmp_path, LIMITS)
     assert load_config(tmp_path / "config.resolved.yaml") == config
@@ -28,22 +35,25 @@ def test_a_resumed_run_remembers_its_limits(tmp_path, config):
 
 @pytest.mark.parametrize(
     ("error", "begun", "is_kept"),
-    [(MemoryError, False, True), (KeyboardInterrupt, False, True), (MemoryError, True, False)]
-    + [(TrainingStopped, False, False), (TrainingStopped, True, False)],
+    [
+        (MemoryError, False, True),
+        (KeyboardInterrupt, False, True),
+        (MemoryError, True, False),
+        (TrainingStopped, False, False),
+        (TrainingStopped, True, False),
+    ],
 )
 def test_the_description_of_before_comes_back_unless_a_step_was_made(tmp_path, config, error, begun, is_kept):
     write_description(config, tmp_path, LIMITS)
     changed = config.with_overrides({"setup.lr": 0.5})
-    with pytest.raises(error), kept_description(tmp_path, lambda: begun):
-        write_description(changed, tmp_path, {"ntrain": 8, "ntest": None})
-        raise error
+    with pytest.raises(error):
+        change_and_fail(tmp_path, changed, begun, error)
     expected = (config, 7) if is_kept else (changed, 8)
     assert (load_config(tmp_path / "config.resolved.yaml"), recorded_limits(tmp_path)["ntrain"]) == expected
     assert {p.name for p in tmp_path.iterdir()} == {"config.resolved.yaml", "environment.json"}
 
 
 def test_a_new_run_has_nothing_to_put_back(tmp_path, config):
-    with pytest.raises(MemoryError), kept_description(tmp_path, lambda: False):
-        write_description(config, tmp_path, LIMITS)
-        raise MemoryError
+    with pytest.raises(MemoryError):
+        change_and_fail(tmp_path, config, False, MemoryError)
     assert load_config(tmp_path / "config.resolved.yaml") == config

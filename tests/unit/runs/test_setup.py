@@ -13,7 +13,7 @@ from tests.support.configs import SMALL
 class Loader:
     """Has three batches in an epoch."""
 
-    def plan(self, epoch):
+    def plan(self, _epoch):
         return [None] * 3
 
 
