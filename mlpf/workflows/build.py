@@ -228,7 +228,7 @@ def run(
     builder_class, config = find_recipe(dataset)
     files = expand_inputs(inputs, (".parquet",))
     plan = plan_blocks(files, split_seed, split_fractions, builder_class.SCHEMA)
-    final = Path(data_dir) / builder_class.name / config.name / str(builder_class.VERSION)
+    final = Path(data_dir) / builder_class.name / config / str(builder_class.VERSION)
     for line in (own_sample(dataset), plan.partition.describe() if plan.partition.by == "event" else None):
         if line:
             console.print(line, highlight=False, soft_wrap=True)
@@ -310,7 +310,7 @@ def _write_blocks(work: _Work, shard: Shard | None, placement: Placement, consol
         raise
 
 
-def _finish(work: _Work, builder_class: type[ElementDatasetBuilder], config: Any) -> None:
+def _finish(work: _Work, builder_class: type[ElementDatasetBuilder], config: str) -> None:
     """Make one dataset of the finished blocks."""
     reports = work.require_blocks()
     builder = builder_class(config=config, data_dir=work.data / "unused")

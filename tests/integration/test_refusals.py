@@ -108,12 +108,16 @@ def test_a_refused_resume_changes_nothing_and_the_run_still_works(place, capsys)
         in capsys.readouterr().out
     )
     mlpf("evaluate", "-t", place / "run")
-    mlpf(*in_place(place, RESUME), "--nepochs", 2, "--set", "setup.lr=1e-4")
+    changes = ("--set", "setup.lr=1e-4", "--set", "setup.lr_warmup_steps=500")
+    mlpf(*in_place(place, RESUME), "--nepochs", 2, *changes)
     printed = capsys.readouterr().out
     assert "changed after epoch_1: setup.num_epochs: 1 -> 2" in printed
     assert "changed after epoch_1: setup.lr: 0.001 -> 0.0001" in printed
     history = json.loads((place / "run" / "history.json").read_text(encoding="utf-8"))
-    assert [record["learning_rate"] for record in history] == pytest.approx([1e-3, 1e-4], rel=1e-6)
+    updates = history[0]["num_steps"]
+    assert f"500 updates of warm-up, but the whole training has {2 * updates} (2 epochs)" in printed
+    warm = 1e-4 * (updates + 1) / 500  # the next update of a warm-up that is not over
+    assert [record["learning_rate"] for record in history] == pytest.approx([1e-3, warm], rel=1e-6)
     mlpf("evaluate", "-t", place / "run")
 
 
