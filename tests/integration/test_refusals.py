@@ -316,3 +316,18 @@ def test_a_directory_that_is_read_only(place, repo_root, command):
     assert "Permission denied" in line
     assert "Traceback" not in done.stderr
     assert folder_hash(run) == before
+
+
+def test_a_dataset_that_the_run_does_not_know_is_evaluated_beside_the_others(place):
+    mlpf("build", "clic_edm4hep/later", "--data-dir", place / "data", "-i", place / "parquet")
+    metrics = place / "run" / "metrics.json"
+    before = json.loads(metrics.read_text(encoding="utf-8"))["datasets"]
+    evaluate = ("evaluate", "-t", "{place}/run", "--dataset", "clic_edm4hep/later", *DATA)
+    mlpf(*in_place(place, evaluate))
+    after = json.loads(metrics.read_text(encoding="utf-8"))["datasets"]
+    assert set(after) == {NAME, "clic_edm4hep/later"}
+    assert after[NAME] == before[NAME]
+    assert len(list((place / "run" / "predictions").glob("*.parquet"))) == 2
+    require_refusal(place, "no prepared dataset", *evaluate, "--dataset", "clic_edm4hep/nothing")
+    mlpf(*in_place(place, RESUME), "--nepochs", 2)
+    require_refusal(place, "numbers of epoch_1, now asked for epoch_2", *evaluate, "-w", "latest")
