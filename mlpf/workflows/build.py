@@ -229,9 +229,7 @@ def run(
     files = expand_inputs(inputs, (".parquet",))
     plan = plan_blocks(files, split_seed, split_fractions, builder_class.SCHEMA)
     final = Path(data_dir) / builder_class.name / config / str(builder_class.VERSION)
-    for line in (own_sample(dataset), plan.partition.describe() if plan.partition.by == "event" else None):
-        if line:
-            console.print(line, highlight=False, soft_wrap=True)
+    _announce(dataset, plan, console)
     work = _Work(final, plan, builder_class.name)
     seen, finished = _stamp(final), None if overwrite else _finished_before(final, plan)
     try:
@@ -255,6 +253,13 @@ def run(
     summary = BuildSummary(final, events, finished is not None, seconds, new_events, shard)
     console.print(_table(dataset, summary))
     return summary
+
+
+def _announce(dataset: str, plan: BuildPlan, console: Console) -> None:
+    """Say what a user may not expect: a sample that no recipe lists, a split by event."""
+    for line in (own_sample(dataset), plan.partition.describe() if plan.partition.by == "event" else None):
+        if line:
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 def _stamp(final: Path) -> tuple[int, ...]:

@@ -45,8 +45,7 @@ def run(
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
         num_events: most events per dataset; default as the configuration says.
         data_dir: where all datasets are; default as the configuration says.
-        datasets: evaluate on these instead, also if the configuration does not know them; numbers of others
-            stay.
+        datasets: evaluate on these instead, known to the configuration or not; numbers of others stay.
 
     Returns:
         What ``metrics.json`` holds. Datasets that are not built are listed under ``skipped``.

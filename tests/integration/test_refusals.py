@@ -15,7 +15,7 @@ from mlpf.cli import cli
 from mlpf.config.loading import load_config, write_resolved
 from mlpf.ensemble.plan import Plan
 from mlpf.ensemble.table import Row
-from mlpf.errors import MLPFError
+from mlpf.errors import MLPFError, OutputExists
 from mlpf.search.directory import lay_out
 from mlpf.search.options import TrialOptions
 from tests.support.folder_hash import folder_hash
@@ -160,6 +160,24 @@ def test_an_error_before_the_first_step_leaves_the_description_of_before(place, 
     mlpf(*words)
     assert "nothing is left to do" in capsys.readouterr().out
     mlpf("evaluate", "-t", place / "run")
+
+
+def test_a_run_that_another_process_continued_meanwhile_is_left_alone(place, monkeypatch):
+    from mlpf.workflows.train import _Training
+
+    checkpoints, read = place / "run" / "checkpoints", _Training._state
+
+    def and_meanwhile(self, *arguments):
+        found = read(self, *arguments)
+        shutil.copytree(checkpoints / "epoch_1", checkpoints / "epoch_2")
+        (checkpoints / "latest.json").write_text('{"folder": "epoch_2"}', encoding="utf-8")
+        return found
+
+    monkeypatch.setattr(_Training, "_state", and_meanwhile)
+    before = (place / "run" / "config.resolved.yaml").read_bytes()
+    with pytest.raises(OutputExists, match="another process trained there meanwhile; resume again"):
+        mlpf(*in_place(place, RESUME), "--nepochs", 2)
+    assert (place / "run" / "config.resolved.yaml").read_bytes() == before
 
 
 CONFIGURATION = ("-c", "{place}/config.yaml")
