@@ -14,6 +14,13 @@ from mlpf.cli.options import PATH, data_dir_option, run_dir_option, weights_opti
 @click.option(
     "--nevents", "num_events", type=click.IntRange(1), help="Events per dataset; default the config's."
 )
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="NAME",
+    help="Evaluate on this one instead, e.g. of your own; repeatable. Numbers of others stay.",
+)
 @data_dir_option
 def evaluate(run_dir: Path, **options: Any) -> None:
     """Judge a trained model against the rule-based baseline and the truth limits."""

@@ -7,9 +7,9 @@ from mlpf.config.loading import load_config, write_resolved
 from mlpf.config.schema import Config
 from mlpf.engine.opening import ENGINE_FOLDER
 from mlpf.errors import CheckpointError, ConfigError, OutputExists
-from mlpf.files.run_directory import ENSEMBLE_FILE, LOCK_FILE, RESOLVED_CONFIG, RunDirectory
+from mlpf.files.run_directory import LOCK_FILE, RESOLVED_CONFIG
 from mlpf.search.options import TrialOptions, read_options
-from mlpf.search.state import RUNS_FOLDER
+from mlpf.search.state import RUNS_FOLDER, require_search
 
 
 def require_empty(directory: Path) -> None:
@@ -43,10 +43,7 @@ def require_same(
         raise CheckpointError(
             f"{directory}: nothing to resume, no {RESOLVED_CONFIG} in it; leave out --resume"
         )
-    others = ((RunDirectory(directory).checkpoints, "a training"), (directory / ENSEMBLE_FILE, "an ensemble"))
-    for other, what in others:
-        if other.exists():
-            raise CheckpointError(f"{directory}: holds {what}, not a search; give the directory of a search")
+    require_search(directory)
     recorded = read_options(directory)
     changed = differences(load_config(path), config)
     for option, value in given.items():

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mlpf.config.loading import load_config
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError
-from mlpf.files.run_directory import RESOLVED_CONFIG
+from mlpf.files.run_directory import ENSEMBLE_FILE, RESOLVED_CONFIG, RunDirectory
 
 ORACLE_FILE = "oracle.json"
 RUNS_FOLDER = "runs"
@@ -117,12 +117,25 @@ def read_search_config(directory: Path) -> Config:
             f"{directory}: not a search directory, no {RESOLVED_CONFIG} in it; "
             "give a directory that mlpf hypertune wrote"
         )
+    require_search(directory)
     config = load_config(path)
     if config.hypertune is None:
         raise CheckpointError(
             f"{directory}: a training, not a search; give a directory that mlpf hypertune wrote"
         )
     return config
+
+
+def require_search(directory: Path) -> None:
+    """Refuse directories that hold a configuration, too, but no search.
+
+    Raises:
+        CheckpointError: a training, or an ensemble.
+    """
+    others = ((RunDirectory(directory).checkpoints, "a training"), (directory / ENSEMBLE_FILE, "an ensemble"))
+    for other, what in others:
+        if other.exists():
+            raise CheckpointError(f"{directory}: {what}, not a search; give a directory of mlpf hypertune")
 
 
 def read_search(directory: Path) -> SearchState:

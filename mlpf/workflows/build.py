@@ -228,10 +228,8 @@ def run(
     builder_class, config = find_recipe(dataset)
     files = expand_inputs(inputs, (".parquet",))
     plan = plan_blocks(files, split_seed, split_fractions, builder_class.SCHEMA)
-    final = Path(data_dir) / builder_class.name / config.name / str(builder_class.VERSION)
-    for line in (own_sample(dataset), plan.partition.describe() if plan.partition.by == "event" else None):
-        if line:
-            console.print(line, highlight=False, soft_wrap=True)
+    final = Path(data_dir) / builder_class.name / config / str(builder_class.VERSION)
+    _announce(dataset, plan, console)
     work = _Work(final, plan, builder_class.name)
     seen, finished = _stamp(final), None if overwrite else _finished_before(final, plan)
     try:
@@ -255,6 +253,13 @@ def run(
     summary = BuildSummary(final, events, finished is not None, seconds, new_events, shard)
     console.print(_table(dataset, summary))
     return summary
+
+
+def _announce(dataset: str, plan: BuildPlan, console: Console) -> None:
+    """Say what a user may not expect: a sample that no recipe lists, a split by event."""
+    for line in (own_sample(dataset), plan.partition.describe() if plan.partition.by == "event" else None):
+        if line:
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 def _stamp(final: Path) -> tuple[int, ...]:
@@ -310,7 +315,7 @@ def _write_blocks(work: _Work, shard: Shard | None, placement: Placement, consol
         raise
 
 
-def _finish(work: _Work, builder_class: type[ElementDatasetBuilder], config: Any) -> None:
+def _finish(work: _Work, builder_class: type[ElementDatasetBuilder], config: str) -> None:
     """Make one dataset of the finished blocks."""
     reports = work.require_blocks()
     builder = builder_class(config=config, data_dir=work.data / "unused")

@@ -68,8 +68,6 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
     """
     console = Console()
     folder = find_dataset(path)
-    # Before hours of reading, of which a wrong directory would lose the result.
-    figure_folder = _figure_folder(folder.path, output, console)
     splits = {name: folder.open(name) for name in folder.splits}
     fields = _fields(next(iter(splits.values())), folder.schema)
     findings = Findings()
@@ -77,6 +75,8 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
     if not found:
         raise DataError(f"{folder.path}: no event can be read in any split; build the dataset again")
     sample = PreparedEvents.concatenate(found)
+    # Before hours of reading, of which a wrong directory would lose the result.
+    figure_folder = _figure_folder(folder.path, output, console)
     binning = {name: choose_binning(columns, rows) for name, columns, rows in tables(sample, folder.schema)}
     mean_rows = sample.elements.counts.mean()
     step = max(1, min(CHUNK, int(CHUNK_ROWS / max(mean_rows, 1))))

@@ -121,8 +121,8 @@ def run(
         console.print(_plan_table(jobs, Path(output)))
         _warn(console, failures)
         return None
+    _require_space(jobs, Path(output))
     with _only_download(Path(output)):
-        _require_space(jobs, Path(output))
         _warn(console, failures)
         fetched, reused, failed = _fetch_all(jobs, workers, client, stop, console)
     failures += failed
@@ -214,7 +214,8 @@ def _only_download(output: Path) -> Iterator[None]:
 
 def _require_space(jobs: Sequence[Job], output: Path) -> None:
     needed = sum(job.file.size - job.bytes_there for job in jobs)
-    free = shutil.disk_usage(output).free
+    folder = output.resolve()
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.is_dir())).free
     if needed > free:
         raise DataError(
             f"{output}: {decimal(needed)} to fetch, {decimal(free)} free; "

@@ -1,6 +1,7 @@
 """Evaluate a trained model: predictions, metrics.json and two tables per dataset."""
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlpf.config.data_schema import EvaluationDatasetConfig
+from mlpf.config.data_schema import DatasetSourceConfig, EvaluationDatasetConfig
 from mlpf.config.schema import Config
+from mlpf.data.dataset.folder import find_dataset
 from mlpf.data.dataset.split import PreparedSplit, open_split
 from mlpf.errors import DataError
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import write_predictions
-from mlpf.files.atomic import atomic_write
+from mlpf.files.atomic import atomic_write, read_json
 from mlpf.files.run_directory import RunDirectory
 from mlpf.forward import Forward, graph_forward
 from mlpf.machine import session
@@ -32,8 +34,9 @@ def run(
     weights: str | Path | None = None,
     num_events: int | None = None,
     data_dir: Path | None = None,
+    datasets: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Evaluate a run on the datasets of its configuration.
+    """Evaluate a run on the datasets of its configuration, or on others.
 
     Predictions and numbers of before stay until all new ones are complete.
 
@@ -42,18 +45,21 @@ def run(
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
         num_events: maximum of events per dataset; default from the configuration.
         data_dir: folder of all datasets; default from the configuration.
+        datasets: evaluate on these instead, known to the configuration or not; numbers of others stay.
 
     Returns:
         The contents of ``metrics.json``. Datasets that are not built are listed under ``skipped``.
 
     Raises:
-        DataError: none of the datasets is built, or one is damaged.
+        DataError: none of the datasets is built, one is damaged, or numbers that are to stay are of another
+            checkpoint.
         CheckpointError: no run directory, or its checkpoint is missing or of another model.
     """
     run_dir = Path(run_dir)
     config = load_run_config(run_dir)
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
+    config = _with_datasets(config, datasets) if datasets else config
     skipped = _not_built(config)
     names = [name for name in config.evaluation_datasets if name not in skipped]
     if not names:
@@ -62,10 +68,11 @@ def run(
     session.prepare(config.setup.dtype, config.setup.allow_tf32)
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
     parts = [_open(name, config, num_events) for name in names]
+    before = _numbers_before(run_dir, checkpoint.name) if datasets else {}
     # Not XLA: it would compile each bucket for longer than an evaluation takes.
     forward = graph_forward(model)
     files = RunDirectory(run_dir)
-    metrics: dict[str, Any] = {"checkpoint": checkpoint.name, "datasets": {}, "skipped": skipped}
+    metrics: dict[str, Any] = {"checkpoint": checkpoint.name, "datasets": before, "skipped": skipped}
     console = Console()
     # All get their names when the last is complete, and none before; the numbers after the predictions.
     with ExitStack() as outputs:
@@ -83,6 +90,38 @@ def run(
             console.print(f"skipped {reason}", style="yellow")
         file.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
+
+
+def _with_datasets(config: Config, names: Sequence[str]) -> Config:
+    """Return a configuration that evaluates these datasets only.
+
+    Raises:
+        DataError: one that the configuration does not know is not built.
+    """
+    folder = next(iter(config.datasets.values())).data_dir
+    sources, evaluated = dict(config.datasets), {}
+    for name in names:
+        evaluated[name] = config.evaluation_datasets.get(name, EvaluationDatasetConfig())
+        if name not in sources:
+            version = find_dataset(Path(folder) / name).path.name
+            sources[name] = DatasetSourceConfig(version=version, data_dir=folder)
+    return config.model_copy(update={"datasets": sources, "evaluation_datasets": evaluated})
+
+
+def _numbers_before(run_dir: Path, checkpoint: str) -> dict[str, Any]:
+    """Return the numbers of all datasets that were evaluated before with the same checkpoint.
+
+    Raises:
+        DataError: they are of another checkpoint.
+    """
+    file = RunDirectory(run_dir).metrics
+    metrics = read_json(file, dict)
+    if metrics and metrics.get("checkpoint") != checkpoint:
+        raise DataError(
+            f"{file}: numbers of {metrics.get('checkpoint')}, now asked for {checkpoint}; "
+            "evaluate without --dataset first, or give that checkpoint with -w"
+        )
+    return dict(metrics.get("datasets", {}))
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def run(
     stop_after: int | None = None,
     place_of: Callable[[str], str] = str,
 ) -> TrainingSummary:
-    """Train as ``config`` describes. Nothing is written before everything is checked.
+    """Train as ``config`` describes; nothing is written before everything is checked.
 
     Args:
         config: the whole configuration.
@@ -108,10 +108,8 @@ def run(
     stop_criterion = StopCriterion(config, stop_after)
     processes = join_processes() if horovod else None
     first = processes is None or processes.rank == 0
-    if first and resume:
-        require_unlocked(RunDirectory(run_dir).lock, f"{run_dir}: training")
-    elif first:
-        _require_empty(run_dir)
+    if first:
+        _require_free(run_dir, resume)
     console = Console(quiet=not first)
     prepare_process(config, num_cpus, habana_enabled, console)
     if processes is not None:
@@ -265,7 +263,8 @@ class _Training:
         if first:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(RunDirectory(self.run_dir).lock, f"{self.run_dir}: training"))
-            if checkpoint is not None and find_checkpoint(self.run_dir, "latest") != checkpoint:
+            begun = RunDirectory(self.run_dir).pointer("latest").is_file()
+            if begun and find_checkpoint(self.run_dir, "latest") != checkpoint:
                 raise OutputExists(f"{self.run_dir}: another process trained there meanwhile; resume again")
         return stack.enter_context(recorded_status(self.run_dir, writes=first))
 
@@ -275,9 +274,11 @@ def _progress(state: RunState) -> tuple[int, int]:
     return len(state.history), state.current.step
 
 
-def _require_empty(run_dir: Path) -> None:
-    """Refuse a directory with other files than the lock."""
-    if run_dir.exists() and any(path != RunDirectory(run_dir).lock for path in run_dir.iterdir()):
+def _require_free(run_dir: Path, resume: bool) -> None:
+    """Refuse a directory where a process trains, and for a new run one that holds anything but a lock."""
+    if resume:
+        require_unlocked(RunDirectory(run_dir).lock, f"{run_dir}: training")
+    elif run_dir.exists() and any(path != RunDirectory(run_dir).lock for path in run_dir.iterdir()):
         raise OutputExists(f"{run_dir}: is not empty; choose another directory or continue with --resume")
 
 

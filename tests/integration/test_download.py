@@ -136,12 +136,13 @@ def test_dry_run_fetches_nothing_and_counts_what_is_there(fetch, archive, tmp_pa
     assert not (tmp_path / "out" / "delphes_ttbar" / TTBAR[0]).exists()
 
 
-def test_too_little_space_is_said_before_anything_is_fetched(fetch, archive, monkeypatch):
+def test_too_little_space_is_said_before_anything_is_written(fetch, archive, monkeypatch, tmp_path):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage(10**6, 0, 5999))
     with pytest.raises(DataError, match=r"6\.0 kB to fetch, 6\.0 kB free"):
         fetch()
     assert fetched_names(archive) == set()
+    assert not (tmp_path / "out").exists()
 
 
 def test_second_download_into_the_directory_is_refused(fetch, archive, tmp_path):

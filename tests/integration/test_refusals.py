@@ -15,7 +15,7 @@ from mlpf.cli import cli
 from mlpf.config.loading import load_config, write_resolved
 from mlpf.ensemble.plan import Plan
 from mlpf.ensemble.table import Row
-from mlpf.errors import MLPFError
+from mlpf.errors import MLPFError, OutputExists
 from mlpf.search.directory import lay_out
 from mlpf.search.options import TrialOptions
 from tests.support.folder_hash import folder_hash
@@ -70,11 +70,16 @@ def place(made, tmp_path):
     return tmp_path / "place"
 
 
+def in_place(place, words):
+    """Words of a command that name the folders of a place."""
+    return [str(word).replace("{place}", str(place)) for word in words]
+
+
 def require_refusal(place, match, *arguments):
     """Run a command that must end with an error of the user and change nothing."""
     before = folder_hash(place)
     with pytest.raises((MLPFError, click.ClickException), match=match):
-        mlpf(*[str(argument).format(place=place) for argument in arguments])
+        mlpf(*in_place(place, arguments))
     assert folder_hash(place) == before, arguments
 
 
@@ -84,7 +89,7 @@ CHANGED_RUNS = [
     (r"setup.optimizer: adam -> lion; .*state of Adam", ["setup.optimizer=lion"]),
     (r"setup.ema: null -> 0.5", ["setup.ema=0.5"]),
     (r"version 2.0.0 is not in .*has 1.0.0", [f"datasets.{NAME}.version=2.0.0"]),
-    (r"expected delphes", ["dataset={schema: delphes}", "parameters.input_encoding=standard"]),
+    (r"expected delphes", ["dataset={schema: delphes}"]),
     (r"unknown key .did you mean 'lr'", ["setup.lrr=1"]),
     (r"one of: |input should be", ["setup.lr_schedule=triangle"]),
     (r"'val_los' is not recorded", ["callbacks.checkpoint.monitor=val_los"]),
@@ -97,24 +102,28 @@ def test_a_refused_resume_changes_nothing_and_the_run_still_works(place, capsys)
     require_refusal(place, "--stop-after 9: setup.num_epochs is 1", *RESUME, "--stop-after", 9)
     capsys.readouterr()
 
-    mlpf(*[word.format(place=place) for word in RESUME])
+    mlpf(*in_place(place, RESUME))
     assert (
         "nothing is left to do, all 1 epochs are trained. To train longer: mlpf train"
         in capsys.readouterr().out
     )
     mlpf("evaluate", "-t", place / "run")
-    mlpf(*[word.format(place=place) for word in RESUME], "--nepochs", 2, "--set", "setup.lr=1e-4")
+    changes = ("--set", "setup.lr=1e-4", "--set", "setup.lr_warmup_steps=500")
+    mlpf(*in_place(place, RESUME), "--nepochs", 2, *changes)
     printed = capsys.readouterr().out
     assert "changed after epoch_1: setup.num_epochs: 1 -> 2" in printed
     assert "changed after epoch_1: setup.lr: 0.001 -> 0.0001" in printed
     history = json.loads((place / "run" / "history.json").read_text(encoding="utf-8"))
-    assert [record["learning_rate"] for record in history] == pytest.approx([1e-3, 1e-4], rel=1e-6)
+    updates = history[0]["num_steps"]
+    assert f"500 updates of warm-up, but the whole training has {2 * updates} (2 epochs)" in printed
+    warm = 1e-4 * (updates + 1) / 500  # the next update of a warm-up that is not over
+    assert [record["learning_rate"] for record in history] == pytest.approx([1e-3, warm], rel=1e-6)
     mlpf("evaluate", "-t", place / "run")
 
 
 def test_what_may_change_is_said_when_something_else_did(place):
     with pytest.raises(MLPFError) as caught:
-        mlpf(*[word.format(place=place) for word in RESUME], "--set", "parameters.node_encoding_hidden_dim=9")
+        mlpf(*in_place(place, RESUME), "--set", "parameters.node_encoding_hidden_dim=9")
     first, may = str(caught.value).splitlines()
     assert first.startswith(
         "--set parameters.node_encoding_hidden_dim=9  parameters.node_encoding_hidden_dim: 8 -> 9"
@@ -141,7 +150,7 @@ def test_an_error_before_the_first_step_leaves_the_description_of_before(place, 
         assert (place / "run" / described[0]).read_bytes() != before[described[0]]
         raise MemoryError("no memory")
 
-    words = [word.format(place=place) for word in RESUME]
+    words = in_place(place, RESUME)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "fit", refuse)
         with pytest.raises(MemoryError):
@@ -153,6 +162,24 @@ def test_an_error_before_the_first_step_leaves_the_description_of_before(place, 
     mlpf("evaluate", "-t", place / "run")
 
 
+def test_a_run_that_another_process_continued_meanwhile_is_left_alone(place, monkeypatch):
+    from mlpf.workflows.train import _Training
+
+    checkpoints, read = place / "run" / "checkpoints", _Training._state
+
+    def and_meanwhile(self, *arguments):
+        found = read(self, *arguments)
+        shutil.copytree(checkpoints / "epoch_1", checkpoints / "epoch_2")
+        (checkpoints / "latest.json").write_text('{"folder": "epoch_2"}', encoding="utf-8")
+        return found
+
+    monkeypatch.setattr(_Training, "_state", and_meanwhile)
+    before = (place / "run" / "config.resolved.yaml").read_bytes()
+    with pytest.raises(OutputExists, match="another process trained there meanwhile; resume again"):
+        mlpf(*in_place(place, RESUME), "--nepochs", 2)
+    assert (place / "run" / "config.resolved.yaml").read_bytes() == before
+
+
 CONFIGURATION = ("-c", "{place}/config.yaml")
 DATA = ("--data-dir", "{place}/data")
 NOTES = "{place}/folder/notes.txt"
@@ -162,9 +189,9 @@ OTHERS = [
         for kind in ("run", "ensemble", "folder")
     ],
     *[
-        ("is not empty", command, *CONFIGURATION, "-o", f"{{place}}/{kind}")
-        for command in ("hypertune", "train-many")
-        for kind in ("run", "folder")
+        ("is not empty", *command, *CONFIGURATION, "-o", f"{{place}}/{kind}")
+        for command in (["hypertune"], ["train-many", "--seeds", "1,2"])
+        for kind in ("run", "ensemble", "search", "folder")
     ],
     ("holds an ensemble", "train", "--resume", "{place}/ensemble"),
     ("holds a search", "train", "--resume", "{place}/search"),
@@ -177,9 +204,9 @@ OTHERS = [
     ("these differ", "train-many", "--resume", "-o", "{place}/ensemble", "--set", "setup.lr=0.1"),
     ("unknown key", "train-many", "--resume", "-o", "{place}/ensemble", "--set", "setup.lrr=0.1"),
     ("not a search", "hypertune", "--resume", "-o", "{place}/run"),
-    ("holds an ensemble", "hypertune", "--resume", "-o", "{place}/ensemble"),
+    ("an ensemble, not a search", "hypertune", "--resume", "-o", "{place}/ensemble"),
     ("nothing to resume", "hypertune", "--resume", "-o", "{place}/folder"),
-    ("not a search|no search", "hypertune", "report", "{place}/run"),
+    ("a training, not a search", "hypertune", "report", "{place}/run"),
     ("these differ", "hypertune", "--resume", "-o", "{place}/search", "--set", "setup.num_epochs=3"),
     *[
         (match, command, "-t", f"{{place}}/{kind}")
@@ -307,3 +334,18 @@ def test_a_directory_that_is_read_only(place, repo_root, command):
     assert "Permission denied" in line
     assert "Traceback" not in done.stderr
     assert folder_hash(run) == before
+
+
+def test_a_dataset_that_the_run_does_not_know_is_evaluated_beside_the_others(place):
+    mlpf("build", "clic_edm4hep/later", "--data-dir", place / "data", "-i", place / "parquet")
+    metrics = place / "run" / "metrics.json"
+    before = json.loads(metrics.read_text(encoding="utf-8"))["datasets"]
+    evaluate = ("evaluate", "-t", "{place}/run", "--dataset", "clic_edm4hep/later", *DATA)
+    mlpf(*in_place(place, evaluate))
+    after = json.loads(metrics.read_text(encoding="utf-8"))["datasets"]
+    assert set(after) == {NAME, "clic_edm4hep/later"}
+    assert after[NAME] == before[NAME]
+    assert len(list((place / "run" / "predictions").glob("*.parquet"))) == 2
+    require_refusal(place, "no prepared dataset", *evaluate, "--dataset", "clic_edm4hep/nothing")
+    mlpf(*in_place(place, RESUME), "--nepochs", 2)
+    require_refusal(place, "numbers of epoch_1, now asked for epoch_2", *evaluate, "-w", "latest")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mlpf.errors import CheckpointError, one_line
 from mlpf.files.run_directory import CheckpointFolder
 from mlpf.training.checkpoints.run_state import RunState
+from mlpf.training.optimizers.accumulation import innermost
 from mlpf.training.optimizers.averaging import averaged_weights, averages
 from mlpf.training.optimizers.build import describe
 
@@ -35,7 +36,8 @@ def save_checkpoint(
         folder: replaced if it exists.
         model: its weights are saved, including the input normalisation. If the optimizer averages weights,
             the averages and the weights themselves are saved.
-        optimizer: its variables are saved, including the number of updates.
+        optimizer: its variables are saved, including the number of updates, but no constant learning
+            rate.
         state: finished epochs and progress of the current one.
         random_states: [P, V, 2] states of random generators.
         config: the resolved configuration, YAML.
@@ -50,7 +52,7 @@ def save_checkpoint(
         if averages(optimizer) is not None:
             model.save_weights(files.raw_weights)
         # Keys are positions: Keras numbers the names of variables anew in every process.
-        arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
+        arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_state(optimizer))}
         np.savez(files.optimizer, **arrays)
         np.savez(files.random_states, states=_no_states() if random_states is None else random_states)
         files.config.write_text(config, encoding="utf-8")
@@ -113,7 +115,10 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
             arrays = [saved[name] for name in sorted(saved.files)]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
         raise CheckpointError(f"{file}: missing or damaged; start anew with --weights {folder}") from None
-    variables = optimizer.variables
+    variables = _state(optimizer)
+    rate = 1 + [variable is innermost(optimizer).iterations for variable in variables].index(True)
+    if len(arrays) == len(variables) + 1 and arrays[rate].shape == ():
+        del arrays[rate]  # an older checkpoint, with a constant learning rate behind the counter of updates
     found, wanted = [a.shape for a in arrays], [tuple(v.shape) for v in variables]
     if found != wanted:
         raise CheckpointError(
@@ -122,6 +127,15 @@ def load_optimizer(folder: Path, optimizer: keras.optimizers.Optimizer) -> None:
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
+
+
+def _state(optimizer: keras.optimizers.Optimizer) -> list[Any]:
+    """Return the variables that a training goes on with.
+
+    A constant learning rate, which Keras keeps in one too, follows from the configuration and may change.
+    """
+    rate = innermost(optimizer).learning_rate
+    return [variable for variable in optimizer.variables if variable is not rate]
 
 
 def load_random_states(folder: Path) -> npt.NDArray[np.int64]:

@@ -1,6 +1,7 @@
 import pytest
 
 from mlpf.config import load_config, write_resolved
+from mlpf.config.loading import load_with_places
 from mlpf.errors import ConfigError
 from tests.support.configs import MINIMAL, write_config
 
@@ -321,3 +322,15 @@ def test_files_that_cannot_be_extended(tmp_path, text, message):
     (tmp_path / "top.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         load_config(tmp_path / "top.yaml")
+
+
+def test_the_place_of_a_value_is_known(tmp_path):
+    path = write_config(tmp_path, "setup:\n  lr: 0.1\n  seed: 3\n")
+    line = path.read_text(encoding="utf-8").splitlines().index("  lr: 0.1") + 1
+    config, place_of = load_with_places(path, ["setup.seed=4"], {"setup.num_epochs": 2})
+    assert (config.setup.lr, config.setup.seed, config.setup.num_epochs) == (0.1, 4, 2)
+    assert place_of("setup.lr") == f"{path}:{line}"
+    assert place_of("setup.seed") == "--set setup.seed=4"
+    assert place_of("setup.num_epochs") == "command line"
+    assert place_of("setup.ema") == f"{path}:{line - 1}"  # the section; the value is the default
+    assert place_of("callbacks.tensorboard") == str(path)

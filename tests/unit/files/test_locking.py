@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from mlpf.errors import OutputExists
-from mlpf.files.locking import Shard, is_locked, locked
+from mlpf.files.locking import Shard, is_locked, locked, require_unlocked
 
 HOLDER = """
 import sys, time
@@ -107,3 +107,16 @@ def test_jobs_divide_the_work_without_overlap():
     items = list("abcdefg")
     parts = [Shard(i, 3).of(items) for i in (1, 2, 3)]
     assert parts == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
+
+
+def test_a_process_at_work_is_told_without_a_trace(tmp_path, hold):
+    require_unlocked(tmp_path / "lock", "out")
+    assert not (tmp_path / "lock").exists()
+    holder = hold()
+    content = (tmp_path / "lock").read_bytes()
+    with pytest.raises(OutputExists, match=rf"out: process {holder.pid} on .* is at work there"):
+        require_unlocked(tmp_path / "lock", "out")
+    holder.kill()
+    holder.wait()
+    require_unlocked(tmp_path / "lock", "out")
+    assert (tmp_path / "lock").read_bytes() == content

@@ -1,6 +1,7 @@
 """When a training is over, from its history alone."""
 
 import math
+import re
 
 import pytest
 
@@ -89,3 +90,25 @@ def test_early_stopping_comes_before_the_epoch_asked_for():
     )
     assert "never a number" in end.reason(history([math.nan]))
     assert ending({"patience": 1}, **{"setup.num_epochs": 2}).reason(history([5, 6])) == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_records", "expected"),
+    [
+        ({}, 9, None),
+        ({}, 10, "all 10 epochs are trained. To train longer: mlpf train --resume RUN --nepochs N"),
+        (
+            {"stop_after": 4},
+            4,
+            "epoch 4 is trained. To train longer: mlpf train --resume RUN without --stop-after",
+        ),
+        ({"stop_after": 4}, 3, None),
+        ({"early_stopping": {"patience": 2}}, 3, "for 2 epochs.*--set callbacks.early_stopping=null"),
+    ],
+)
+def test_a_run_with_nothing_left_says_why_and_how_to_go_on(settings, num_records, expected):
+    found = ending(**settings).nothing_left(history([1.0] * num_records), "RUN")
+    if expected is None:
+        assert found is None
+    else:
+        assert re.search(f"^RUN: nothing is left to do, .*{expected}", found)

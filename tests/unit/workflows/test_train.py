@@ -10,22 +10,12 @@ from rich.console import Console
 
 from mlpf.config.schema import Config
 from mlpf.errors import ConfigError, MissingDependency
-from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import devices
 from mlpf.machine.host import read_host
-from mlpf.runs.resuming import recorded_limits
 from mlpf.runs.setup import prepare_process
 from mlpf.workflows import train
 from tests.support.configs import SMALL
 from tests.support.number_formats import skip_if_it_aborts
-
-
-def test_a_resumed_run_remembers_its_limits(tmp_path):
-    config = Config.model_validate(SMALL)
-    train._write_description(config, tmp_path, {"ntrain": 7, "ntest": None})
-    assert recorded_limits(tmp_path) == {"ntrain": 7, "ntest": None}
-    RunDirectory(tmp_path).environment.write_text("{", encoding="utf-8")
-    assert recorded_limits(tmp_path) == {}
 
 
 def test_callbacks_are_checked_before_anything_is_written(tmp_path):

@@ -5,6 +5,7 @@ README.md, CITATIONS.bib and TAGS.txt of a recipe are in the folder of its name.
 
 import difflib
 import re
+import types
 
 import tensorflow_datasets as tfds
 
@@ -25,8 +26,8 @@ _OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 _MAX_NAME = 100
 
 
-def find_recipe(dataset: str) -> tuple[type[ElementDatasetBuilder], tfds.core.BuilderConfig]:
-    """Return the builder class of ``<recipe>/<sample>`` and the configuration of the sample.
+def find_recipe(dataset: str) -> tuple[type[ElementDatasetBuilder], str]:
+    """Return the builder class of ``<recipe>/<sample>`` and the name of the sample.
 
     A sample of any name is one of the user's own.
 
@@ -36,15 +37,24 @@ def find_recipe(dataset: str) -> tuple[type[ElementDatasetBuilder], tfds.core.Bu
     name, _, sample = dataset.partition("/")
     if name not in RECIPES:
         raise DataError(f"{dataset}: no recipe {name!r}; recipes are {', '.join(RECIPES)}")
-    configs = {config.name: config for config in RECIPES[name].BUILDER_CONFIGS}
+    configs = [config.name for config in RECIPES[name].BUILDER_CONFIGS]
     if sample in configs:
-        return RECIPES[name], configs[sample]
+        return RECIPES[name], sample
     if not _OWN_NAME.fullmatch(sample) or len(sample) > _MAX_NAME:
         raise DataError(
             f"{dataset}: {sample!r} cannot be the name of a sample; give {name}/ and one of "
             f"{', '.join(configs)}, or a name of your own: letters, digits, _, + and -, at most {_MAX_NAME}"
         )
-    return RECIPES[name], tfds.core.BuilderConfig(name=sample, description="events of your own")
+    return _with_sample(RECIPES[name], sample), sample
+
+
+def _with_sample(recipe: type[ElementDatasetBuilder], sample: str) -> type[ElementDatasetBuilder]:
+    """Return a recipe that knows one more sample."""
+    own = tfds.core.BuilderConfig(name=sample, description="events of your own")
+    content = {"name": recipe.name, "BUILDER_CONFIGS": [*recipe.BUILDER_CONFIGS, own]}
+    return types.new_class(
+        recipe.__name__, (recipe,), {"skip_registration": True}, lambda body: body.update(content)
+    )
 
 
 def own_sample(dataset: str) -> str | None:
@@ -58,5 +68,4 @@ def own_sample(dataset: str) -> str | None:
     if sample in known:
         return None
     near = difflib.get_close_matches(sample, known, n=1, cutoff=0.8)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{dataset}: a sample of your own, not one of {', '.join(known)}{hint}"
+    return f"{dataset}: a sample of your own" + (f"; or did you mean {near[0]}?" if near else "")

@@ -13,6 +13,7 @@ from mlpf.training.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from mlpf.training.checkpoints.run_state import EpochProgress, RunState
+from mlpf.training.optimizers.accumulation import Accumulated
 from tests.support.tiny_model import tiny_model
 
 
@@ -75,6 +76,43 @@ def test_state_of_another_optimizer_is_refused(tmp_path):
 
     with pytest.raises(CheckpointError, match=r"Adam, but section setup asks for SGD"):
         load_optimizer(tmp_path / "epoch_1", sgd)
+
+
+def cosine(peak):
+    return keras.optimizers.schedules.CosineDecay(peak, 10)
+
+
+@pytest.mark.parametrize("before", [1e-2, cosine(1e-2)])
+@pytest.mark.parametrize(
+    ("now", "rate"), [(1e-3, 1e-3), (cosine(1e-3), 1e-3 * (1 + np.cos(0.1 * np.pi)) / 2)]
+)
+@pytest.mark.parametrize("wrap", [lambda inner: inner, lambda inner: Accumulated(inner, 1)])
+def test_the_learning_rate_is_that_of_the_configuration(tmp_path, before, now, rate, wrap):
+    """A constant rate is a variable of Keras, and would come back with the state."""
+    model, optimizer = built(optimizer=wrap(keras.optimizers.Adam(before)))
+    step(model, optimizer)
+    save_checkpoint(tmp_path / "epoch_1", model, optimizer, state(1.0))
+    _, other = built(optimizer=wrap(keras.optimizers.Adam(now)))
+    load_optimizer(tmp_path / "epoch_1", other)
+    assert int(other.iterations) == 1
+    assert float(other.learning_rate) == pytest.approx(rate, rel=1e-6)  # float32
+
+
+def test_a_constant_rate_in_an_older_checkpoint_is_left_there(tmp_path):
+    model, optimizer = built()
+    step(model, optimizer)
+    save_checkpoint(tmp_path / "epoch_1", model, optimizer, state(1.0))
+    arrays = {f"{i:05d}": ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
+    assert arrays["00001"] == np.float32(1e-2)
+    np.savez(tmp_path / "epoch_1" / "optimizer.npz", **arrays)
+    for rate in (1e-3, cosine(1e-3)):
+        _, other = built(optimizer=keras.optimizers.Adam(rate))
+        load_optimizer(tmp_path / "epoch_1", other)
+        assert float(other.learning_rate) < 2e-3
+        for a, b in zip(
+            optimizer.variables[2:], other.variables[-len(optimizer.variables) + 2 :], strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_the_middle_of_an_epoch_comes_back(tmp_path):
