@@ -9,7 +9,13 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
-from mlpf.export.graph_rewrites import HANDLERS, remove_unused, restore_norms, shape_reductions
+from mlpf.export.graph_rewrites import (
+    HANDLERS,
+    expand_left_factors,
+    remove_unused,
+    restore_norms,
+    shape_reductions,
+)
 from mlpf.export.runtimes import OUTPUT_NAME, Target
 from mlpf.export.tracing import plain_norms, recorded_orders
 from mlpf.models.interface import concatenate_outputs, output_widths
@@ -45,6 +51,7 @@ def convert(model: keras.Model, target: Target, opset: int) -> onnx.ModelProto:
         )
     restore_norms(proto)
     shape_reductions(proto)
+    expand_left_factors(proto)
     remove_unused(proto.graph)
     _rename_input(proto.graph, target.input_name)
     _name_axes(proto.graph.input[0], ("B", "N", num_features))

@@ -70,12 +70,7 @@ def shape_reductions(model: onnx.ModelProto) -> None:
     onnxruntime leaves an empty tensor as it is when it reduces it, and an event that fits into one bin has no
     full bin. Without this such events end in an error of onnxruntime.
     """
-    typed = onnx.shape_inference.infer_shapes(model).graph
-    ranks = {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in (*typed.value_info, *typed.input)
-        if value.type.tensor_type.HasField("shape")
-    }
+    ranks = _ranks(model)
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
@@ -84,6 +79,51 @@ def shape_reductions(model: onnx.ModelProto) -> None:
             nodes += _reshaped(model.graph, node, _reduced_axes(node, rank, constants), rank)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def expand_left_factors(model: onnx.ModelProto) -> None:
+    """Repeat a matrix that stands left of a stack of matrices in a product, once per matrix.
+
+    onnxruntime refuses the product of a matrix with a stack of none, and an event that fits into one bin has
+    no full bin. A matrix that stands right of a stack is fine.
+    """
+    ranks = _ranks(model)
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and ranks.get(node.input[0]) == 2 and ranks.get(node.input[1], 0) > 2:
+            nodes += _expanded(model.graph, node, ranks[node.input[1]])
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the number of axes of each tensor, by name, where it is known."""
+    typed = onnx.shape_inference.infer_shapes(model).graph
+    found = {constant.name: len(constant.dims) for constant in model.graph.initializer}
+    for value in (*typed.value_info, *typed.input):
+        if value.type.tensor_type.HasField("shape"):
+            found[value.name] = len(value.type.tensor_type.shape.dim)
+    return found
+
+
+def _expanded(graph: onnx.GraphProto, node: onnx.NodeProto, rank: int) -> list[onnx.NodeProto]:
+    """Return nodes that give the left factor of a product the leading axes of the right one, of ``rank``."""
+    name = node.name
+    constants = {
+        f"{name}/leading": np.arange(rank - 2),
+        f"{name}/matrix": np.ones(2, np.int64),  # both axes stay as they are
+    }
+    graph.initializer.extend(onnx.numpy_helper.from_array(value, key) for key, value in constants.items())
+    whole, stack, shape, left = (f"{name}/{step}" for step in ("right", "stack", "stack_shape", "left"))
+    nodes = [
+        onnx.helper.make_node("Shape", [node.input[1]], [whole], whole),
+        onnx.helper.make_node("Gather", [whole, f"{name}/leading"], [stack], stack),
+        onnx.helper.make_node("Concat", [stack, f"{name}/matrix"], [shape], shape, axis=0),
+        onnx.helper.make_node("Expand", [node.input[0], shape], [left], left),
+    ]
+    node.input[0] = left
+    return nodes
 
 
 def _reduced_axes(node: onnx.NodeProto, rank: int, constants: dict[str, np.ndarray]) -> set[int]:

@@ -11,7 +11,7 @@ from mlpf.export.conversion import convert, order_names
 from mlpf.export.graph_rewrites import keep_outputs
 from mlpf.models.interface import concatenate_outputs
 from tests.support.events import clic_like_events
-from tests.support.models import tiny_model, tiny_transformer
+from tests.support.models import LEARNED_PAIRS, tiny_model, tiny_transformer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -43,6 +43,18 @@ def test_shapes_are_free(converted):
     for b, n in ((1, 7), (2, 16), (3, 50)):
         x = clic_like_events(b, n, seed=n)
         found = session.run(["particles"], {target.input_name: x})[0]
+        # float32, with numbers of order 100
+        np.testing.assert_allclose(found, concatenate_outputs(model(x)), atol=2e-3, rtol=1e-4)
+
+
+def test_learned_pairs_take_events_of_less_than_a_bin():
+    """onnxruntime refused the product of a matrix with no matrices: there is no full bin."""
+    model = tiny_model(combined_graph_layer=LEARNED_PAIRS)
+    graph = convert(model, TARGETS["onnxruntime"], TARGETS["onnxruntime"].opset)
+    session = open_session(graph.SerializeToString())
+    for n in (1, 7, model.bin_size, model.bin_size + 1):
+        x = clic_like_events(2, n, seed=n)
+        found = session.run(["particles"], {"x": x})[0]
         # float32, with numbers of order 100
         np.testing.assert_allclose(found, concatenate_outputs(model(x)), atol=2e-3, rtol=1e-4)
 

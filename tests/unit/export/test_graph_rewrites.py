@@ -7,7 +7,13 @@ import tf2onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mlpf.export import open_session
-from mlpf.export.graph_rewrites import HANDLERS, remove_unused, restore_norms, shape_reductions
+from mlpf.export.graph_rewrites import (
+    HANDLERS,
+    expand_left_factors,
+    remove_unused,
+    restore_norms,
+    shape_reductions,
+)
 
 
 def model_of(nodes, constants, opset, output, width=3):
@@ -84,3 +90,31 @@ def test_reductions_of_nothing_have_the_right_shape(opset, operator, reduce, axi
         found = run(model, x)
         assert found.shape == reduce(x, axis=axis, keepdims=bool(keepdims)).shape
         np.testing.assert_allclose(found, reduce(x, axis=axis, keepdims=bool(keepdims)), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("stack", [("G",), ("G", 2)])
+def test_a_matrix_times_a_stack_of_none(stack):
+    """onnxruntime itself refuses it."""
+    shapes = {"x": [*stack, 3, 4], "y": [*stack, 2, 4]}
+    sides = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()]
+    matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
+    node = helper.make_node("MatMul", ["matrix", "x"], ["y"], "product")
+    constants = [numpy_helper.from_array(matrix, "matrix")]
+    graph = helper.make_graph([node], "test", sides[:1], sides[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=7)
+    expand_left_factors(model)
+    onnx.checker.check_model(model)
+    for groups in (0, 1, 5):
+        x = np.random.default_rng(groups).normal(size=(groups, *stack[1:], 3, 4)).astype(np.float32)
+        found = run(model, x)
+        assert found.shape == (groups, *stack[1:], 2, 4)
+        # sums of three float32 products below 20
+        np.testing.assert_allclose(found, matrix @ x, rtol=0, atol=1e-5)
+
+
+def test_a_matrix_right_of_a_stack_stays():
+    nodes = [helper.make_node("MatMul", ["x", "matrix"], ["y"], "product")]
+    model = model_of(nodes, {"matrix": np.ones((3, 2), np.float32)}, 17, "y")
+    expand_left_factors(model)
+    assert [node.op_type for node in model.graph.node] == ["MatMul"]
+    assert run(model, np.ones((0, 4, 3), np.float32)).shape == (0, 4, 2)
