@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,11 +11,14 @@ MARK = "MLPF_TEST_MARK"
 
 
 class Awkward(Exception):
-    """Cannot be unpickled: its constructor wants two arguments."""
+    """Cannot be pickled: it holds a lock.
 
-    def __init__(self, one, two):
-        super().__init__(one)
-        self.two = two
+    A constructor with two arguments would not do: Parsl, once imported, teaches pickle such errors.
+    """
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
 
 
 def add(first, second):
@@ -39,7 +43,7 @@ def complain(words, log):
 
 
 def complain_awkwardly():
-    raise Awkward("one", "two")
+    raise Awkward("one")
 
 
 def leave():
