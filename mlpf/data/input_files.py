@@ -1,13 +1,11 @@
 """Input files named by the user: files, directories, globs."""
 
 import glob
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlpf.errors import DataError
-
-_DIGEST_BYTES = 16
+from mlpf.files import checksum as checksums
 
 
 def base_name(path: Path, suffixes: Sequence[str]) -> str:
@@ -55,20 +53,14 @@ def expand_inputs(inputs: Sequence[str | Path], suffixes: Sequence[str]) -> list
     return sorted(by_name.values(), key=lambda p: p.name)
 
 
-def digest_of(content: memoryview) -> str:
-    """Return the BLAKE2b digest (16 bytes, hexadecimal) of bytes."""
-    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
-
-
 def checksum(path: Path) -> str:
-    """Return the digest of a file, see ``digest_of``; reads all of it.
+    """Return our own checksum of a file; reads all of it.
 
     Raises:
         DataError: it cannot be read.
     """
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).hexdigest()
+        return checksums.checksum(path, checksums.OWN)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
 

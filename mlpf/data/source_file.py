@@ -12,8 +12,8 @@ from typing import Any
 import cramjam
 import uproot
 
-from mlpf.data.input_files import digest_of
 from mlpf.errors import DataError, one_line
+from mlpf.files.checksum import OWN, checksum_of_bytes
 
 PICKLE_SUFFIXES = (".pkl", ".pkl.bz2")
 # What uproot and the decompressors raise on bytes that are not what the headers promise.
@@ -92,9 +92,9 @@ class SourceFile:
             DataError: the file cannot be read.
         """
         if self.data is not None:
-            return digest_of(memoryview(self.data))
+            return checksum_of_bytes(self.data, OWN)
         with readable_errors(self.path):
-            return digest_of(memoryview(self.root.file.source.chunk(0, self.num_bytes).raw_data))
+            return checksum_of_bytes(memoryview(self.root.file.source.chunk(0, self.num_bytes).raw_data), OWN)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ a pickle built is hashed, compared as a whole or written into a message before i
 """
 
 import bz2
-import hashlib
 import io
 import math
 import mmap
@@ -29,6 +28,7 @@ import numpy.typing as npt
 
 from mlpf.data.source_file import SourceFile
 from mlpf.errors import DataError, one_line
+from mlpf.files.checksum import checksum_of_bytes
 
 MAX_BYTES = 1_000_000_000
 # About 30 operations make one array; an operation of one byte makes a list of 60.
@@ -215,8 +215,7 @@ def _compare_checksum(path: Path, data: mmap.mmap) -> None:
     found = re.search(r"^([0-9a-fA-F]{32})\b", text, re.MULTILINE)
     if not found:
         raise DataError(f"{sidecar}: holds no md5 checksum; remove it or make it again with md5sum")
-    # md5 guards against damage, not against attack.
-    expected, actual = found[1].lower(), hashlib.md5(data, usedforsecurity=False).hexdigest()
+    expected, actual = found[1].lower(), checksum_of_bytes(data, "md5")
     if actual != expected:
         raise DataError(
             f"{path}: has md5 {actual}, expected {expected} by {sidecar.name}; copy or download it again"
