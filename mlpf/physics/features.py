@@ -4,8 +4,11 @@ Units everywhere: GeV (pt, p, energy), mm (lengths), ns (time), T (field), rad (
 A column is reached by name, ``TRACK_FEATURES.index("pt")``, never by a literal number.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from mlpf.errors import SchemaMismatch
 
@@ -63,6 +66,17 @@ class Columns:
     def slice(self, first: str, last: str) -> slice:
         """Return the slice from column ``first`` to column ``last``, both included."""
         return slice(self.index(first), self.index(last) + 1)
+
+    def stack(self, values: Mapping[str, npt.NDArray]) -> npt.NDArray[np.float64]:
+        """Stack named columns of equal length n in storage order, [n, F]; those not given are zero.
+
+        Raises:
+            KeyError: no such column.
+        """
+        rows = np.zeros((len(next(iter(values.values()))), len(self)))
+        for name, column in values.items():
+            rows[:, self.index(name)] = column
+        return rows
 
     def require(self, names: Sequence[str], where: str) -> None:
         """Check that ``names`` equal these columns, in order.

@@ -35,7 +35,7 @@ def sample_events(
 def _table(kind: ElementKind, values: dict[str, Array]) -> Array:
     """Arrange the columns of a kind, [n, columns]."""
     values = {**values, "elemtype": np.full(len(values["eta"]), float(kind.elemtype))}
-    return np.stack([values[name] for name in kind.features.names], axis=-1)
+    return kind.features.stack({name: values[name] for name in kind.features.names})
 
 
 def _directions(n: int, rng: np.random.Generator) -> dict[str, Array]:

@@ -1,14 +1,12 @@
 """Flat tables of a chunk of Delphes events, and how their rows are found and stacked."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from mlpf.data.flat_tables import BoolArray, IntArray, Relation, Table
-from mlpf.physics.features import Columns
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,3 @@ def occurrence(values: npt.NDArray[np.integer]) -> IntArray:
     rank = np.empty(len(values), dtype=np.int64)
     rank[order] = np.arange(len(values)) - np.repeat(first, np.diff(np.append(first, len(values))))
     return rank
-
-
-def stack_columns(columns: Columns, values: Mapping[str, npt.NDArray]) -> npt.NDArray[np.float64]:
-    """Stack named columns of equal length n in storage order, [n, F] float64; those not given are zero."""
-    length = len(next(iter(values.values())))
-    rows = np.zeros((length, len(columns)))
-    for name, column in values.items():
-        rows[:, columns.index(name)] = column
-    return rows

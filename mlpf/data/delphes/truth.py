@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mlpf.data.conversion import Chunk
 from mlpf.data.delphes.losses import lost_particles
-from mlpf.data.delphes.tables import RawDelphes, RowFinder, occurrence, stack_columns
+from mlpf.data.delphes.tables import RawDelphes, RowFinder, occurrence
 from mlpf.data.events import Events, float32_table
 from mlpf.data.flat_tables import BoolArray, FloatArray, IntArray, Table
 from mlpf.physics.features import (
@@ -89,8 +89,7 @@ def track_features(raw: RawDelphes) -> Rows:
     tracks = raw.tracks
     pdg = np.abs(_of_particle(raw.particles["pdg"], raw.track_particle))
     eta = tracks["eta"].astype(np.float64)
-    return stack_columns(
-        DELPHES_TRACK_FEATURES,
+    return DELPHES_TRACK_FEATURES.stack(
         {
             "elemtype": np.full(len(tracks), DELPHES_ELEMTYPE_TRACK),
             "pt": tracks["pt"],
@@ -110,8 +109,7 @@ def tower_features(raw: RawDelphes) -> Rows:
     """Return [N, 12] ``DELPHES_TOWER_FEATURES``."""
     towers = raw.towers
     names = ("et", "eta", "energy", "energy_em", "energy_had")
-    return stack_columns(
-        DELPHES_TOWER_FEATURES,
+    return DELPHES_TOWER_FEATURES.stack(
         {
             "elemtype": np.full(len(towers), DELPHES_ELEMTYPE_TOWER),
             **{name: towers[name] for name in names},
@@ -129,8 +127,7 @@ def gen_targets(raw: RawDelphes, counters: Counter[str]) -> GenTargets:
     chosen = particle[first]
     particles = {name: values[chosen] for name, values in raw.particles.columns.items()}
     tracks = np.zeros((len(particle), len(PARTICLE_COLUMNS)))
-    tracks[first] = stack_columns(
-        PARTICLE_COLUMNS,
+    tracks[first] = PARTICLE_COLUMNS.stack(
         {
             "cls": class_from_pdg(particles["pdg"], particles["charge"]),
             **_direction(particles["phi"]),
@@ -167,8 +164,7 @@ def _tower_targets(raw: RawDelphes, tower: IntArray, particle: IntArray) -> tupl
     cls = TOWER_CLASSES[winner]
     cls[(cls == CHARGED_HADRON) & (np.abs(eta) > MAX_TRACK_ETA)] = NEUTRAL_HADRON
     soft = filled & (cls == NEUTRAL_HADRON) & (sums[3] < MIN_NEUTRAL_HADRON_ENERGY)
-    rows = stack_columns(
-        PARTICLE_COLUMNS,
+    rows = PARTICLE_COLUMNS.stack(
         {
             "cls": cls,
             "charge": np.where(np.isin(cls, (CHARGED_HADRON, ELECTRON)), charge, 0.0),
@@ -229,8 +225,7 @@ def _charged_candidates(raw: RawDelphes, counters: Counter[str]) -> Rows:
     chosen = {name: values[candidate[found]] for name, values in raw.charged.columns.items()}
     eta = chosen["eta"].astype(np.float64)
     rows = np.zeros((len(candidate), len(PARTICLE_COLUMNS)))
-    rows[found] = stack_columns(
-        PARTICLE_COLUMNS,
+    rows[found] = PARTICLE_COLUMNS.stack(
         {
             "cls": chosen["cls"],
             "charge": chosen["charge"],
@@ -257,8 +252,7 @@ def _neutral_candidates(raw: RawDelphes, counters: Counter[str]) -> Rows:
     cls = np.full(num, NONE)
     cls[tower[found]] = raw.neutral["cls"][found]
     eta = raw.towers["eta"].astype(np.float64)
-    rows = stack_columns(
-        PARTICLE_COLUMNS,
+    rows = PARTICLE_COLUMNS.stack(
         {
             "cls": cls,
             "pt": total / np.cosh(eta),

@@ -49,7 +49,7 @@ def track_features(raw: RawEvents, columns: Columns = TRACK_FEATURES) -> tuple[n
             "cos_phi": np.cos(tracks["phi"].astype(np.float64)),
             "p": np.sqrt(px**2 + py**2 + pz**2),
         }
-    return _stack(columns, {**tracks.columns, **values}, len(tracks))
+    return _stack(columns, {**tracks.columns, **values})
 
 
 def cluster_features(raw: RawEvents) -> tuple[npt.NDArray[np.float32], int]:
@@ -84,7 +84,7 @@ def cluster_features(raw: RawEvents) -> tuple[npt.NDArray[np.float32], int]:
         deviation = raw.hits[axis][raw.cluster_hits.target] - mean[raw.cluster_hits.source]
         squares = np.bincount(raw.cluster_hits.source, deviation**2, minlength=len(clusters))
         values[f"sigma_{axis}"] = np.sqrt(squares / safe)
-    return _stack(CLUSTER_FEATURES, values, len(clusters))
+    return _stack(CLUSTER_FEATURES, values)
 
 
 def hit_features(raw: RawEvents) -> tuple[npt.NDArray[np.float32], int]:
@@ -111,7 +111,7 @@ def hit_features(raw: RawEvents) -> tuple[npt.NDArray[np.float32], int]:
             "subdetector": hits["system"],
             "type": hits["type"],
         }
-    return _stack(HIT_FEATURES, values, len(hits))
+    return _stack(HIT_FEATURES, values)
 
 
 def sum_by_cluster(raw: RawEvents, hit_values: FloatArray) -> FloatArray:
@@ -120,13 +120,9 @@ def sum_by_cluster(raw: RawEvents, hit_values: FloatArray) -> FloatArray:
     return np.bincount(raw.cluster_hits.source, chosen, minlength=len(raw.clusters)).astype(np.float64)
 
 
-def _stack(
-    columns: Columns, values: dict[str, npt.NDArray], rows: int
-) -> tuple[npt.NDArray[np.float32], int]:
-    matrix = np.zeros((rows, len(columns)), dtype=np.float32)
+def _stack(columns: Columns, values: dict[str, npt.NDArray]) -> tuple[npt.NDArray[np.float32], int]:
     with np.errstate(over="ignore"):
-        for i, name in enumerate(columns.names):
-            matrix[:, i] = values[name]
+        matrix = columns.stack({name: values[name] for name in columns.names}).astype(np.float32)
     broken = ~np.isfinite(matrix)
     matrix[broken] = 0.0
     return matrix, int(broken.sum())

@@ -99,16 +99,17 @@ def target_rows(
     """Stack rows of ``PARTICLE_COLUMNS``, [n, 7], from class indices and four-momenta in GeV."""
     pt = np.hypot(px, py)
     safe = np.where(pt > 0, pt, 1.0)
-    columns = {
-        "cls": cls,
-        "charge": charge,
-        "pt": pt,
-        "eta": eta_from_momentum(px, py, pz),
-        "sin_phi": py / safe,
-        "cos_phi": np.where(pt > 0, px / safe, 1.0),
-        "energy": energy,
-    }
-    return np.stack([np.asarray(columns[n], dtype=np.float64) for n in PARTICLE_COLUMNS.names], axis=1)
+    return PARTICLE_COLUMNS.stack(
+        {
+            "cls": cls,
+            "charge": charge,
+            "pt": pt,
+            "eta": eta_from_momentum(px, py, pz),
+            "sin_phi": py / safe,
+            "cos_phi": np.where(pt > 0, px / safe, 1.0),
+            "energy": energy,
+        }
+    )
 
 
 def stable_owner(particles: Table) -> IntArray:

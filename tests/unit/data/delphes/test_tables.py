@@ -1,8 +1,6 @@
 import numpy as np
-import pytest
 
-from mlpf.data.delphes.tables import RowFinder, occurrence, stack_columns
-from mlpf.physics.features import PARTICLE_COLUMNS
+from mlpf.data.delphes.tables import RowFinder, occurrence
 
 
 def test_the_first_row_with_a_key_is_found():
@@ -27,13 +25,3 @@ def test_occurrence_agrees_with_counting(rng):
     values = rng.integers(20, size=300)
     expected = [int((values[:i] == v).sum()) for i, v in enumerate(values)]
     assert occurrence(values).tolist() == expected
-
-
-def test_columns_go_where_their_names_say():
-    rows = stack_columns(PARTICLE_COLUMNS, {"energy": np.array([3.0, 4.0]), "cls": np.array([3, 2])})
-    assert rows.tolist() == [[3, 0, 0, 0, 0, 0, 3], [2, 0, 0, 0, 0, 0, 4]]
-
-
-def test_an_unknown_column_is_refused():
-    with pytest.raises(KeyError, match="mass"):
-        stack_columns(PARTICLE_COLUMNS, {"mass": np.zeros(2)})
