@@ -56,10 +56,7 @@ def run(
         CheckpointError: no run directory, or its checkpoint is missing or of another model.
     """
     run_dir = Path(run_dir)
-    config = load_run_config(run_dir)
-    if data_dir is not None:
-        config = config.with_data_dir(str(data_dir))
-    config = _with_datasets(config, datasets) if datasets else config
+    config = _with_datasets(load_run_config(run_dir), data_dir, datasets)
     skipped = _not_built(config)
     names = [name for name in config.evaluation_datasets if name not in skipped]
     if not names:
@@ -92,12 +89,16 @@ def run(
     return metrics
 
 
-def _with_datasets(config: Config, names: Sequence[str]) -> Config:
-    """Return a configuration that evaluates these datasets only.
+def _with_datasets(config: Config, data_dir: Path | None, names: Sequence[str]) -> Config:
+    """Return a configuration that looks for datasets in ``data_dir`` and evaluates these only, if any.
 
     Raises:
         DataError: one that the configuration does not know is not built.
     """
+    if data_dir is not None:
+        config = config.with_data_dir(str(data_dir))
+    if not names:
+        return config
     folder = next(iter(config.datasets.values())).data_dir
     sources, evaluated = dict(config.datasets), {}
     for name in names:

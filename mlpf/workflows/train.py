@@ -107,10 +107,9 @@ def run(
     check_callbacks(config)
     stop_criterion = StopCriterion(config, stop_after)
     processes = join_processes() if horovod else None
-    first = processes is None or processes.rank == 0
-    if first:
+    console = Console(quiet=processes is not None and processes.rank != 0)
+    if not console.quiet:
         _require_free(run_dir, resume)
-    console = Console(quiet=not first)
     prepare_process(config, num_cpus, habana_enabled, console)
     if processes is not None:
         console.print(f"processes: {processes.places()}", highlight=False, soft_wrap=True)
@@ -118,8 +117,7 @@ def run(
     limits = _limits(run_dir, resume, ntrain=ntrain, ntest=ntest)
     training = _Training(config, run_dir, distribution, console, limits, stop_criterion, place_of)
     with lost_processes():
-        history = training.run(stop, resume, weights, partial)
-    return _summary(training, history, time.monotonic() - started)
+        return _summary(training, training.run(stop, resume, weights, partial), time.monotonic() - started)
 
 
 def _limits(run_dir: Path, resume: bool, **given: int | None) -> dict[str, int | None]:
