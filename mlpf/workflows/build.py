@@ -219,12 +219,10 @@ def run(
 
     Raises:
         DataError: unknown dataset, unusable inputs, a split without events, missing shards, or no space.
-        OutputExists: a finished version was made from something else, what has its name is no finished
-            dataset, or another process is at work.
+        OutputExists: what has its name was made from something else, or another process is at work.
         MLPFError: worker processes were killed, or the site cannot be used.
     """
-    start = time.perf_counter()
-    console = Console()
+    start, console = time.perf_counter(), Console()
     builder_class, config = find_recipe(dataset)
     files = expand_inputs(inputs, (".parquet",))
     plan = plan_blocks(files, split_seed, split_fractions, builder_class.SCHEMA)
@@ -245,9 +243,8 @@ def run(
                     _finish(work, builder_class, config)
                 work.remove_all()
     except OSError as error:
-        raise DataError(
-            f"{final}: cannot be written ({error}); free space or choose another --data-dir"
-        ) from error
+        problem = f"{final}: cannot be written ({error}); free space or choose another --data-dir"
+        raise DataError(problem) from error
     events = work.count(shard) if finished is None else finished
     seconds = time.perf_counter() - start
     summary = BuildSummary(final, events, finished is not None, seconds, new_events, shard)
