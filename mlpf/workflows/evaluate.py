@@ -56,8 +56,7 @@ def run(
     """
     run_dir = Path(run_dir)
     config = load_run_config(run_dir)
-    if data_dir is not None:
-        config = config.with_data_dir(str(data_dir))
+    config = config if data_dir is None else config.with_data_dir(str(data_dir))
     config = _with_datasets(config, datasets) if datasets else config
     skipped = _not_built(config)
     names = [name for name in config.evaluation_datasets if name not in skipped]

@@ -117,8 +117,7 @@ def run(
     limits = _limits(run_dir, resume, ntrain=ntrain, ntest=ntest)
     training = _Training(config, run_dir, distribution, console, limits, stop_criterion, place_of)
     with lost_processes():
-        history = training.run(stop, resume, weights, partial)
-    return _summary(training, history, time.monotonic() - started)
+        return _summary(training, training.run(stop, resume, weights, partial), time.monotonic() - started)
 
 
 def _limits(run_dir: Path, resume: bool, **given: int | None) -> dict[str, int | None]:
