@@ -219,8 +219,7 @@ def run(
 
     Raises:
         DataError: unknown dataset, unusable inputs, a split without events, missing shards, or no space.
-        OutputExists: a finished version was made from something else, what has its name is no finished
-            dataset, or another process is at work.
+        OutputExists: what has its name was made from something else, or another process is at work.
         MLPFError: worker processes were killed, or the site cannot be used.
     """
     start, console = time.perf_counter(), Console()
@@ -241,9 +240,8 @@ def run(
             if shard is None:
                 _finish(work, builder_class, config, is_finished=finished is not None)
     except OSError as error:
-        raise DataError(
-            f"{final}: cannot be written ({error}); free space or choose another --data-dir"
-        ) from error
+        problem = f"{final}: cannot be written ({error}); free space or choose another --data-dir"
+        raise DataError(problem) from error
     events = work.count(shard) if finished is None else finished
     summary = BuildSummary(
         final, events, finished is not None, time.perf_counter() - start, new_events, shard

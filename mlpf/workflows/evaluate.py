@@ -51,8 +51,7 @@ def run(
         The contents of ``metrics.json``. Datasets that are not built are listed under ``skipped``.
 
     Raises:
-        DataError: none of the datasets is built, one is damaged, or numbers that are to stay are of another
-            checkpoint.
+        DataError: no dataset is built, one is damaged, or numbers that stay are of another checkpoint.
         CheckpointError: no run directory, or its checkpoint is missing or of another model.
     """
     run_dir = Path(run_dir)

@@ -107,9 +107,9 @@ def run(
     check_callbacks(config)
     stop_criterion = StopCriterion(config, stop_after)
     processes = join_processes() if horovod else None
-    console = Console(quiet=processes is not None and processes.rank != 0)
-    if not console.quiet:
-        _require_free(run_dir, resume)
+    first = processes is None or processes.rank == 0
+    _require_free(run_dir, resume, first)
+    console = Console(quiet=not first)
     prepare_process(config, num_cpus, habana_enabled, console)
     if processes is not None:
         console.print(f"processes: {processes.places()}", highlight=False, soft_wrap=True)
@@ -272,8 +272,10 @@ def _progress(state: RunState) -> tuple[int, int]:
     return len(state.history), state.current.step
 
 
-def _require_free(run_dir: Path, resume: bool) -> None:
+def _require_free(run_dir: Path, resume: bool, first: bool) -> None:
     """Refuse a directory where a process trains, and for a new run one that holds anything but a lock."""
+    if not first:
+        return
     if resume:
         require_unlocked(RunDirectory(run_dir).lock, f"{run_dir}: training")
     elif run_dir.exists() and any(path != RunDirectory(run_dir).lock for path in run_dir.iterdir()):

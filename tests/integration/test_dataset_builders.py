@@ -8,9 +8,7 @@ import pytest
 
 from mlpf.config.data_schema import DatasetSourceConfig
 from mlpf.data.dataset import blocks
-from mlpf.data.dataset.recipes import find_recipe
 from mlpf.data.dataset.split import open_split
-from mlpf.data.dataset.splitting import partition, stored_keys
 from mlpf.data.events import Events
 from mlpf.errors import DataError, OutputExists, SchemaMismatch
 from mlpf.files.locking import Shard
@@ -124,50 +122,6 @@ def test_too_few_events_say_what_to_do(parquet, tmp_path):
     with pytest.raises(DataError, match=r"has no events.*give more events"):
         build.run(NAME, tmp_path, [one])
     assert not (tmp_path / NAME).exists()
-
-
-def test_few_files_are_split_by_event_by_both_builders_alike(parquet, tmp_path, capsys):
-    files = sorted(parquet.glob("*.parquet"))[:2]
-    arguments = {"split_seed": event_seed(files), "split_fractions": FRACTIONS}
-    summary = build.run("clic_edm4hep/my_sample", tmp_path, files, **arguments)
-    printed = capsys.readouterr().out
-    assert "2 files are too few for a split by file: events are split one by one" in printed
-    assert "clic_edm4hep/my_sample: a sample of your own" in printed
-    assert summary.path == tmp_path / "clic_edm4hep" / "my_sample" / "1.0.0"
-    metadata = json.loads((summary.path / "metadata.json").read_text(encoding="utf-8"))
-    assert metadata["split_by"] == "event"
-
-    builder = find_recipe("clic_edm4hep/my_sample")[0](
-        config=find_recipe("clic_edm4hep/my_sample")[1], data_dir=tmp_path / "tfds", inputs=files, **arguments
-    )
-    builder.download_and_prepare()
-    assert dict(builder.info.metadata)["split_by"] == "event"
-
-    def events(folder, split):
-        opened = open_split("clic_edm4hep/my_sample", source(folder), split)
-        return opened.fetch(range(opened.num_events), ("event",)).names
-
-    found = {split: events(tmp_path, split) for split in ("train", "valid", "test")}
-    assert all(found.values())
-    assert {split: len(names) for split, names in found.items()} == summary.events
-    names = [name for split in found.values() for name in split]
-    assert sorted(names) == sorted(key for file in files for key in stored_keys(file))
-    assert {split: sorted(events(tmp_path / "tfds", split)) for split in found} == {
-        split: sorted(names) for split, names in found.items()
-    }
-    assert build.run("clic_edm4hep/my_sample", tmp_path, files, **arguments).reused
-
-
-def event_seed(files):
-    """A seed with which all files are in one split, and each split has events."""
-
-    def works(seed):
-        try:
-            return partition(files, seed, FRACTIONS).by == "event"
-        except DataError:
-            return False
-
-    return next(seed for seed in range(100) if works(seed))
 
 
 def test_datasets_of_before_are_split_by_file(parquet, data_dir, tmp_path):
