@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlpf.data.conversion import Conversion
-from mlpf.data.delphes.pickle_conversion import PickleConversion
-from mlpf.data.delphes.root_conversion import DelphesConversion
+from mlpf.data.delphes.conversions import DelphesConversion, PickleConversion
 from mlpf.data.edm4hep.conversion import Edm4hepConversion
 from mlpf.data.source_file import open_source
 from mlpf.errors import DataError

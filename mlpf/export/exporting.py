@@ -1,4 +1,4 @@
-"""Write the files of an export, or none."""
+"""Write the files of an export, or none, with what a user must know in them and in the card beside them."""
 
 import json
 import logging
@@ -9,19 +9,66 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import onnx
 
+import mlpf
 from mlpf.export.conversion import convert
-from mlpf.export.float16_range import float16_magnitudes, refuse_overflow
 from mlpf.export.graph_rewrites import keep_outputs
-from mlpf.export.model_card import model_card, model_metadata
 from mlpf.export.parity import TOLERANCE, ParityReport, Reference, check_parity, judge, reference
-from mlpf.export.precision import largest_int8_weight, quantize, refuse_saturation, with_policy
+from mlpf.export.precision import (
+    float16_magnitudes,
+    largest_int8_weight,
+    quantize,
+    refuse_overflow,
+    refuse_saturation,
+    with_policy,
+)
 from mlpf.export.runtimes import OUTPUT_NAME, TARGETS, ExportError, Target
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import ExportFiles
+from mlpf.models.interface import OUTPUT_NAMES, output_widths
+from mlpf.physics.particles import CLASS_NAMES, CLASSES
 from mlpf.physics.random_events import sample_events
 from mlpf.physics.schemas import SCHEMAS, EventSchema
+
+
+def model_metadata(model: keras.Model, target: Target, opset: int, schema: EventSchema) -> dict[str, Any]:
+    """Return what all precisions share: columns, classes, output order, bins, normalisation."""
+    widths = output_widths(model.num_output_classes)
+    normalization = model.input_normalization
+    constants = None
+    if normalization is not None:
+        constants = {name: values.tolist() for name, values in normalization.get_statistics().items()}
+    return {
+        "mlpf_version": mlpf.__version__,
+        "model": model.name,
+        "target": target.name,
+        "opset": opset,
+        "input": f"{target.input_name} [B, N, F] float32, raw columns, zero rows are padding",
+        "schema": schema.name,
+        "element_types": {kind.name: kind.elemtype for kind in schema.kinds},
+        **{f"{kind.name}_columns": list(kind.features.names) for kind in schema.kinds},
+        **{f"{kind.name}_units": list(kind.features.units) for kind in schema.kinds},
+        "class_names": list(CLASS_NAMES),
+        "class_pdg": [particle.pdg for particle in CLASSES],
+        "outputs": list(OUTPUT_NAMES),
+        "output_widths": [widths[name] for name in OUTPUT_NAMES],
+        "bin_size": model.bin_size,
+        "normalization": constants,
+        "num_parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
+    }
+
+
+def model_card(entries: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the content of ``model_card.json``.
+
+    Args:
+        entries: what all files share.
+        files: precision -> name, size, opset and parity of the file.
+    """
+    return {**entries, "files": {precision: dict(facts) for precision, facts in files.items()}}
+
 
 logger = logging.getLogger(__name__)
 

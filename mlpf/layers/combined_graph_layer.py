@@ -9,10 +9,8 @@ from keras import ops
 from mlpf.layers.binning import Bins, LearnableBinning, gather_rows
 from mlpf.layers.feedforward import FFN
 from mlpf.layers.flatten import from_rows, to_rows
-from mlpf.layers.learnable_message import NodeMessageLearnable
-from mlpf.layers.message_passing import FLOAT16_MAX, GHConvDense
-from mlpf.layers.pair_kernels import NodePairGaussianKernel, PositionKernel
-from mlpf.layers.trainable_kernel import NodePairTrainableKernel
+from mlpf.layers.message_passing import FLOAT16_MAX, GHConvDense, NodeMessageLearnable
+from mlpf.layers.pair_kernels import NodePairGaussianKernel, NodePairTrainableKernel, PositionKernel
 
 KERNELS = {
     "NodePairGaussianKernel": NodePairGaussianKernel,

@@ -1,11 +1,12 @@
-"""Figures of a training: every recorded loss and metric against the epoch."""
+"""Figures of a training: every recorded loss and metric against the epoch; the learning-rate range test."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mlpf.physics.methods import BASELINE, LIMITS, NETWORK
+from mlpf.physics.methods import BASELINE, LIMITS, NETWORK, TARGET
 from mlpf.plotting.style import COLORS, LABELS, pair, single
 
 VALIDATION = "val_"
@@ -86,4 +87,32 @@ def physics_curves(
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.legend()
+    return figure
+
+
+def range_figure(result: Mapping[str, Any], title: str) -> Figure:
+    """Draw the loss, and smoothed, against the learning rate, with the suggested rates as lines.
+
+    Args:
+        result: what ``lr_finder.json`` holds.
+        title: what was trained.
+    """
+    figure, axes = single(title)
+    axes.plot(result["rates"], result["losses"], color=COLORS[TARGET], linewidth=0.8, label="loss")
+    axes.plot(result["rates"], result["smoothed"], color=COLORS[NETWORK], label="smoothed")
+    axes.set_xscale("log")
+    positive = [value for value in result["smoothed"] if value > 0]
+    if positive:
+        # The scale of the smoothed loss: one broken batch at the end would flatten everything else.
+        axes.set_yscale("log")
+        axes.set_ylim(0.7 * min(positive), 1.4 * max(positive))
+    for (name, text), line in zip(
+        {"steepest": "steepest", "minimum_over_10": "minimum / 10"}.items(), ("--", ":"), strict=True
+    ):
+        rate = result["suggestions"][name]
+        if rate is not None:
+            axes.axvline(rate, color=COLORS[BASELINE], linestyle=line, label=f"{text}: {rate:.2g}")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.legend()
     return figure

@@ -7,10 +7,9 @@ from typing import Any
 
 from mlpf.config.schema import Config
 from mlpf.config.search.space import load_space, search_section
-from mlpf.search.asha import AshaOracle
-from mlpf.search.hyperband import HyperbandOracle
 from mlpf.search.keras_tuner_adapter import STOPPED, BayesianProposer, RandomProposer
 from mlpf.search.oracle import SearchOracle
+from mlpf.search.successive_halving import AshaOracle, HyperbandOracle
 
 
 class _LimitedOracle(SearchOracle):

@@ -15,7 +15,7 @@ from rich.table import Table
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import data_errors
 from mlpf.files.atomic import atomic_write
-from mlpf.plotting.lr_range import range_figure
+from mlpf.plotting.history import range_figure
 from mlpf.plotting.style import save, style
 from mlpf.runs.data import build_loaders
 from mlpf.runs.setup import build_trainer, prepare_process

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import uproot
 
 from mlpf.data.delphes import reader as names
-from mlpf.data.delphes.pickle_conversion import CHARGED_CLASSES, LEPTON_CLASSES, NEUTRAL_CLASSES
+from mlpf.data.delphes.conversions import CHARGED_CLASSES, LEPTON_CLASSES, NEUTRAL_CLASSES
 from mlpf.data.delphes.safe_unpickling import CHECKSUM_SUFFIX
 from mlpf.data.delphes.tables import RawDelphes
 from mlpf.data.delphes.truth import prepare_chunk

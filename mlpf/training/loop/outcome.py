@@ -1,5 +1,6 @@
-"""How a training in a process of its own ended: a file and an exit code for its parent."""
+"""How a training in a process of its own ended: a file and an exit code for its parent, and its error."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,16 +8,40 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import tensorflow as tf
+
 from mlpf.errors import EXIT_BUSY, EXIT_FAILED, ConfigError, EventTooLong, MLPFError, OutputExists, one_line
 from mlpf.files.atomic import write_json
 from mlpf.files.locking import locked
 from mlpf.files.run_directory import RunDirectory
-from mlpf.machine.out_of_memory import is_out_of_memory
 from mlpf.training.checkpoints.checkpoint import read_run_state
 from mlpf.training.checkpoints.run_state import EpochRecord
 from mlpf.training.checkpoints.store import find_checkpoint
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.training.loop.interruption import TrainingStopped
+
+# Messages of TensorFlow, XLA, CUDA and the C++ library. The type of the error is not specific.
+_MESSAGES = re.compile(
+    r"RESOURCE_EXHAUSTED|out of memory|OOM when allocating|OUT_OF_MEMORY|failed to allocate memory|bad_alloc",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error, or one of its causes, means too little memory.
+
+    Messages are only searched in ``RuntimeError`` and TensorFlow's ``OpError``, since other errors may quote
+    the same words.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError | tf.errors.ResourceExhaustedError):
+            return True
+        if isinstance(seen, RuntimeError | tf.errors.OpError) and _MESSAGES.search(str(seen)):
+            return True
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return False
+
 
 Kind = Literal["", "memory", "nan", "limit", "refused", "error"]
 

@@ -7,16 +7,15 @@ import tensorflow as tf
 from keras import ops
 
 from mlpf.config.training_schema import OptimizerConfig, SetupConfig
-from mlpf.training.optimizers import momentum as cycled
+from mlpf.training.optimizers import schedules
 from mlpf.training.optimizers.accumulation import Accumulated, innermost
-from mlpf.training.optimizers.schedules import build_momentum, build_schedule
 
 _CLASSES = {
-    "adam": cycled.Adam,
-    "adamw": cycled.AdamW,
-    "sgd": cycled.SGD,
-    "lamb": cycled.Lamb,
-    "lion": cycled.Lion,
+    "adam": schedules.Adam,
+    "adamw": schedules.AdamW,
+    "sgd": schedules.SGD,
+    "lamb": schedules.Lamb,
+    "lion": schedules.Lion,
 }
 
 
@@ -47,8 +46,8 @@ def _build_inner(
     setup: SetupConfig, optimizer: OptimizerConfig, num_updates: int
 ) -> keras.optimizers.Optimizer:
     """Return the optimizer that changes the weights."""
-    schedule = build_schedule(setup, optimizer, num_updates)
-    momentum = build_momentum(setup, optimizer, num_updates)
+    schedule = schedules.build_schedule(setup, optimizer, num_updates)
+    momentum = schedules.build_momentum(setup, optimizer, num_updates)
     arguments: dict[str, Any] = getattr(optimizer, setup.optimizer).model_dump()
     if momentum is not None:
         arguments["momentum" if setup.optimizer == "sgd" else "beta_1"] = momentum.first

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import uproot
 
-from mlpf.data.delphes.pickle_conversion import PickleConversion
-from mlpf.data.delphes.root_conversion import DelphesConversion
+from mlpf.data.delphes.conversions import DelphesConversion, PickleConversion
 from mlpf.data.edm4hep.conversion import Edm4hepConversion
 from mlpf.data.formats import FORMATS, SUFFIXES, open_conversion
 from mlpf.errors import DataError

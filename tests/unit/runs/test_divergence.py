@@ -8,11 +8,13 @@ import pytest
 from mlpf.data.feeding.batch_plan import EMPTY_EVENT
 from mlpf.runs import data as training_data
 from mlpf.runs import divergence
+from mlpf.runs.divergence import bad_outputs, bad_weights
 from mlpf.training.loop.hooks import TrainingDiverged
 from mlpf.workflows import train
 from tests.support.events import one_by_one
 from tests.support.fake_split import FakeSplit
 from tests.support.fake_training import tiny_config
+from tests.support.models import tiny_model
 
 
 def some_config(**overrides):
@@ -107,3 +109,38 @@ def test_a_full_disk_does_not_hide_why_the_training_stopped(tmp_path, monkeypatc
         TrainingDiverged, match=r"not finite .*; the batch could not be saved \(.*No space left"
     ):
         train.run(some_config(**{"setup.lr": 1e38, "setup.optimizer": "sgd"}), tmp_path / "run")
+
+
+def batch():
+    X = FakeSplit(1, seed=1, min_elements=16, max_elements=16).fetch([0], ("X",))["X"]
+    return X[None]
+
+
+def test_a_sound_network_has_nothing_to_report():
+    network = tiny_model()
+    assert bad_weights(network) == {}
+    assert bad_outputs(network, batch()) == ({}, {})
+
+
+def test_the_first_layer_named_is_the_one_that_is_broken():
+    network = tiny_model()
+    message = network.cg_id[0].messages[0]
+    theta = np.array(message.theta)
+    theta[0, 0] = np.nan
+    message.theta.assign(theta)
+
+    (path,) = bad_weights(network)
+    assert path == message.theta.path
+    assert bad_weights(network)[path] == {"not_finite": 1, "size": theta.size}
+    layers, _ = bad_outputs(network, batch())
+    assert next(iter(layers)) == message.path
+    assert layers[message.path]["not_finite"] > 0
+
+
+def test_the_network_is_left_as_it_was():
+    network, X = tiny_model(), batch()
+    before = network(X)
+    bad_outputs(network, X)
+    assert not any("call" in layer.__dict__ for layer in network._flatten_layers())
+    for name, values in network(X).items():
+        np.testing.assert_array_equal(values, before[name])

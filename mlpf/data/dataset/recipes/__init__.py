@@ -8,11 +8,50 @@ import re
 import types
 
 import tensorflow_datasets as tfds
+from etils import epath
 
-from mlpf.data.dataset.examples import ElementDatasetBuilder
-from mlpf.data.dataset.recipes.clic import ClicClusters, ClicHits
-from mlpf.data.dataset.recipes.delphes import Delphes
+from mlpf.data.dataset.examples import ElementDatasetBuilder, clic_configs, delphes_configs
 from mlpf.errors import DataError
+from mlpf.physics.schemas import SCHEMAS
+
+
+class ClicClusters(ElementDatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Events of tracks and calorimeter clusters."""
+
+    name = "clic_edm4hep"
+    pkg_dir_path = epath.Path(__file__).parent / name  # of README and citation; TFDS looks beside the module
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {  # noqa: RUF012 - TFDS reads it from the class
+        "1.0.0": "Tracks and Pandora-like clusters, closing truth 1.0.0, splits by file name.",
+    }
+    BUILDER_CONFIGS = clic_configs()
+
+
+class ClicHits(ElementDatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Events of tracks and calorimeter hits."""
+
+    name = "clic_edm4hep_hits"
+    pkg_dir_path = epath.Path(__file__).parent / name  # of README and citation; TFDS looks beside the module
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {  # noqa: RUF012 - TFDS reads it from the class
+        "1.0.0": "Tracks and calorimeter hits, closing truth 1.0.0, splits by file name.",
+    }
+    SCHEMA = SCHEMAS["clic_hits"]
+    BUILDER_CONFIGS = clic_configs()
+
+
+class Delphes(ElementDatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Events of tracks and calorimeter towers."""
+
+    name = "delphes_pf"
+    pkg_dir_path = epath.Path(__file__).parent / name  # of README and citation; TFDS looks beside the module
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {  # noqa: RUF012 - TFDS reads it from the class
+        "1.0.0": "Tracks and towers, from ROOT files or the published pickles; splits by file name.",
+    }
+    SCHEMA = SCHEMAS["delphes"]
+    BUILDER_CONFIGS = delphes_configs()
+
 
 RECIPES: dict[str, type[ElementDatasetBuilder]] = {
     recipe.name: recipe for recipe in (ClicClusters, ClicHits, Delphes)

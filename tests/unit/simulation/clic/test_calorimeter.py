@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from mlpf.simulation.clic.calorimeter import simulate_hits
-from mlpf.simulation.clic.detector import CLIC
-from mlpf.simulation.clic.digitisation import (
+from mlpf.simulation.clic.calorimeter import (
     calorimeter_layers,
     cell_centres,
     cell_keys,
     digitise,
+    simulate_hits,
     thresholds,
 )
+from mlpf.simulation.clic.detector import CLIC
 from mlpf.simulation.clic.event_data import HIT_COLLECTIONS, Hits, Particles
 from mlpf.simulation.clic.propagation import propagate
 from mlpf.simulation.clic.showers import HADRON_SCALE_ECAL, shower_spots

@@ -3,14 +3,14 @@
 import pytest
 import tensorflow as tf
 
-from mlpf.machine.out_of_memory import is_out_of_memory
+from mlpf.training.loop.outcome import is_out_of_memory
 from tests.support.child_process import run_code
 
 # In a process of its own, which may not have more than 200 MB beyond what it has.
 LIMITED = """
 import json, resource
 import numpy as np
-from mlpf.machine.out_of_memory import is_out_of_memory
+from mlpf.training.loop.outcome import is_out_of_memory
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000,) * 2)
 found = {}

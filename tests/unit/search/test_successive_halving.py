@@ -3,7 +3,7 @@ import pytest
 from mlpf.config.loading import write_resolved
 from mlpf.files.run_directory import RESOLVED_CONFIG
 from mlpf.search.algorithms import build_oracle
-from mlpf.search.asha import rung_epochs
+from mlpf.search.successive_halving import rung_epochs
 from tests.support.search import complete, drive, search_config
 
 

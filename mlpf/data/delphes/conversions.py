@@ -1,8 +1,8 @@
-"""Published Delphes events: pickles of features, targets and candidates -> prepared events.
+"""Delphes -> prepared events: ROOT files, and the published pickles of features, targets and candidates.
 
-Layout: a dictionary of ``X``, ``ygen`` and ``ycand``, each a list with one float64 array per event, of 12, 7
-and 7 columns; element types and order of columns are those of ``mlpf.physics.features``. What the published
-files leave out or get wrong is repaired here; docs/delphes.md lists it.
+Layout of a pickle: a dictionary of ``X``, ``ygen`` and ``ycand``, each a list with one float64 array per
+event, of 12, 7 and 7 columns; element types and order of columns are those of ``mlpf.physics.features``. What
+the published files leave out or get wrong is repaired here; docs/delphes.md lists it.
 """
 
 from collections import Counter
@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.data.conversion import Chunk, Conversion
+from mlpf.data.delphes.reader import TREE, read_events
 from mlpf.data.delphes.safe_unpickling import MAX_BYTES, load_arrays, read_checked
+from mlpf.data.delphes.truth import DELPHES_TRUTH_VERSION, prepare_chunk
 from mlpf.data.events import Events
 from mlpf.data.flat_tables import Table, offsets_from_counts
 from mlpf.data.source_file import PICKLE_SUFFIXES, SourceFile
@@ -30,6 +32,26 @@ from mlpf.physics.particles import (
     PHOTON,
 )
 from mlpf.physics.schemas import SCHEMAS, EventSchema
+
+
+class DelphesConversion(Conversion):
+    """Converts a ROOT file of Delphes."""
+
+    name = "Delphes"
+    suffixes = (".root",)
+    schemas: ClassVar[Mapping[str, EventSchema]] = {"clusters": SCHEMAS["delphes"]}
+    truth_version = DELPHES_TRUTH_VERSION
+
+    @classmethod
+    def recognises(cls, source: SourceFile) -> bool:
+        """Return whether a file has a tree of Delphes."""
+        return TREE in source.trees
+
+    def read(self) -> Iterator[Chunk]:
+        """Yield all events in file order, some at a time."""
+        for raw in read_events(self.source):
+            yield prepare_chunk(raw)
+
 
 PUBLISHED_TRUTH_VERSION = "delphes-published-1.0.0"
 COLUMNS = {

@@ -6,20 +6,60 @@ import numpy as np
 import pytest
 
 from mlpf.data.conversion import BAD_NUMBERS
-from mlpf.data.delphes import pickle_conversion as delphes_pickle
-from mlpf.data.delphes.pickle_conversion import (
+from mlpf.data.delphes import conversions as delphes_pickle
+from mlpf.data.delphes.conversions import (
     BAD_SHAPE,
     PUBLISHED_TRUTH_VERSION,
     UNKNOWN_CLASS,
     UNKNOWN_TYPE,
     PickleConversion,
 )
+from mlpf.data.delphes.reader import BAD_LENGTHS
+from mlpf.data.delphes.truth import DELPHES_TRUTH_VERSION
 from mlpf.data.events import Events
 from mlpf.data.formats import open_conversion
 from mlpf.errors import DataError
 from mlpf.physics.features import PARTICLE_COLUMNS
+from mlpf.physics.schemas import SCHEMAS
 from tests.support.conversions import assert_same_events, converted
-from tests.support.delphes_files import published_event, write_pickle
+from tests.support.delphes_files import (
+    HandDelphes,
+    published_event,
+    simple_delphes,
+    write_delphes,
+    write_pickle,
+)
+
+
+def test_a_file_becomes_events_of_tracks_and_towers(tmp_path):
+    events = converted(write_delphes(tmp_path / "a.root", [simple_delphes(), simple_delphes(20.0)]))
+    events.check("here")
+    assert events.schema is SCHEMAS["delphes"]
+    assert events.scalars["event"].tolist() == [0, 1]
+    assert events["track"]["ygen"][:, 2].tolist() == [10.0, 20.0]
+    assert events.metadata["truth_version"] == DELPHES_TRUTH_VERSION
+    assert events.metadata["events_read"] == 2
+
+
+def test_events_that_cannot_be_used_are_left_out_and_counted(tmp_path):
+    wrong, broken = simple_delphes(), simple_delphes()
+    wrong.towers[0]["Particles_size"] = 5
+    broken.tracks[0]["PT"] = np.nan
+    beam = simple_delphes()
+    beam.tracks[0]["Eta"] = 999.9  # its momentum overflows
+    events = [simple_delphes(), wrong, HandDelphes(), broken, beam, simple_delphes()]
+    kept = converted(write_delphes(tmp_path / "a.root", events))
+    kept.check("here")
+    assert kept.scalars["event"].tolist() == [0, 5]
+    assert kept.metadata["skipped"] == {BAD_LENGTHS: 1, "no tracks and no towers": 1, BAD_NUMBERS: 2}
+
+
+def test_what_is_unusual_is_counted(tmp_path):
+    event = simple_delphes()
+    event.track(0)
+    events = converted(write_delphes(tmp_path / "a.root", [event, event]))
+    assert events.metadata["counters"] == {"null references": 2, "tracks without particle": 2}
+
 
 NONE, CHARGED, NEUTRAL, PHOTON, ELECTRON, MUON = range(6)
 TRACK, TOWER = 2, 1
