@@ -10,7 +10,7 @@ from mlpf.config.data_schema import TRAIN, VALID
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import PreparedSplit, open_split
 from mlpf.data.feeding.batch_loader import BatchLoader, EventPool, length_buckets
-from mlpf.data.feeding.batch_plan import Source
+from mlpf.data.feeding.batch_plan import WeightedEvents
 from mlpf.errors import DataError
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.physics.features import TARGETS
@@ -27,7 +27,7 @@ def build_loaders(
     *,
     ntrain: int | None = None,
     ntest: int | None = None,
-    shard: tuple[int, int] = (0, 1),
+    ranks: tuple[int, int] = (0, 1),
 ) -> tuple[BatchLoader, BatchLoader]:
     """Return the loaders of shuffled training batches and of validation batches.
 
@@ -36,7 +36,7 @@ def build_loaders(
         num_replicas: devices that share a batch, summed over all processes.
         ntrain: maximum of training events per dataset, before the dataset's weight is applied.
         ntest: maximum of validation events.
-        shard: (rank, number of ranks) of this process, see ``BatchLoader``.
+        ranks: (rank of this process, number of ranks), see ``BatchLoader``.
 
     Raises:
         DataError: a dataset cannot be read, or a split has no events.
@@ -57,21 +57,21 @@ def build_loaders(
     valid_size = math.ceil(config.validation_batch_size / num_replicas) * num_replicas
     groups = _groups(config, pool, num_replicas)
     return (
-        BatchLoader(pool, groups, edges, seed=config.setup.seed, shard=shard),
-        BatchLoader(valid, [(valid.events_of(0), valid_size)], edges, shard=shard),
+        BatchLoader(pool, groups, edges, seed=config.setup.seed, ranks=ranks),
+        BatchLoader(valid, [(valid.events_of(0), valid_size)], edges, ranks=ranks),
     )
 
 
-def _groups(config: Config, pool: EventPool, num_replicas: int) -> list[tuple[list[Source], int]]:
+def _groups(config: Config, pool: EventPool, num_replicas: int) -> list[tuple[list[WeightedEvents], int]]:
     """Return for each group its datasets, as positions in ``pool``, and its batch size."""
     scale = num_replicas * config.batching.batch_multiplier
     groups, position = [], 0
     for group in config.train_test_datasets.values():
-        sources = [
-            Source(pool.events_of(position + i), group.weights.get(name, 1.0))
+        datasets = [
+            WeightedEvents(pool.events_of(position + i), group.weights.get(name, 1.0))
             for i, name in enumerate(group.datasets)
         ]
-        groups.append((sources, group.batch_per_gpu * scale))
+        groups.append((datasets, group.batch_per_gpu * scale))
         position += len(group.datasets)
     return groups
 

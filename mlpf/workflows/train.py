@@ -177,8 +177,8 @@ class _Training:
         config, run_dir, distribution, console = self.config, self.run_dir, self.distribution, self.console
         first, section = distribution.rank == 0, config.callbacks.checkpoint
         stack.enter_context(data_errors())
-        shard = (distribution.rank, distribution.num_processes)
-        train, valid = build_loaders(config, distribution.num_replicas, **self.limits, shard=shard)
+        ranks = (distribution.rank, distribution.num_processes)
+        train, valid = build_loaders(config, distribution.num_replicas, **self.limits, ranks=ranks)
         checkpoint = latest_checkpoint(run_dir, console) if resume else None
         # Only rank 0 fits the normalisation. It is broadcast below.
         trainer = build_trainer(config, distribution, train, fit=first and checkpoint is None)

@@ -17,7 +17,7 @@ from mlpf.data.feeding.batch_plan import (
     Batch,
     BatchPlan,
     FloatArray,
-    Source,
+    WeightedEvents,
     bucket_edges,
     pad_events,
     plan_epoch,
@@ -220,11 +220,11 @@ class BatchLoader:
 
     Args:
         pool: the events.
-        groups: (events, batch size) of each group; the events as ``Source`` of each dataset, or all
+        groups: (events, batch size) of each group; the events as ``WeightedEvents`` of each dataset, or all
             together, each once per epoch. Batch sizes are those of all ranks together.
         edges: bucket lengths; the last one holds the longest event.
         seed: shuffles anew every epoch; None keeps one fixed order.
-        shard: (rank, number of ranks) of this process.
+        ranks: (rank of this process, number of ranks).
 
     Raises:
         ValueError: no such rank, or a batch that cannot be shared evenly.
@@ -233,30 +233,30 @@ class BatchLoader:
     def __init__(
         self,
         pool: EventPool,
-        groups: Sequence[tuple[IntArray | Sequence[Source], int]],
+        groups: Sequence[tuple[IntArray | Sequence[WeightedEvents], int]],
         edges: Sequence[int],
         seed: int | None = None,
-        shard: tuple[int, int] = (0, 1),
+        ranks: tuple[int, int] = (0, 1),
     ):
-        rank, num_ranks = shard
+        rank, num_ranks = ranks
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank {rank} of {num_ranks}, expected one of 0 to {num_ranks - 1}")
         for _, batch_size in groups:
             if batch_size % num_ranks:
                 raise ValueError(f"a batch of {batch_size} events is no multiple of {num_ranks} ranks")
         self.pool = pool
-        self._groups = [(_sources(events), int(size)) for events, size in groups]
+        self._groups = [(_weighted_events(events), int(size)) for events, size in groups]
         self._edges = tuple(edges)
         self._seed = seed
-        self._shard = shard
+        self._ranks = ranks
 
     def plan(self, epoch: int) -> BatchPlan:
         """Return the batches of ``epoch``, the same on every rank; each epoch has as many."""
         groups = []
-        for number, (sources, batch_size) in enumerate(self._groups):
+        for number, (datasets, batch_size) in enumerate(self._groups):
             drawn = [
-                source.draw(epoch, None if self._seed is None else (self._seed, number, place))
-                for place, source in enumerate(sources)
+                dataset.draw(epoch, None if self._seed is None else (self._seed, number, place))
+                for place, dataset in enumerate(datasets)
             ]
             groups.append((np.concatenate(drawn), batch_size))
         return plan_epoch(self.pool.lengths, groups, self._edges, seed=self._seed, epoch=epoch)
@@ -274,7 +274,7 @@ class BatchLoader:
         plan = self.plan(epoch)
         if not 0 <= first_step <= len(plan):
             raise ValueError(f"epoch {epoch} has {len(plan)} batches, cannot start after {first_step}")
-        rank, num_ranks = self._shard
+        rank, num_ranks = self._ranks
         batches = [batch.share(rank, num_ranks) for batch in plan.batches[first_step:]]
         return Epoch(plan, prefetched(self.pool, batches))
 
@@ -287,9 +287,9 @@ class BatchLoader:
         digest = hashlib.blake2b(digest_size=16)
         arrays = [self.pool.lengths, np.asarray(self._edges)]
         settings: list[Any] = [self._seed]
-        for sources, batch_size in self._groups:
-            arrays += [source.events for source in sources]
-            settings.append([batch_size, *(float(source.weight) for source in sources)])
+        for datasets, batch_size in self._groups:
+            arrays += [dataset.events for dataset in datasets]
+            settings.append([batch_size, *(float(dataset.weight) for dataset in datasets)])
         for array in arrays:
             digest.update(f"{len(array)}:".encode())
             digest.update(array.astype("<i8").tobytes())
@@ -297,10 +297,10 @@ class BatchLoader:
         return digest.hexdigest()
 
 
-def _sources(events: IntArray | Sequence[Source]) -> list[Source]:
-    """Return the events of a group as sources."""
+def _weighted_events(events: IntArray | Sequence[WeightedEvents]) -> list[WeightedEvents]:
+    """Return the events of a group with their weights."""
     if isinstance(events, np.ndarray):
-        return [Source(events.astype(np.int64))]
+        return [WeightedEvents(events.astype(np.int64))]
     return list(events)
 
 

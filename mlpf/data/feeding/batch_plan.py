@@ -16,7 +16,7 @@ EMPTY_EVENT = -1
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightedEvents:
     """Events of one dataset, and how often an epoch takes each.
 
     An epoch takes round(weight n) of its n events, at least one: with weight 1 every event once, with 2

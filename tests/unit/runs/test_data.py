@@ -77,7 +77,7 @@ def test_events_that_need_more_bins_than_the_model_has_are_refused():
 
 def test_ranks_share_batches_of_all_devices():
     config = Config.model_validate(SMALL)
-    pairs = [training_data.build_loaders(config, 4, shard=(rank, 2)) for rank in range(2)]
+    pairs = [training_data.build_loaders(config, 4, ranks=(rank, 2)) for rank in range(2)]
 
     for loaders in zip(*pairs, strict=True):
         epochs = [loader.epoch(1) for loader in loaders]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlpf.data.feeding.batch_loader import BatchLoader, EventPool, length_buckets
-from mlpf.data.feeding.batch_plan import EMPTY_EVENT, Source
+from mlpf.data.feeding.batch_plan import EMPTY_EVENT, WeightedEvents
 from mlpf.errors import DataError
 from mlpf.physics.schemas import SCHEMAS
 from tests.support.fake_split import FakeSplit
@@ -127,7 +127,7 @@ def test_events_in_memory_are_read_once():
     assert split.num_fetches == reads
 
 
-def sharded(num_ranks, seed=5, num_events=70, sizes=(12, 6), **changes):
+def of_ranks(num_ranks, seed=5, num_events=70, sizes=(12, 6), **changes):
     """The same loader on each of several ranks, over two groups, and its pool."""
     pool = EventPool([(FakeSplit(num_events, seed=1), None)], **changes)
     events = pool.events_of(0)
@@ -138,7 +138,7 @@ def sharded(num_ranks, seed=5, num_events=70, sizes=(12, 6), **changes):
 
 @pytest.mark.parametrize("num_ranks", [2, 3])
 def test_ranks_share_every_batch_of_one_plan(num_ranks):
-    pool, loaders = sharded(num_ranks)
+    pool, loaders = of_ranks(num_ranks)
     whole = BatchLoader(pool, loaders[0]._groups, loaders[0]._edges, 5)
 
     epochs = [loader.epoch(3) for loader in loaders]
@@ -177,7 +177,7 @@ def test_a_rank_reads_only_its_own_events():
 @pytest.mark.parametrize("first_step", [0, 1, 5])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_epoch_can_start_in_its_middle(first_step, rank):
-    _, loaders = sharded(2)
+    _, loaders = of_ranks(2)
     all_batches = list(loaders[rank].epoch(4).batches)
 
     epoch = loaders[rank].epoch(4, first_step)
@@ -191,7 +191,7 @@ def test_an_epoch_can_start_in_its_middle(first_step, rank):
 
 
 def test_an_epoch_that_is_done_yields_nothing_more():
-    _, (loader,) = sharded(1)
+    _, (loader,) = of_ranks(1)
     num_steps = len(loader.plan(1))
 
     assert list(loader.epoch(1, num_steps).batches) == []
@@ -199,27 +199,27 @@ def test_an_epoch_that_is_done_yields_nothing_more():
         loader.epoch(1, num_steps + 1)
 
 
-@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0)])
-def test_a_rank_that_does_not_exist_is_refused(shard):
-    pool, _ = sharded(1)
+@pytest.mark.parametrize("ranks", [(2, 2), (-1, 2), (0, 0)])
+def test_a_rank_that_does_not_exist_is_refused(ranks):
+    pool, _ = of_ranks(1)
     with pytest.raises(ValueError, match=r"rank .* of \d"):
-        BatchLoader(pool, [(pool.events_of(0), 4)], (40,), shard=shard)
+        BatchLoader(pool, [(pool.events_of(0), 4)], (40,), ranks=ranks)
 
 
 def test_a_batch_that_ranks_cannot_share_evenly_is_refused():
     with pytest.raises(ValueError, match="a batch of 6 events is no multiple of 4 ranks"):
-        sharded(4)
+        of_ranks(4)
 
 
 def test_the_fingerprint_tells_what_changes_the_batches():
     def of(**changes):
-        return {loader.fingerprint() for loader in sharded(2, **changes)[1]}
+        return {loader.fingerprint() for loader in of_ranks(2, **changes)[1]}
 
     (same,) = of()
     assert of() == of(memory_limit=0) == {same}
     different = [of(seed=6), of(num_events=69), of(sizes=(12, 8)), of(sizes=(6, 6))]
     assert all(len(found) == 1 and found != {same} for found in different)
-    pool, _ = sharded(1)
+    pool, _ = of_ranks(1)
     edges = length_buckets([pool], 8, 1.3)
     shuffled = [
         BatchLoader(pool, [(e, 4)], edges, 5).fingerprint() for e in (np.arange(70), np.arange(70)[::-1])
@@ -230,8 +230,8 @@ def test_the_fingerprint_tells_what_changes_the_batches():
 
 def test_weights_change_what_an_epoch_holds_and_not_how_many_batches():
     pool = EventPool([(FakeSplit(20, seed=1), None), (FakeSplit(30, seed=2), None)])
-    sources = [Source(pool.events_of(0), 2.0), Source(pool.events_of(1), 0.5)]
-    loader = BatchLoader(pool, [(sources, 4)], length_buckets([pool], 8, 1.3), seed=3)
+    datasets = [WeightedEvents(pool.events_of(0), 2.0), WeightedEvents(pool.events_of(1), 0.5)]
+    loader = BatchLoader(pool, [(datasets, 4)], length_buckets([pool], 8, 1.3), seed=3)
 
     counts = []
     for epoch in (1, 2):
@@ -242,7 +242,7 @@ def test_weights_change_what_an_epoch_holds_and_not_how_many_batches():
         assert plan.num_events == 55 == len(events)
     assert (counts[0][:20] == 2).all()
     assert (counts[0][20:] + counts[1][20:] == 1).all()
-    plain = BatchLoader(pool, [([Source(s.events) for s in sources], 4)], loader._edges, seed=3)
+    plain = BatchLoader(pool, [([WeightedEvents(s.events) for s in datasets], 4)], loader._edges, seed=3)
     assert plain.fingerprint() != loader.fingerprint()
     together = BatchLoader(pool, [(np.arange(50), 4)], loader._edges, seed=3).plan(1)
     for batch, same in zip(plain.plan(1).batches, together.batches, strict=True):

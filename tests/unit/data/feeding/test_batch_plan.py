@@ -6,7 +6,7 @@ import pytest
 
 from mlpf.data.feeding.batch_plan import (
     EMPTY_EVENT,
-    Source,
+    WeightedEvents,
     bucket_edges,
     pad_events,
     pad_length,
@@ -111,29 +111,29 @@ def test_no_events_make_no_batches():
 @pytest.mark.parametrize("seed", [None, (3, 0)])
 @pytest.mark.parametrize("weight", [0.3, 0.5, 1.0, 2.0, 2.5])
 def test_a_weight_is_the_number_of_passes_per_epoch(weight, seed):
-    source = Source(np.arange(100, 120), weight)
+    dataset = WeightedEvents(np.arange(100, 120), weight)
 
     taken = np.zeros(20, int)
     for epoch in range(1, 8):
-        drawn = source.draw(epoch, seed)
-        assert len(drawn) == source.num_draws == weight * 20
-        np.testing.assert_array_equal(drawn, source.draw(epoch, seed))
+        drawn = dataset.draw(epoch, seed)
+        assert len(drawn) == dataset.num_draws == weight * 20
+        np.testing.assert_array_equal(drawn, dataset.draw(epoch, seed))
         taken += np.bincount(drawn - 100, minlength=20)
         # No event is taken more than once more often than another, from the first epoch on.
         assert np.ptp(taken) <= 1
 
 
 def test_half_of_the_events_are_in_one_epoch_and_the_others_in_the_next():
-    source = Source(np.arange(10), 0.5)
-    first, second, third = (source.draw(epoch, (1, 0)).tolist() for epoch in (1, 2, 3))
+    dataset = WeightedEvents(np.arange(10), 0.5)
+    first, second, third = (dataset.draw(epoch, (1, 0)).tolist() for epoch in (1, 2, 3))
 
     assert sorted(first + second) == list(range(10))
     assert sorted(third) != sorted(first)  # another order of the next pass
 
 
 def test_a_small_weight_takes_one_event_and_no_events_none():
-    assert len(Source(np.arange(10), 0.01).draw(0, None)) == 1
-    assert len(Source(np.arange(0), 2.0).draw(0, (1, 0))) == 0
+    assert len(WeightedEvents(np.arange(10), 0.01).draw(0, None)) == 1
+    assert len(WeightedEvents(np.arange(0), 2.0).draw(0, (1, 0))) == 0
 
 
 def test_batches_of_groups_are_mixed_over_the_epoch(rng):
