@@ -4,11 +4,11 @@ from mlpf.export.exporting import ExportedFile, export_onnx
 from mlpf.export.onnx_session import onnx_forward, open_session
 from mlpf.export.parity import ParityReport
 from mlpf.export.precision import PRECISIONS
-from mlpf.export.runtimes import TARGETS, ExportError
+from mlpf.export.runtimes import RUNTIMES, ExportError
 
 __all__ = [
     "PRECISIONS",
-    "TARGETS",
+    "RUNTIMES",
     "ExportError",
     "ExportedFile",
     "ParityReport",

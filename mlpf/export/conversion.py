@@ -16,7 +16,7 @@ from mlpf.export.graph_rewrites import (
     restore_norms,
     shape_reductions,
 )
-from mlpf.export.runtimes import OUTPUT_NAME, Target
+from mlpf.export.runtimes import OUTPUT_NAME, Runtime
 from mlpf.export.tracing import plain_norms, recorded_orders
 from mlpf.models.interface import concatenate_outputs, output_widths
 
@@ -24,12 +24,12 @@ from mlpf.models.interface import concatenate_outputs, output_widths
 ORDER_NAME = "order_{}"
 
 
-def convert(model: keras.Model, target: Target, opset: int) -> onnx.ModelProto:
+def convert(model: keras.Model, runtime: Runtime, opset: int) -> onnx.ModelProto:
     """Convert a model of X [B, N, F]; B and N are dynamic.
 
     Args:
         model: Keras model under any dtype policy.
-        target: gives the name of the input.
+        runtime: gives the name of the input.
         opset: ONNX operator set.
 
     Returns:
@@ -53,7 +53,7 @@ def convert(model: keras.Model, target: Target, opset: int) -> onnx.ModelProto:
     shape_reductions(proto)
     expand_left_factors(proto)
     remove_unused(proto.graph)
-    _rename_input(proto.graph, target.input_name)
+    _rename_input(proto.graph, runtime.input_name)
     _name_axes(proto.graph.input[0], ("B", "N", num_features))
     for output in proto.graph.output:
         if output.name == OUTPUT_NAME:

@@ -24,7 +24,7 @@ from mlpf.export.precision import (
     refuse_saturation,
     with_policy,
 )
-from mlpf.export.runtimes import OUTPUT_NAME, TARGETS, ExportError, Target
+from mlpf.export.runtimes import OUTPUT_NAME, RUNTIMES, ExportError, Runtime
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import ExportFiles
 from mlpf.models.interface import OUTPUT_NAMES, output_widths
@@ -33,7 +33,7 @@ from mlpf.physics.random_events import sample_events
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 
-def model_metadata(model: keras.Model, target: Target, opset: int, schema: EventSchema) -> dict[str, Any]:
+def model_metadata(model: keras.Model, runtime: Runtime, opset: int, schema: EventSchema) -> dict[str, Any]:
     """Return what all precisions share: columns, classes, output order, bins, normalisation."""
     widths = output_widths(model.num_output_classes)
     normalization = model.input_normalization
@@ -43,9 +43,9 @@ def model_metadata(model: keras.Model, target: Target, opset: int, schema: Event
     return {
         "mlpf_version": mlpf.__version__,
         "model": model.name,
-        "target": target.name,
+        "target": runtime.name,
         "opset": opset,
-        "input": f"{target.input_name} [B, N, F] float32, raw columns, zero rows are padding",
+        "input": f"{runtime.input_name} [B, N, F] float32, raw columns, zero rows are padding",
         "schema": schema.name,
         "element_types": {kind.name: kind.elemtype for kind in schema.kinds},
         **{f"{kind.name}_columns": list(kind.features.names) for kind in schema.kinds},
@@ -125,9 +125,9 @@ def export_onnx(
     Args:
         model: a model of X [B, N, F]; its outputs are concatenated in the order of ``OUTPUT_NAMES``.
         path: file of float32; files are replaced if they exist.
-        target: out of ``TARGETS``.
+        target: out of ``RUNTIMES``.
         precisions: out of ``PRECISIONS``.
-        opset: ONNX operator set; default that of the target.
+        opset: ONNX operator set; default that of the runtime.
         metadata: further entries of the ONNX metadata and of the model card.
         schema: what the events are made of.
 
@@ -135,16 +135,16 @@ def export_onnx(
         The files by precision.
 
     Raises:
-        ExportError: the target does not take the opset, a path is a directory, float32 differs from Keras by
+        ExportError: the runtime does not take the opset, a path is a directory, float32 differs from Keras by
             more than ``TOLERANCE``, another precision makes no sense, numbers do not fit into float16, or
             int8 would saturate on some processors; nothing is written.
     """
     names = ExportFiles(Path(path))
-    goal = TARGETS[target]
-    opset = goal.choose_opset(opset)
+    runtime = RUNTIMES[target]
+    opset = runtime.choose_opset(opset)
     paths = _paths(names, precisions)
     model = with_policy(model, "float32")
-    entries = {**model_metadata(model, goal, opset, schema), **(metadata or {})}
+    entries = {**model_metadata(model, runtime, opset, schema), **(metadata or {})}
     shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
     references = [reference(model, sample_events(schema, b, n, seed=i)) for i, (b, n) in enumerate(shapes)]
     files = {}
@@ -152,7 +152,7 @@ def export_onnx(
     # The card gets its name last: it never describes a file that is not there.
     with ExitStack() as stack:
         card = stack.enter_context(atomic_write(names.card))
-        for precision, proto in _graphs(model, goal, opset, tuple(paths)):
+        for precision, proto in _graphs(model, runtime, opset, tuple(paths)):
             file = paths[precision]
             largest_float16, report = _check(model, proto, precision, references, str(file))
             part = stack.enter_context(atomic_write(file))
@@ -204,15 +204,15 @@ def _paths(names: ExportFiles, precisions: Sequence[str]) -> dict[str, Path]:
 
 
 def _graphs(
-    model: keras.Model, target: Target, opset: int, precisions: Sequence[str]
+    model: keras.Model, runtime: Runtime, opset: int, precisions: Sequence[str]
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Yield the graph of each precision, one at a time."""
     full = None
     if {"float32", "int8"} & set(precisions):
-        full = convert(model, target, opset)
+        full = convert(model, runtime, opset)
     for precision in precisions:
         if precision == "float16":
-            yield precision, convert(with_policy(model, "mixed_float16"), target, opset)
+            yield precision, convert(with_policy(model, "mixed_float16"), runtime, opset)
         elif full is not None:
             yield precision, full if precision == "float32" else quantize(full)
 

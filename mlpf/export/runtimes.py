@@ -10,7 +10,7 @@ class ExportError(MLPFError):
 
 
 @dataclass(frozen=True)
-class Target:
+class Runtime:
     """What a framework takes.
 
     Attributes:
@@ -26,10 +26,10 @@ class Target:
     opsets: tuple[int, int]
 
     def choose_opset(self, opset: int | None) -> int:
-        """Return ``opset``, or the usual one of the target.
+        """Return ``opset``, or the usual one of the runtime.
 
         Raises:
-            ExportError: the target does not take it.
+            ExportError: the runtime does not take it.
         """
         if opset is None:
             return self.opset
@@ -42,12 +42,12 @@ class Target:
 
 
 # 12 is the first with what the models need, 18 the last of the converter.
-TARGETS = {
-    target.name: target
-    for target in (
-        Target("onnxruntime", "x", 17, (12, 18)),
+RUNTIMES = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime("onnxruntime", "x", 17, (12, 18)),
         # CMSSW addresses the input by the name that TensorFlow gives tensors.
-        Target("cmssw", "x:0", 12, (12, 12)),
+        Runtime("cmssw", "x:0", 12, (12, 12)),
     )
 }
 OUTPUT_NAME = "particles"

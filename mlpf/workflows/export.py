@@ -28,15 +28,15 @@ def run(
         run_dir: run directory of a training.
         output: ONNX file of float32; default ``run_dir/model.onnx``. Other files are written beside it.
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
-        target: out of ``mlpf.export.TARGETS``.
+        target: out of ``mlpf.export.RUNTIMES``.
         precisions: out of ``mlpf.export.PRECISIONS``.
-        opset: ONNX operator set; default that of the target.
+        opset: ONNX operator set; default that of the runtime.
 
     Returns:
         The section ``files`` of the card.
 
     Raises:
-        ExportError: a file differs too much from Keras, or the target does not support the operator set.
+        ExportError: a file differs too much from Keras, or the runtime does not support the operator set.
             Nothing is written.
         CheckpointError: no run directory, or its checkpoint is missing or of another model.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from mlpf.export import TARGETS, open_session
+from mlpf.export import RUNTIMES, open_session
 from mlpf.export.conversion import convert, order_names
 from mlpf.export.graph_rewrites import keep_outputs
 from mlpf.models.interface import concatenate_outputs
@@ -27,22 +27,22 @@ def converted(request):
     rng = np.random.default_rng(0)
     for weight in model.trainable_weights:
         weight.assign(weight + 0.05 * rng.standard_normal(weight.shape))
-    target = TARGETS[name]
-    return model, target, convert(model, target, target.opset)
+    runtime = RUNTIMES[name]
+    return model, runtime, convert(model, runtime, runtime.opset)
 
 
-def test_opset_and_input_are_those_of_the_target(converted):
-    _, target, graph = converted
-    assert [o.version for o in graph.opset_import if o.domain == ""] == [target.opset]
-    assert [value.name for value in graph.graph.input] == [target.input_name]
+def test_opset_and_input_are_those_of_the_runtime(converted):
+    _, runtime, graph = converted
+    assert [o.version for o in graph.opset_import if o.domain == ""] == [runtime.opset]
+    assert [value.name for value in graph.graph.input] == [runtime.input_name]
 
 
 def test_shapes_are_free(converted):
-    model, target, graph = converted
+    model, runtime, graph = converted
     session = open_session(graph.SerializeToString())
     for b, n in ((1, 7), (2, 16), (3, 50)):
         x = clic_like_events(b, n, seed=n)
-        found = session.run(["particles"], {target.input_name: x})[0]
+        found = session.run(["particles"], {runtime.input_name: x})[0]
         # float32, with numbers of order 100
         np.testing.assert_allclose(found, concatenate_outputs(model(x)), atol=2e-3, rtol=1e-4)
 
@@ -50,7 +50,7 @@ def test_shapes_are_free(converted):
 def test_learned_pairs_take_events_of_less_than_a_bin():
     """onnxruntime refused the product of a matrix with no matrices: there is no full bin."""
     model = tiny_model(combined_graph_layer=LEARNED_PAIRS)
-    graph = convert(model, TARGETS["onnxruntime"], TARGETS["onnxruntime"].opset)
+    graph = convert(model, RUNTIMES["onnxruntime"], RUNTIMES["onnxruntime"].opset)
     session = open_session(graph.SerializeToString())
     for n in (1, 7, model.bin_size, model.bin_size + 1):
         x = clic_like_events(2, n, seed=n)
@@ -60,12 +60,12 @@ def test_learned_pairs_take_events_of_less_than_a_bin():
 
 
 def test_each_graph_layer_tells_its_order(converted):
-    model, target, graph = converted
+    model, runtime, graph = converted
     names = order_names(graph)
     assert len(names) == (2 if model.bin_size else 0)
     if names:
         x = clic_like_events(2, 20)
-        for order in open_session(graph.SerializeToString()).run(names, {target.input_name: x}):
+        for order in open_session(graph.SerializeToString()).run(names, {runtime.input_name: x}):
             np.testing.assert_array_equal(np.sort(order, axis=-1), np.tile(np.arange(20), (2, 1)))
 
 

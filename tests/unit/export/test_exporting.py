@@ -1,4 +1,4 @@
-"""Export as a whole: both models in every precision for every target."""
+"""Export as a whole: both models in every precision for every runtime."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnxruntime.quantization import QuantType
 
-from mlpf.export import TARGETS, ExportError, export_onnx, exporting
+from mlpf.export import RUNTIMES, ExportError, export_onnx, exporting
 from mlpf.export.parity import TOLERANCE
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.interface import OUTPUT_NAMES
@@ -38,7 +38,7 @@ def exported(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "run" / "model.onnx"
     metadata = {"checkpoint": "epoch_3"}
     files = export_onnx(model, path, target=target, precisions=PRECISIONS, metadata=metadata)
-    return model, TARGETS[target], files
+    return model, RUNTIMES[target], files
 
 
 def test_float32_agrees_with_keras_on_every_event(exported):
@@ -55,18 +55,18 @@ def test_float32_agrees_with_keras_on_every_event(exported):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_file_keeps_names_axes_and_padding(exported, precision):
-    _, target, files = exported
+    _, runtime, files = exported
     session = onnxruntime.InferenceSession(str(files[precision].path), providers=["CPUExecutionProvider"])
     (given,), (result,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type, given.shape) == (target.input_name, "tensor(float)", ["B", "N", 17])
+    assert (given.name, given.type, given.shape) == (runtime.input_name, "tensor(float)", ["B", "N", 17])
     assert (result.name, result.type, result.shape) == ("particles", "tensor(float)", ["B", "N", 14])
     for shape in ((2, 21), (1, 40)):
         x = clic_like_events(*shape, seed=77)
-        found = session.run(None, {target.input_name: x})[0]
+        found = session.run(None, {runtime.input_name: x})[0]
         assert found.shape == (*shape, 14)
         assert not found[x[..., 0] == 0].any()
     (opset,) = (o.version for o in onnx.load(files[precision].path).opset_import if o.domain == "")
-    assert opset == target.opset == files[precision].opset
+    assert opset == runtime.opset == files[precision].opset
 
 
 def test_reduced_precisions_are_other_numbers_but_close(exported):
@@ -113,17 +113,17 @@ def test_int8_that_would_saturate_is_not_written(tmp_path, monkeypatch):
 
 
 def test_one_card_describes_all_files(exported):
-    _, target, files = exported
+    _, runtime, files = exported
     folder = files["float32"].path.parent
     names = ["model.onnx", "model_card.json", "model_float16.onnx", "model_int8.onnx"]
     assert sorted(p.name for p in folder.iterdir()) == names
     card = json.loads((folder / "model_card.json").read_text(encoding="utf-8"))
     assert card["checkpoint"] == "epoch_3"
-    assert card["target"] == target.name
+    assert card["target"] == runtime.name
     assert set(card["files"]) == set(PRECISIONS)
     for precision, facts in card["files"].items():
         assert facts["file"] == files[precision].path.name
-        assert facts["opset"] == target.opset
+        assert facts["opset"] == runtime.opset
         assert facts["num_bytes"] == files[precision].path.stat().st_size
         assert facts["parity"] == files[precision].parity.as_dict()
         entries = {p.key: p.value for p in onnx.load(files[precision].path).metadata_props}
@@ -135,11 +135,11 @@ def test_one_card_describes_all_files(exported):
 
 
 def test_bad_numbers_in_the_input_do_what_they_do_in_keras(exported):
-    model, target, files = exported
+    model, runtime, files = exported
     x = clic_like_events(1, 40, seed=5)
     x[0, 3, 7], x[0, 20, 8], x[0, 30, 2] = np.nan, np.inf, -np.inf
     session = onnxruntime.InferenceSession(str(files["float32"].path), providers=["CPUExecutionProvider"])
-    found = session.run(None, {target.input_name: x})[0]
+    found = session.run(None, {runtime.input_name: x})[0]
     expected = np.concatenate([np.asarray(v) for v in model(x).values()], axis=-1)
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 

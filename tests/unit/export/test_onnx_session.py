@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlpf.export import TARGETS, onnx_forward, open_session
+from mlpf.export import RUNTIMES, onnx_forward, open_session
 from mlpf.export.conversion import convert
 from mlpf.models.interface import OUTPUT_NAMES, concatenate_outputs
 from tests.support.events import clic_like_events
@@ -10,10 +10,10 @@ from tests.support.models import tiny_transformer
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-def test_outputs_have_the_names_of_the_model(target):
+@pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
+def test_outputs_have_the_names_of_the_model(runtime):
     model = tiny_transformer()
-    forward = onnx_forward(open_session(convert(model, target, target.opset).SerializeToString()))
+    forward = onnx_forward(open_session(convert(model, runtime, runtime.opset).SerializeToString()))
     for shape in ((1, 20), (2, 33)):
         X = clic_like_events(*shape)
         found, expected = forward(X), model(X)
@@ -26,6 +26,6 @@ def test_outputs_have_the_names_of_the_model(target):
 
 
 def test_threads_are_those_asked_for():
-    graph = convert(tiny_transformer(), TARGETS["onnxruntime"], 17).SerializeToString()
+    graph = convert(tiny_transformer(), RUNTIMES["onnxruntime"], 17).SerializeToString()
     options = open_session(graph, num_threads=1).get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlpf.export import TARGETS, ExportError, parity
+from mlpf.export import RUNTIMES, ExportError, parity
 from mlpf.export.conversion import convert
 from mlpf.export.parity import Differences, ParityReport, check_parity, compare, count_class_flips, judge
 from tests.support.events import clic_like_events
@@ -94,7 +94,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def graph(model):
-    return convert(model, TARGETS["onnxruntime"], 17)
+    return convert(model, RUNTIMES["onnxruntime"], 17)
 
 
 def test_another_network_is_another_network(model, graph):

@@ -47,8 +47,8 @@ def test_an_opset_that_cmssw_does_not_take_is_refused(run_dir, tmp_path):
 
 
 def test_the_options_are_those_of_the_export(run_dir):
-    from mlpf.export import PRECISIONS, TARGETS
+    from mlpf.export import PRECISIONS, RUNTIMES
 
     options = {option.name: option for option in command.params}
-    assert tuple(options["target"].type.choices) == tuple(TARGETS)
+    assert tuple(options["target"].type.choices) == tuple(RUNTIMES)
     assert tuple(options["precisions"].type.choices) == PRECISIONS
