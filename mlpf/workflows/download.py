@@ -18,7 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Column, Table
 
 from mlpf.data.download.archive import API, SAMPLES, ArchivedSample, in_order, list_record, remote_file
-from mlpf.data.download.transfer import Client, Place, RemoteFile, resumable_bytes
+from mlpf.data.download.transfer import Client, Destination, RemoteFile, resumable_bytes
 from mlpf.errors import DataError
 from mlpf.files.locking import locked
 
@@ -33,19 +33,19 @@ class Job:
     Attributes:
         folder: name of the folder below the output directory.
         file: what to fetch.
-        place: where to.
+        destination: where to.
     """
 
     folder: str
     file: RemoteFile
-    place: Place
+    destination: Destination
 
     @property
     def bytes_there(self) -> int:
         """Bytes that need not be fetched, as far as sizes tell."""
-        if self.place.final.is_file() and self.place.final.stat().st_size == self.file.size:
+        if self.destination.final.is_file() and self.destination.final.stat().st_size == self.file.size:
             return self.file.size
-        return resumable_bytes(self.file, self.place)
+        return resumable_bytes(self.file, self.destination)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _plan(
             except DataError as error:
                 failures.append(str(error))
                 continue
-            if jobs.setdefault(job.place.final, job).file != job.file:
+            if jobs.setdefault(job.destination.final, job).file != job.file:
                 failures.append(f"{entry['listed_at']}: two different files {job.file.name!r}; report it")
     return list(jobs.values()), failures
 
@@ -197,7 +197,7 @@ def _job(folder: str, file: RemoteFile, output: Path) -> Job:
     final, state = output / folder / file.name, output / STATE_FOLDER / folder
     if not final.resolve().is_relative_to(output.resolve()):
         raise DataError(f"{final}: leads out of {output} through a link; remove the link")
-    return Job(folder, file, Place(final, state / f"{file.name}.part", state / f"{file.name}.json"))
+    return Job(folder, file, Destination(final, state / f"{file.name}.part", state / f"{file.name}.json"))
 
 
 @contextmanager
@@ -267,7 +267,7 @@ def _in_threads(
 
             try:
                 with client() as session:
-                    new = session.fetch(job.file, job.place, report)
+                    new = session.fetch(job.file, job.destination, report)
                 report(job.file.size)
                 return new
             finally:
@@ -292,8 +292,8 @@ def _summary(
     fetched: Sequence[Job], reused: Sequence[Job], failures: Sequence[str], seconds: float
 ) -> DownloadSummary:
     return DownloadSummary(
-        tuple(sorted(job.place.final for job in fetched)),
-        tuple(sorted(job.place.final for job in reused)),
+        tuple(sorted(job.destination.final for job in fetched)),
+        tuple(sorted(job.destination.final for job in reused)),
         tuple(failures),
         sum(job.file.size for job in (*fetched, *reused)),
         seconds,

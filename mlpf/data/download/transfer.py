@@ -58,7 +58,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where one file goes, and what is remembered about it.
 
     Attributes:
@@ -126,12 +126,14 @@ class Client:
             except failures.RequestException as error:
                 retry = self._after(_Passing(_reason(error)), retry, url)
 
-    def fetch(self, file: RemoteFile, place: Place, report: Callable[[int], object] = lambda _: None) -> bool:
-        """Bring one file to its place, from where an earlier attempt ended.
+    def fetch(
+        self, file: RemoteFile, destination: Destination, report: Callable[[int], object] = lambda _: None
+    ) -> bool:
+        """Bring one file to its destination, from where an earlier attempt ended.
 
         Args:
             file: what to fetch.
-            place: where to.
+            destination: where to.
             report: called with the bytes that are there.
 
         Returns:
@@ -141,21 +143,21 @@ class Client:
             DataError: it could not be fetched, or has another checksum, twice.
         """
         try:
-            if is_there(file, place):
+            if is_there(file, destination):
                 return False
-            for folder in (place.part.parent, place.note.parent, place.final.parent):
+            for folder in (destination.part.parent, destination.note.parent, destination.final.parent):
                 folder.mkdir(parents=True, exist_ok=True)
             for _ in range(2):  # what was resumed may be damaged: one more transfer from the start
-                self._complete(file, place, report)
-                found = checksum(place.part, file.algorithm)
+                self._complete(file, destination, report)
+                found = checksum(destination.part, file.algorithm)
                 if found == file.digest:
-                    place.part.replace(place.final)
-                    _write_note(place.note, _signature(file, place.final))
+                    destination.part.replace(destination.final)
+                    _write_note(destination.note, _signature(file, destination.final))
                     return True
-                place.part.unlink()
+                destination.part.unlink()
         except OSError as error:
             raise DataError(
-                f"{place.final}: cannot be written ({error.strerror or error}); "
+                f"{destination.final}: cannot be written ({error.strerror or error}); "
                 "check permission and free space"
             ) from error
         raise DataError(
@@ -163,20 +165,20 @@ class Client:
             f"{file.checksum}; run the command again later or report it to the archive"
         )
 
-    def _complete(self, file: RemoteFile, place: Place, report: Callable[[int], object]) -> None:
+    def _complete(self, file: RemoteFile, destination: Destination, report: Callable[[int], object]) -> None:
         """Fill the part file to the promised size."""
-        if resumable_bytes(file, place) == 0:
-            place.part.unlink(missing_ok=True)
-            place.part.touch()
+        if resumable_bytes(file, destination) == 0:
+            destination.part.unlink(missing_ok=True)
+            destination.part.touch()
         retry = _retry(TRANSFER_ATTEMPTS)
-        best = _size(place.part)
-        while (here := _size(place.part)) < file.size:
+        best = _size(destination.part)
+        while (here := _size(destination.part)) < file.size:
             report(here)
             try:
-                self._append(file, place, report)
-                raise _Passing(f"the connection ended after {_size(place.part)} of {file.size} bytes")
+                self._append(file, destination, report)
+                raise _Passing(f"the connection ended after {_size(destination.part)} of {file.size} bytes")
             except _Passing as failure:
-                if (here := _size(place.part)) == file.size:
+                if (here := _size(destination.part)) == file.size:
                     break
                 # Only bytes never reached before count as progress: a server that cannot resume and
                 # always breaks off would be asked for ever.
@@ -185,25 +187,25 @@ class Client:
                 retry = self._after(failure, retry, file.url)
         report(file.size)
 
-    def _append(self, file: RemoteFile, place: Place, report: Callable[[int], object]) -> None:
+    def _append(self, file: RemoteFile, destination: Destination, report: Callable[[int], object]) -> None:
         """Ask for what is missing and write what arrives, never more than the promised size."""
-        here = _size(place.part)
+        here = _size(destination.part)
         headers = {}
         if here:
             headers["Range"] = f"bytes={here}-"
-            etag = _read_note(place.note).get("etag")
+            etag = _read_note(destination.note).get("etag")
             if etag:
                 headers["If-Range"] = etag
         with self._open(file.url, headers) as response:
             resumed = response.status_code == 206
             if response.status_code == 416 or (resumed and not _continues(response, here, file.size)):
-                place.part.unlink()
-                place.part.touch()
+                destination.part.unlink()
+                destination.part.touch()
                 raise _Passing(f"the server cannot continue at byte {here}")
             if response.status_code not in (200, 206):
                 raise DataError(f"{file.url}: HTTP status {response.status_code}, expected 200 or 206")
-            _write_note(place.note, {"checksum": file.checksum, "etag": _strong_etag(response)})
-            with place.part.open("ab" if resumed else "wb") as stream:
+            _write_note(destination.note, {"checksum": file.checksum, "etag": _strong_etag(response)})
+            with destination.part.open("ab" if resumed else "wb") as stream:
                 here = here if resumed else 0
                 for chunk in self._pieces(response):
                     here += stream.write(chunk[: file.size - here])
@@ -286,27 +288,27 @@ def _parsed(body: bytes, url: str) -> Any:
         raise DataError(f"{url}: not JSON, expected a record of the archive; check --api") from None
 
 
-def is_there(file: RemoteFile, place: Place) -> bool:
+def is_there(file: RemoteFile, destination: Destination) -> bool:
     """Return whether the final file has the right content.
 
     The checksum is computed unless a note says that it was right when the file had its present size and
     time of change.
     """
-    if not place.final.is_file() or place.final.stat().st_size != file.size:
+    if not destination.final.is_file() or destination.final.stat().st_size != file.size:
         return False
-    signature = _signature(file, place.final)
-    if _read_note(place.note) == signature:
+    signature = _signature(file, destination.final)
+    if _read_note(destination.note) == signature:
         return True
-    if checksum(place.final, file.algorithm) != file.digest:
+    if checksum(destination.final, file.algorithm) != file.digest:
         return False
-    _write_note(place.note, signature)
+    _write_note(destination.note, signature)
     return True
 
 
-def resumable_bytes(file: RemoteFile, place: Place) -> int:
+def resumable_bytes(file: RemoteFile, destination: Destination) -> int:
     """Return how many bytes of this very file an earlier attempt left."""
-    size = _size(place.part)
-    return size if size <= file.size and _read_note(place.note).get("checksum") == file.checksum else 0
+    size = _size(destination.part)
+    return size if size <= file.size and _read_note(destination.note).get("checksum") == file.checksum else 0
 
 
 def _size(path: Path) -> int:
