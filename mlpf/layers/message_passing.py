@@ -15,8 +15,22 @@ FLOAT16_MAX = 65504.0
 FLOAT16_SHRINK = 1.0 / 64.0
 
 
+class _Message(keras.layers.Layer):
+    """New features of the elements of a bin, of width ``output_dim``."""
+
+    output_dim: int
+
+    def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
+        """Return [G, S, D]."""
+        return (*tuple(x_shape)[:-1], self.output_dim)
+
+    def compute_output_spec(self, x, *args, **kwargs):  # noqa: ARG002 - Keras passes all arguments or their shapes
+        """Return the specification of the output: float32 under every policy."""
+        return keras.KerasTensor(self.compute_output_shape(x.shape), dtype="float32")
+
+
 @keras.saving.register_keras_serializable(package="mlpf")
-class GHConvDense(keras.layers.Layer):
+class GHConvDense(_Message):
     """Graph convolution with a gate g between neighbours (hom) and the element itself (het).
 
     out = act(g * A x theta + (1 - g) * x W_h), g = sigmoid(x W_t + b_t).
@@ -106,14 +120,6 @@ class GHConvDense(keras.layers.Layer):
         scale = ops.cast(scale, self.compute_dtype)
         return scale * ops.matmul(kernel, scale * neighbours)
 
-    def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
-        """Return [G, S, D]."""
-        return (*tuple(x_shape)[:-1], self.output_dim)
-
-    def compute_output_spec(self, x, *args, **kwargs):  # noqa: ARG002 - Keras passes all arguments or their shapes
-        """Return the specification of the output: float32 under every policy."""
-        return keras.KerasTensor(self.compute_output_shape(x.shape), dtype="float32")
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -141,7 +147,7 @@ LOWEST_OF_OTHERS = -3e38
 
 
 @keras.saving.register_keras_serializable(package="mlpf")
-class NodeMessageLearnable(keras.layers.Layer):
+class NodeMessageLearnable(_Message):
     """out_i = act(FFN([x_i, max_j A_ji, max_j A_ij])): the node, its largest incoming and outgoing messages.
 
     The option of that name of the published code (v1.6). Messages are the channels of a trainable kernel;
@@ -211,14 +217,6 @@ class NodeMessageLearnable(keras.layers.Layer):
             parts.append(ops.where(real, ops.swapaxes(largest, -1, -2), 0.0))
         out = self._activate(self.ffn(ops.concatenate(parts, axis=-1)))
         return ops.where(real, out, 0.0)
-
-    def compute_output_shape(self, x_shape, kernel_shape=None, mask_shape=None):  # noqa: ARG002 - Keras passes all arguments or their shapes
-        """Return [G, S, D]."""
-        return (*tuple(x_shape)[:-1], self.output_dim)
-
-    def compute_output_spec(self, x, *args, **kwargs):  # noqa: ARG002 - Keras passes all arguments or their shapes
-        """Return the specification of the output: float32 under every policy."""
-        return keras.KerasTensor(self.compute_output_shape(x.shape), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         return {
