@@ -1,4 +1,4 @@
-"""Command that gives a search to Slurm."""
+"""Command that submits a search to Slurm."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mlpf.cli.options import PATH, Duration, config_option, data_dir_option, set
 @click.option("--partition", help="Partition; default that of the site.")
 @click.option("--constraint", help="Features that nodes must have; default those of the site.")
 @click.option(
-    "--max-requeues", type=click.IntRange(0), default=100, help="Times the job goes back into the queue."
+    "--max-requeues", type=click.IntRange(0), default=100, help="How often the job may return to the queue."
 )
 @click.option("--setup", multiple=True, metavar="LINE", help="Line of shell before the search; repeatable.")
 @config_option(required=True, help="Configuration with a section hypertune, see mlpf config list.")
@@ -38,9 +38,9 @@ def submit(
     data_dir: Path | None,
     **request: Any,
 ) -> None:
-    """Submit a search as one job of Slurm: driver and workers run in it, on several nodes.
+    """Submit a search as one job of Slurm, which runs driver and workers on several nodes.
 
-    The job saves and goes back into the queue before its end, until the search is over.
+    Before its end the job saves and returns to the queue, until the search is over.
     """
     from mlpf.engine.sites import load_site
     from mlpf.search import submission
