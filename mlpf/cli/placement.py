@@ -39,7 +39,7 @@ def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def placement_of_trainings(workers: int | None, site: str | None, nodes: int | None, inside: bool) -> Any:
-    """Return the place of trainings. Without workers and site it is one training per group of GPUs of this machine.
+    """Return the place of trainings; default one training per group of GPUs of this machine.
 
     Raises:
         click.UsageError: options of this machine and of a cluster together.

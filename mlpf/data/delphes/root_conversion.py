@@ -1,4 +1,4 @@
-"""One Delphes ROOT file -> prepared events: reader, features and truth put together."""
+"""One Delphes ROOT file -> prepared events, by reader, features and truth."""
 
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
@@ -24,6 +24,6 @@ class DelphesConversion(Conversion):
         return TREE in source.trees
 
     def read(self) -> Iterator[Chunk]:
-        """Yield all events in file order, some at a time."""
+        """Yield all events in file order, in chunks."""
         for raw in read_events(self.source):
             yield prepare_chunk(raw)
