@@ -1,4 +1,4 @@
-"""Write the files of an export, or none."""
+"""Write all files of an export, or none."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 logger = logging.getLogger(__name__)
 
-# Shapes of the check: whole bins and not, one event and several, fewer elements than a bin.
+# Shapes of the check: with whole and incomplete bins, one or several events, fewer elements than a bin.
 PARITY_SHAPES = ((1, 256), (2, 300), (3, 64), (4, 1000), (1, 2560))
 
 
@@ -40,7 +40,7 @@ class ExportedFile:
         num_bytes: its size.
         largest_int8_weight: largest absolute int8 weight; None = no int8.
         largest_float16: largest absolute float16 number on the events of the check; None = no float16.
-        parity: how far it is from Keras.
+        parity: comparison with Keras.
     """
 
     path: Path
@@ -73,24 +73,24 @@ def export_onnx(
     metadata: Mapping[str, Any] | None = None,
     schema: EventSchema = SCHEMAS["clic"],
 ) -> dict[str, ExportedFile]:
-    """Write ``path``, ``<stem>_<precision>`` beside it for others than float32, and ``model_card.json``.
+    """Write ``path`` (float32), ``<stem>_<precision>`` for other precisions, and ``model_card.json``.
 
     Args:
         model: a model of X [B, N, F]; its outputs are concatenated in the order of ``OUTPUT_NAMES``.
         path: file of float32; files are replaced if they exist.
-        target: out of ``TARGETS``.
-        precisions: out of ``PRECISIONS``.
+        target: a name of ``TARGETS``.
+        precisions: names of ``PRECISIONS``.
         opset: ONNX operator set; default that of the target.
         metadata: further entries of the ONNX metadata and of the model card.
-        schema: what the events are made of.
+        schema: schema of the events.
 
     Returns:
         The files by precision.
 
     Raises:
-        ExportError: the target does not take the opset, a path is a directory, float32 differs from Keras by
-            more than ``TOLERANCE``, another precision makes no sense, numbers do not fit into float16, or
-            int8 would saturate on some processors; nothing is written.
+        ExportError: the target does not allow the opset, a path is a directory, float32 differs from Keras by
+            more than ``TOLERANCE``, another precision destroys the network, numbers exceed float16, or int8
+            would saturate on some processors. Nothing is written.
     """
     names = ExportFiles(Path(path))
     goal = TARGETS[target]
@@ -102,7 +102,7 @@ def export_onnx(
     references = [reference(model, sample_events(schema, b, n, seed=i)) for i, (b, n) in enumerate(shapes)]
     files = {}
     names.float32.parent.mkdir(parents=True, exist_ok=True)
-    # The card gets its name last: it never describes a file that is not there.
+    # The card is renamed last: it never describes a missing file.
     with ExitStack() as stack:
         card = stack.enter_context(atomic_write(names.card))
         for precision, proto in _graphs(model, goal, opset, tuple(paths)):
@@ -132,7 +132,7 @@ def _check(
     references: Sequence[Reference],
     name: str,
 ) -> tuple[float | None, ParityReport]:
-    """Return the largest float16 number and the comparison with Keras; refuse what must not be written."""
+    """Return the largest float16 number and the comparison with Keras; refuse bad graphs."""
     refuse_saturation(proto, name)
     magnitudes = float16_magnitudes(proto, [given.x for given in references])
     refuse_overflow(magnitudes, name)
@@ -142,7 +142,7 @@ def _check(
 
 
 def _paths(names: ExportFiles, precisions: Sequence[str]) -> dict[str, Path]:
-    """Return the file of each precision, none of them in the way of the card or of a directory."""
+    """Return the file of each precision; refuse names of the card and of directories."""
     paths = {precision: names.onnx(precision) for precision in precisions}
     if names.card in paths.values():
         raise ExportError(f"{names.float32}: is the name of the model card beside it; give another one")

@@ -1,7 +1,7 @@
-"""Whether the numbers of a graph fit into float16.
+"""Check that the numbers of a graph fit into float16.
 
-A number beyond the end of float16 does not always show in the outputs: messages cut it off, and on a CPU
-onnxruntime computes float16 in float32. Each float16 tensor of the graph is therefore looked at.
+Outputs do not always show a number that is too large for float16: messages are cut off, and on a CPU
+onnxruntime computes float16 in float32. Therefore each float16 tensor of the graph is checked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def refuse_overflow(magnitudes: Mapping[str, float], name: str) -> None:
         name: file, for the message.
 
     Raises:
-        ExportError: with the first place in the graph and the size of its number.
+        ExportError: a number is out of range; names the first place in the graph and the number.
     """
     for place, largest in magnitudes.items():
         if not largest < FLOAT16_MAX:  # so that NaN fails
@@ -85,7 +85,7 @@ def _watched(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
         graph.node.append(helper.make_node("Cast", [name], [steps[0]], to=TensorProto.FLOAT))
         graph.node.append(helper.make_node("Abs", [steps[0]], [steps[1]]))
         graph.node.append(helper.make_node("Reshape", [steps[1], _FLAT], [steps[2]]))
-        # A tensor may be empty, and nothing has no largest number.
+        # An empty tensor has no largest number.
         graph.node.append(helper.make_node("Concat", [steps[2], _ZERO], [steps[3]], axis=0))
         graph.node.append(helper.make_node("ReduceMax", [steps[3]], [_output(i)], keepdims=0))
         graph.output.append(helper.make_tensor_value_info(_output(i), TensorProto.FLOAT, []))

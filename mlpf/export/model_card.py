@@ -1,4 +1,4 @@
-"""What a user of an exported file must know, in the file and in the card beside it."""
+"""Metadata of an exported file, in the file and in the card beside it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from mlpf.physics.schemas import EventSchema
 
 
 def model_metadata(model: keras.Model, target: Target, opset: int, schema: EventSchema) -> dict[str, Any]:
-    """Return what all precisions share: columns, classes, output order, bins, normalisation."""
+    """Return the metadata of all precisions: columns, classes, output order, bins, normalisation."""
     widths = output_widths(model.num_output_classes)
     normalization = model.input_normalization
     constants = None
@@ -44,7 +44,7 @@ def model_card(entries: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]
     """Return the content of ``model_card.json``.
 
     Args:
-        entries: what all files share.
+        entries: common metadata of all files.
         files: precision -> name, size, opset and parity of the file.
     """
     return {**entries, "files": {precision: dict(facts) for precision, facts in files.items()}}

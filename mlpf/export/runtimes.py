@@ -1,4 +1,4 @@
-"""Where an exported model runs: what that takes."""
+"""Requirements of the programs that run an exported model."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ from mlpf.errors import MLPFError
 
 
 class ExportError(MLPFError):
-    """A model cannot be exported as asked, or its export does not give the results of the original."""
+    """A model cannot be exported as requested, or its export gives other results than the original."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a framework takes.
+    """Requirements of one program.
 
     Attributes:
-        name: as on the command line.
+        name: name on the command line.
         input_name: name of the input tensor.
-        opset: ONNX operator set unless another one is asked for.
-        opsets: first and last operator set allowed.
+        opset: default ONNX operator set.
+        opsets: first and last allowed operator set.
     """
 
     name: str
@@ -26,10 +26,10 @@ class Target:
     opsets: tuple[int, int]
 
     def choose_opset(self, opset: int | None) -> int:
-        """Return ``opset``, or the usual one of the target.
+        """Return ``opset``, or the default of the target.
 
         Raises:
-            ExportError: the target does not take it.
+            ExportError: the target does not allow it.
         """
         if opset is None:
             return self.opset
@@ -41,7 +41,7 @@ class Target:
         return opset
 
 
-# 12 is the first with what the models need, 18 the last of the converter.
+# 12 is the first one with all operators of the models, 18 the last one of the converter.
 TARGETS = {
     target.name: target
     for target in (

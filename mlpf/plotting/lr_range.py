@@ -10,11 +10,11 @@ from mlpf.plotting.style import COLORS, single
 
 
 def range_figure(result: Mapping[str, Any], title: str) -> Figure:
-    """Draw the loss, and smoothed, against the learning rate, with the suggested rates as lines.
+    """Draw the loss and the smoothed loss against the learning rate, with the suggested rates as lines.
 
     Args:
-        result: what ``lr_finder.json`` holds.
-        title: what was trained.
+        result: contents of ``lr_finder.json``.
+        title: title of the figure.
     """
     figure, axes = single(title)
     axes.plot(result["rates"], result["losses"], color=COLORS[TARGET], linewidth=0.8, label="loss")
@@ -22,7 +22,7 @@ def range_figure(result: Mapping[str, Any], title: str) -> Figure:
     axes.set_xscale("log")
     positive = [value for value in result["smoothed"] if value > 0]
     if positive:
-        # The scale of the smoothed loss: one broken batch at the end would flatten everything else.
+        # Axis range from the smoothed loss: with one huge value at the end the rest would be flat.
         axes.set_yscale("log")
         axes.set_ylim(0.7 * min(positive), 1.4 * max(positive))
     for (name, text), line in zip(

@@ -154,7 +154,8 @@ def repaired_gen(rows: Rows) -> Rows:
 def repaired_cand(rows: Rows) -> Rows:
     """Repair published candidates, [n, 7] ``PARTICLE_COLUMNS``.
 
-    Neutral candidates are published without pt, charged ones without energy. Each follows from the other and eta.
+    Neutral candidates are published without pt, charged ones without energy. Each is computed from the other
+    and eta.
     """
     pt, eta, energy = (
         rows[:, PARTICLE_COLUMNS.index(name)].astype(np.float64) for name in ("pt", "eta", "energy")

@@ -229,7 +229,7 @@ def load_arrays(content: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[
     Args:
         content: the pickle; nothing in it is trusted.
         where: name of the file, for messages.
-        max_bytes: largest number of bytes of all arrays together; a small file can repeat one array many times.
+        max_bytes: largest number of bytes of all arrays; a small file can repeat one array many times.
 
     Returns:
         The dictionary; arrays of at most two dimensions, float32 or float64, not writeable.

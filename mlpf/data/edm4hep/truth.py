@@ -351,7 +351,7 @@ def candidate_targets(
 
 
 def _highest_hit(raw: RawEvents, cluster: IntArray) -> IntArray:
-    """Return the hit of highest energy of each cluster [n]; -1 for cluster -1 and for a cluster without hits."""
+    """Return the hit of highest energy of each cluster [n]; -1 for cluster -1 or without hits."""
     members = raw.cluster_hits
     energy = raw.hits["energy"][members.target].astype(np.float64)
     highest = leading_rows(members.target, members.source, energy, len(raw.clusters))

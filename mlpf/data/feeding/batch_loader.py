@@ -281,8 +281,8 @@ class BatchLoader:
     def fingerprint(self) -> str:
         """Return a fingerprint of events, groups, buckets and order; equal on all ranks and in a resumed run.
 
-        It changes with events, weights, batch sizes, buckets and seed, but not with the directory of the data or
-        the use of memory.
+        It changes with events, weights, batch sizes, buckets and seed, but not with the directory of the data
+        or the use of memory.
         """
         digest = hashlib.blake2b(digest_size=16)
         arrays = [self.pool.lengths, np.asarray(self._edges)]
