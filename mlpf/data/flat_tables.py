@@ -124,23 +124,27 @@ class Table:
         return cls(columns, np.arange(len(next(iter(columns.values()))) + 1))
 
     @classmethod
-    def from_events(cls, events: Sequence[Mapping[str, npt.NDArray]]) -> "Table":
+    def from_events(
+        cls, events: Sequence[Mapping[str, npt.NDArray]], names: Sequence[str] | None = None
+    ) -> "Table":
         """Make a table of at least one event.
 
         Args:
             events: per event, column name -> array whose first axis are the rows of the event.
+            names: columns of the table, at least one; default all of the first event.
 
         Raises:
             ValueError: no event, or the columns of an event differ in length.
         """
         if not events:
             raise ValueError("no event to make a table of")
-        counts = {name: np.array([len(e[name]) for e in events]) for name in events[0]}
+        names = tuple(events[0]) if names is None else names
+        counts = {name: np.array([len(e[name]) for e in events]) for name in names}
         first = next(iter(counts.values()))
         for name, count in counts.items():
             if (count != first).any():
                 raise ValueError(f"event {int(np.argmax(count != first))}: {name} has another number of rows")
-        columns = {name: np.concatenate([e[name] for e in events]) for name in events[0]}
+        columns = {name: np.concatenate([e[name] for e in events]) for name in names}
         return cls(columns, offsets_from_counts(first))
 
     def to_arrow(self) -> dict[str, pa.Array]:

@@ -219,12 +219,10 @@ def run(
 
     Raises:
         DataError: unknown dataset, unusable inputs, a split without events, missing shards, or no space.
-        OutputExists: a finished version was made from something else, what has its name is no finished
-            dataset, or another process is at work.
+        OutputExists: what has its name was made from something else, or another process is at work.
         MLPFError: worker processes were killed, or the site cannot be used.
     """
-    start = time.perf_counter()
-    console = Console()
+    start, console = time.perf_counter(), Console()
     builder_class, config = find_recipe(dataset)
     files = expand_inputs(inputs, (".parquet",))
     plan = plan_blocks(files, split_seed, split_fractions, builder_class.SCHEMA)
@@ -237,20 +235,17 @@ def run(
         with locked(final.with_name(f".{final.name}.lock"), str(final), shard):
             if not overwrite and _stamp(final) != seen:  # another process was at work before the lock
                 finished = _finished_before(final, plan)
-            new_events = 0
-            if finished is None:
-                new_events = 0 if merge else _write_blocks(work, shard, placement, console)
+            writes_blocks = finished is None and not merge
+            new_events = _write_blocks(work, shard, placement, console) if writes_blocks else 0
             if shard is None:
-                if finished is None:
-                    _finish(work, builder_class, config)
-                work.remove_all()
+                _finish(work, builder_class, config, is_finished=finished is not None)
     except OSError as error:
-        raise DataError(
-            f"{final}: cannot be written ({error}); free space or choose another --data-dir"
-        ) from error
+        problem = f"{final}: cannot be written ({error}); free space or choose another --data-dir"
+        raise DataError(problem) from error
     events = work.count(shard) if finished is None else finished
-    seconds = time.perf_counter() - start
-    summary = BuildSummary(final, events, finished is not None, seconds, new_events, shard)
+    summary = BuildSummary(
+        final, events, finished is not None, time.perf_counter() - start, new_events, shard
+    )
     console.print(_table(dataset, summary))
     return summary
 
@@ -315,12 +310,16 @@ def _write_blocks(work: _Work, shard: Shard | None, placement: Placement, consol
         raise
 
 
-def _finish(work: _Work, builder_class: type[ElementDatasetBuilder], config: str) -> None:
-    """Make one dataset of the finished blocks."""
-    reports = work.require_blocks()
-    builder = builder_class(config=config, data_dir=work.data / "unused")
-    write_description(builder.info, work.plan, reports, work.data)
-    work.publish()
+def _finish(
+    work: _Work, builder_class: type[ElementDatasetBuilder], config: str, *, is_finished: bool
+) -> None:
+    """Make one dataset of the finished blocks, unless that was done before; remove the blocks."""
+    if not is_finished:
+        reports = work.require_blocks()
+        builder = builder_class(config=config, data_dir=work.data / "unused")
+        write_description(builder.info, work.plan, reports, work.data)
+        work.publish()
+    work.remove_all()
 
 
 def _table(dataset: str, summary: BuildSummary) -> Table:

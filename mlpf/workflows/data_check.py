@@ -70,13 +70,13 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
     folder = find_dataset(path)
     splits = {name: folder.open(name) for name in folder.splits}
     fields = _fields(next(iter(splits.values())), folder.schema)
+    # Before hours of reading, of which a wrong directory would lose the result.
+    figure_folder = _figure_folder(folder.path, output, console)
     findings = Findings()
     found = [events for split in splits.values() for events in _sample(split, fields)]
     if not found:
         raise DataError(f"{folder.path}: no event can be read in any split; build the dataset again")
     sample = PreparedEvents.concatenate(found)
-    # Before hours of reading, of which a wrong directory would lose the result.
-    figure_folder = _figure_folder(folder.path, output, console)
     binning = {name: choose_binning(columns, rows) for name, columns, rows in tables(sample, folder.schema)}
     mean_rows = sample.elements.counts.mean()
     step = max(1, min(CHUNK, int(CHUNK_ROWS / max(mean_rows, 1))))

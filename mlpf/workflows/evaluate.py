@@ -51,15 +51,11 @@ def run(
         The contents of ``metrics.json``. Datasets that are not built are listed under ``skipped``.
 
     Raises:
-        DataError: none of the datasets is built, one is damaged, or numbers that are to stay are of another
-            checkpoint.
+        DataError: no dataset is built, one is damaged, or numbers that stay are of another checkpoint.
         CheckpointError: no run directory, or its checkpoint is missing or of another model.
     """
     run_dir = Path(run_dir)
-    config = load_run_config(run_dir)
-    if data_dir is not None:
-        config = config.with_data_dir(str(data_dir))
-    config = _with_datasets(config, datasets) if datasets else config
+    config = _with_datasets(load_run_config(run_dir), data_dir, datasets)
     skipped = _not_built(config)
     names = [name for name in config.evaluation_datasets if name not in skipped]
     if not names:
@@ -92,12 +88,16 @@ def run(
     return metrics
 
 
-def _with_datasets(config: Config, names: Sequence[str]) -> Config:
-    """Return a configuration that evaluates these datasets only.
+def _with_datasets(config: Config, data_dir: Path | None, names: Sequence[str]) -> Config:
+    """Return a configuration that looks for datasets in ``data_dir`` and evaluates these only, if any.
 
     Raises:
         DataError: one that the configuration does not know is not built.
     """
+    if data_dir is not None:
+        config = config.with_data_dir(str(data_dir))
+    if not names:
+        return config
     folder = next(iter(config.datasets.values())).data_dir
     sources, evaluated = dict(config.datasets), {}
     for name in names:

@@ -108,8 +108,7 @@ def run(
     stop_criterion = StopCriterion(config, stop_after)
     processes = join_processes() if horovod else None
     first = processes is None or processes.rank == 0
-    if first:
-        _require_free(run_dir, resume)
+    _require_free(run_dir, resume, first)
     console = Console(quiet=not first)
     prepare_process(config, num_cpus, habana_enabled, console)
     if processes is not None:
@@ -118,8 +117,7 @@ def run(
     limits = _limits(run_dir, resume, ntrain=ntrain, ntest=ntest)
     training = _Training(config, run_dir, distribution, console, limits, stop_criterion, place_of)
     with lost_processes():
-        history = training.run(stop, resume, weights, partial)
-    return _summary(training, history, time.monotonic() - started)
+        return _summary(training, training.run(stop, resume, weights, partial), time.monotonic() - started)
 
 
 def _limits(run_dir: Path, resume: bool, **given: int | None) -> dict[str, int | None]:
@@ -274,8 +272,10 @@ def _progress(state: RunState) -> tuple[int, int]:
     return len(state.history), state.current.step
 
 
-def _require_free(run_dir: Path, resume: bool) -> None:
+def _require_free(run_dir: Path, resume: bool, first: bool) -> None:
     """Refuse a directory where a process trains, and for a new run one that holds anything but a lock."""
+    if not first:
+        return
     if resume:
         require_unlocked(RunDirectory(run_dir).lock, f"{run_dir}: training")
     elif run_dir.exists() and any(path != RunDirectory(run_dir).lock for path in run_dir.iterdir()):

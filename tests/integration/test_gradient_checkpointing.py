@@ -109,7 +109,7 @@ import jax, keras, numpy as np
 from pydantic import TypeAdapter
 from mlpf.config.model_schema import AnyModelConfig
 from mlpf.models import build_model
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 
 x = clic_like_events(2, 20)
 

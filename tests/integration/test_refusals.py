@@ -63,6 +63,12 @@ def made(tmp_path_factory):
     return place
 
 
+@pytest.fixture(autouse=True)
+def _same_backend(monkeypatch):
+    """Undo what the driver of a search does to its process."""
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+
+
 @pytest.fixture
 def place(made, tmp_path):
     """A copy of it all; the configuration finds the data of the original."""

@@ -9,7 +9,7 @@ import pytest
 
 from mlpf import forward
 from mlpf.models.interface import OUTPUT_NAMES
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 from tests.support.models import tiny_model, tiny_transformer
 
 SHAPES = ((1, 32), (3, 32), (2, 48), (1, 32))
@@ -68,7 +68,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 from mlpf.forward import graph_forward
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 from tests.support.models import tiny_model
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():

@@ -92,12 +92,12 @@ class PreparedEvents:
         of_elements = [name for name in events[0] if name in ELEMENT_FIELDS]
         of_values = [name for name in events[0] if np.ndim(events[0][name]) == 0]
         elements = (
-            Table.from_events([{name: event[name] for name in of_elements} for event in events])
+            Table.from_events(events, of_elements)
             if of_elements
             else Table({}, offsets_from_counts(np.zeros(len(events), np.int64)))
         )
         lists = {
-            name: Table.from_events([{name: event[name]} for event in events])
+            name: Table.from_events(events, [name])
             for name in events[0]
             if name not in of_elements and name not in of_values
         }

@@ -79,27 +79,13 @@ class PreparedSplit:
         decode = self._decoder(tuple(fields))
         if not len(positions):
             return self._no_events(fields)
+        events: list[dict[str, npt.NDArray]] = []
         try:
-            events = [decode(record) for record in self._records.read(positions)]
-            self._require_one_row_per_element(positions, events)
+            events += [decode(record) for record in self._records.read(positions)]
             return _with_jets(PreparedEvents.from_events(events))
         except RECORD_ERRORS as error:
-            raise DataError(
-                f"{self.path}: split {self.split!r} cannot be read ({one_line(error)}); "
-                "build the dataset again"
-            ) from error
-
-    def _require_one_row_per_element(
-        self, positions: npt.NDArray[np.int64], events: Sequence[Mapping[str, npt.NDArray]]
-    ) -> None:
-        for position, event in zip(positions.tolist(), events, strict=True):
-            rows = {name: len(event[name]) for name in ELEMENT_FIELDS if name in event}
-            if len(set(rows.values())) > 1:
-                found = ", ".join(f"{name} {count}" for name, count in rows.items())
-                raise DataError(
-                    f"{self.path}: split {self.split!r}, event {position}: different numbers of rows, "
-                    f"{found}, expected one row per element in each; build the dataset again"
-                )
+            reason = _different_rows(positions, events) or f" cannot be read ({one_line(error)})"
+            raise DataError(f"{self.path}: split {self.split!r}{reason}; build the dataset again") from error
 
     def _no_events(self, fields: Sequence[str]) -> PreparedEvents:
         """Return the fields of no event: arrays of length 0 with the columns of the dataset."""
@@ -171,6 +157,18 @@ def data_errors() -> Iterator[None]:
         if said is None:
             raise
         raise DataError(said[1]) from error
+
+
+def _different_rows(
+    positions: npt.NDArray[np.int64], events: Sequence[Mapping[str, npt.NDArray]]
+) -> str | None:
+    """Name the first event whose inputs and targets have different numbers of rows."""
+    for position, event in zip(positions.tolist(), events, strict=False):
+        rows = {name: len(event[name]) for name in ELEMENT_FIELDS if name in event}
+        if len(set(rows.values())) > 1:
+            found = ", ".join(f"{name} {count}" for name, count in rows.items())
+            return f", event {position}: different numbers of rows, {found}, expected one per element in each"
+    return None
 
 
 def _with_jets(events: PreparedEvents) -> PreparedEvents:

@@ -45,7 +45,7 @@ def test_without_options_a_search_runs_here(calls, tmp_path):
     config, directory, resources, options = searched(calls, tmp_path)
     assert config == load_config(tmp_path / "test.yaml")
     assert directory == Path("D")
-    assert options == {"resume": False, "ntrain": None, "ntest": None}
+    assert options == {"resume": False, "ntrain": None, "ntest": None, "config_path": tmp_path / "test.yaml"}
     assert resources.placement == Placement(workers=0, site=None, nodes=1, inside=False)
     assert (resources.gpus_per_trial, resources.cpus_per_trial, resources.time_limit) == (None, None, None)
     assert os.environ["KERAS_BACKEND"] == "numpy"
@@ -68,7 +68,7 @@ def test_resources_and_limits_reach_the_search(calls, tmp_path):
     line = "--gpus-per-trial 2 --cpus-per-trial 3 --time-limit 55m --ntrain 5 --ntest 6 --resume"
     _, _, resources, options = searched(calls, tmp_path, line)
     assert (resources.gpus_per_trial, resources.cpus_per_trial, resources.time_limit) == (2, 3, 3300.0)
-    assert options == {"resume": True, "ntrain": 5, "ntest": 6}
+    assert options == {"resume": True, "ntrain": 5, "ntest": 6, "config_path": tmp_path / "test.yaml"}
 
 
 @pytest.mark.parametrize(("line", "hours"), [("", 7), ("--total-time 90m", 1.5), ("--total-time 24h", 24)])

@@ -73,6 +73,6 @@ def test_errors_of_reading_become_one_line(tmp_path):
     with pytest.raises(DataError) as error, readable_errors(tmp_path / "a.root"):
         raise ValueError("first line\nsecond line")
     assert "\n" not in str(error.value)
-    assert "(ValueError: first line)" in str(error.value)
+    assert "(ValueError: first line second line)" in str(error.value)
     with pytest.raises(KeyboardInterrupt), readable_errors(tmp_path / "a.root"):
         raise KeyboardInterrupt

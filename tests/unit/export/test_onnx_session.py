@@ -4,7 +4,7 @@ import pytest
 from mlpf.export import TARGETS, onnx_forward, open_session
 from mlpf.export.conversion import convert
 from mlpf.models.interface import OUTPUT_NAMES, concatenate_outputs
-from mlpf.physics.random_events import clic_like_events
+from tests.support.events import clic_like_events
 from tests.support.models import tiny_transformer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -8,6 +8,7 @@ from mlpf.data.edm4hep.conversion import prepare_chunk
 from mlpf.data.edm4hep.truth import TRUTH_VERSION
 from mlpf.data.events import Events, EventsWriter
 from mlpf.data.formats import open_conversion
+from mlpf.errors import DataError
 from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.particles import NONE, PHOTON
 from mlpf.physics.schemas import SCHEMAS
@@ -171,3 +172,14 @@ def test_numbers_that_no_target_can_hold_cost_their_event_only(numbers_path, sch
     assert found.scalars["event"].tolist() == [2 * i for i in range(len(BROKEN))]
     assert found.metadata["skipped"] == {"not a number": len(BROKEN)}
     found.check("prepared")
+
+
+def test_a_file_without_truth_is_told_what_can_be_done_with_it(tmp_path):
+    truth = ("MCParticles", "MCParticles#0", "CalohitMCTruthLink", "SiTracksMCTruthLink")
+    truth += tuple(f"{name}#{i}" for name in truth[2:] for i in (0, 1))
+    path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=truth, parents=False)
+    with pytest.raises(DataError, match=r"A file of data has none: for such events use the ONNX file"):
+        converted(path)
+    path = write_edm4hep(tmp_path / "b.root", [simple_event()], drop=(*truth, "SiTracks_1"), parents=False)
+    with pytest.raises(DataError, match=r"keep these collections when the file is written$"):
+        converted(path)

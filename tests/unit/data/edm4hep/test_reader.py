@@ -186,17 +186,6 @@ def test_a_missing_collection_is_named_with_those_found(tmp_path, missing):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_without_truth_is_told_what_can_be_done_with_it(tmp_path):
-    truth = ("MCParticles", "MCParticles#0", "CalohitMCTruthLink", "SiTracksMCTruthLink")
-    truth += tuple(f"{name}#{i}" for name in truth[2:] for i in (0, 1))
-    path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=truth, parents=False)
-    with pytest.raises(DataError, match=r"A file of data has none: for such events use the ONNX file"):
-        list(read_edm4hep(path))
-    path = write_edm4hep(tmp_path / "b.root", [simple_event()], drop=(*truth, "SiTracks_1"), parents=False)
-    with pytest.raises(DataError, match=r"keep these collections when the file is written$"):
-        list(read_edm4hep(path))
-
-
 def test_all_that_is_missing_is_named_at_once(tmp_path):
     drop = ("SiTracks_1", "MergedRecoParticles", "MergedRecoParticles#0", *HIT_COLLECTIONS)
     path = write_edm4hep(tmp_path / "a.root", [simple_event()], drop=drop)
