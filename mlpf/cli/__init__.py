@@ -46,15 +46,17 @@ for command in (
 
 
 def main(run: Callable[..., Any] = cli.main) -> None:
-    """Run the command line; errors of a user become one line each and exit code 2.
+    """Run the command line. User errors are printed in one line each, with exit code 2.
 
-    A training that was asked to stop exits with code 75: it wants to be continued.
+    A training that was asked to stop exits with code 75, which means that it can be resumed.
     """
     end_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a sign that the terminal lacks must not end the command
-    # Before TensorFlow is imported: our progress and tables are what a user wants to see.
+            stream.reconfigure(
+                errors="replace"
+            )  # a character that the terminal cannot print must not end the command
+    # Before TensorFlow is imported: its messages would hide progress and tables.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     quieten_tensorflow()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

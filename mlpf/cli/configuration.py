@@ -26,9 +26,9 @@ def list_() -> None:
 @config.command()
 @click.argument("name", metavar="NAME|FILE.yaml")
 def show(name: str) -> None:
-    """Print a configuration as it is written.
+    """Print the file of a configuration.
 
-    To change one, write a file that names it, such as `extends: clic-demo`, and hold there what differs.
+    To change one, write a file with `extends: clic-demo` and the keys that differ.
     """
     from mlpf.config.loading import read_document
     from mlpf.config.shipped import configuration_path
@@ -63,7 +63,7 @@ def check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
 def explain(key: tuple[str, ...]) -> None:
     """List configuration keys: type, default and meaning.
 
-    KEY selects one and those below it; WORDS (width, learning rate) those that are about them.
+    KEY selects a key and all keys below it. WORDS (width, learning rate) select keys by meaning.
     """
     from mlpf.config.explain import explain as explain_keys
 

@@ -78,17 +78,17 @@ def simulate(sample: str, num_events: int, output: Path, **options: Any) -> None
     "--elements",
     type=click.Choice(["clusters", "hits"]),
     default="clusters",
-    help="What EDM4HEP events are made of besides tracks.",
+    help="Elements of EDM4HEP events besides tracks.",
 )
 @placement_options
 @shard_option
 @overwrite_option
 def postprocess(inputs: tuple[str, ...], output: Path, **options: Any) -> None:
-    """Turn files of events into parquet features and targets.
+    """Convert files of events into parquet files with features and targets.
 
     INPUTS are EDM4HEP ROOT files, Delphes ROOT files or pickles (.pkl, .pkl.bz2), directories or globs.
-    Finished outputs are kept, and made again when the content of their file, the rules of truth or the format
-    of outputs changed; other files of their names are replaced with --overwrite only.
+    A finished output is kept. It is made again if its input file, the rules of truth or the format of outputs
+    changed. Other files with the name of an output are replaced only with --overwrite.
     """
     from mlpf.workflows import postprocess as workflow
 
@@ -110,34 +110,34 @@ def postprocess(inputs: tuple[str, ...], output: Path, **options: Any) -> None:
 @click.option("--split-fractions", type=Fractions(), default=(0.8, 0.1, 0.1), help="Share of each split.")
 @placement_options
 @shard_option
-@click.option("--merge", is_flag=True, help="Put together what all shards wrote.")
+@click.option("--merge", is_flag=True, help="Join the parts of all shards.")
 @overwrite_option
 def build(dataset: str, data_dir: Path, inputs: tuple[str, ...], **options: Any) -> None:
     """Build DATASET, e.g. clic_edm4hep/ttbar, from parquet files into array_record splits.
 
-    Give a sample of your own a name of its own: clic_edm4hep/my_sample. Splits are by file, or by event where
-    files are too few.
+    Choose a new name for your own sample, such as clic_edm4hep/my_sample. Files go to the splits as a whole;
+    single events do if there are too few files.
     """
     from mlpf.workflows import build as workflow
 
     if options["shard"] and options["merge"]:
-        raise click.UsageError("--merge follows when all shards are there; give it without --shard")
+        raise click.UsageError("--merge joins finished shards; give it without --shard")
     workflow.run(dataset, data_dir, inputs, **options)
 
 
 @click.command()
 @click.argument("samples", nargs=-1, metavar="[SAMPLE]...")
-@click.option("-o", "--output", type=PATH, help="Directory; each sample gets a folder in it.")
+@click.option("-o", "--output", type=PATH, help="Directory; each sample gets a folder there.")
 @click.option("--list", "list_samples", is_flag=True, help="Print the table of samples.")
 @click.option("--record", help="Take the files from this record; SAMPLE may then be globs of file names.")
-@click.option("--max-files", type=click.IntRange(1), help="Most files of each sample.")
-@click.option("--dry-run", is_flag=True, help="Print what would be fetched.")
-@click.option("-j", "--workers", type=click.IntRange(1, 4), default=2, help="Files at the same time.")
+@click.option("--max-files", type=click.IntRange(1), help="Largest number of files of each sample.")
+@click.option("--dry-run", is_flag=True, help="Print which files would be fetched.")
+@click.option("-j", "--workers", type=click.IntRange(1, 4), default=2, help="Number of parallel downloads.")
 @click.option("--api", default="https://zenodo.org/api", help="Address of the archive or of a mirror.")
 def download(
     samples: tuple[str, ...], output: Path | None, list_samples: bool, record: str | None, **options: Any
 ) -> None:
-    """Fetch public SAMPLEs of events; interrupted downloads continue where they ended."""
+    """Fetch public SAMPLEs of events; interrupted downloads continue."""
     if not list_samples and not samples and record is None:
         raise click.UsageError("name a SAMPLE; mlpf download --list shows them")
     if not list_samples and output is None:
@@ -172,9 +172,14 @@ def check(path: Path, output: Path | None) -> None:
 @click.option(
     "--elements",
     type=click.Choice(["clusters", "hits"]),
-    help="What to make of an EDM4HEP file, default clusters.",
+    help="Elements of an EDM4HEP file, default clusters.",
 )
-@click.option("-o", "--output", type=PATH, help="PNG, PDF or SVG; default <name>_event<i>.png here.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="PNG, PDF or SVG file; default <name>_event<i>.png in the working directory.",
+)
 def show(path: Path, event: int, **options: Any) -> None:
     """Draw one event of a ROOT, pickle or parquet FILE or of a prepared dataset DIR; print its contents."""
     from mlpf.workflows import data_show as workflow

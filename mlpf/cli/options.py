@@ -13,7 +13,7 @@ from mlpf.files.locking import Shard
 PATH = click.Path(path_type=Path)
 # Largest seed and event number: generators and files hold them as 32-bit integers with sign.
 MAX_INT32 = 2**31 - 1
-# Longer numbers are nobody's array of jobs, and Python refuses to read very long ones.
+# No array has more jobs, and Python refuses to read very long numbers.
 _MAX_DIGITS = 9
 _UNITS = (86400, 3600, 60, 1)  # seconds of a day, hour, minute, second
 _MAX_SECONDS = 10**9
@@ -30,14 +30,14 @@ weights_option = click.option(
     "-w", "--weights", default="best", show_default=True, help="Checkpoint: best, latest, or a directory."
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
-data_dir_option = click.option("--data-dir", type=PATH, help="Where datasets are, for all of them.")
+data_dir_option = click.option("--data-dir", type=PATH, help="Directory of all datasets.")
 
 
 def refuse_options_before_a_command(context: click.Context) -> None:
-    """Refuse options of a group that also is a command, in front of one of its commands: they do nothing.
+    """Refuse options of a group in front of one of its commands, where they have no effect.
 
     Raises:
-        click.UsageError: there are some.
+        click.UsageError: there are such options.
     """
     given = [
         parameter.opts[0]
@@ -49,16 +49,16 @@ def refuse_options_before_a_command(context: click.Context) -> None:
 
 
 def configuration_file(given: Path | None, directory: Path, resume: bool, what: str) -> Path:
-    """Return the configuration to read: the given one, or that of what is resumed in a directory.
+    """Return the path of the configuration: the given one, or that of the directory that is resumed.
 
     Args:
-        given: by the user.
-        directory: of ``what``.
-        resume: go on with it.
-        what: for the error, such as ``search``.
+        given: value of ``-c``.
+        directory: directory of ``what``.
+        resume: continue in the directory.
+        what: for the message, such as ``search``.
 
     Raises:
-        click.UsageError: neither is there.
+        click.UsageError: there is neither.
     """
     if given is not None:
         return given
@@ -90,7 +90,7 @@ class Fractions(click.ParamType):
 
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers that NaN and infinity are not in; comparisons alone let NaN through."""
+    """A range of numbers without NaN and infinity; click's own comparisons accept NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse a finite number."""
@@ -137,5 +137,5 @@ class ShardOf(click.ParamType):
 
 
 shard_option = click.option(
-    "--shard", type=ShardOf(), help="Job I of N: do one part of the work, all parts may run at once."
+    "--shard", type=ShardOf(), help="Job I of N: do one part of the work; all parts may run at the same time."
 )

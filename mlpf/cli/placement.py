@@ -1,4 +1,4 @@
-"""Options that say where the tasks of a command run: on this machine or on a cluster."""
+"""Options for the place of the tasks of a command: this machine or a cluster."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,9 +8,9 @@ import click
 
 
 def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``-j``, ``--site``, ``--nodes`` and ``--inside``; the command gets one argument ``placement``.
+    """Add ``-j``, ``--site``, ``--nodes`` and ``--inside``, which become one argument ``placement``.
 
-    A site that cannot be used is an error before the command begins.
+    An unusable site is an error before the command begins.
     """
 
     @click.option(
@@ -18,7 +18,7 @@ def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--site", metavar="NAME|FILE", help="Cluster to run on instead: mlpf site list shows them.")
     @click.option("--nodes", type=click.IntRange(1), help="Nodes of the site, default 1.")
-    @click.option("--inside", is_flag=True, help="Take the nodes of the job that this command runs in.")
+    @click.option("--inside", is_flag=True, help="Use the nodes of the job that this command runs in.")
     @wraps(command)
     def with_placement(
         *arguments: Any,
@@ -39,7 +39,7 @@ def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def placement_of_trainings(workers: int | None, site: str | None, nodes: int | None, inside: bool) -> Any:
-    """Return where trainings run; without workers and site, one per group of GPUs of this machine.
+    """Return the place of trainings; default one training per group of GPUs of this machine.
 
     Raises:
         click.UsageError: options of this machine and of a cluster together.

@@ -19,11 +19,11 @@ from mlpf.cli.options import PATH, data_dir_option, run_dir_option, weights_opti
     "datasets",
     multiple=True,
     metavar="NAME",
-    help="Evaluate on this one instead, e.g. of your own; repeatable. Numbers of others stay.",
+    help="Evaluate only on this dataset, e.g. one of your own; repeatable. Numbers of others stay.",
 )
 @data_dir_option
 def evaluate(run_dir: Path, **options: Any) -> None:
-    """Judge a trained model against the rule-based baseline and the truth limits."""
+    """Compare a trained model with the rule-based baseline and the limits set by truth."""
     from mlpf.workflows import evaluate as workflow
 
     workflow.run(run_dir, **options)
@@ -32,7 +32,7 @@ def evaluate(run_dir: Path, **options: Any) -> None:
 @click.command()
 @run_dir_option
 def plots(run_dir: Path) -> None:
-    """Draw the figures of an evaluated training and write its report page."""
+    """Draw the figures of an evaluated training and write its report."""
     from mlpf.workflows import plots as workflow
 
     workflow.run(run_dir)
@@ -42,14 +42,17 @@ def plots(run_dir: Path) -> None:
 @run_dir_option
 @weights_option
 @click.option(
-    "-o", "--output", type=PATH, help="ONNX file of float32, others beside it; default RUN_DIR/model.onnx."
+    "-o",
+    "--output",
+    type=PATH,
+    help="ONNX file of float32; others are written beside it. Default RUN_DIR/model.onnx.",
 )
 @click.option(
     "--target",
     type=click.Choice(("onnxruntime", "cmssw")),
     default="onnxruntime",
     show_default=True,
-    help="What reads the file: sets operator set and name of the input.",
+    help="Program that reads the file; decides the operator set and the name of the input.",
 )
 @click.option(
     "--precision",
@@ -58,7 +61,7 @@ def plots(run_dir: Path) -> None:
     type=click.Choice(("float32", "float16", "int8")),
     default=("float32",),
     show_default=True,
-    help="Numbers inside the network; repeatable, one file each.",
+    help="Number format inside the network; repeatable, one file each.",
 )
 @click.option("--opset", type=click.IntRange(1), help="ONNX operator set; default that of the target.")
 def export(run_dir: Path, **options: Any) -> None:
@@ -78,7 +81,7 @@ def export(run_dir: Path, **options: Any) -> None:
     multiple=True,
     type=click.Choice(("eager", "graph", "xla", "onnx", "onnx-float16", "onnx-int8")),
     default=("eager", "graph", "xla", "onnx"),
-    help="What runs the model; repeatable.",
+    help="Engine that runs the model; repeatable.",
 )
 @click.option(
     "-b", "--batch-size", "batch_sizes", multiple=True, type=click.IntRange(1), default=(1, 4), help="B."

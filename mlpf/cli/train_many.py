@@ -40,47 +40,55 @@ class Seeds(click.ParamType):
 @config_option("config_path", help="Configuration, see mlpf config list (not needed with --resume).")
 @click.option("-o", "--outdir", "directory", type=PATH, help="Directory of the ensemble.")
 @click.option("--seeds", type=Seeds(), help="Train with each of these: 1:20 (both included), 1,2,5.")
-@click.option("--table", type=PATH, help="YAML list or CSV file: keys that each training changes.")
+@click.option("--table", type=PATH, help="YAML list or CSV file: the changed keys of each training.")
 @click.option("--nepochs", type=click.IntRange(1), help="Epochs; shortcut for setup.num_epochs.")
 @click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset.")
 @click.option("--ntest", type=click.IntRange(1), help="Most validation events.")
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Trainings at a time here; default one per group of GPUs, or 1.",
+    help="Trainings at a time on this machine; default one per group of GPUs, or 1.",
 )
 @click.option(
     "--gpus-per-training",
     "gpus",
     type=click.IntRange(0),
-    help="GPUs of each; default 1 where there are GPUs.",
+    help="GPUs of each training; default 1 if there are GPUs.",
 )
-@click.option("--cpus-per-training", "cpus", type=click.IntRange(1), help="Cores of each; default a share.")
+@click.option(
+    "--cpus-per-training",
+    "cpus",
+    type=click.IntRange(1),
+    help="Cores of each training; default an equal share.",
+)
 @click.option("--site", metavar="NAME|FILE", help="Run on a cluster; see mlpf site list.")
 @click.option("--nodes", type=click.IntRange(1), help="With --site: nodes; default 1.")
-@click.option("--inside", is_flag=True, help="With --site: on the nodes of the job that this runs in.")
 @click.option(
-    "--max-retries", type=click.IntRange(0), default=2, help="Tries again after a crash, per training."
+    "--inside", is_flag=True, help="With --site: use the nodes of the job that this command runs in."
 )
 @click.option(
-    "--max-losses", type=click.IntRange(0), default=3, help="Tries again after a lost worker, likewise."
+    "--max-retries", type=click.IntRange(0), default=2, help="Repetitions of a training after a crash."
 )
-@click.option("--max-time", "max_seconds", type=Duration(), help="Longest training, all its tries together.")
+@click.option(
+    "--max-losses", type=click.IntRange(0), default=3, help="Repetitions of a training after a lost worker."
+)
+@click.option(
+    "--max-time", "max_seconds", type=Duration(), help="Longest time of a training, all attempts together."
+)
 @click.option(
     "--time-limit",
     type=Duration(),
-    help="Save and stop, with exit code 75, after e.g. 55m; go on with --resume.",
+    help="Save and stop, with exit code 75, after e.g. 55m. Continue with --resume.",
 )
-@click.option("--resume", is_flag=True, help="Go on in the directory; seeds and rows may be added.")
-@click.option("--retry-failed", is_flag=True, help="With --resume: try failed trainings again too.")
+@click.option("--resume", is_flag=True, help="Continue in the directory; seeds and rows may be added.")
+@click.option("--retry-failed", is_flag=True, help="With --resume: repeat failed trainings too.")
 @data_dir_option
 @set_option
 @click.pass_context
 def train_many(context: click.Context, **options: Any) -> None:
     """Train an ensemble: one configuration with many seeds, or the rows of a table.
 
-    Ends with exit code 0 when all trainings are completed, 1 when some failed, 75 when it was stopped and can
-    go on.
+    Exit code 0: all trainings are completed. 1: some failed. 75: stopped, can be resumed.
     """
     if context.invoked_subcommand is not None:
         refuse_options_before_a_command(context)
@@ -116,7 +124,7 @@ def _run(
     """Check options, load configuration and table, train."""
     placement = placement_of_trainings(workers, site, nodes, inside)
     if retry_failed and not resume:
-        raise click.UsageError("--retry-failed is about an ensemble that has begun: give --resume")
+        raise click.UsageError("--retry-failed is for an ensemble that has begun: give --resume")
     if not resume and seeds is None and table is None:
         raise click.UsageError("give --seeds such as 1:20, or --table FILE, or both")
     config_path = configuration_file(config_path, directory, resume, "ensemble")

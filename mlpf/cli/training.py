@@ -28,16 +28,20 @@ from mlpf.machine.session import limit_library_threads
 @click.option(
     "--time-limit",
     type=Duration(),
-    help="Save and stop, with exit code 75, after e.g. 55m; go on with --resume.",
+    help="Save and stop, with exit code 75, after e.g. 55m. Continue with --resume.",
 )
 @click.option(
     "--stop-after",
     type=click.IntRange(1),
     metavar="EPOCH",
-    help="End in order after this epoch; schedules stretch over setup.num_epochs; go on with --resume.",
+    help="End after this epoch; schedules still cover setup.num_epochs. Continue with --resume.",
 )
 @click.option(
-    "-m", "--horovod-enabled", "horovod", is_flag=True, help="One of the processes of horovodrun or srun."
+    "-m",
+    "--horovod-enabled",
+    "horovod",
+    is_flag=True,
+    help="This is one of the processes of horovodrun or srun.",
 )
 @click.option("-g", "--habana-enabled", is_flag=True, help="Train on Habana Gaudi cards.")
 @data_dir_option
@@ -70,7 +74,7 @@ def train(
     if config_path is None:
         raise click.UsageError("give -c CONFIG")
     if options["partial"] and options["weights"] is None:
-        raise click.UsageError("--partial is about the weights of -w: give both")
+        raise click.UsageError("--partial is for the weights of -w: give both")
     if prefix and run_dir is not None:
         raise click.UsageError("-p is for the default run directory: leave it out with -o and --resume")
     shortcuts = {"setup.num_epochs": nepochs, "setup.seed": seed}
@@ -109,7 +113,7 @@ def find_lr(
 ) -> None:
     """Train with a rising learning rate; draw the loss against it and suggest a rate.
 
-    Uses the configured optimizer, whatever the configured schedule. Writes lr_finder.png, .pdf and .json.
+    Uses the configured optimizer and ignores the configured schedule. Writes lr_finder.png, .pdf and .json.
     """
     from mlpf.config.loading import load_config
 
@@ -133,8 +137,8 @@ def find_lr(
 def import_weights(weights: Path, config_path: Path, run_dir: Path, overrides: tuple[str, ...]) -> None:
     """Load WEIGHTS of the published graph network (HDF5) into a new run directory.
 
-    Layers and widths of the configuration must be those that the weights were trained with. Continue with
-    evaluate or export, or train from there with -w.
+    The configuration must have the layers and widths of the weights. Continue with evaluate or export, or
+    train from these weights with -w.
     """
     from mlpf.config.loading import load_config
 

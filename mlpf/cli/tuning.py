@@ -86,27 +86,33 @@ def submit(
 @config_option("config_path", help="Configuration with a section hypertune, see mlpf config list.")
 @click.option("-o", "--outdir", "directory", type=PATH, help="Directory of the search.")
 @click.option(
-    "--workers", type=click.IntRange(1), help="Trials at a time here; default one per group of GPUs, or 1."
+    "--workers",
+    type=click.IntRange(1),
+    help="Trials at a time on this machine; default one per group of GPUs, or 1.",
 )
 @click.option(
     "--gpus-per-trial",
     type=click.IntRange(0),
-    help="GPUs of each, all through a search; default 1 where there are GPUs.",
+    help="GPUs of each trial, the same in the whole search; default 1 if there are GPUs.",
 )
-@click.option("--cpus-per-trial", type=click.IntRange(1), help="Cores of each; default an equal share.")
+@click.option("--cpus-per-trial", type=click.IntRange(1), help="Cores of each trial; default an equal share.")
 @click.option("--site", metavar="NAME|FILE", help="Run trials on a cluster; see mlpf site list.")
 @click.option("--nodes", type=click.IntRange(1), help="Nodes of the site.")
-@click.option("--inside", is_flag=True, help="The nodes are those of the job that this command runs in.")
+@click.option("--inside", is_flag=True, help="Use the nodes of the job that this command runs in.")
 @click.option(
     "--time-limit",
     type=Duration(),
-    help="Save and stop, with exit code 75, after e.g. 55m; go on with --resume.",
+    help="Save and stop, with exit code 75, after e.g. 55m. Continue with --resume.",
 )
-@click.option("--resume", is_flag=True, help="Continue the search in the directory; without -c, as it was.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the search in the directory; without -c, with its own configuration.",
+)
 @click.option(
     "--total-time",
     type=Duration(),
-    help="Begin nothing new after so much time, all starts together; sets hypertune.max_total_hours.",
+    help="Start no new trial after this time, all starts together; sets hypertune.max_total_hours.",
 )
 @click.option("--ntrain", type=click.IntRange(1), help="Most training events per dataset, for all trials.")
 @click.option("--ntest", type=click.IntRange(1), help="Most validation events, for all trials.")
@@ -116,7 +122,7 @@ def submit(
 def hypertune(context: click.Context, **options: Any) -> None:
     """Search for hyperparameters, with several trials at a time and on several nodes.
 
-    Ends with exit code 0 when the search is over, 75 when it was stopped and can go on, 1 when it failed.
+    Exit code 0: the search is over. 75: stopped, can be resumed. 1: failed.
     """
     if context.invoked_subcommand is not None:
         refuse_options_before_a_command(context)
@@ -156,7 +162,8 @@ def _search(
     config = load_config(config_path, overrides)
     if data_dir is not None:
         config = config.with_data_dir(str(data_dir))
-    # This process computes nothing: Keras on NumPy starts faster. Trials choose their own back end.
+    # This process does not compute, so Keras on NumPy is enough and starts faster. Trials choose their own
+    # back end.
     os.environ["KERAS_BACKEND"] = "numpy"
     from mlpf.workflows import hypertune as workflow
 

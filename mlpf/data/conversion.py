@@ -1,7 +1,7 @@
-"""One file of any format -> prepared events: what is the same for all formats.
+"""One file of any format -> prepared events: the common part of all formats.
 
-A format is a subclass of ``Conversion``. It says which files are its own and yields chunks of events; which
-events are left out, and what the file is described by, is decided here.
+A format is a subclass of ``Conversion``, which recognises its files and yields chunks of events. This module
+decides which events are left out, and describes the file.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ from mlpf.physics.schemas import EventSchema
 
 BAD_NUMBERS = "not a number"
 
-# Reason -> quantity -> [E]: what the targets of each event leave out.
+# Reason -> quantity -> [E]: losses, which the targets of each event leave out.
 Losses = dict[str, dict[str, FloatArray]]
 
 
@@ -28,10 +28,10 @@ class Chunk(NamedTuple):
 
     Attributes:
         events: E events.
-        bad: reason -> [E] True where an event cannot be used. Events without elements or with numbers that
-            are not finite need no reason.
-        counters: what is unusual, by name.
-        losses: what the targets leave out; empty where the file cannot say.
+        bad: reason -> [E] True if an event cannot be used. Events without elements or with numbers that
+            are not finite need no entry.
+        counters: numbers of unusual cases, by name.
+        losses: what the targets leave out; empty if the file does not allow to compute it.
     """
 
     events: Events
@@ -41,20 +41,20 @@ class Chunk(NamedTuple):
 
 
 class Conversion(ABC):
-    """Reads an open file chunk by chunk and computes everything that a dataset needs.
+    """Reads an open file in chunks and computes everything that a dataset needs.
 
-    Events that cannot be used are left out and counted by reason in ``metadata["skipped"]``. What the targets
-    of the others leave out is summed in ``metadata["lost"]``, if the file can say.
+    Unusable events are left out and counted by reason in ``metadata["skipped"]``. ``metadata["lost"]`` holds
+    the summed losses of the usable events, if the file allows to compute them.
 
     Args:
-        source: the file, open as long as it is read.
-        schema: what the events shall be made of, one of ``schemas``.
+        source: the file, which must stay open while it is read.
+        schema: schema of the events, one of ``schemas``.
 
     Attributes:
-        name: of the format.
-        suffixes: of its files, where a directory is given.
-        schemas: what its events can be made of besides tracks (``--elements``) -> schema.
-        truth_version: version of the rules behind the targets.
+        name: name of the format.
+        suffixes: suffixes of its files in a directory.
+        schemas: kind of elements besides tracks (``--elements``) -> schema.
+        truth_version: version of the rules of the targets.
     """
 
     name: ClassVar[str]
@@ -80,14 +80,14 @@ class Conversion(ABC):
 
     @abstractmethod
     def read(self) -> Iterator[Chunk]:
-        """Yield all events in file order, some at a time.
+        """Yield all events in file order, in chunks.
 
         Raises:
             DataError: the file cannot be read.
         """
 
     def chunks(self) -> Iterator[Events]:
-        """Yield the usable events in file order, some at a time; each call begins at the first.
+        """Yield the usable events in file order, in chunks. Each call begins at the first event.
 
         Raises:
             DataError: the file cannot be read.
@@ -105,7 +105,7 @@ class Conversion(ABC):
                 yield chunk.events if keep.all() else chunk.events.take(keep)
 
     def _usable(self, chunk: Chunk) -> BoolArray:
-        """Return [E] True where an event can be used; the others are counted by their first reason."""
+        """Return [E] True for usable events, and count the others by their first reason."""
         elements = [chunk.events[kind.name].counts for kind in self.schema.kinds]
         keep = np.ones(len(chunk.events), dtype=bool)
         for reason, bad in (
@@ -120,8 +120,8 @@ class Conversion(ABC):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What describes the file; complete after the last chunk."""
-        # Sorted, so that a file has the same description in whatever order things were met.
+        """Description of the file, complete after the last chunk."""
+        # Sorted, so that the description does not depend on the order of counting.
         return {
             "source": self.source.path.name,
             "source_bytes": self.source.num_bytes,
@@ -136,5 +136,5 @@ class Conversion(ABC):
 
 
 def empty_event(schema: EventSchema) -> str:
-    """Return the reason for which an event without elements is left out."""
+    """Return the reason of events without elements, which are left out."""
     return " and ".join(f"no {kind.name}s" for kind in schema.kinds)

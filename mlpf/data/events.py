@@ -20,7 +20,7 @@ from mlpf.physics.schemas import SCHEMAS, EventSchema, schema_named
 
 FORMAT_VERSION = 3
 METADATA_KEY = b"mlpf"
-# Files of the first format do not name their schema: there was only this one.
+# Files of the first format do not name their schema; there was only this one.
 _FIRST_SCHEMA = "clic"
 
 
@@ -29,11 +29,11 @@ class Events:
     """Prepared events: tables over the same E events.
 
     Attributes:
-        tables: those of ``schema.tables``, each column [n, F] float32. Inputs, truth and candidate of the
+        tables: tables of ``schema.tables``, each column [n, F] float32. Inputs, targets and candidates of the
             elements of a kind are columns of one table.
         scalars: one row per event, columns as in ``schema.scalar_types``.
-        schema: what the events are made of.
-        metadata: source, truth_version, counters and whatever else describes the file.
+        schema: schema of the events.
+        metadata: source, truth_version, counters and the rest of the description of the file.
     """
 
     tables: dict[str, Table]
@@ -56,7 +56,7 @@ class Events:
 
     @classmethod
     def empty(cls, schema: EventSchema, metadata: Mapping[str, Any] | None = None) -> "Events":
-        """Return no events, but all columns."""
+        """Return zero events with all columns."""
         tables = {
             name: Table({n: np.zeros((0, len(c)), np.float32) for n, c in columns.items()}, np.zeros(1, int))
             for name, columns in schema.tables.items()
@@ -67,7 +67,7 @@ class Events:
         return cls(tables, Table.one_row_per_event(scalars), schema, dict(metadata or {}))
 
     def take(self, events: IntArray | BoolArray) -> "Events":
-        """Return some events, given by position or as [E] booleans, in the order asked for."""
+        """Return the events at positions, in their order, or at [E] booleans."""
         tables = {name: table.take(events) for name, table in self.tables.items()}
         return Events(tables, self.scalars.take(events), self.schema, self.metadata)
 
@@ -93,7 +93,7 @@ class Events:
         """Check the invariants: shapes, finite values, unique event numbers.
 
         Raises:
-            DataError: names the first field that breaks one.
+            DataError: an invariant is broken; names the first such field.
         """
         remedy = "run mlpf postprocess again"
         for name, columns in self.schema.tables.items():
@@ -147,13 +147,13 @@ def field_name(table: str, column: str) -> str:
 
 
 class EventsWriter:
-    """Writes a parquet file chunk by chunk; it appears under its name only when it is complete.
+    """Writes a parquet file in chunks. The file gets its name only when it is complete.
 
-    Use as a context manager; leaving it by an exception, or without ``finish``, leaves nothing behind.
+    Use as a context manager. After an exception, or without ``finish``, no file stays.
 
     Args:
         path: file to write; replaced if it exists.
-        schema: what the events are made of.
+        schema: schema of the events.
 
     Attributes:
         num_events: events written so far.
@@ -172,7 +172,7 @@ class EventsWriter:
         try:
             self._part = self._stack.enter_context(atomic_write(self._path))
             self._writer = self._stack.enter_context(
-                # Floats of detectors hardly repeat: a dictionary costs time and makes the file larger.
+                # Detector floats rarely repeat: a dictionary costs time and makes the file larger.
                 pq.ParquetWriter(
                     self._part, _arrow_schema(self._schema), compression="zstd", use_dictionary=False
                 )
@@ -204,7 +204,7 @@ class EventsWriter:
         self.num_events += len(events)
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
-        """Say that all chunks are written and describe them."""
+        """Mark the file as complete and set its description."""
         columns = _matrices(self._schema)
         description = {
             **metadata,
@@ -217,7 +217,7 @@ class EventsWriter:
         self._finished = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        """Rename the file if it was finished, else remove it."""
+        """Rename the file if it is complete, else remove it."""
         if kind is None and not self._finished:
             unfinished = _UnfinishedError()
             self._stack.__exit__(_UnfinishedError, unfinished, None)
@@ -229,7 +229,7 @@ class EventsWriter:
 
 
 class _UnfinishedError(Exception):
-    """Makes ``atomic_write`` drop a file that nobody finished."""
+    """Makes ``atomic_write`` drop an incomplete file."""
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
@@ -237,7 +237,7 @@ def _cannot_write(path: Path, error: OSError) -> DataError:
 
 
 def _matrices(schema: EventSchema) -> dict[str, Columns]:
-    """Return the fields that hold a matrix per event, and its columns."""
+    """Return the fields with a matrix per event, and its columns."""
     return {
         field_name(table, column): columns
         for table, matrices in schema.tables.items()
@@ -262,10 +262,10 @@ def _arrow_table(events: Events) -> pa.Table:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Return what a parquet file of ours says of itself, whatever version wrote it; "schema" is always there.
+    """Return the description of a parquet file of any version of this package; it always has "schema".
 
     Raises:
-        DataError: missing, not parquet, truncated, or not written by us.
+        DataError: the file is missing, not parquet, truncated, or not written by ``mlpf postprocess``.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; run mlpf postprocess to make it")
@@ -286,11 +286,12 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the description of a parquet file of the present format.
+    """Return the description of a parquet file of the current format.
 
     Raises:
-        DataError: missing, not parquet, truncated, not written by us, or by another version of us.
-        SchemaMismatch: names the first column that differs.
+        DataError: the file is missing, not parquet, truncated, not written by ``mlpf postprocess``, or of
+            another format.
+        SchemaMismatch: columns differ; names the first one.
     """
     description = read_description(path)
     try:
@@ -311,7 +312,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def iterate_events(path: Path) -> Iterator[Events]:
-    """Read a parquet file chunk by chunk, each as it was written, and check it.
+    """Read a parquet file in the chunks in which it was written, and check each.
 
     Raises:
         DataError: see ``read_metadata``, or an invariant is broken.

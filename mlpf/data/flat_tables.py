@@ -1,7 +1,7 @@
-"""Events kept flat: the one container of the project, from the reader of a file to the evaluation.
+"""Flat events: the container for events from the reader of a file to the evaluation.
 
-All events lie behind each other; ``offsets`` says where each begins. An index into a table is always an index
-into all its events, so no step needs a loop over events.
+Rows of all events are in one array, one event after the other, and ``offsets`` holds the first row of each
+event. An index into a table counts rows of all events, so that no step needs a loop over events.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,14 +63,14 @@ class Table:
         return np.repeat(np.arange(self.num_events), self.counts)
 
     def take(self, events: IntArray | BoolArray) -> "Table":
-        """Return some events, in the order asked for.
+        """Return some events, in the given order.
 
         Args:
             events: positions of events, each from 0 to E - 1, or [E] booleans.
         """
         counts = self.counts[events]
         rows = expand_ranges(self.offsets[:-1][events], counts)
-        # take and compress: five to fifteen times as fast as brackets on a matrix.
+        # take and compress are five to fifteen times as fast as indexing a matrix by brackets.
         return Table(
             {name: v.take(rows, axis=0) for name, v in self.columns.items()}, offsets_from_counts(counts)
         )
@@ -80,7 +80,7 @@ class Table:
         return Table({name: self.columns[name] for name in names}, self.offsets)
 
     def where(self, keep: BoolArray) -> "Table":
-        """Return the rows at which ``keep`` [n] is True; all events stay, some of them empty."""
+        """Return the rows where ``keep`` [n] is True. All events stay, also empty ones."""
         return Table(
             {name: v.compress(keep, axis=0) for name, v in self.columns.items()},
             offsets_from_counts(keep)[self.offsets],
@@ -91,10 +91,10 @@ class Table:
         return np.bincount(self.event, weights=values, minlength=self.num_events).astype(np.float64)
 
     def split(self, sizes: Sequence[int] | None = None) -> Iterator["Table"]:
-        """Yield tables of consecutive events that share memory with this one.
+        """Yield tables of consecutive events. They share memory with this table.
 
         Args:
-            sizes: events of each table, E together; without it, each event is one table.
+            sizes: numbers of events of the tables, with sum E; by default one table per event.
         """
         sizes = [1] * self.num_events if sizes is None else sizes
         if sum(sizes) != self.num_events:
@@ -127,7 +127,7 @@ class Table:
     def from_events(
         cls, events: Sequence[Mapping[str, npt.NDArray]], names: Sequence[str] | None = None
     ) -> "Table":
-        """Join events given one by one; at least one event.
+        """Make a table of at least one event.
 
         Args:
             events: per event, column name -> array whose first axis are the rows of the event.
@@ -159,7 +159,7 @@ class Table:
 
     @classmethod
     def from_arrow(cls, arrays: Mapping[str, pa.Array]) -> "Table":
-        """Make a table of what ``to_arrow`` returned, also after a way through parquet.
+        """Make a table of the result of ``to_arrow``, also if it was stored as parquet in between.
 
         Raises:
             ValueError: no array, an array holds something else than lists of numbers, or the lists of an
@@ -197,7 +197,7 @@ class Relation:
     Attributes:
         source: row of the first table.
         target: row of the second table.
-        weight: weight of the link; ones where the file has none.
+        weight: weight of the link; 1 if the file has no weights.
     """
 
     source: IntArray

@@ -1,4 +1,4 @@
-"""The formats that can be converted. A further one is a ``Conversion`` and an entry in ``FORMATS``."""
+"""The formats of files. To add one, write a ``Conversion`` and an entry in ``FORMATS``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,17 +12,17 @@ from mlpf.errors import DataError
 
 FORMATS: tuple[type[Conversion], ...] = (Edm4hepConversion, DelphesConversion, PickleConversion)
 SUFFIXES = tuple(dict.fromkeys(suffix for known in FORMATS for suffix in known.suffixes))
-# What events are made of besides tracks, unless something else is asked for.
+# Default kind of elements besides tracks.
 DEFAULT_ELEMENTS = "clusters"
 
 
 @contextmanager
 def open_conversion(path: Path, elements: str = DEFAULT_ELEMENTS) -> Iterator[Conversion]:
-    """Open a file and choose how it is converted by what it holds.
+    """Open a file and choose its conversion by its content.
 
     Args:
         path: a file of one of ``FORMATS``.
-        elements: what the events shall be made of besides tracks: ``clusters`` or ``hits``.
+        elements: kind of elements besides tracks: ``clusters`` or ``hits``.
 
     Raises:
         DataError: the file cannot be opened, is of no known format, or has no such elements.
@@ -40,6 +40,6 @@ def open_conversion(path: Path, elements: str = DEFAULT_ELEMENTS) -> Iterator[Co
 
 
 def elements_of_format(known: type[Conversion]) -> str:
-    """Say what events of a format are made of, e.g. ``a file of Delphes has tracks and towers``."""
+    """Describe the elements of a format, e.g. ``a file of Delphes has tracks and towers``."""
     kinds = dict.fromkeys(f"{kind.name}s" for schema in known.schemas.values() for kind in schema.kinds)
     return f"a file of {known.name} has {' and '.join(kinds)}"

@@ -17,12 +17,12 @@ def base_name(path: Path, suffixes: Sequence[str]) -> str:
 
 
 def expand_inputs(inputs: Sequence[str | Path], suffixes: Sequence[str]) -> list[Path]:
-    """Return the files named by files, directories and globs, sorted by base name.
+    """Return the files of a list of files, directories and globs, sorted by base name.
 
     Args:
-        inputs: a file is taken as it is, also if missing; a directory stands for its files with a suffix,
-            and so does each directory that a glob matches. Of the files that a glob matches those with a
-            suffix are taken. Hidden names are left out, as a shell does.
+        inputs: files (also missing ones), directories and globs. A directory, also one that a glob matches,
+            means its files with one of the suffixes. A glob matches files with one of the suffixes. Hidden
+            names are left out, as in a shell.
         suffixes: e.g. ``(".root", ".pkl.bz2")``.
 
     Raises:
@@ -70,9 +70,9 @@ def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def _matches(pattern: Path, suffixes: Sequence[str], with_folders: bool = True) -> list[Path]:
-    """Return the files with a suffix that a pattern matches, also those directly in matched directories."""
+    """Return matching files with a suffix, and such files directly in matching directories."""
     found: list[Path] = []
-    # Not Path.glob: that matches hidden names, such as those that locks are taken on.
+    # Not Path.glob, which also matches hidden names, such as lock files.
     for name in sorted(glob.glob(str(pattern), recursive=True)):  # noqa: PTH207 - see above
         path = Path(name)
         if not path.is_dir():

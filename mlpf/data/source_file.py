@@ -1,4 +1,4 @@
-"""A file of events, opened once: whatever is read of it is read through one ``SourceFile``."""
+"""A file of events, opened once: all reading goes through one ``SourceFile``."""
 
 import mmap
 import struct
@@ -16,7 +16,7 @@ from mlpf.errors import DataError, one_line
 from mlpf.files.checksum import OWN, checksum_of_bytes
 
 PICKLE_SUFFIXES = (".pkl", ".pkl.bz2")
-# What uproot and the decompressors raise on bytes that are not what the headers promise.
+# Exceptions of uproot and the decompressors for bytes that do not fit the headers.
 _READ_ERRORS = (
     OSError,
     EOFError,
@@ -38,7 +38,7 @@ _READ_ERRORS = (
 
 @contextmanager
 def readable_errors(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged ROOT file provokes into one :class:`DataError` of one line."""
+    """Turn any exception of a damaged ROOT file into a :class:`DataError` of one line."""
     try:
         yield
     except _READ_ERRORS as error:
@@ -69,7 +69,7 @@ class SourceFile:
     """An open file.
 
     Attributes:
-        path: where it is; for messages and for files beside it.
+        path: its path, for messages and for files beside it.
         num_bytes: its size when it was opened.
         root: the open ROOT file; None for a file of another kind.
         trees: names of the objects at the top of a ROOT file.
@@ -83,10 +83,9 @@ class SourceFile:
     data: mmap.mmap | None = None
 
     def checksum(self) -> str:
-        """Return what :func:`mlpf.data.input_files.checksum` does, of the bytes that are read here.
+        """Return the checksum of :func:`mlpf.data.input_files.checksum` for the open file.
 
-        They come through the memory map of the file and stay in memory, if there is room. The reader finds
-        them there.
+        It reads the memory map of the file. If memory is large enough, the bytes stay there for the reader.
 
         Raises:
             DataError: the file cannot be read.
@@ -99,7 +98,7 @@ class SourceFile:
 
 @contextmanager
 def open_source(path: Path) -> Iterator[SourceFile]:
-    """Open a file: as ROOT file unless it has one of ``PICKLE_SUFFIXES``.
+    """Open a file as a ROOT file, or as bytes if it has one of ``PICKLE_SUFFIXES``.
 
     Raises:
         DataError: there is no such file, it cannot be read or is empty, or it is no ROOT file.

@@ -15,12 +15,12 @@ from mlpf.evaluation.particles import rows_from_outputs, with_types_only
 from mlpf.forward import Forward
 from mlpf.physics.features import PARTICLE_COLUMNS
 
-# The predictions among the columns of elements, while these are gathered.
+# Name of the predictions among the columns of elements while batches are gathered.
 _PREDICTED = "predicted"
 
 
 class Split(Protocol):
-    """What inference needs of ``mlpf.data.dataset.split.PreparedSplit``."""
+    """The part of ``mlpf.data.dataset.split.PreparedSplit`` that inference uses."""
 
     @property
     def num_events(self) -> int:
@@ -39,10 +39,10 @@ class Inference:
     """Result of ``predict``.
 
     Attributes:
-        events: the fields that were fetched, in the order of the dataset; of ``X`` only the column of the
-            element type, [n, 1]: the events of a dataset of hits must fit into memory.
+        events: the fetched fields, in the order of the dataset. ``X`` holds only the column of the element
+            type, [n, 1], so that datasets of hits fit into memory.
         predicted: [n, 7] float32, rows of ``PARTICLE_COLUMNS``, one for each element of ``events``.
-        seconds: time spent in the model, tracing of the shapes not counted (with ``warm_up``).
+        seconds: time in the model; with ``warm_up`` without the tracing of the shapes.
         shapes: (B, N) of the batches, each traced once.
     """
 
@@ -53,7 +53,7 @@ class Inference:
 
     @property
     def events_per_second(self) -> float:
-        """Events through the model per second."""
+        """Events per second of model time."""
         return self.events.num_events / self.seconds if self.seconds > 0 else float("nan")
 
 
@@ -103,7 +103,7 @@ def predict(
         X = pad_events(fetched.elements.select(["X"]), places, batch.length)["X"]
         if X.shape[:2] not in shapes:
             if warm_up:
-                # The first call of a shape traces the model: not part of its speed.
+                # The first call of a shape traces the model, which is not part of its speed.
                 forward(np.zeros_like(X))
             shapes.append((X.shape[0], X.shape[1]))
         start = time.perf_counter()
@@ -116,9 +116,10 @@ def predict(
 
 
 class _Gathered:
-    """Puts events that come batch by batch into the order of the dataset.
+    """Puts the events of batches into the order of the dataset.
 
-    Elements go to their place at once: to join the batches at the end would take twice the memory.
+    Elements are copied to their final place batch by batch. Joining all batches at the end needs twice the
+    memory.
 
     Args:
         lengths: [E] elements of each event.
@@ -133,7 +134,7 @@ class _Gathered:
     def add(
         self, indices: npt.NDArray[np.int64], events: PreparedEvents, predicted: npt.NDArray[np.float32]
     ) -> None:
-        """Take the events at ``indices`` and what was predicted for their elements."""
+        """Add the events at ``indices`` and the predictions for their elements."""
         elements = with_types_only(events).elements
         for name, values in (elements.columns | {_PREDICTED: predicted}).items():
             if name not in self._columns:
@@ -146,7 +147,7 @@ class _Gathered:
         self._indices.append(indices)
 
     def in_order(self) -> tuple[PreparedEvents, npt.NDArray[np.float32]]:
-        """Return all events, and what was predicted for their elements."""
+        """Return all events and the predictions for their elements."""
         events = PreparedEvents.concatenate(self._others)
         self._others.clear()
         events = events.take(np.argsort(np.concatenate(self._indices)))

@@ -1,4 +1,4 @@
-"""How long a forward pass takes against batch size and number of elements, and how that grows."""
+"""Time of a forward pass against batch size and number of elements, and the exponent of its growth."""
 
 import ctypes
 import time
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Takes [B, N, F] float32 and returns when the result is there.
+# Takes [B, N, F] float32 and returns when the result is computed.
 Pass = Callable[[npt.NDArray[np.float32]], Any]
 
-# Below this number of elements fixed costs hide how a model scales.
+# Below this number of elements fixed costs hide the scaling of a model.
 MIN_ELEMENTS_OF_FIT = 512
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
@@ -25,15 +25,15 @@ class Latency:
     """Forward passes of one engine at one shape.
 
     Attributes:
-        engine: what ran the model.
+        engine: name of the engine that ran the model.
         batch_size: events per pass B.
         num_elements: elements per event N, padding included.
         p50_ms, p95_ms: quantiles of the time of one pass.
         events_per_second: B over the median time.
-        peak_memory_mb: largest resident memory of the process during the passes; None where the system
-            does not tell.
+        peak_memory_mb: largest resident memory of the process during the passes; None if the system
+            does not report it.
         first_ms: the first pass, with tracing and compilation.
-        num_runs: passes behind the quantiles, the first one not among them.
+        num_runs: passes of the quantiles, without the first one.
     """
 
     engine: str
@@ -52,7 +52,10 @@ class Latency:
 
 
 def measure(engines: Mapping[str, Pass], events: npt.NDArray[np.float32], num_runs: int) -> list[Latency]:
-    """Time every engine on the same events; their passes alternate, so that all see the same machine.
+    """Time every engine on the same events.
+
+    Passes of the engines alternate, so that other load of the machine is the same for all.
+
 
     Args:
         engines: name -> forward pass.
@@ -86,7 +89,7 @@ def scaling_exponents(latencies: Sequence[Latency]) -> dict[tuple[str, int], flo
     """Fit time ~ N^a for N of at least ``MIN_ELEMENTS_OF_FIT``.
 
     Returns:
-        (engine, batch size) -> a, where two sizes or more were measured. 1 is linear, 2 quadratic.
+        (engine, batch size) -> a, if at least two sizes were measured. 1 is linear, 2 quadratic.
     """
     points: dict[tuple[str, int], list[tuple[int, float]]] = {}
     for x in latencies:
@@ -107,9 +110,9 @@ def _timed(forward: Pass, events: npt.NDArray[np.float32]) -> float:
 
 
 def _reset_peak_memory() -> bool:
-    """Let the system count the peak anew; False where it cannot (only Linux can)."""
+    """Reset the peak of the system's memory counter; False if the system cannot (only Linux can)."""
     try:
-        # What was freed but is still held would hide what the next pass needs.
+        # Freed memory that the process still holds would hide the memory of the next pass.
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
         return False

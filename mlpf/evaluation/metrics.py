@@ -1,15 +1,16 @@
-"""Numbers that judge a reconstruction: jets, missing momentum, energy sums, efficiencies and fake rates.
+"""Numbers of a reconstruction: jets, missing momentum, energy sums, efficiencies and fake rates.
 
 Definitions (``method`` is network, baseline, targets, or one of the two limits set by truth):
 
 * jet response: pt of the reconstructed jet over pt of the generated jet it is matched to;
-* matched fraction: generated jets with a partner over all generated jets;
+* matched fraction: matched generated jets over all generated jets;
 * missing momentum response: the same ratio of |sum of transverse momenta|, over events in which the
   generated one is at least ``MIN_GEN_MET``;
 * energy response: ratio of the sums of energies of an event;
-* efficiency of class c: elements with target class c that were given c over elements with target class c;
-* fake rate of class c: elements given class c whose target is another class, "none" included, over
-  elements given class c. For class 0 ("none") it is the share of dropped elements that carry a particle.
+* efficiency of class c: elements with target class c and predicted class c over elements with target class c;
+* fake rate of class c: elements with predicted class c and another target class, "none" included, over
+  elements with predicted class c. For class 0 ("none") it is the fraction of dropped elements
+  that have a particle.
 
 Uncertainties: bootstrap over events for medians and widths, binomial for fractions.
 """
@@ -36,7 +37,7 @@ from mlpf.physics.jets import MATCH_DELTA_R, definition_of
 from mlpf.physics.methods import BASELINE, GEN, LIMITS, NETWORK, TARGET
 from mlpf.physics.particles import CLASS_NAMES, NUM_CLASSES
 
-# GeV; below, the ratio of two nearly vanishing vector sums says nothing about a detector.
+# GeV; below, the ratio of two nearly vanishing vector sums does not describe the detector.
 MIN_GEN_MET = 10.0
 # GeV, edges of bins in the pt of the generated jet and in the energy of a particle.
 JET_PT_EDGES = (5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0)
@@ -58,11 +59,11 @@ def met_response(predictions: Predictions, method: str) -> tuple[Array, IntArray
 
 
 def response_summary(predictions: Predictions, method: str) -> dict[str, float]:
-    """Return the few numbers that a training follows, named by ``SUMMARY_NAMES``.
+    """Return the numbers that a training records, named by ``SUMMARY_NAMES``.
 
     Args:
-        predictions: of the events.
-        method: whose jets and missing momentum.
+        predictions: predictions of the events.
+        method: the method of the jets and missing momentum.
 
     Returns:
         Median and IQR/median (``iqr``) of jet and missing momentum response, and the matched fraction: the
@@ -91,7 +92,7 @@ def class_sums(predictions: Predictions, method: str, cls: int) -> tuple[IntArra
 
 
 def confusion_matrix(elements: Table, method: str) -> IntArray:
-    """Count elements by target class (rows) and class given by ``method`` (columns), [C, C]."""
+    """Count elements by target class (rows) and class of ``method`` (columns), [C, C]."""
     pair = elements[f"{TARGET}.cls"] * NUM_CLASSES + elements[f"{method}.cls"]
     return np.bincount(pair, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
 
@@ -113,7 +114,7 @@ def class_fractions_by_energy(
 ) -> dict[str, list[Fraction]]:
     """Return ``efficiency`` and ``fake_rate`` of a class in bins of energy.
 
-    The efficiency is binned in the energy of the target, the fake rate in that of the particle given.
+    The efficiency is binned in the energy of the target, the fake rate in that of the predicted particle.
 
     Args:
         elements: elements of all events.
@@ -148,7 +149,7 @@ def evaluate_predictions(predictions: Predictions, num_resamples: int = 200, see
     """Compute all numbers of one dataset.
 
     Args:
-        predictions: of the dataset.
+        predictions: predictions of the dataset.
         num_resamples: resamples of the bootstrap.
         seed: seed of the bootstrap.
 
@@ -201,7 +202,7 @@ def _with_uncertainty(values: Array, event: IntArray, weights: IntArray) -> tupl
 
 
 def _deviation(values: Array) -> float:
-    """Standard deviation over the resamples in which the number is defined."""
+    """Standard deviation over the resamples with a defined number."""
     defined = values[np.isfinite(values)]
     return float(np.std(defined)) if len(defined) > 1 else math.nan
 
@@ -223,7 +224,7 @@ def _method_numbers(predictions: Predictions, method: str, weights: IntArray) ->
 
 
 def _comparison(methods: dict[str, dict[str, Any]], widths: dict[str, Array]) -> dict[str, Any]:
-    """Network minus baseline in IQR/median of the jet response, and the way gone to the limits.
+    """Network minus baseline in IQR/median of the jet response, and the closed part of the gap to the limits.
 
     ``gap_closed_to_<limit>`` is (baseline - network) / (baseline - limit): 0 = like the baseline, 1 = at
     the limit. The uncertainty is that of the paired difference.

@@ -1,4 +1,4 @@
-"""Particles, jets and elements of many events as tables, out of targets and outputs of a network."""
+"""Tables of particles, jets and elements of many events, from targets and outputs of a network."""
 
 import math
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ def match_table(gen: Table, reco: Table) -> Table:
 
 
 def element_columns(method: str, rows: Array) -> dict[str, npt.NDArray]:
-    """Return what a method gave to each element: ``<method>.cls`` int64, ``<method>.energy`` float64 in GeV.
+    """Return the particle of each element: ``<method>.cls`` int64, ``<method>.energy`` float64 in GeV.
 
     Args:
         method: ``target``, ``cand`` or ``pred``.
@@ -78,7 +78,7 @@ def element_columns(method: str, rows: Array) -> dict[str, npt.NDArray]:
 
 
 def with_types_only(events: PreparedEvents) -> PreparedEvents:
-    """Return events that have only the column of the element type of ``X``, [n, 1]: hits fill the memory."""
+    """Return events whose ``X`` has only the column of the element type, [n, 1], to save memory for hits."""
     elements = events.elements
     types = elements["X"][:, [ELEMTYPE]]
     return replace(events, elements=Table(elements.columns | {"X": types}, elements.offsets))
@@ -89,18 +89,18 @@ def rows_from_outputs(
 ) -> npt.NDArray[np.float32]:
     """Turn model outputs into rows of ``PARTICLE_COLUMNS``, one per element.
 
-    The class is the largest logit (see ``none_threshold``), the charge the largest of -1, 0, +1 where the
-    class is charged, else 0; rows of class 0 are zero, as in targets.
+    The class is the largest logit (see ``none_threshold``), the charge the largest logit of -1, 0, +1 if
+    the class is charged, else 0. Rows of class 0 are zero, as in targets.
 
     Args:
         outputs: ``cls`` [B, N, C], ``charge`` [B, N, 3] and the others [B, N, 1].
         lengths: elements of each event that are no padding; may be shorter than B.
-        none_threshold: decide first whether there is a particle at all: there is none where the sigmoid of
-            its logit exceeds this; the class is then the largest of the others. An element that is surely
-            a particle, but as likely a photon as a neutral hadron, is then not lost to none.
+        none_threshold: an element is no particle if the sigmoid of the logit of class 0 exceeds this;
+            otherwise its class is the largest of the other logits. This keeps elements that are surely a
+            particle, but with equal probability a photon or a neutral hadron.
 
     Returns:
-        [n, 7] float32, the elements of all events behind each other.
+        [n, 7] float32, the elements of all events, one event after the other.
 
     Raises:
         ValueError: ``cls`` does not have one logit per class.

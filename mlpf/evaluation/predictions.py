@@ -1,8 +1,8 @@
-"""Predictions of one dataset: all that metrics and figures need, and its parquet form.
+"""Predictions of one dataset, the input of metrics and figures, and their parquet file.
 
-Parquet: one row per event, columns nested by the dots of their names, a list each: ``elements.elemtype``,
+Parquet: one row per event. A dot in a name means a nested column. Columns are lists: ``elements.elemtype``,
 ``elements.<method>.{cls, energy}``, ``particles.<method>.<column>``, ``jets.<method>.{pt, eta, phi, energy}``
-and ``matched_jets.<method>.{gen, reco}`` (places in the jet lists of the event); and ``event``, a text.
+and ``matched_jets.<method>.{gen, reco}`` (indices in the jet lists of the event); and ``event``, a text.
 """
 
 import json
@@ -30,26 +30,26 @@ from mlpf.physics.jets import JetAlgorithm
 from mlpf.physics.methods import BASELINE, GEN, LIMITS, METHODS, NETWORK, TARGET
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
-# What ``make_predictions`` reads of an event, where the dataset has it.
+# Fields that ``make_predictions`` reads if the dataset has them.
 EVENT_FIELDS = ("X", "ygen", "ycand", "gen_particles", "oracle_particles", "perfect_particles", "event")
 _METADATA_KEY = b"mlpf.predictions"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of B events beside targets, baseline and the limits set by truth.
+    """Predictions of B events, with targets, baseline and the limits set by truth.
 
     Attributes:
         dataset: name of the dataset.
-        schema: what its events are made of, key of ``SCHEMAS``.
-        gen_reference: what ``particles["gen"]`` is: ``"gen_particles"`` or ``"targets"``.
+        schema: schema of the events, key of ``SCHEMAS``.
+        gen_reference: source of ``particles["gen"]``: ``"gen_particles"`` or ``"targets"``.
         jet_algorithm: key of ``JET_DEFINITIONS``.
         event: B event identifiers.
-        elements: ``elemtype``, and for ``target``, ``cand``, ``pred`` (where there is a network)
+        elements: ``elemtype``, and for ``target``, ``cand``, ``pred`` (if there is a network)
             ``<method>.cls``, class index, and ``<method>.energy`` in GeV; both 0 = no particle.
-        particles: ``"gen"`` and those of ``METHODS`` that exist -> see ``particle_table``.
-        jets: the same keys -> see ``jet_table``.
-        matched_jets: the same keys without ``"gen"`` -> see ``match_table``.
+        particles: ``"gen"`` and each existing one of ``METHODS`` -> table of ``particle_table``.
+        jets: the same keys -> table of ``jet_table``.
+        matched_jets: the same keys without ``"gen"`` -> table of ``match_table``.
     """
 
     dataset: str
@@ -98,7 +98,7 @@ def make_predictions(
             reference are the targets.
         predicted: [n, 7] rows of ``PARTICLE_COLUMNS``, one for each element of ``events``.
         jet_algorithm: key of ``JET_DEFINITIONS``.
-        schema: what the events are made of.
+        schema: schema of the events.
     """
     return with_network(make_reference(dataset, events, jet_algorithm, schema), predicted)
 
@@ -109,7 +109,7 @@ def make_reference(
     jet_algorithm: JetAlgorithm,
     schema: EventSchema = SCHEMAS["clic"],
 ) -> Predictions:
-    """Return all of ``make_predictions`` that does not depend on a network."""
+    """Return the part of ``make_predictions`` that does not depend on a network."""
     fields = {TARGET: "ygen", BASELINE: "ycand"}
     elements = {"elemtype": events["X"][:, ELEMTYPE].astype(np.int64)}
     for method, field in fields.items():
@@ -133,7 +133,7 @@ def make_reference(
 
 
 def with_network(reference: Predictions, predicted: Array) -> Predictions:
-    """Add what a network found to a result of ``make_reference``.
+    """Add the predictions of a network to a result of ``make_reference``.
 
     Args:
         reference: the events without a network.
@@ -168,7 +168,7 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
         tables[f"matched_jets.{method}"] = Table(places, table.offsets)
     columns: dict[str, pa.Array] = {"event": pa.array(predictions.event, pa.string())}
     for prefix, table in tables.items():
-        # Particles are float32 in datasets; int32 holds any class, charge or place.
+        # Particles are float32 in datasets; int32 is enough for any class, charge or index.
         arrays = _converted(table, np.int32, np.float32).to_arrow()
         columns |= {f"{prefix}.{name}": array for name, array in arrays.items()}
     about = {
@@ -235,7 +235,7 @@ def _converted(table: Table, integer: type[np.integer], number: type[np.floating
 
 
 def _nested(columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
-    """Put columns whose names begin alike up to the first dot into a struct of that name, and so on."""
+    """Put columns with the same name before the first dot into a struct of that name, recursively."""
     inner: dict[str, dict[str, pa.Array]] = {}
     for name, array in columns.items():
         first, _, rest = name.partition(".")

@@ -9,7 +9,7 @@ Array = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
 
 QUARTILES = (0.25, 0.5, 0.75)
-# Resamples whose weights are held at once: bounds memory for large samples.
+# Number of resamples whose weights are in memory at once; bounds memory for large samples.
 CHUNK = 25
 
 
@@ -39,8 +39,8 @@ def spread(values: Array) -> Spread:
 def bootstrap_weights(num_events: int, num_resamples: int = 200, seed: int = 1) -> IntArray:
     """Draw how often each event enters each resample, [num_resamples, num_events].
 
-    Whole events are drawn, since jets of one event are correlated. The same weights used for two
-    methods make their comparison a paired one.
+    Whole events are drawn, because jets of one event are correlated. With the same weights for two methods
+    their comparison is a paired one.
     """
     rng = np.random.default_rng(seed)
     if num_events == 0:

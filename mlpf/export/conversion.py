@@ -20,7 +20,7 @@ from mlpf.export.runtimes import OUTPUT_NAME, Runtime
 from mlpf.export.tracing import plain_norms, recorded_orders
 from mlpf.models.interface import concatenate_outputs, output_widths
 
-# Further outputs of the graph until the check is done: how each graph layer sorted the elements.
+# Further outputs of the graph for the check: the order of the elements in each graph layer.
 ORDER_NAME = "order_{}"
 
 
@@ -64,7 +64,7 @@ def convert(model: keras.Model, runtime: Runtime, opset: int) -> onnx.ModelProto
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the converter's warnings: one for each product in float16 that it leaves as it is."""
+    """Suppress a warning of the converter for each float16 product that it does not change."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Write the files of an export, or none, with what a user must know in them and in the card beside them."""
+"""Write all files of an export and the model card, or none."""
 
 import json
 import logging
@@ -72,7 +72,7 @@ def model_card(entries: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]
 
 logger = logging.getLogger(__name__)
 
-# Shapes of the check: whole bins and not, one event and several, fewer elements than a bin.
+# Shapes of the check: with whole and incomplete bins, one or several events, fewer elements than a bin.
 PARITY_SHAPES = ((1, 256), (2, 300), (3, 64), (4, 1000), (1, 2560))
 
 
@@ -87,7 +87,7 @@ class ExportedFile:
         num_bytes: its size.
         largest_int8_weight: largest absolute int8 weight; None = no int8.
         largest_float16: largest absolute float16 number on the events of the check; None = no float16.
-        parity: how far it is from Keras.
+        parity: comparison with Keras.
     """
 
     path: Path
@@ -120,7 +120,7 @@ def export_onnx(
     metadata: Mapping[str, Any] | None = None,
     schema: EventSchema = SCHEMAS["clic"],
 ) -> dict[str, ExportedFile]:
-    """Write ``path``, ``<stem>_<precision>`` beside it for others than float32, and ``model_card.json``.
+    """Write ``path`` (float32), ``<stem>_<precision>`` for other precisions, and ``model_card.json``.
 
     Args:
         model: a model of X [B, N, F]; its outputs are concatenated in the order of ``OUTPUT_NAMES``.
@@ -129,7 +129,7 @@ def export_onnx(
         precisions: out of ``PRECISIONS``.
         opset: ONNX operator set; default that of the runtime.
         metadata: further entries of the ONNX metadata and of the model card.
-        schema: what the events are made of.
+        schema: schema of the events.
 
     Returns:
         The files by precision.
@@ -149,7 +149,7 @@ def export_onnx(
     references = [reference(model, sample_events(schema, b, n, seed=i)) for i, (b, n) in enumerate(shapes)]
     files = {}
     names.float32.parent.mkdir(parents=True, exist_ok=True)
-    # The card gets its name last: it never describes a file that is not there.
+    # The card is renamed last: it never describes a missing file.
     with ExitStack() as stack:
         card = stack.enter_context(atomic_write(names.card))
         for precision, proto in _graphs(model, runtime, opset, tuple(paths)):
@@ -179,7 +179,7 @@ def _check(
     references: Sequence[Reference],
     name: str,
 ) -> tuple[float | None, ParityReport]:
-    """Return the largest float16 number and the comparison with Keras; refuse what must not be written."""
+    """Return the largest float16 number and the comparison with Keras; refuse bad graphs."""
     refuse_saturation(proto, name)
     magnitudes = float16_magnitudes(proto, [given.x for given in references])
     refuse_overflow(magnitudes, name)
@@ -189,7 +189,7 @@ def _check(
 
 
 def _paths(names: ExportFiles, precisions: Sequence[str]) -> dict[str, Path]:
-    """Return the file of each precision, none of them in the way of the card or of a directory."""
+    """Return the file of each precision; refuse names of the card and of directories."""
     paths = {precision: names.onnx(precision) for precision in precisions}
     if names.card in paths.values():
         raise ExportError(f"{names.float32}: is the name of the model card beside it; give another one")

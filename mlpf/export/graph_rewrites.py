@@ -1,4 +1,4 @@
-"""Changes of an ONNX graph that leave its results as they are and make it smaller and faster."""
+"""Changes of an ONNX graph that keep its results and make it smaller and faster."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ _REDUCTIONS = ("ReduceSum", "ReduceMax")
 def where(ctx: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001 - the converter's signature
     """Convert a choice between tensors to Where.
 
-    The converter multiplies by 0 and 1 instead, and 0 times NaN is NaN: one bad number in the input would
-    spoil the event, which the models promise it does not.
+    The converter multiplies by 0 and 1 instead, and 0 times NaN is NaN. One bad number in the input would
+    then make the whole event NaN, which the models do not allow.
     """
     node.type = "Where"
 
@@ -33,7 +33,7 @@ def elu(ctx: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001 - th
 
 
 def erfc(ctx: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001 - the converter's signature
-    """Write erfc as 1 - erf(x): ONNX has no Erfc, and TensorFlow 2.20 makes gelu of it.
+    """Write erfc as 1 - erf(x): ONNX has no Erfc, and gelu of TensorFlow 2.20 uses it.
 
     In float32 the difference to erfc is below 2e-7, and in gelu it is multiplied by half the input.
     """
@@ -54,7 +54,7 @@ HANDLERS: dict[str, tuple[Any, list[Any]]] = {
 
 
 def restore_norms(model: onnx.ModelProto) -> None:
-    """Write normalisations in the steps that onnxruntime makes one operator of: squares as powers again."""
+    """Write normalisations in the steps that onnxruntime fuses into one operator, with squares as powers."""
     producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         square = producers.get(node.input[0]) if node.op_type == "ReduceMean" else None
@@ -65,10 +65,10 @@ def restore_norms(model: onnx.ModelProto) -> None:
 
 
 def shape_reductions(model: onnx.ModelProto) -> None:
-    """Give sums and maxima the shape that they should have.
+    """Reshape sums and maxima to their correct shape.
 
-    onnxruntime leaves an empty tensor as it is when it reduces it, and an event that fits into one bin has no
-    full bin. Without this such events end in an error of onnxruntime.
+    onnxruntime does not change the shape of an empty tensor when it reduces it. An event that fits into one
+    bin has no full bin, hence such a tensor, and would end in an error of onnxruntime.
     """
     ranks = _ranks(model)
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in model.graph.initializer}
@@ -127,7 +127,7 @@ def _expanded(graph: onnx.GraphProto, node: onnx.NodeProto, rank: int) -> list[o
 
 
 def _reduced_axes(node: onnx.NodeProto, rank: int, constants: dict[str, np.ndarray]) -> set[int]:
-    """Return the axes of a reduction: an attribute, or from operator set 13 (18) on a second input."""
+    """Return the axes of a reduction: an attribute, or a second input from operator set 13 (18) on."""
     given = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
     if given is None and len(node.input) > 1 and node.input[1]:
         given = constants[node.input[1]].tolist()
@@ -141,7 +141,7 @@ def _reshaped(
     keeps = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
     kept = [axis for axis in range(rank) if axis not in axes]
     if not kept or (keeps and kept != list(range(len(kept)))):
-        return []  # a number has no axis to lose; ones in the middle do not occur in the models
+        return []  # a scalar has no axes; axes in the middle do not occur in the models
     result, name = node.output[0], node.name
     node.output[0] = f"{result}/reduced"
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(kept, np.int64), f"{name}/kept"))
@@ -163,7 +163,7 @@ def _reshaped(
 def remove_unused(graph: onnx.GraphProto) -> None:
     """Remove nodes and constants that no output needs."""
     needed = {value.name for value in graph.output}
-    for node in reversed(list(graph.node)):  # nodes come in the order in which they run
+    for node in reversed(list(graph.node)):  # nodes are in the order of execution
         if needed.isdisjoint(node.output):
             graph.node.remove(node)
         else:

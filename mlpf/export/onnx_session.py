@@ -1,4 +1,4 @@
-"""onnxruntime: how a graph is opened, with how many threads, and its forward pass."""
+"""onnxruntime: open a graph with a number of threads, and its forward pass."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def open_session(
     Args:
         model: the graph, or the name of its file.
         num_threads: default all cores.
-        save_as: write what onnxruntime made of the graph there.
+        save_as: file for the graph after the optimisations of onnxruntime.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -1,12 +1,12 @@
-"""How far an ONNX graph is from Keras in float32.
+"""Comparison of an ONNX graph with Keras in float32.
 
-Graph layers sort elements into bins. If an element lies on the edge between two, the last digit decides,
-and no two programs round alike. Each graph is therefore compared twice: with Keras as it is, and with Keras
-sorting the elements as the graph did. What is left then is arithmetic.
+Graph layers sort elements into bins. For an element on the edge between two bins rounding decides, and
+programs round differently. Each graph is therefore compared twice: with Keras sorting the elements itself,
+and with Keras using the order of the graph. The second difference is arithmetic only.
 
-That, too, can be ill-conditioned: a small output may be the difference of large numbers. Where float32
-differs by more than allowed, Keras runs again on inputs changed by about their last digits, and tells what
-a digit is worth.
+Arithmetic can be ill-conditioned too: a small output may be the difference of large numbers. If a float32
+output differs by more than the tolerance, Keras runs again on inputs changed by about their last digit. This
+measures the effect of one digit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,18 +25,18 @@ from mlpf.export.tracing import given_orders, recorded_orders
 from mlpf.forward import eager_forward
 from mlpf.models.interface import OUTPUT_NAMES, element_mask, output_widths
 
-# Largest difference of float32.
+# Largest allowed difference of float32.
 TOLERANCE = 1e-4
-# Relative changes of the input that tell what its last digits are worth, how many of them, and how far
-# beyond what they do a graph may be.
+# Relative changes of the input that measure the effect of its last digits; their number; and the factor by
+# which a graph may exceed their effect.
 PERTURBATION = 1e-6
 NUM_PERTURBATIONS = 8
 NOISE_FACTOR = 10.0
-# Largest share of elements that may be further from Keras than TOLERANCE because of that.
+# Largest fraction of elements that may differ from Keras by more than TOLERANCE for this reason.
 MAX_UNSTABLE = 0.1
-# Largest share of elements that float32 may put into another bin although all before is the same.
+# Largest fraction of elements that float32 may put into another bin, given the same bins in layers before.
 MAX_MOVED = 0.02
-# Largest share of elements of another class: beyond, a reduced precision has destroyed the network.
+# Largest fraction of elements with another class; above it the precision has destroyed the network.
 MAX_CLASS_FLIPS = 0.5
 
 Array = npt.NDArray[np.float32]
@@ -48,8 +48,8 @@ class Differences:
     """Differences by output, all events and elements.
 
     Attributes:
-        largest: largest |a - b| / max(1, |b|): absolute below 1, relative above, for energies have no upper
-            bound and float32 has seven digits.
+        largest: largest |a - b| / max(1, |b|): absolute below 1, relative above, because energies have no
+            upper bound and float32 has seven digits.
         percentile_99: 99th percentile of the same over real elements.
         largest_absolute: largest |a - b|.
     """
@@ -64,18 +64,21 @@ class ParityReport:
     """An ONNX graph against Keras in float32.
 
     Attributes:
-        same_bins: differences when Keras sorts the elements as the graph does.
-        own_bins: differences when each sorts by itself: what a user sees.
+        same_bins: differences if Keras uses the order of the graph.
+        own_bins: differences if each sorts by itself, as for a user.
         stable: largest of ``same_bins`` by output without unstable elements.
         num_events: events compared.
-        num_unstable_events: those with an unstable element, or one in another bin when each sorts by itself.
+        num_unstable_events: events with an unstable element, or with an element in another bin if each sorts
+            by itself.
         num_elements: real elements compared.
-        num_unstable_elements: those further away than allowed, and no further than the last digits of the
-            input move Keras; 0 for a graph that was compared without a tolerance.
-        num_class_flips: those of another class (largest of ``cls``), each sorting by itself.
-        moved_share: share of elements, over graph layers, in another bin although all before was the same.
-        has_tolerance: whether unstable elements were looked for, as for float32.
-        finite: no NaN or Inf, and no element whose outputs are all zero: what the heads make of NaN.
+        num_unstable_elements: elements that differ by more than the tolerance, but not by more than the
+            effect of the last digits of the input; 0 for a comparison without tolerance.
+        num_class_flips: elements with another class (largest of ``cls``), each sorting by itself.
+        moved_share: fraction of elements, over graph layers, in another bin, given the same bins in layers
+            before.
+        has_tolerance: whether unstable elements were counted, as for float32.
+        finite: no NaN or Inf, and no element whose outputs are all zero, because the heads turn NaN into
+            zero.
     """
 
     same_bins: Differences
@@ -92,7 +95,7 @@ class ParityReport:
 
     @property
     def outputs(self) -> dict[str, dict[str, float]]:
-        """What to look at first: of a graph with a tolerance what it is judged by, else what a user sees."""
+        """The main differences: those of the tolerance if there is one, else those of a user."""
         shown = self.same_bins if self.has_tolerance else self.own_bins
         largest = self.stable if self.has_tolerance else shown.largest
         return {
@@ -106,12 +109,12 @@ class ParityReport:
 
     @property
     def class_flip_share(self) -> float:
-        """Share of real elements of another class."""
+        """Fraction of real elements with another class."""
         return self.num_class_flips / max(1, self.num_elements)
 
     @property
     def unstable_share(self) -> float:
-        """Share of real elements left out as unstable."""
+        """Fraction of real elements that are left out as unstable."""
         return self.num_unstable_elements / max(1, self.num_elements)
 
     def as_dict(self) -> dict[str, Any]:
@@ -121,7 +124,7 @@ class ParityReport:
 
 @dataclass(frozen=True)
 class Reference:
-    """What Keras gives for a batch.
+    """Result of Keras for a batch.
 
     Attributes:
         x: [B, N, F] raw elements.
@@ -152,12 +155,12 @@ def check_parity(
     references: Sequence[Reference],
     tolerance: float | None = None,
 ) -> ParityReport:
-    """Compare a graph that still has its orders as outputs with Keras.
+    """Compare a graph, which still has its orders as outputs, with Keras.
 
     Args:
         model: the original in float32.
-        proto: see ``convert``.
-        references: what ``reference`` gave for the model.
+        proto: graph of ``convert``.
+        references: results of ``reference`` for the model.
         tolerance: largest difference of a stable element; None = all elements count.
     """
     names = order_names(proto)
@@ -222,10 +225,10 @@ def _check_batch(
 
 
 def _noise(model: keras.Model, event: Array, expected: Array, orders: Orders) -> npt.NDArray[np.float64]:
-    """Return how far the outputs of one event [1, N, F] move with the last digits of X, [N, C + 8]."""
+    """Return the change of the outputs of one event [1, N, F] with the last digits of X, [N, C + 8]."""
     rng = np.random.default_rng(0)
     factor = 1.0 + PERTURBATION * rng.uniform(-1.0, 1.0, (NUM_PERTURBATIONS, *event.shape[1:]))
-    factor[..., 0] = 1.0  # the kind of the element
+    factor[..., 0] = 1.0  # the element type stays
     with given_orders(model, [np.repeat(order, NUM_PERTURBATIONS, axis=0) for order in orders]):
         moved = _predict(model, (event * factor).astype(np.float32))
     return _scaled(moved, expected).max(axis=0)
@@ -269,7 +272,7 @@ def count_class_flips(
     real: Sequence[npt.NDArray[np.bool_]],
     num_classes: int,
 ) -> int:
-    """Count real elements whose largest logit is that of another class."""
+    """Count real elements with another class of the largest logit."""
     total = 0
     for f, e, r in zip(found, expected, real, strict=True):
         differs = f[..., :num_classes].argmax(axis=-1) != e[..., :num_classes].argmax(axis=-1)
@@ -278,15 +281,15 @@ def count_class_flips(
 
 
 def judge(report: ParityReport, precision: str, name: str) -> None:
-    """Refuse a graph that is not the network any more.
+    """Refuse a graph that differs too much from the network.
 
     Args:
         report: the comparison.
-        precision: ``float32`` must agree to ``TOLERANCE``, others only make sense.
+        precision: ``float32`` must agree to ``TOLERANCE``, others must keep most classes.
         name: file, for the message.
 
     Raises:
-        ExportError: it is refused, and why.
+        ExportError: the graph is refused; says why.
     """
     if not report.finite:
         raise ExportError(

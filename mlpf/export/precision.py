@@ -1,7 +1,7 @@
-"""The same network with other numbers inside: float16 and int8. Input and output stay float32.
+"""The same network with float16 or int8 numbers inside. Input and output stay float32.
 
-A number beyond the end of float16 does not always show in the outputs: messages cut it off, and on a CPU
-onnxruntime computes float16 in float32. Each float16 tensor of the graph is therefore looked at.
+The outputs do not always show a number beyond the range of float16: messages are cut off, and on a CPU
+onnxruntime computes float16 in float32. Therefore every float16 tensor of the graph is checked.
 """
 
 import re
@@ -23,12 +23,12 @@ from mlpf.export.runtimes import ExportError
 PRECISIONS = ("float32", "float16", "int8")
 
 # x86 processors without VNNI multiply unsigned inputs (0 to 255) by signed weights in pairs and add each pair
-# in 16 bits, where the sum saturates. With weights up to this one (64, 7 bits) no pair can.
+# in 16 bits, where the sum saturates. With weights up to this (64, 7 bits) no pair saturates.
 LARGEST_INT8_WEIGHT = (2**15 - 1) // (2 * 255)
 
-# Products with weights that int8 leaves alone: what sees the columns of an event, which span from 1e-4 to
-# thousands, so that one scale for all would erase most; what decides bins; pair kernels and the features of
-# the attention, which go into exponentials; and the heads, which are small.
+# Products that do not become int8: of the columns of an event, which range from 1e-4 to thousands, so that
+# one scale would erase most of them; those that decide bins; pair kernels and features of the attention,
+# which are exponents; and the heads, which are small.
 _FLOAT_LAYERS = re.compile(
     r"/(node_encoding|embedding|ffn_dist|binning|kernel|output_decoding)(_\d+)?/|/attention(_\d+)?/Tensordot"
 )
@@ -47,15 +47,15 @@ def with_policy(model: keras.Model, policy: str) -> keras.Model:
 def quantize(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph whose products with large constant matrices are made in int8.
 
-    Weights are rounded once, to 7 bits with one scale per column (see ``refuse_saturation``). What they are
-    multiplied with is rounded in each batch, to 8 bits with one scale. Everything else, the choice of bins
-    and kernels above all, stays float32.
+    Weights are rounded once, to 7 bits with one scale per column (see ``refuse_saturation``). Their inputs
+    are rounded in each batch, to 8 bits with one scale. Everything else stays float32, in particular the
+    choice of bins and kernels.
     """
     source = onnx.ModelProto()
     source.CopyFrom(proto)
-    add_pre_process_metadata(source)  # there is nothing to prepare: no warning, please
+    add_pre_process_metadata(source)  # suppresses a warning; there is nothing to prepare
     constants = {constant.name for constant in source.graph.initializer}
-    excluded = [  # and not those to take: an empty list of those would mean all
+    excluded = [  # not the nodes to convert: an empty list of these would mean all
         node.name
         for node in source.graph.node
         if node.op_type == "MatMul" and (node.input[1] not in constants or _FLOAT_LAYERS.search(node.name))
@@ -76,7 +76,7 @@ def quantize(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def largest_int8_weight(proto: onnx.ModelProto) -> int | None:
-    """Return the largest absolute value of all constants of signed 8-bit integers; None = there are none."""
+    """Return the largest absolute value of all int8 constants; None = there are none."""
     constants = [
         onnx.numpy_helper.to_array(constant).astype(np.int16)  # the absolute value of -128 is 128
         for constant in proto.graph.initializer
@@ -88,7 +88,7 @@ def largest_int8_weight(proto: onnx.ModelProto) -> int | None:
 def refuse_saturation(proto: onnx.ModelProto, name: str) -> None:
     """Refuse a graph whose int8 products are right only on processors with VNNI.
 
-    Unsigned weights (uint8) pass: onnxruntime adds their products in 32 bits on every processor.
+    Unsigned weights (uint8) are allowed: onnxruntime adds their products in 32 bits on every processor.
 
     Args:
         proto: a graph of any precision.

@@ -1,4 +1,4 @@
-"""Where an exported model runs: what that takes."""
+"""Requirements of the programs that run an exported model."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from mlpf.errors import MLPFError
 
 
 class ExportError(MLPFError):
-    """A model cannot be exported as asked, or its export does not give the results of the original."""
+    """A model cannot be exported as requested, or its export gives other results than the original."""
 
 
 @dataclass(frozen=True)
@@ -14,10 +14,10 @@ class Runtime:
     """What a framework takes.
 
     Attributes:
-        name: as on the command line.
+        name: name on the command line.
         input_name: name of the input tensor.
-        opset: ONNX operator set unless another one is asked for.
-        opsets: first and last operator set allowed.
+        opset: default ONNX operator set.
+        opsets: first and last allowed operator set.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""What happens to a model while it is traced for ONNX or compared with it: calls of single layers replaced.
+"""Replaced calls of single layers while a model is traced for ONNX or compared with it.
 
-Nothing of this stays: the layers are as before when the context ends.
+The original calls are restored when the context ends.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,11 +38,11 @@ def recorded_orders(model: keras.Model) -> Iterator[list[Any]]:
 
 @contextmanager
 def given_orders(model: keras.Model, orders: Sequence[Order]) -> Iterator[list[Any]]:
-    """Sort elements as given instead of by their projections; yield the orders the layers would have chosen.
+    """Sort elements in given orders instead of by projections; yield the orders that the layers would choose.
 
     Args:
         model: a model with eager calls.
-        orders: [B, N] of each graph layer, as from ``recorded_orders``.
+        orders: [B, N] of each graph layer, from ``recorded_orders``.
     """
     own: list[Any] = []
 
@@ -59,7 +59,7 @@ def given_orders(model: keras.Model, orders: Sequence[Order]) -> Iterator[list[A
 
 @contextmanager
 def plain_norms(model: keras.Model) -> Iterator[None]:
-    """Normalise in the steps that onnxruntime knows as one operator; those of Keras it does not."""
+    """Normalise in the steps that onnxruntime fuses into one operator, which those of Keras are not."""
 
     def plain(layer: keras.layers.LayerNormalization, call: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG001 - what replaces a call gets both
         def normalize(x):

@@ -95,10 +95,10 @@ class Columns:
             )
 
 
-# Values of the first feature column of CLIC events; a raw hit stands where a cluster would.
+# Values of the first feature column of CLIC events; a raw hit has the value of a cluster.
 ELEMTYPE_TRACK = 1
 ELEMTYPE_CLUSTER = 2
-# Delphes sets have them the other way round: published files do, so ours do.
+# Delphes sets use the reverse values, as the published files do.
 DELPHES_ELEMTYPE_TOWER = 1
 DELPHES_ELEMTYPE_TRACK = 2
 
@@ -207,7 +207,7 @@ DELPHES_TOWER_FEATURES = Columns(
     ),
 )
 
-# A particle, in lists of particles and as truth or candidate of an element: all zero where it has none.
+# A particle, in lists of particles and as target or candidate of an element; all zero without a particle.
 PARTICLE_COLUMNS = Columns(
     "particle",
     (
@@ -221,13 +221,13 @@ PARTICLE_COLUMNS = Columns(
     ),
 )
 
-# Targets as datasets keep them: one row per element.
+# Targets in datasets: one row per element.
 TARGETS = Columns(
     "target",
     (*PARTICLE_COLUMNS.columns, Column("jet_idx", "", "rank of the jet in pt, 1 = hardest, 0 = in no jet")),
 )
 
-# What truth could not put on an element: one row per event.
+# Particles that truth put on no element: one row per event.
 ACCOUNT_COLUMNS = Columns(
     "account",
     (

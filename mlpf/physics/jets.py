@@ -1,7 +1,8 @@
 """Jets: their definitions, clustering, the jet of each particle, and one-to-one matching.
 
-Clustering is fastjet's (Cacciari, Salam, Soyez, Eur. Phys. J. C 72, 1896, 2012): the generalised e+e- kt
-algorithm and anti-kt. Particles and jets are kept flat, event after event, with their number in each event.
+fastjet clusters (Cacciari, Salam, Soyez, Eur. Phys. J. C 72, 1896, 2012), with the generalised e+e- kt
+algorithm or anti-kt. Particles and jets are flat arrays, one event after the other, with the number per
+event.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ MATCH_DELTA_R = 0.1
 
 @dataclass(frozen=True)
 class JetDefinition:
-    """What a jet is: fastjet algorithm, radius, exponent of the generalised kt metric, lowest pt in GeV."""
+    """Jet definition: fastjet algorithm, radius, exponent of the generalised kt metric, lowest pt in GeV."""
 
     fastjet_algorithm: str
     radius: float
@@ -37,7 +38,7 @@ JET_DEFINITIONS: dict[str, JetDefinition] = {
 
 
 class JetTable(Protocol):
-    """What matching needs of the jets of B events, kept flat."""
+    """The jets of B events as matching needs them, in flat arrays."""
 
     @property
     def counts(self) -> IntArray:
@@ -71,17 +72,17 @@ def _fastjet_definition(algorithm: str) -> tuple[Any, Any]:
 
 
 def _clusterable(pt: Array, eta: Array, phi: Array, energy: Array) -> npt.NDArray[np.bool_]:
-    """Particles with a direction and an energy; the metric of e+e- kt divides by both."""
+    """Return which particles have a direction and an energy; the metric of e+e- kt divides by both."""
     finite = np.isfinite(pt) & np.isfinite(eta) & np.isfinite(phi) & np.isfinite(energy)
     return finite & (pt > 0) & (energy > 0)
 
 
 @dataclass(frozen=True)
 class _Momenta:
-    """Those of P particles of B events that can be clustered, Q of them, flat.
+    """The Q of P particles of B events that can be clustered, in flat arrays.
 
     Attributes:
-        counts: [B] of them per event.
+        counts: [B] such particles per event.
         place: [Q] positions among the P.
         px, py, pz, energy: [Q] GeV, float64.
     """
@@ -209,8 +210,8 @@ def match_jets(
 ) -> tuple[IntArray, IntArray]:
     """Match jets of the same events one to one, nearest pairs first.
 
-    All pairs closer than ``max_delta_r`` are taken by rising distance; a pair counts if neither of its
-    jets is taken yet.
+    Pairs closer than ``max_delta_r`` are considered by increasing distance. A pair matches if neither of its
+    jets is matched yet.
 
     Args:
         gen: jets of B events.

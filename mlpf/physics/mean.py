@@ -1,4 +1,4 @@
-"""Mean of repeated measurements, such as trainings that differ in their seed, with its uncertainty."""
+"""Mean and uncertainty of repeated measurements, such as trainings with different seeds."""
 
 import math
 from collections.abc import Sequence

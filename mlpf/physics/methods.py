@@ -1,4 +1,4 @@
-"""What the particles of an event come from, under the names that files, metrics and figures have for it."""
+"""Methods: where particles of an event come from, with their names in files, metrics and figures."""
 
 GEN = "gen"
 NETWORK = "pred"
@@ -9,9 +9,9 @@ PERFECT = "perfect"
 
 # In the order in which tables and figures show them.
 METHODS = (NETWORK, BASELINE, TARGET, ORACLE, PERFECT)
-# Set by truth: no network can do better.
+# Limits set by truth.
 LIMITS = (ORACLE, PERFECT)
-# Those that give each element a class, in the order of files.
+# Methods that give each element a class, in the order of files.
 ELEMENT_METHODS = (TARGET, BASELINE, NETWORK)
 # In text.
 METHOD_NAMES = {

@@ -1,4 +1,4 @@
-"""Particle classes: PDG code -> class index, and what an element may carry.
+"""Particle classes: PDG code -> class index, and the classes that each kind of element may have.
 
 Reference: section 1.6 of the MLPF data description (J. Pata et al., Commun. Phys. 7, 124, 2024).
 """
@@ -13,7 +13,7 @@ from mlpf.physics.features import ELEMTYPE_CLUSTER, ELEMTYPE_TRACK
 
 @dataclass(frozen=True)
 class ParticleClass:
-    """One class of the network: index, PDG code that stands for it, name, mass hypothesis in GeV."""
+    """One class of the network: index, PDG code, name, mass hypothesis in GeV."""
 
     index: int
     pdg: int
@@ -34,7 +34,7 @@ CLASS_NAMES = tuple(c.name for c in CLASSES)
 CLASS_INDEX = {c.name: c.index for c in CLASSES}
 NONE, CHARGED_HADRON, NEUTRAL_HADRON, PHOTON, ELECTRON, MUON = (c.index for c in CLASSES)
 
-# Leave no signal in the detector: electron, muon and tau neutrinos, either sign.
+# No signal in the detector: electron, muon and tau neutrinos, either sign.
 NEUTRINOS = (12, 14, 16)
 
 
@@ -46,7 +46,7 @@ def is_invisible(pdg: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
 def class_from_pdg(pdg: npt.NDArray[np.integer], charge: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     """Map PDG codes to class indices.
 
-    Photons, electrons and muons are classes of their own; everything else is a charged or neutral hadron.
+    Photons, electrons and muons have their own classes. All other particles are charged or neutral hadrons.
 
     Args:
         pdg: any shape, signed PDG codes; 0 = no particle.
@@ -63,10 +63,10 @@ def class_from_pdg(pdg: npt.NDArray[np.integer], charge: npt.NDArray[np.floating
 
 
 def class_on_element(cls: npt.NDArray[np.integer], elemtype: int) -> npt.NDArray[np.int64]:
-    """Restrict classes to what an element can carry.
+    """Restrict classes to those that an element can have.
 
-    A track carries a charged hadron, electron or muon; a cluster a photon or a neutral hadron
-    (a trackless electron there looks like a photon, anything else charged like a neutral hadron).
+    A track is a charged hadron, electron or muon. A cluster is a photon or a neutral hadron: on a cluster an
+    electron becomes a photon, and any other charged particle a neutral hadron.
 
     Args:
         cls: any shape, class indices.

@@ -1,4 +1,4 @@
-"""Random events with the columns and ranges of a schema, to compare two forms of a model on."""
+"""Random events with the columns and ranges of a schema, to compare two forms of a model."""
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ def sample_events(
     """Return [B, N, F] raw elements: tracks, then the other kind, then a tenth of padding, per event.
 
     Momenta fall steeply from 0.1 GeV, directions are uniform in azimuth and within |eta| < 2.5. The columns
-    of one element agree with each other (pt, p, omega; position, direction), elements are independent.
+    of one element are consistent (pt, p, omega; position, direction). Elements are independent.
     """
     rng = np.random.default_rng(seed)
     x = np.zeros((num_events, num_elements, schema.num_features))

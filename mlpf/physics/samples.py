@@ -1,7 +1,7 @@
-"""The samples of events: their names, in the programs and in published files, and what they are.
+"""Samples of events: their process, and their names in commands and published files.
 
-Simulation adds how to generate them, the recipes of datasets what is stored, the download where public files
-are. None of them names a sample by itself.
+The simulation (how to generate a sample), the recipes of datasets (what to store) and the download (where
+public files are) take the names of samples from here.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Literal
 
 # Centre-of-mass energies, GeV.
 CLIC_ENERGY, LHC_ENERGY = 380.0, 14000.0
-# Momentum of the particles of guns, GeV.
+# Momentum of single particles, GeV.
 GUN_MOMENTUM = (1.0, 100.0)
 # Mean number of further collisions in published Delphes events.
 DELPHES_PILEUP = 200
@@ -20,9 +20,9 @@ class PhysicsSample:
     """Events of one process, or of single particles.
 
     Attributes:
-        detector: that it passes.
-        name: in the recipes of datasets; unique per detector.
-        title: what happens.
+        detector: detector of the sample.
+        name: name in the recipes of datasets; unique per detector.
+        title: the physics process.
         collision_energy: centre-of-mass energy in GeV; None for single particles.
         published_raw: glob of its name in published files of the detector.
         published_prepared: its name in published datasets; empty if there are none.
@@ -56,7 +56,7 @@ class PhysicsSample:
 
     @property
     def energy(self) -> str:
-        """Energy in words: of the collision, or of the particles of a gun."""
+        """Text about the energy of the collision, or of the single particles."""
         if self.collision_energy is None:
             return f"{GUN_MOMENTUM[0]:g} to {GUN_MOMENTUM[1]:g} GeV"
         if self.collision_energy >= 1000:
@@ -65,7 +65,7 @@ class PhysicsSample:
 
     @property
     def description(self) -> str:
-        """What the sample is, in one line."""
+        """Description of the sample in one line."""
         return ", ".join(filter(None, (self.title, self.energy, self.overlay)))
 
 

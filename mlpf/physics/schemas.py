@@ -1,6 +1,6 @@
-"""What an event is made of: the kinds of element of each detector schema, in the order of their rows.
+"""Schemas: the kinds of element of each detector, in the order of their rows.
 
-Everything that differs between sets of clusters, raw hits and Delphes towers is said here and only here.
+Only this file knows the differences between sets of clusters, raw hits and Delphes towers.
 """
 
 from dataclasses import dataclass
@@ -46,14 +46,14 @@ class ElementKind:
 
 @dataclass(frozen=True)
 class EventSchema:
-    """What an event of one detector is made of.
+    """The contents of an event of one detector.
 
     Attributes:
         name: key of ``SCHEMAS``; the value of ``dataset.schema`` in a configuration.
         kinds: kinds of element in the order of their rows; tracks come first.
         particle_lists: lists of particles beside the elements, in parquet files and datasets.
-        account: names and types of the columns that say what truth could not put on an element.
-        jet_algorithm: what the jet index of the targets is made with.
+        account: names and types of the columns about particles that truth put on no element.
+        jet_algorithm: algorithm of the jet index of the targets.
     """
 
     name: SchemaName
@@ -84,7 +84,7 @@ class EventSchema:
 
     @property
     def scalar_types(self) -> dict[str, type]:
-        """What prepared events have one value of: name -> numpy type."""
+        """Values that prepared events have once per event: name -> numpy type."""
         return {"event": np.int64, **dict(self.account)}
 
     @property
@@ -96,7 +96,7 @@ class EventSchema:
 
     @property
     def optional_widths(self) -> dict[str, int]:
-        """Matrices of a dataset that one of others need not have: name -> columns."""
+        """Matrices that a dataset of another group may lack: name -> columns."""
         account = {"account": len(ACCOUNT_COLUMNS)} if self.account else {}
         return dict.fromkeys(self.particle_lists, len(PARTICLE_COLUMNS)) | account
 
@@ -158,7 +158,7 @@ def schema_named(name: str, where: str) -> EventSchema:
 
     Args:
         name: key of ``SCHEMAS``.
-        where: what names it, for the error.
+        where: what names the schema, for the message.
 
     Raises:
         SchemaMismatch: no such schema.

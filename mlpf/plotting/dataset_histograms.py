@@ -1,4 +1,4 @@
-"""Distributions of the columns of a table, one panel each, splits over one another."""
+"""Distributions of the columns of a table, one panel per column, with all splits."""
 
 from collections.abc import Mapping
 
@@ -10,24 +10,24 @@ from mlpf.config.data_schema import SPLITS
 from mlpf.data.dataset.checks import Binning
 
 PANELS_PER_ROW = 4
-# The palette of mlpf.plotting.style; any further split is grey.
+# The palette of mlpf.plotting.style; further splits are grey.
 SPLIT_COLORS: dict[str, str] = dict(zip(SPLITS, ("#3f90da", "#ffa90e", "#bd1f01"), strict=True))
-# From this ratio of the fullest to the emptiest bin on, a linear axis hides the latter.
+# Above this ratio of the fullest to the emptiest bin the axis is logarithmic.
 LOG_FROM = 100
 
 
 def column_distributions(title: str, binning: Binning, counts: Mapping[str, npt.NDArray[np.int64]]) -> Figure:
-    """Draw the share of rows in each bin, for each column.
+    """Draw the fraction of rows in each bin, for each column.
 
     Args:
-        title: of the figure.
+        title: title of the figure.
         binning: columns and their bins.
         counts: split -> [F, bins] entries; splits without entries are left out.
     """
     columns = binning.columns
     filled = {split: table for split, table in counts.items() if table.any()}
     num_rows = -(-len(columns) // PANELS_PER_ROW)
-    # Fixed margins: to find them takes matplotlib longer than to draw the figure.
+    # Fixed margins: computing them takes matplotlib longer than drawing the figure.
     width, height = 3.2 * PANELS_PER_ROW, 2.4 * num_rows + 0.4
     figure = Figure(figsize=(width, height))
     figure.subplots_adjust(
@@ -59,7 +59,7 @@ def column_distributions(title: str, binning: Binning, counts: Mapping[str, npt.
             panel.set_ylabel("share of rows")
     num_entries = ", ".join(f"{split} {table[0].sum()}" for split, table in filled.items())
     figure.suptitle(
-        f"{title}: rows {num_entries or 'none'}; values outside are in the bins at the ends",
+        f"{title}: rows {num_entries or 'none'}; first and last bin include underflow and overflow",
         x=0.01,
         y=1 - 0.08 / height,
         ha="left",

@@ -1,4 +1,4 @@
-"""One event seen from three sides: directions, across the beam, and along it."""
+"""Three views of one event: directions, across the beam, and along the beam."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.style import COLORS
 
 Array = npt.NDArray[np.floating]
-# Inner face of the CLIC calorimeter: tracks are drawn up to there.
+# Inner face of the CLIC calorimeter, where drawn tracks end.
 # Transverse length in mm up to which a track that never meets the face is followed.
 LONGEST_TURN = 4000.0
 POINTS_PER_TRACK = 200
@@ -25,10 +25,10 @@ POINTS_PER_TRACK = 200
 RINGS = {GEN: 1.1, BASELINE: 1.4}
 SPOKE_PER_DECADE = 0.08
 LEAST_ENERGY = 0.1
-# Share of the elements that the rings enclose; single hits far out in the muon system are not waited for.
+# Fraction of the elements inside the rings; single hits far out in the muon system are ignored.
 ENCLOSED = 0.98
 LEAST_RADIUS = 2400.0
-# Areas of all markers of one sort together, and of one at most, in points squared.
+# Total area of all markers of one kind, and largest area of one marker, in points squared.
 TOTAL_AREA = 4000.0
 LARGEST_AREA = 600.0
 SYSTEMS = ("ECAL", "HCAL", "muon system")
@@ -45,15 +45,15 @@ CLASS_COLORS = dict(
 
 @dataclass(frozen=True)
 class EventView:
-    """What is drawn.
+    """Contents of a display.
 
     Attributes:
-        title: of the figure.
-        schema: what the event is made of.
+        title: title of the figure.
+        schema: schema of the event.
         elements: name of a kind -> its rows [n, F].
         particles: ``gen`` and ``cand`` -> rows [n, 7] of ``PARTICLE_COLUMNS``; ``gen`` are generator
-            particles, or targets where there is no such list.
-        gen_name: what ``gen`` is.
+            particles, or targets if there is no such list.
+        gen_name: name of ``gen``.
     """
 
     title: str
@@ -82,7 +82,7 @@ def helix_points(
     d0, z0, phi, omega, tan_lambda = (np.asarray(v, float) for v in (d0, z0, phi, omega, tan_lambda))
     longest = np.minimum(LONGEST_TURN, 2 * np.pi / np.maximum(np.abs(omega), 1e-12))
     path = np.linspace(0, 1, num_points)[:, np.newaxis] * longest
-    # Chord and its direction: exact, and well behaved for straight tracks too.
+    # Chord and its direction: exact, also for straight tracks.
     half_turn = omega * path / 2
     chord, direction = path * np.sinc(half_turn / np.pi), phi - half_turn
     x = -d0 * np.sin(phi) + chord * np.cos(direction)
@@ -94,7 +94,7 @@ def helix_points(
 
 
 def has_positions(schema: EventSchema) -> bool:
-    """Return whether elements have places, not only directions: Delphes towers have none."""
+    """Return whether elements have positions; Delphes towers have only directions."""
     return "position.x" in schema.kinds[-1].features.names
 
 
@@ -129,7 +129,7 @@ def _direction(rows: Array, columns: Columns) -> tuple[Array, Array]:
 
 
 def _area(size: Array, least: float = 4.0) -> Array:
-    """Area of a marker in points squared: its share of the event, but visible and not too large."""
+    """Area of a marker in points squared, proportional to its fraction of the event within limits."""
     if not len(size):
         return size
     scale = min(TOTAL_AREA / max(float(size.sum()), 1e-9), LARGEST_AREA / max(float(size.max()), 1e-9))
@@ -137,22 +137,23 @@ def _area(size: Array, least: float = 4.0) -> Array:
 
 
 def _size_names(schema: EventSchema) -> tuple[str, str, str]:
-    """Columns of tracks, other elements and particles that their markers grow with.
+    """Columns of tracks, other elements and particles for the area of their markers.
 
-    Where only directions are measured the beams are protons, of which most energy is along the beam.
+    Schemas without positions are of proton beams, where most energy is along the beam: these use transverse
+    columns.
     """
     return ("p", "energy", "energy") if has_positions(schema) else ("pt", "et", "pt")
 
 
 def _eta_range(view: EventView) -> tuple[float, float]:
-    """Show all elements; generator particles down the beam pipe would only make the rest small."""
+    """Show all elements, but not generator particles along the beam pipe, which would shrink the rest."""
     eta = [_column(view.elements[k.name], k.features, "eta") for k in view.schema.kinds]
     reach = max([1.0, *(float(np.abs(values).max()) for values in eta if len(values))])
     return -1.1 * reach, 1.1 * reach
 
 
 def _systems(rows: Array, columns: Columns) -> npt.NDArray[np.int64]:
-    """Return the part of the calorimeter, as position in ``SYSTEMS``, that an element is in, or mostly in."""
+    """Return the part of the calorimeter (index in ``SYSTEMS``) with most of an element."""
     if "subdetector" in columns.names:
         return np.clip(_column(rows, columns, "subdetector"), 0, len(SYSTEMS) - 1).astype(np.int64)
     parts = [_column(rows, columns, name) for name in ("energy_ecal", "energy_hcal", "energy_other")]
@@ -248,7 +249,7 @@ def _draw_across(axes: Axes, view: EventView) -> None:
 
 def _draw_along(axes: Axes, view: EventView) -> None:
     x, y, z = _track_points(view)
-    # A track stays on the side it starts on: one that crosses y = 0 would jump.
+    # A track is drawn on the side of its start, because it would jump at y = 0.
     side = np.where(_direction(view.elements["track"], view.schema.kinds[0].features)[1] < 0, -1, 1)
     axes.plot(z, side * np.hypot(x, y), color=TRACK_COLOR, linewidth=0.8)
     x, y, z = _positions(view)
@@ -285,7 +286,7 @@ def _draw_places(axes: Axes, horizontal: Array, vertical: Array, view: EventView
 
 
 def _enclosing(distance: Array) -> float:
-    """Return a radius that encloses most elements."""
+    """Return the radius of a circle around most elements."""
     return max(LEAST_RADIUS, float(np.quantile(distance, ENCLOSED))) if len(distance) else LEAST_RADIUS
 
 

@@ -21,12 +21,12 @@ PHYSICS_FIGURES = {
         "met_response_median": "missing $p_T$ response median",
     },
 }
-# Lines to compare with, where the run has them.
+# Lines for comparison, if the run has them.
 _COMPARED = (BASELINE, *LIMITS)
 
 
 def loss_names(history: Sequence[Mapping[str, float]]) -> list[str]:
-    """Return the recorded names, without prefix, that exist for training and validation and are losses."""
+    """Return the names (without prefix) of losses that exist for training and validation."""
     names = {name for record in history for name in record}
     return sorted(n for n in names if n.endswith("loss") and f"{VALIDATION}{n}" in names)
 
@@ -35,8 +35,8 @@ def loss_curve(history: Sequence[Mapping[str, float]], name: str) -> Figure:
     """Draw one loss of training and validation against the epoch.
 
     Args:
-        history: one record per epoch, as ``history.json`` holds.
-        name: a name out of ``loss_names``.
+        history: one record per epoch, as in ``history.json``.
+        name: a name of ``loss_names``.
     """
     figure, axes = single(name.replace("_", " "))
     curves = {"training": (name, BASELINE), "validation": (VALIDATION + name, NETWORK)}
@@ -54,7 +54,7 @@ def loss_curve(history: Sequence[Mapping[str, float]], name: str) -> Figure:
 
 
 def physics_names(history: Sequence[Mapping[str, float]]) -> list[str]:
-    """Return the keys of ``PHYSICS_FIGURES`` of which the history has a number."""
+    """Return the keys of ``PHYSICS_FIGURES`` with a number in the history."""
     recorded = {name for record in history for name in record}
     return [
         stem
@@ -66,12 +66,12 @@ def physics_names(history: Sequence[Mapping[str, float]]) -> list[str]:
 def physics_curves(
     history: Sequence[Mapping[str, float]], reference: Mapping[str, Mapping[str, float]], name: str
 ) -> Figure:
-    """Draw what the network reached on validation events after each epoch, and lines for what others reach.
+    """Draw a quantity of the network on validation events after each epoch, with lines for other methods.
 
     Args:
         history: one record per epoch.
         reference: method -> quantity -> value, as ``methods`` of ``validation_reference.json``; may be empty.
-        name: out of ``physics_names``.
+        name: a name of ``physics_names``.
     """
     figure, panels = pair("validation events during training")
     for axes, (quantity, label) in zip(panels, PHYSICS_FIGURES[name].items(), strict=True):

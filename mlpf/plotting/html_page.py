@@ -1,4 +1,4 @@
-"""Parts of HTML reports: one page with tables and figures inside it, nothing to load from elsewhere."""
+"""Parts of HTML reports: one page that contains its tables and figures and loads no other files."""
 
 import base64
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mlpf.plotting.style import pair
 
-# Colours as in style.py (Petroff); markers tell batch sizes apart.
+# Colours as in style.py (Petroff); markers for batch sizes.
 _COLORS = ("#3f90da", "#bd1f01", "#ffa90e", "#832db6", "#94a4a2")
 _MARKERS = "osDv^<>P"
 
@@ -17,7 +17,7 @@ def latency_figure(latencies: Sequence[Mapping[str, Any]], title: str) -> Figure
 
     Args:
         latencies: measured shapes of any number of engines, the records of ``infer.json``.
-        title: what was measured.
+        title: title of the figure.
     """
     figure, (time_axes, rate_axes) = pair(title)
     engines = list(dict.fromkeys(x["engine"] for x in latencies))

@@ -37,7 +37,7 @@ def _points(axes: Axes, edges: Sequence[float], values: Array, errors: Array, me
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Divide; NaN, which is not drawn, where the denominator is 0."""
+    """Divide; NaN, which is not drawn, for a denominator of 0."""
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)
 
 
@@ -52,7 +52,7 @@ def response(
 
     Args:
         responses: method -> response of each jet or event.
-        quantity: what the response is of, e.g. ``"jet $p_T$"``.
+        quantity: quantity of the response, e.g. ``"jet $p_T$"``.
         title: of the figure.
         limits: range of the response shown.
     """
@@ -121,7 +121,7 @@ def class_sums(sums: Mapping[str, tuple[Array, Array]], class_name: str, title: 
         main, below = panels[0, column], panels[1, column]
         values = {method: both[column] for method, both in sums.items()}
         top = max(1.0, *(np.quantile(v, 0.995) if len(v) else 0.0 for v in values.values()))
-        # Whole numbers of particles fill each bin alike.
+        # Bins of whole numbers of particles.
         width = max(1, int(np.ceil(top / 40))) if column == 0 else top / 40
         edges = np.arange(0, top + 2 * width, width) - (0.5 if column == 0 else 0.0)
         counts = {method: np.histogram(v, edges)[0] for method, v in values.items()}
@@ -168,7 +168,7 @@ def class_fractions(
 
 
 def confusion(matrices: Mapping[str, Array], names: Sequence[str], title: str) -> Figure:
-    """Draw which class elements were given, as a share of those with each target class.
+    """Draw the confusion matrix: fractions of each class of a method, per target class.
 
     Args:
         matrices: method -> counts [C, C], rows = target.

@@ -38,7 +38,7 @@ def build_report(
         figures: dataset name -> PNG files; ``"training"`` holds those of the training.
         settings: summary of the configuration, name -> value.
         environment: contents of ``environment.json``.
-        history: records of the epochs, as ``history.json`` holds.
+        history: records of the epochs, as in ``history.json``.
         reference: contents of ``validation_reference.json``, empty if the run has none.
         model_card: contents of ``model_card.json``, None if the model was not exported.
 
@@ -98,7 +98,7 @@ def training_rows(
 
 
 def _physics_rows(history: Sequence[Mapping[str, float]], reference: Mapping[str, Any]) -> list[list[str]]:
-    """Return the last validation of jets and missing momentum beside what the baseline reaches."""
+    """Return the last validation of jets and missing momentum, beside the baseline."""
     rows = []
     baseline = reference.get("methods", {}).get(BASELINE, {})
     for quantity, text in VALIDATION_TEXTS.items():

@@ -15,7 +15,7 @@ def number(value: float | None, uncertainty: float | None = None, digits: int = 
 
 
 def measured(value: float | None, error: float | None) -> str:
-    """Format a value with as many digits as its error has with two; without one, four digits."""
+    """Format a value with as many digits as two digits of its error need; without an error, four digits."""
     if value is None or not math.isfinite(value):
         return "-"
     if error is None or not math.isfinite(error):
@@ -60,7 +60,7 @@ def class_rows(numbers: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def caption(numbers: dict[str, Any]) -> str:
-    """Say what the numbers of a dataset refer to."""
+    """Describe the jets, methods and reference of the numbers of a dataset."""
     jet = numbers["jet_definition"]
     exponent = "" if jet["exponent"] is None else f" p={jet['exponent']:g}"
     reference = numbers["gen_reference"].replace("_", " ")
@@ -77,7 +77,7 @@ def caption(numbers: dict[str, Any]) -> str:
 
 
 def scale_sentence(numbers: dict[str, Any]) -> str:
-    """Say where the network stands between baseline, oracle and perfect assignment."""
+    """Describe the place of the network between baseline, oracle and perfect assignment."""
     width = {m: v["jet"]["iqr_over_median"] for m, v in numbers["methods"].items()}
     scale = ", ".join(
         f"{METHOD_NAMES[m]} {number(width[m])}" for m in (BASELINE, *LIMITS, NETWORK) if m in width

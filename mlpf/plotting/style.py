@@ -1,4 +1,4 @@
-"""How all figures look: mplhep's style at a size for reports, and one colour per method."""
+"""Style of all figures: that of mplhep at a size for reports, and one colour per method."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mlpf.files.atomic import atomic_write
 from mlpf.physics.methods import BASELINE, GEN, METHOD_NAMES, NETWORK, ORACLE, PERFECT, TARGET
 
-# Colours that people with colour blindness can tell apart (Petroff, arXiv:2107.02270).
+# Colours for colour-blind readers (Petroff, arXiv:2107.02270).
 COLORS = {
     GEN: "black",
     NETWORK: "#bd1f01",
@@ -25,7 +25,7 @@ COLORS = {
 LABELS = {GEN: "generated", **METHOD_NAMES}
 
 _OVERRIDES: dict[str, Any] = {
-    # The font of mplhep is not on every machine; this one comes with matplotlib.
+    # matplotlib includes this font; that of mplhep is not on every machine.
     "font.family": "DejaVu Sans",
     "font.size": 11.0,
     "axes.labelsize": 11.0,
@@ -53,7 +53,7 @@ def style() -> Iterator[None]:
 
 
 def single(title: str, size: tuple[float, float] = (6.0, 4.5)) -> tuple[Figure, Axes]:
-    """Return a figure with one panel. No pyplot: nothing is kept after the figure is dropped."""
+    """Return a figure with one panel. Without pyplot no reference to the figure stays."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left")
@@ -77,7 +77,7 @@ def pair(title: str, size: tuple[float, float] = (10.0, 4.5)) -> tuple[Figure, l
 
 
 def fix_layout(figure: Figure) -> None:
-    """Lay the figure out now, so that saving it in several formats does not do so each time."""
+    """Compute the layout once, not again for each format."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 

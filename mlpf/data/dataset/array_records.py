@@ -1,6 +1,6 @@
 """The records of a split: read by position from its files, and decoded to arrays.
 
-TFDS does both, in twice the time: it starts threads for every call, and copies each field several times.
+TFDS needs twice the time for it: it starts threads for every call, and copies each field several times.
 """
 
 import threading
@@ -19,19 +19,19 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 Decoder = Callable[[bytes], dict[str, npt.NDArray]]
 
-# What a damaged record provokes: in the reader, in protobuf, in a compressed field, or because a field is
-# missing or too short.
+# Exceptions of a damaged record: from the reader, from protobuf, from a compressed field, or for a field
+# that is missing or too short.
 RECORD_ERRORS = (RuntimeError, OSError, DecodeError, zlib.error, ValueError, IndexError, KeyError)
 
-# Single records are wanted: what lies behind them is not read ahead.
+# For reading single records: following records are not read ahead.
 _READER_OPTIONS = "readahead_buffer_size:0"
 _BUFFER_BYTES = 32 * 1024
 
 
 class RecordFiles:
-    """Random access to the records of several array_record files, numbered through.
+    """Random access to the records of several array_record files with one numbering.
 
-    Files are opened when they are first needed. Several threads may read at the same time.
+    Files are opened at their first use. Several threads may read at the same time.
 
     Args:
         paths: the files in order.
@@ -95,7 +95,7 @@ def record_decoder(features: Any, fields: Sequence[str]) -> Decoder:
     def decode(record: bytes) -> dict[str, npt.NDArray]:
         values = tf_example_pb2.Example.FromString(record).features.feature
         for name in readers:
-            # Asked for a key that is not there, the map would make an empty one: an event without elements.
+            # For a missing key the map would make an empty entry, which is an event without elements.
             if name not in values:
                 raise KeyError(f"a record has no field {name!r}")
         return {name: read(values[name]) for name, read in readers.items() if read is not None}
@@ -104,7 +104,7 @@ def record_decoder(features: Any, fields: Sequence[str]) -> Decoder:
 
 
 def _field_reader(feature: Any) -> Callable[[Any], npt.NDArray] | None:
-    """Return what reads a field out of the protocol buffer, None if that is left to TFDS."""
+    """Return a function that reads a field from the protocol buffer; None if TFDS has to read it."""
     if isinstance(feature, tfds.features.Text):
         return lambda value: np.array(value.bytes_list.value[0].decode())
     if type(feature) is not tfds.features.Tensor or feature.np_dtype != np.float32 or len(feature.shape) != 2:

@@ -1,7 +1,7 @@
-"""A dataset in blocks: each is one array_record file, made by one process, wherever and whenever that runs.
+"""A dataset in blocks: each block is one array_record file, written by one process.
 
-What a block holds depends on the input files, the seed and the fractions only. So does the dataset: any
-number of processes, or of jobs on different machines, gives the same events in the same order.
+The events of a block depend on the input files, the seed and the fractions only. Therefore any number of
+processes, or of jobs on different machines, gives a dataset with the same events in the same order.
 """
 
 import hashlib
@@ -27,14 +27,14 @@ from mlpf.errors import DataError, OutputNotWritable, one_line
 from mlpf.files.atomic import atomic_write
 from mlpf.physics.schemas import EventSchema
 
-# Bytes of arrays that are in memory, and in mixed order, together: 1400 ttbar events of tracks and clusters.
+# Bytes of arrays that are in memory, and shuffled, together: 1400 ttbar events of tracks and clusters.
 WINDOW_BYTES = 32 * 1024**2
-# A block is at least this large, so that starting a process pays ...
+# Blocks may be at least this large, so that starting a process is worth it ...
 MIN_BLOCK_BYTES = 16 * 1024**2
-# ... and so large that a split has about this many: each is a file that a reader keeps open.
+# ... and larger, so that a split has at most about this many: a reader keeps each file open.
 BLOCKS_PER_SPLIT = 128
-# One record per group is what random access needs; level 1 writes 2.4 times as fast as the default level, and
-# the files are 2 % larger.
+# Random access needs one record per group. Level 1 writes 2.4 times as fast as the default level, and the
+# files are 2 % larger.
 WRITER_OPTIONS = "group_size:1,zstd:1"
 _TAIL_BYTES = 64 * 1024
 
@@ -47,9 +47,9 @@ class Block:
         split: name of the split.
         index: position among the blocks of the split.
         count: blocks of the split.
-        files: parquet files it is made of, in their order.
-        num_events: events of these that are in the split.
-        selection: which those are.
+        files: its parquet files, in order.
+        num_events: number of events of these files that are in the split.
+        selection: which events of the files are in the split.
     """
 
     split: str
@@ -66,14 +66,14 @@ class Block:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """All blocks of a dataset, and what they follow from.
+    """All blocks of a dataset, and the parameters that determine them.
 
     Attributes:
-        schema: what events are made of.
+        schema: schema of the events.
         files: input files, sorted by name.
         blocks: split after split.
         partition: how files or events are distributed over splits.
-        description: what the blocks follow from, as JSON; without the checksums of whole files.
+        description: the parameters of the blocks as JSON, without checksums of whole files.
     """
 
     schema: EventSchema
@@ -93,7 +93,7 @@ class BuildPlan:
         return _hash(json.dumps(self.description, sort_keys=True)).hex()
 
     def recipe(self, sources: Sequence[dict[str, str]]) -> dict[str, Any]:
-        """Return what ``mlpf.data.dataset.examples.recipe`` does, from the sources of all blocks."""
+        """Return the result of ``mlpf.data.dataset.examples.recipe``, from the sources of all blocks."""
         by_name = {source["file"]: source for source in sources}
         keys = ("schema", "split_seed", "split_fractions", "split_by", "truth_version")
         entries = [by_name[path.name] for path in self.files]
@@ -102,7 +102,7 @@ class BuildPlan:
 
 @dataclass(frozen=True)
 class BlockReport:
-    """What a finished block holds.
+    """The contents of a finished block.
 
     Attributes:
         num_events: records.
@@ -124,7 +124,7 @@ def plan_blocks(
 ) -> BuildPlan:
     """Divide the files over splits and blocks; looks at the end of each file, and at the numbers of events.
 
-    The files of a split are ordered by a hash of seed and name, and neighbours are put together into blocks.
+    The files of a split are sorted by a hash of seed and name. Neighbours form blocks.
 
     Raises:
         DataError: a file cannot be used, is of another schema or truth version, or a split gets no events.
@@ -158,7 +158,7 @@ def plan_blocks(
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """Return size and content of a file in numbers that need no reading of all of it."""
+    """Return numbers that describe a file without reading all of it."""
     metadata = pq.read_metadata(path)
     groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
     size = path.stat().st_size
@@ -169,14 +169,14 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _num_events(path: Path, facts: dict[str, Any], selection: EventSelection) -> int:
-    """Return the events of a file that a selection holds."""
+    """Return the number of events of a file in a selection."""
     if not selection.fractions:
         return int(facts["events"])
     return sum(selection.holds(key) for key in stored_keys(path))
 
 
 def _group(files: Sequence[Path], sizes: Sequence[int]) -> list[list[Path]]:
-    """Divide the files into runs of neighbours of about equal size, none without a file."""
+    """Divide the files into groups of neighbours of about equal size, each with at least one file."""
     limit = max(MIN_BLOCK_BYTES, sum(sizes) / BLOCKS_PER_SPLIT)
     groups: list[list[Path]] = []
     filled = 0
@@ -190,7 +190,7 @@ def _group(files: Sequence[Path], sizes: Sequence[int]) -> list[list[Path]]:
 
 
 def write_block(block: Block, seed: int, path: Path, report: Path) -> int:
-    """Write the events of a block, and then the report that says that it is complete.
+    """Write the events of a block, and then the report that marks it as complete.
 
     Events are ordered by a hash of seed and key within ``WINDOW_BYTES`` of files.
 
@@ -226,7 +226,7 @@ def write_block(block: Block, seed: int, path: Path, report: Path) -> int:
         content = BlockReport(num_events, num_bytes, [source_entry(file) for file in block.files])
         with atomic_write(report) as part:
             part.write_text(json.dumps(asdict(content)), encoding="utf-8")
-    except (OSError, RuntimeError) as error:  # the writer of array_record raises the latter
+    except (OSError, RuntimeError) as error:  # the writer of array_record raises RuntimeError
         raise OutputNotWritable(
             f"{path}: cannot be written ({one_line(error)}); free space or choose another --data-dir"
         ) from error
@@ -249,9 +249,9 @@ def _windows(files: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
 
 
 def serialize(example: Mapping[str, Any]) -> bytes:
-    """Return an event as the record that TFDS would write, always with the same bytes.
+    """Return the record that TFDS would write for an event, always with the same bytes.
 
-    TFDS does the same in five times the time: it checks and copies each field several times.
+    TFDS needs five times as long, because it checks and copies each field several times.
 
     Args:
         example: matrices and ``event``, as ``make_examples`` returns them.
@@ -266,12 +266,12 @@ def serialize(example: Mapping[str, Any]) -> bytes:
 
 
 def read_report(report: Path, path: Path, block: Block) -> BlockReport | None:
-    """Return the report of a block that is complete, None if there is none or it does not fit.
+    """Return the report of a complete block; None if there is no report or it does not fit.
 
     Args:
         report: JSON file written by ``write_block``.
         path: the block's array_record file.
-        block: what it should hold.
+        block: the expected block.
     """
     try:
         content = BlockReport(**json.loads(report.read_text(encoding="utf-8")))
@@ -285,13 +285,13 @@ def read_report(report: Path, path: Path, block: Block) -> BlockReport | None:
 def write_description(
     info: DatasetInfo, plan: BuildPlan, reports: Sequence[BlockReport], folder: Path
 ) -> None:
-    """Write what makes a dataset of the blocks in ``folder``: features, splits and metadata.
+    """Write features, splits and metadata, which make the blocks in ``folder`` a dataset.
 
     Args:
-        info: what the recipe says of the dataset; gets splits and provenance.
+        info: description of the dataset by its recipe; gets splits and provenance.
         plan: all blocks.
         reports: one for each.
-        folder: where the blocks are.
+        folder: folder of the blocks.
     """
     sources = [source for report in reports for source in report.sources]
     info.metadata.update(plan.recipe(sources))

@@ -1,4 +1,4 @@
-"""Is a prepared split fit for training? Counts, sums, histograms, and where something is wrong."""
+"""Checks of a prepared split before training: counts, sums, histograms, and events with problems."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ MOMENTUM_TOLERANCE = 1e-3
 ANGLE_TOLERANCE = 1e-3
 # Relative: sums of float32 values.
 CLOSURE_TOLERANCE = 1e-3
-# Share of values at each end that the range of a histogram leaves out.
+# Fraction of values at each end that the range of a histogram leaves out.
 TAIL = 0.001
 
 
@@ -30,10 +30,10 @@ class Finding:
     """Something found in events.
 
     Attributes:
-        what: in words.
-        fatal: training on it would go wrong or the evaluation would be too good.
-        count: events.
-        examples: where, a few.
+        what: description.
+        fatal: training would fail, or the evaluation would be too good.
+        count: number of events.
+        examples: places of a few of them.
     """
 
     what: str
@@ -43,7 +43,7 @@ class Finding:
 
 
 class Findings(dict[str, Finding]):
-    """What was found, by description."""
+    """Findings, by description."""
 
     def add(self, what: str, where: Sequence[str], fatal: bool) -> None:
         """Count events, given as their locations."""
@@ -74,7 +74,7 @@ class Binning:
         return np.linspace(self.low[column], self.high[column], self.bins[column] + 1)
 
     def count(self, values: Array) -> npt.NDArray[np.int64]:
-        """Return counts [F, NUM_BINS] of values [n, F]; what lies outside goes to the bins at the ends."""
+        """Return counts [F, NUM_BINS] of values [n, F]; first and last bin include underflow and overflow."""
         rows = values[np.isfinite(values).all(axis=1)].astype(np.float64)
         position = (rows - self.low) / (self.high - self.low) * self.bins
         index = np.clip(position, 0, self.bins - 1).astype(np.int64)
@@ -83,9 +83,9 @@ class Binning:
 
 
 def choose_binning(columns: Columns, sample: Array) -> Binning:
-    """Choose bins from a sample [n, F]: whole numbers get a bin each, others the central values.
+    """Choose bins from a sample [n, F]: one bin per whole number, else equal bins over the central values.
 
-    Tails of ``TAIL`` on either side are left out of the range.
+    The range leaves out the fraction ``TAIL`` at each end.
     """
     width = sample.shape[1]
     rows = sample[np.isfinite(sample).all(axis=1)].astype(np.float64)
@@ -105,7 +105,7 @@ def choose_binning(columns: Columns, sample: Array) -> Binning:
 def tables(events: PreparedEvents, schema: EventSchema) -> Iterator[tuple[str, Columns, Array]]:
     """Yield name, columns and rows of every table: kinds of element, targets, candidates, particle lists.
 
-    Targets and candidates are the rows that hold a particle.
+    Of targets and candidates only rows with a particle.
     """
     x = events["X"]
     for kind in schema.kinds:
@@ -120,11 +120,11 @@ def tables(events: PreparedEvents, schema: EventSchema) -> Iterator[tuple[str, C
 
 
 class SplitCheck:
-    """Takes the events of one split chunk by chunk; keeps a few numbers per event.
+    """Checks the events of one split in chunks; keeps a few numbers per event.
 
     Args:
         split: its name, for locations.
-        schema: what its events are made of.
+        schema: schema of its events.
         binning: table name -> bins, see ``tables``.
         findings: shared by all splits.
     """
@@ -146,7 +146,7 @@ class SplitCheck:
 
     @property
     def num_events(self) -> int:
-        """Events that could be looked at."""
+        """Number of readable events."""
         return len(self._content)
 
     @property
@@ -165,11 +165,11 @@ class SplitCheck:
 
     @property
     def key_digests(self) -> npt.NDArray[np.uint64]:
-        """Hash of each event's name, 0 where the dataset has none."""
+        """Hash of the name of each event, 0 if the dataset has no names."""
         return np.array(self._keys, np.uint64)
 
     def add(self, events: PreparedEvents, indices: Sequence[int]) -> None:
-        """Look at events, given with their positions in the split."""
+        """Check events, with their positions in the split."""
         where = [f"{self.split} event {i}" for i in indices]
         if "event" in events:
             where = [f"{place} ({name})" for place, name in zip(where, events.names, strict=True)]
@@ -222,7 +222,7 @@ class SplitCheck:
         value, row_event = {c: v[usable] for c, v in value.items()}, row_event[usable]
         energy = value["energy"]
         self._report(f"{name}: particle without energy", row_event[energy <= 0], where, fatal)
-        # Beyond any particle; cosh of more would overflow.
+        # Larger than for any particle; cosh of more would overflow.
         momentum = value["pt"] * np.cosh(np.clip(value["eta"], -50, 50))
         light = energy < momentum * (1 - MOMENTUM_TOLERANCE)
         self._report(f"{name}: energy below momentum pt cosh(eta)", row_event[light], where, fatal=False)
@@ -243,7 +243,7 @@ class SplitCheck:
                 )
             )
             missing = np.abs(generated - on_targets - lost)
-            # As NaN compares false, it counts as open.
+            # Comparisons with NaN are False, so NaN counts as a difference.
             closed = missing <= CLOSURE_TOLERANCE * np.maximum(1.0, np.abs(generated))
             self._report(
                 f"{quantity} of targets and losses is not that of gen_particles",
@@ -271,7 +271,7 @@ class SplitCheck:
 
 
 def find_duplicates(splits: Sequence[SplitCheck], findings: Findings) -> None:
-    """Report events that are there twice, by name and by content, within and across splits."""
+    """Report duplicate events, by name and by content, within and across splits."""
     for what in ("name", "content"):
         digests = [s.key_digests if what == "name" else s.content_digests for s in splits]
         values = np.concatenate([np.zeros(0, np.uint64), *digests])
@@ -288,7 +288,7 @@ def find_duplicates(splits: Sequence[SplitCheck], findings: Findings) -> None:
 
 
 def _digest(*parts: bytes) -> int:
-    """Return 64 bits that tell contents apart; never 0."""
+    """Return a 64 bit hash of the content; never 0."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         digest.update(part)

@@ -1,4 +1,4 @@
-"""What all TFDS recipes share: features, metadata, examples out of parquet files."""
+"""Common parts of all TFDS recipes: features, metadata, examples from parquet files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -24,10 +24,11 @@ from mlpf.physics.schemas import SCHEMAS, EventSchema
 def recipe(
     files: Sequence[Path], seed: int, fractions: Sequence[float], schema: EventSchema
 ) -> dict[str, Any]:
-    """Describe what a dataset is made from; equal recipes give equal datasets.
+    """Describe the inputs of a dataset; equal descriptions give equal datasets.
 
     Raises:
-        DataError: a file is missing, not one of ours, or of another schema; or a split gets no events.
+        DataError: a file is missing, not from ``mlpf postprocess``, or of another schema; or a split gets no
+            events.
         SchemaMismatch: its columns differ from those of the code.
     """
     return {
@@ -44,17 +45,18 @@ def source_entry(path: Path) -> dict[str, str]:
     """Return name, source and checksum of an input; reads the whole file.
 
     Raises:
-        DataError: missing, or not one of ours.
+        DataError: the file is missing, or not from ``mlpf postprocess``.
     """
     source = read_metadata(path)["source"]
     return {"file": path.name, "source": source, "blake2b": checksum(path)}
 
 
 def common_truth_version(files: Sequence[Path], schema: EventSchema) -> str:
-    """Return the truth version of all files, having looked at the description of each.
+    """Return the common truth version of all files; reads the description of each.
 
     Raises:
-        DataError: a file is missing, not one of ours, holds events of another schema, or the versions differ.
+        DataError: a file is missing, not from ``mlpf postprocess``, holds events of another schema, or the
+            versions differ.
         SchemaMismatch: its columns differ from those of the code.
     """
     versions = set()
@@ -82,8 +84,8 @@ def jet_ranks(
 
     Args:
         counts: [E] elements per event.
-        targets: [n, 7] ``PARTICLE_COLUMNS``, event after event.
-        algorithm: what makes jets.
+        targets: [n, 7] ``PARTICLE_COLUMNS``, one event after the other.
+        algorithm: jet algorithm.
     """
     index = {name: PARTICLE_COLUMNS.index(name) for name in PARTICLE_COLUMNS.names}
     real = np.flatnonzero(targets[:, index["cls"]] > 0)
@@ -98,7 +100,7 @@ def jet_ranks(
 
 
 def make_examples(events: Events, base_name: str) -> list[dict[str, Any]]:
-    """Return what a dataset holds of each event of the file called ``base_name``.
+    """Return the examples of a dataset from the events of the file called ``base_name``.
 
     Returns:
         Per event, name of the field -> matrix; and ``event``, which is ``<base name>_<event number>``.
@@ -121,7 +123,7 @@ def make_examples(events: Events, base_name: str) -> list[dict[str, Any]]:
 
 
 def _stacked(tables: Sequence[Table], schema: EventSchema) -> Table:
-    """Put the elements of all kinds behind each other within every event, with the columns of datasets."""
+    """Join the elements of all kinds within every event, kind after kind, with the columns of datasets."""
     counts = np.stack([table.counts for table in tables])
     offsets = offsets_from_counts(counts.sum(axis=0))
     begin = offsets[:-1] + np.cumsum(counts, axis=0) - counts
@@ -135,7 +137,7 @@ def _stacked(tables: Sequence[Table], schema: EventSchema) -> Table:
 
 
 def dataset_features(schema: EventSchema) -> tfds.features.FeaturesDict:
-    """Return what TFDS has to know of the fields; matrices are kept as raw bytes, which is fast to read."""
+    """Return the features of the fields for TFDS. Matrices are stored as raw bytes, which is fast to read."""
 
     def matrix(columns: int) -> Any:
         return tfds.features.Tensor(shape=(None, columns), dtype=np.float32, encoding="bytes")
@@ -155,11 +157,10 @@ class ElementDatasetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=T
     """A dataset of events, from parquet files of ``mlpf postprocess``. A recipe sets ``SCHEMA``.
 
     Args:
-        inputs: parquet files; without them those in ``<manual_dir>/<config>`` are read, as ``tfds build``
-            does.
-        split_seed: seed of the split, by file name, or by event where files are too few.
-        split_fractions: share of train, valid, test.
-        **kwargs: those of ``tfds.core.GeneratorBasedBuilder``.
+        inputs: parquet files; by default those in ``<manual_dir>/<config>``, as for ``tfds build``.
+        split_seed: seed of the split, by file name, or by event if there are too few files.
+        split_fractions: fractions of train, valid, test.
+        **kwargs: arguments of ``tfds.core.GeneratorBasedBuilder``.
     """
 
     SCHEMA: EventSchema = SCHEMAS["clic"]

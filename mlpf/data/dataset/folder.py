@@ -1,4 +1,4 @@
-"""A prepared dataset named by its folder alone: which splits it has and what its events are made of."""
+"""A prepared dataset found by its folder: its splits and the schema of its events."""
 
 import json
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class DatasetFolder:
 
     Attributes:
         path: folder of the version.
-        schema: what its events are made of.
-        splits: names of its splits, as the dataset lists them.
+        schema: schema of its events.
+        splits: names of its splits, in the order of the dataset.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class DatasetFolder:
             DataError: no such split, or not readable.
             SchemaMismatch: columns differ from those of the schema.
         """
-        # The splits as they are stored: nothing is held out of train.
+        # The stored splits: no events are held out of train.
         source = DatasetSourceConfig(
             version=self.path.name, data_dir=str(self.path.parent.parent), valid_fraction=0.0
         )
@@ -40,12 +40,12 @@ class DatasetFolder:
 
 
 def find_dataset(path: Path) -> DatasetFolder:
-    """Look at a folder ``<name>/<version>``, or at ``<name>`` if it has one version.
+    """Read a folder ``<name>/<version>``, or ``<name>`` if it has one version.
 
-    Published datasets do not name their schema: it follows from the number of columns.
+    Published datasets do not name their schema; the number of columns decides.
 
     Raises:
-        DataError: no dataset there, several versions, or not a complete one.
+        DataError: there is no dataset, several versions, or an incomplete one.
         SchemaMismatch: its events are of no known schema.
     """
     path = Path(path).resolve()

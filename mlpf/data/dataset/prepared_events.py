@@ -1,4 +1,4 @@
-"""Events of a prepared dataset as tables: what a split returns and the evaluation works on."""
+"""Events of a prepared dataset as tables: the result of a split and the input of the evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ import numpy.typing as npt
 
 from mlpf.data.flat_tables import BoolArray, IntArray, Table, offsets_from_counts
 
-# One row per element each; all other fields have rows of their own, or one value per event.
+# Fields with one row per element. Other fields have other rows, or one value per event.
 ELEMENT_FIELDS = ("X", "ygen", "ycand")
 
 
 @dataclass(frozen=True)
 class PreparedEvents:
-    """E events with the fields that were asked for. ``events[name]`` is the array of a field.
+    """E events with the requested fields. ``events[name]`` is the array of a field.
 
     Attributes:
-        elements: ``X`` [n, F], ``ygen`` [n, 8], ``ycand`` [n, 8], as far as asked for.
+        elements: ``X`` [n, F], ``ygen`` [n, 8], ``ycand`` [n, 8], if requested.
         lists: name -> table with one column of that name, e.g. ``gen_particles`` [P, 7].
         values: name -> [E] one value per event, e.g. ``event``, its identifier.
     """
@@ -33,17 +33,17 @@ class PreparedEvents:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Names of the fields that are here."""
+        """Names of the fields."""
         return (*self.elements.columns, *self.lists, *self.values)
 
     @property
     def names(self) -> list[str]:
-        """Identifier of each event; its position among these events where the dataset has none."""
+        """Identifier of each event, or its position among these events if the dataset has no identifiers."""
         found = self.values.get("event", np.arange(self.num_events)).tolist()
         return [name.decode() if isinstance(name, bytes) else str(name) for name in found]
 
     def __contains__(self, name: str) -> bool:
-        """Return whether a field is here."""
+        """Return whether the events have a field."""
         return name in self.fields
 
     def __getitem__(self, name: str) -> npt.NDArray:
@@ -79,7 +79,7 @@ class PreparedEvents:
 
     @classmethod
     def from_events(cls, events: Sequence[Mapping[str, npt.NDArray]]) -> "PreparedEvents":
-        """Join events given one by one; at least one event.
+        """Make tables of at least one event.
 
         Args:
             events: per event, field -> array whose first axis are rows; without an axis for a value.

@@ -25,11 +25,11 @@ from mlpf.physics.schemas import SCHEMAS, EventSchema
 _FEATURE_MODULE = "tensorflow_datasets.core.features"
 _FEATURE_CLASS = rf"{re.escape(_FEATURE_MODULE)}(\.[A-Za-z_0-9]+)+"
 _LENGTHS_CHUNK = 1024
-# Splits that events of the training split stand in for, where a dataset has no such split.
+# Splits that are taken from the training split if a dataset does not have them.
 # The published builders name columns under these keys of the metadata.
 _PUBLISHED_KEY = "x_features_{kind}"
 _PUBLISHED_TARGETS = "y_features"
-# Published sets of hits have targets without the rank of the jet, which is then 0.
+# Targets of published sets of hits have no rank of the jet; it becomes 0.
 _TARGET_FIELDS = ("ygen", "ycand")
 _TARGET_WIDTHS = (len(TARGETS), TARGETS.index("jet_idx"))
 
@@ -40,14 +40,14 @@ class PreparedSplit:
     Args:
         builder: the dataset.
         path: its folder.
-        split: name of the split that is stored.
-        selected: [n] positions of the events to use, in rising order; None = all.
+        split: name of the stored split.
+        selected: [n] increasing positions of the events to use; None = all.
 
     Attributes:
         path: folder of the dataset version.
         split: name of the split.
         num_events: events in the split.
-        fields: what ``fetch`` can return.
+        fields: fields that ``fetch`` can return.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class PreparedSplit:
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Elements per event, int64 [num_events]; kept in a file beside the data once computed."""
+        """Elements per event, int64 [num_events]; once computed, stored in a file beside the data."""
         return self._stored_lengths()[self._selected]
 
     def _stored_lengths(self) -> npt.NDArray[np.int64]:
@@ -108,7 +108,7 @@ class PreparedSplit:
             if lengths.shape == (self._num_stored,) and lengths.dtype == np.int64 and (lengths >= 0).all():
                 return lengths
         except (OSError, ValueError, EOFError):
-            pass  # not there yet, or damaged: computed again below
+            pass  # missing or damaged: computed again below
         lengths = np.empty(self._num_stored, dtype=np.int64)
         for start in range(0, self._num_stored, _LENGTHS_CHUNK):
             chunk = np.arange(start, min(start + _LENGTHS_CHUNK, self._num_stored))
@@ -145,10 +145,10 @@ class PreparedSplit:
 
 @contextmanager
 def data_errors() -> Iterator[None]:
-    """Raise a data error met inside a tf.data pipeline as itself: TensorFlow turns it into one of its own.
+    """Raise a data error of a tf.data pipeline unchanged, which TensorFlow would replace by its own error.
 
     Raises:
-        DataError: what a split said when it was read in the background.
+        DataError: the error of the split that was read in the background.
     """
     try:
         yield
@@ -183,7 +183,7 @@ def _with_jets(events: PreparedEvents) -> PreparedEvents:
 
 
 def require_built(name: str, source: DatasetSourceConfig) -> Path:
-    """Return the folder of a prepared dataset; looks for its description, not at its events.
+    """Return the folder of a prepared dataset. Looks for its description and does not read events.
 
     Args:
         name: ``<recipe>/<config>``, or the folder name of a published dataset.
@@ -203,14 +203,14 @@ def open_split(
 ) -> PreparedSplit:
     """Open one split of a prepared dataset and check its columns.
 
-    Where a dataset has no ``valid`` split, a share of ``train`` chosen by a hash of the position is that
+    If a dataset has no ``valid`` split, a fraction of ``train``, chosen by a hash of the position, is that
     split, and ``train`` is the rest.
 
     Args:
         name: ``<recipe>/<config>``, or the folder name of a published dataset.
-        source: version and directory, and the share of validation events.
+        source: version and directory, and the fraction of validation events.
         split: ``train``, ``valid`` or ``test``.
-        schema: what its events must be made of.
+        schema: expected schema of its events.
 
     Raises:
         DataError: the dataset is not built, is not array_record, or has no such split.
@@ -224,7 +224,7 @@ def open_split(
         builder = tfds.builder_from_directory(str(path))
         for listed in builder.info.splits.values():
             _check_counts(listed.name, listed.filepaths, listed.shard_lengths)
-    except Exception as error:  # whatever wrong types in its JSON files provoke inside TFDS
+    except Exception as error:  # exceptions inside TFDS by wrong types in its JSON files
         raise DataError(f"{path}: not a complete dataset ({one_line(error)}); build it again") from error
     file_format = getattr(builder.info.file_format, "value", "unknown")
     if file_format != "array_record":
@@ -257,9 +257,11 @@ def _check_counts(name: str, paths: Sequence[Any], counts: Sequence[int]) -> Non
 
 
 def _check_sizes(split: Any, path: Path) -> None:
-    """Refuse more events than the files can hold: arrays as long as the split are made before they are read.
+    """Refuse more events than the files can hold.
 
-    Files of other splits need not be there.
+    Arrays of this length are made before files are read.
+
+    Files of other splits may be missing.
     """
     try:
         size = sum(Path(file).stat().st_size for file in split.filepaths)
@@ -276,7 +278,7 @@ def _check_sizes(split: Any, path: Path) -> None:
 
 
 def _held_out(num_events: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Return [n] True where an event is held out; depends on its position and the seed only."""
+    """Return [n] True for held out events; depends on position and seed only."""
     # splitmix64 of the position: the same numbers on every machine and with every numpy.
     state = (np.arange(1, num_events + 1, dtype=np.uint64) + np.uint64(seed << 32)) * np.uint64(
         0x9E3779B97F4A7C15
@@ -288,10 +290,10 @@ def _held_out(num_events: int, fraction: float, seed: int) -> npt.NDArray[np.boo
 
 
 def _require_known_classes(path: Path) -> None:
-    """Refuse features of classes that TFDS does not have: it imports whatever module they are said to be in.
+    """Refuse features of classes outside TFDS, because TFDS would import any module that the file names.
 
     Raises:
-        DataError: names the first such class.
+        DataError: there is such a class; names the first one.
     """
     try:
         text = (path / "features.json").read_text(encoding="utf-8")
@@ -320,7 +322,7 @@ def _not_built(name: str, source: DatasetSourceConfig, path: Path) -> str:
 
 
 def _check_columns(info: Any, path: Path, schema: EventSchema) -> None:
-    """Compare the schema, shapes, and names where the dataset has them, with what is expected."""
+    """Compare schema, shapes and, if the dataset has them, names with the expected ones."""
     metadata, features = _metadata(path), info.features or {}
     if metadata.get("schema", schema.name) != schema.name:
         raise SchemaMismatch(
@@ -362,7 +364,7 @@ def _check_published_names(metadata: dict[str, Any], path: Path, schema: EventSc
         key = _PUBLISHED_KEY.format(kind=kind.name)
         if names := _names(metadata, key, path):
             kind.features.require(names, f"{path}: {key}")
-    # Column 0 has several names, and the last is not always listed.
+    # Column 0 has several names, and the last column is not always listed.
     targets = _names(metadata, _PUBLISHED_TARGETS, path)
     for i, (found, expected) in enumerate(zip(targets, TARGETS.names, strict=False)):
         if i and found != expected:

@@ -1,4 +1,4 @@
-"""The split of a dataset: by file where there are enough files, else by event."""
+"""The split of a dataset: by file if there are enough files, else by event."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MAX_SEEDS_TRIED = 100
 
 
 def split_of_file(base_name: str, seed: int, fractions: Sequence[float]) -> str:
-    """Return the split of a file: it depends on its name and the seed only, not on the other files.
+    """Return the split of a file, which depends on its name and the seed only.
 
     Args:
         base_name: file name without folder and suffix.
@@ -28,7 +28,7 @@ def split_of_file(base_name: str, seed: int, fractions: Sequence[float]) -> str:
 
 
 def split_of_event(key: str, seed: int, fractions: Sequence[float]) -> str:
-    """Return the split of an event: it depends on its key and the seed only, not on the other events.
+    """Return the split of an event, which depends on its key and the seed only.
 
     Args:
         key: ``<file base name>_<event number>``.
@@ -39,7 +39,7 @@ def split_of_event(key: str, seed: int, fractions: Sequence[float]) -> str:
 
 
 def _split_of(text: str, fractions: Sequence[float]) -> str:
-    """Return the split at the place in 0 ... 1 that a hash of a text gives."""
+    """Return the split at the place in 0 ... 1 given by the hash of a text."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     position = int.from_bytes(digest, "big") / 2**64
     edges = np.cumsum(fractions)[:-1]
@@ -100,10 +100,10 @@ class Partition:
 
 
 def partition(files: Sequence[Path], seed: int, fractions: Sequence[float]) -> Partition:
-    """Distribute whole files over the splits; their events where a split would get no file.
+    """Distribute whole files over the splits, or single events if a split would get no file.
 
     Args:
-        files: parquet files of ``mlpf postprocess``; read only where events are distributed.
+        files: parquet files of ``mlpf postprocess``; read only if events are distributed.
         seed: seed of the split.
         fractions: share of each of ``SPLITS``, summing to 1.
 

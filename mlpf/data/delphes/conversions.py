@@ -77,7 +77,7 @@ class PickleConversion(Conversion):
     If ``<name>.md5`` lies beside the file, its checksum is compared.
 
     Attributes:
-        max_bytes: most bytes after decompression.
+        max_bytes: largest number of bytes after decompression.
     """
 
     name = "Delphes (pickle)"
@@ -92,7 +92,7 @@ class PickleConversion(Conversion):
         return source.data is not None
 
     def read(self) -> Iterator[Chunk]:
-        """Yield all events in file order, some at a time."""
+        """Yield all events in file order, in chunks."""
         path = self.source.path
         arrays = load_arrays(read_checked(self.source, self.max_bytes), str(path), self.max_bytes)
         _check_layout(arrays, path)
@@ -100,7 +100,7 @@ class PickleConversion(Conversion):
         del arrays
         for start in range(0, len(columns[0]), CHUNK_EVENTS):
             chunk = [values[start : start + CHUNK_EVENTS] for values in columns]
-            for values in columns:  # what has been handed on is freed
+            for values in columns:  # events that were yielded are freed
                 values[start : start + CHUNK_EVENTS] = [None] * len(chunk[0])  # type: ignore[list-item]  # these places are not read again
             yield _prepare_chunk(self.schema, start, *chunk)
 
@@ -158,7 +158,7 @@ def _is_aligned(parts: tuple[npt.NDArray, ...]) -> bool:
 
 
 def _joined(parts: list[npt.NDArray], columns: int) -> Rows:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and its event is skipped
+    with np.errstate(over="ignore"):  # infinite in float32: the event is skipped
         return np.concatenate([np.zeros((0, columns), np.float32), *(p.astype(np.float32) for p in parts)])
 
 
@@ -176,7 +176,8 @@ def repaired_gen(rows: Rows) -> Rows:
 def repaired_cand(rows: Rows) -> Rows:
     """Repair published candidates, [n, 7] ``PARTICLE_COLUMNS``.
 
-    Neutral ones are published without pt, charged ones without energy; both follow from the other and eta.
+    Neutral candidates are published without pt, charged ones without energy. Each is computed from the other
+    and eta.
     """
     pt, eta, energy = (
         rows[:, PARTICLE_COLUMNS.index(name)].astype(np.float64) for name in ("pt", "eta", "energy")

@@ -16,9 +16,9 @@ _STABLE = 1
 
 
 def counted_particles(raw: RawDelphes) -> BoolArray:
-    """Return [P] True for the particles that targets and losses share: stable, visible, of finite energy.
+    """Return [P] True for the particles of targets and losses: stable, visible, of finite energy.
 
-    Where a file does not say what is stable, everything in it is.
+    If a file does not have the status, all its particles are stable.
     """
     particles = raw.particles
     counted = ~is_invisible(particles["pdg"]) & np.isfinite(particles["energy"])
@@ -34,21 +34,21 @@ def lost_particles(
     soft: BoolArray,
     tower_targets: npt.NDArray[np.float64],
 ) -> Losses:
-    """Sum what is on no target.
+    """Sum the losses, which are on no target.
 
-    Sum of the particles that count = sum of the targets + sum of the losses, in energy and in charge.
+    Sum of the counted particles = sum of the targets + sum of the losses, in energy and in charge.
 
     Args:
         raw: a chunk of E events with P particles and N towers.
-        has_track: [P] True where a particle is the target of a track.
-        tower_of: [P] tower whose target a particle is part of, -1 = none.
-        soft: [N] True where a tower has lost its target because it was a soft neutral hadron.
+        has_track: [P] True if a particle is the target of a track.
+        tower_of: [P] tower whose target contains the particle, -1 = none.
+        soft: [N] True if a tower has no target because it was a soft neutral hadron.
         tower_targets: [N, 7] ``PARTICLE_COLUMNS``.
 
     Returns:
         Reason -> energy in GeV, charge in e and number of particles, [E] float64 each. A tower has the charge
-        of one particle at most, and none beyond the tracker: what it lacks is lost charge of particles whose
-        energy is on the tower.
+        of one particle at most, and none beyond the tracker. The missing charge is lost, though the energy of
+        these particles is on the tower.
     """
     counted = counted_particles(raw)
     event = raw.particles.event

@@ -1,7 +1,7 @@
 """Delphes ROOT files -> flat tables.
 
-A reference holds the ``fUniqueID`` of its target within the event, not its position. What a file holds
-depends on the card it was made with, so branches are discovered.
+A reference holds the ``fUniqueID`` of its target within the event, not its position. The branches
+of a file depend on its Delphes card, so the reader looks for them.
 """
 
 from collections import Counter
@@ -31,12 +31,12 @@ from mlpf.physics.particles import (
 TREE = "Delphes"
 BAD_LENGTHS = "inconsistent lengths"
 UNKNOWN_CHARGE = "charges that Delphes does not know"
-# Delphes writes -999 for codes that it does not know; no particle has more than a few.
+# Delphes writes -999 for unknown codes; no particle has a charge of more than a few e.
 MAX_CHARGE = 10
 # Particles with pile-up first: references of towers reach them.
 PARTICLE_BRANCHES = ("PileUpMix", "Particle")
 TRACK_BRANCH, TOWER_BRANCH = "Track", "Tower"
-# Branches of candidates and the class of what they hold; NONE = as their PID says.
+# Branches of candidates and their class; NONE = class by PID.
 CHARGED_BRANCHES = (
     {"PFChargedHadron": CHARGED_HADRON, "PFElectron": ELECTRON, "PFMuon": MUON},
     {"EFlowTrack": NONE},
@@ -49,7 +49,7 @@ UNIQUE_ID = "fUniqueID"
 STATUS = "Status"
 TRACK_REFERENCE = "Particle"
 TOWER_REFERENCES = "Particles"
-# Where nested lists cannot be written: their lengths, and a branch of all references behind each other.
+# For files without nested lists: their lengths, and a branch with all references of an event.
 TOWER_REFERENCE_COUNT = "Particles_size"
 TOWER_REFERENCE_BRANCH = "TowerParticles"
 TOWER_REFERENCE_LEAF = "ref"
@@ -105,7 +105,7 @@ def read_events(source: SourceFile, chunk_events: int = 50) -> Iterator[RawDelph
 
     Args:
         source: a ROOT file with a tree ``TREE``.
-        chunk_events: most events per chunk; bounds the memory.
+        chunk_events: largest number of events per chunk; bounds the memory.
 
     Yields:
         The chunks in file order.
@@ -126,7 +126,7 @@ def read_events(source: SourceFile, chunk_events: int = 50) -> Iterator[RawDelph
 
 
 def decode_references(array: ak.Array) -> ak.Array:
-    """Return the numbers inside references as uproot gives them.
+    """Return the numbers inside references as read by uproot.
 
     Args:
         array: ``TRef`` (records with ``ref``), ``TRefArray`` (records with ``refs``) or plain integers.
@@ -144,7 +144,7 @@ def _discover(path: Path, leaves: set[str]) -> _Found:
     """Find the branches to read.
 
     Raises:
-        DataError: one that is needed is missing.
+        DataError: a required branch is missing.
     """
     present = {leaf.split(".")[0] for leaf in leaves if "." in leaf}
     particles = next((name for name in PARTICLE_BRANCHES if name in present), None)
@@ -216,7 +216,7 @@ class _Chunk:
         return decode_references(array)
 
     def _table(self, branch: str, fields: Fields) -> Table:
-        """Read one table; events whose columns differ in length become empty and are marked bad."""
+        """Read one table. Events with columns of unequal length become empty and are marked bad."""
         arrays = {name: self._array(f"{branch}.{leaf}") for name, leaf in fields.items()}
         counts = {name: ak.to_numpy(ak.num(array, axis=1)).astype(np.int64) for name, array in arrays.items()}
         flat = {name: ak.to_numpy(ak.flatten(array, axis=1)) for name, array in arrays.items()}
@@ -233,7 +233,7 @@ class _Chunk:
         return Table(flat, offsets_from_counts(first))
 
     def _towers(self) -> tuple[Table, Relation]:
-        """Read the towers and, as pairs of tower and unique id, what they are made of."""
+        """Read the towers and their particles, as pairs of tower and unique id."""
         nested = f"{TOWER_BRANCH}.{TOWER_REFERENCES}"
         if nested in self._leaves:
             towers = self._table(TOWER_BRANCH, TOWER_FIELDS)
@@ -276,7 +276,7 @@ class _Chunk:
         return Table({"cls": classes, **columns}, table.offsets)
 
     def _resolve(self, finder: RowFinder, event: IntArray, ids: npt.NDArray) -> IntArray:
-        """Return the row of the particle with each id, -1 and a count where there is none."""
+        """Return the row of the particle with each id. A missing particle becomes -1 and is counted."""
         row = finder.rows(_keys(event, ids))
         null = ids == 0
         row[null] = -1

@@ -1,13 +1,13 @@
-"""Read float arrays out of an untrusted pickle without running anything that it asks for.
+"""Read float arrays from an untrusted pickle without running its code.
 
-A pickle is a program for a stack machine. Ours has only the operations that dictionaries, lists and arrays
-need, and imports only what NumPy's arrays ask for; in place of it they get classes of this file, which check
-their arguments and view bytes that are there. It is based on the machine that the standard library has in
-Python: the one in C makes room for any memo and any bytes of which a file claims the size, and it hashes keys
-of any type.
+A pickle is a program for a stack machine. The machine of this module has only the operations that
+dictionaries, lists and arrays need. It imports only the names that NumPy arrays need, and replaces them by
+classes of this file, which check their arguments and view existing bytes. It extends the machine of the
+standard library that is written in Python. The machine in C allocates memory for any size that a file claims,
+and hashes keys of any type.
 
-A few bytes can nest tuples a million deep, or share them such that going through one never ends. Nothing that
-a pickle built is hashed, compared as a whole or written into a message before its type is known.
+A few bytes can nest tuples a million deep, or share them such that a loop over one never ends. Therefore no
+object of a pickle is hashed, compared as a whole or written into a message before its type is known.
 """
 
 import bz2
@@ -36,22 +36,22 @@ MAX_OPERATIONS = 2_000_000
 CHECKSUM_SUFFIX = ".md5"
 _BLOCK = 1 << 20
 _MAX_DIMENSIONS = 2
-# What an array costs beside its numbers: an empty one can be named as often as there are operations.
+# Bytes of an array besides its numbers: each operation can add an empty array.
 _ARRAY_BYTES = 128
 _NDARRAY = object()
 
 
 class _Refused(Exception):
-    """The pickle asks for something that arrays do not need."""
+    """The pickle contains something that arrays do not need."""
 
 
 class _Type:
-    """In place of ``numpy.dtype``: a float type, whose byte order comes with its state."""
+    """Replaces ``numpy.dtype``: a float type, whose byte order comes with its state."""
 
     __slots__ = ("dtype",)
 
     def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
-        del align, copy  # how it lies in memory is ours to choose
+        del align, copy  # the memory layout may be chosen here
         if type(code) is not str or code.lstrip("<>=|") not in ("f4", "f8"):
             given = ascii(code[:30]) if type(code) is str else f"a {type(code).__name__}"
             raise _Refused(f"type {given}, expected f4 or f8")
@@ -66,7 +66,7 @@ class _Type:
 
 
 class _Array:
-    """In place of ``_reconstruct``: an array, whose shape and numbers come with its state."""
+    """Replaces ``_reconstruct``: an array, whose shape and numbers come with its state."""
 
     __slots__ = ("array",)
 
@@ -91,7 +91,7 @@ class _Array:
 
 
 class _FromBuffer(_Array):
-    """In place of ``_frombuffer``, which makes arrays in protocol 5."""
+    """Replaces ``_frombuffer``, which makes arrays in protocol 5."""
 
     __slots__ = ()
 
@@ -99,7 +99,7 @@ class _FromBuffer(_Array):
         self.__setstate__((1, shape, kind, order == "F", content))
 
 
-# Classes, since a pickle can set attributes of anything that has no __setstate__ of its own.
+# Classes, because a pickle can set attributes of any object without __setstate__.
 _IMPORTS = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _Type,
@@ -109,7 +109,7 @@ _IMPORTS = {
 
 
 class _Dictionary(dict[str, Any]):
-    """Knows the type of a key before it is hashed."""
+    """Checks the type of a key before it is hashed."""
 
     __slots__ = ()
 
@@ -120,7 +120,7 @@ class _Dictionary(dict[str, Any]):
 
 
 class _Operations:
-    """The operations that arrays need, by their code; counts them."""
+    """The operations that arrays need, by their code, with a counter."""
 
     _names = (
         "PROTO FRAME STOP MARK EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 SETITEM SETITEMS APPEND "
@@ -133,7 +133,7 @@ class _Operations:
         codes = [getattr(pickle, name)[0] for name in self._names.split()]
         self._known: dict[int, Callable[[Any], None]] = {
             **{code: pickle._Unpickler.dispatch[code] for code in codes},
-            pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # makes no room in advance
+            pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # allocates nothing
             pickle.EMPTY_DICT[0]: lambda machine: machine.append(_Dictionary()),
             pickle.REDUCE[0]: _call,
         }
@@ -158,7 +158,7 @@ def _call(machine: Any) -> None:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Does what ``_Operations`` knows with what ``_IMPORTS`` has."""
+    """Runs the operations of ``_Operations`` with the imports of ``_IMPORTS``."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
@@ -173,11 +173,11 @@ class _Unpickler(pickle._Unpickler):
 def read_checked(source: SourceFile, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the content of a file, decompressed if it ends in ``.bz2``.
 
-    If ``<name>.md5`` lies beside it, as ``md5sum`` and ``mlpf download`` write it, the checksum is compared.
+    If ``<name>.md5`` exists, as ``md5sum`` and ``mlpf download`` write it, the checksum is compared.
 
     Args:
         source: the file, which is no ROOT file.
-        max_bytes: most bytes after decompression; reading stops there.
+        max_bytes: largest number of bytes after decompression; reading stops there.
 
     Raises:
         DataError: too large, not bzip2, truncated, or of another checksum.
@@ -227,14 +227,14 @@ def load_arrays(content: bytes, where: str, max_bytes: int = MAX_BYTES) -> dict[
 
     Args:
         content: the pickle; nothing in it is trusted.
-        where: what it is, for messages.
-        max_bytes: most bytes of all arrays together; a small file can name one array many times.
+        where: name of the file, for messages.
+        max_bytes: largest number of bytes of all arrays; a small file can repeat one array many times.
 
     Returns:
         The dictionary; arrays of at most two dimensions, float32 or float64, not writeable.
 
     Raises:
-        DataError: damaged, or holds or asks for anything else.
+        DataError: the pickle is damaged, or contains anything else.
     """
     try:
         return _arrays(_Unpickler(content).load(), max_bytes)

@@ -1,4 +1,4 @@
-"""Flat tables of a chunk of Delphes events, and how their rows are found and stacked."""
+"""Flat tables of a chunk of Delphes events, and functions that find and stack their rows."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from mlpf.data.flat_tables import BoolArray, IntArray, Relation, Table
 
 @dataclass(frozen=True)
 class RawDelphes:
-    """A chunk of E events as a Delphes file has them, all tables flat. GeV and rad.
+    """A chunk of E events as in a Delphes file, all tables flat. GeV and rad.
 
     Attributes:
         number: [E] number of each event in its file.
@@ -21,11 +21,11 @@ class RawDelphes:
         towers: et, eta, phi, energy, energy_em, energy_had.
         charged: cls (class index), charge, pt, eta, phi of the charged candidates of the baseline.
         neutral: cls, eta, phi, energy of its neutral candidates.
-        track_particle: [T] row of the particle behind each track, -1 = unknown.
-        charged_particle: [C] row of the particle behind each charged candidate, -1 = unknown.
+        track_particle: [T] row of the particle of each track, -1 = unknown.
+        charged_particle: [C] row of the particle of each charged candidate, -1 = unknown.
         tower_particles: tower -> particle.
-        bad: reason -> [E] True where the event cannot be used.
-        counters: what was ignored while reading, by name.
+        bad: reason -> [E] True for unusable events.
+        counters: number of ignored items, by name.
     """
 
     number: IntArray
@@ -49,7 +49,7 @@ class RowFinder:
     """Finds rows by an integer key.
 
     Args:
-        keys: [n]; of equal ones the first counts.
+        keys: [n]; of equal keys the first counts.
     """
 
     def __init__(self, keys: npt.NDArray[np.integer]) -> None:
@@ -57,7 +57,7 @@ class RowFinder:
         self._sorted = keys[self._order]
 
     def rows(self, wanted: npt.NDArray[np.integer]) -> IntArray:
-        """Return the row of each key [m], -1 where there is none."""
+        """Return the row of each key [m], -1 for an unknown key."""
         if not len(self._sorted):
             return np.full(len(wanted), -1, dtype=np.int64)
         place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
@@ -65,7 +65,7 @@ class RowFinder:
 
 
 def occurrence(values: npt.NDArray[np.integer]) -> IntArray:
-    """Return how often each value [n] stands further up: 0 for the first of its kind, 1 for the second."""
+    """Return how often each value [n] occurs before: 0 for its first occurrence, 1 for the second."""
     order = np.argsort(values, kind="stable")
     new = np.ones(len(values), dtype=bool)
     new[1:] = np.diff(values[order]) != 0

@@ -1,7 +1,7 @@
 """Features, target particles and baseline candidates of Delphes events.
 
-A track stands for its particle. A tower stands for the sum of those of its particles that have no track.
-The choices and where they differ from the published files are listed in docs/delphes.md.
+The target of a track is its particle. The target of a tower is the sum of its particles without a track.
+docs/delphes.md lists the choices and the differences from the published files.
 """
 
 from collections import Counter
@@ -38,7 +38,7 @@ from mlpf.physics.schemas import SCHEMAS
 DELPHES_TRUTH_VERSION = "delphes-1.1.0"
 # Beyond, there are no tracks: a charged hadron cannot be told from a neutral one.
 MAX_TRACK_ETA = 2.5
-# The baseline makes no neutral hadrons below this energy out of noise; neither do the targets.
+# Below this energy the baseline has no neutral hadrons, because of noise; the targets have none either.
 MIN_NEUTRAL_HADRON_ENERGY = 9.0  # GeV
 # Classes of a tower; of equal energies the first wins.
 TOWER_CLASSES = np.array([NEUTRAL_HADRON, CHARGED_HADRON, PHOTON, ELECTRON])
@@ -49,13 +49,13 @@ Rows = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GenTargets:
-    """Targets of T tracks and N towers, and where the P particles went.
+    """Targets of T tracks and N towers, and the element of each of P particles.
 
     Attributes:
         tracks, towers: [T, 7] and [N, 7] ``PARTICLE_COLUMNS``, zero where there is no particle.
-        has_track: [P] True where a particle is the target of a track.
-        tower_of: [P] tower whose particles it is summed with, -1 = none.
-        soft: [N] True where that sum is no target, since it is a soft neutral hadron.
+        has_track: [P] True if a particle is the target of a track.
+        tower_of: [P] tower whose sum contains the particle, -1 = none.
+        soft: [N] True if the sum is no target, because it is a soft neutral hadron.
     """
 
     tracks: Rows
@@ -119,7 +119,7 @@ def tower_features(raw: RawDelphes) -> Rows:
 
 
 def gen_targets(raw: RawDelphes, counters: Counter[str]) -> GenTargets:
-    """Put the particles of a chunk on its tracks and towers; what is unusual is added to ``counters``."""
+    """Put the particles of a chunk on its tracks and towers; unusual cases are added to ``counters``."""
     particle = raw.track_particle
     first = (particle >= 0) & (occurrence(particle) == 0)
     counters["tracks without particle"] += int((particle < 0).sum())
@@ -145,13 +145,13 @@ def gen_targets(raw: RawDelphes, counters: Counter[str]) -> GenTargets:
 
 
 def _tower_targets(raw: RawDelphes, tower: IntArray, particle: IntArray) -> tuple[Rows, BoolArray]:
-    """Return the targets [N, 7] of towers, and [N] True where there is none since it would be too soft."""
+    """Return the targets [N, 7] of towers, and [N] True for towers whose target would be too soft."""
     num = len(raw.towers)
     px, py, pz, energy = _momenta(raw, particle)
     charge = raw.particles["charge"][particle]
-    # Nuclei, the only ones of other charges, are rare: they count as neutral, as they do where published.
+    # Nuclei, the only particles of other charges, are rare. They count as neutral, as in the published files.
     cls = class_from_pdg(raw.particles["pdg"][particle], np.where(np.abs(charge) == 1, charge, 0))
-    cls[cls == MUON] = CHARGED_HADRON  # without a track, what a muon leaves looks like a hadron
+    cls[cls == MUON] = CHARGED_HADRON  # without a track, the deposit of a muon looks like a hadron
     species = np.argmax(cls[:, None] == TOWER_CLASSES, axis=1)
     size = len(TOWER_CLASSES)
     shares = np.bincount(tower * size + species, energy, minlength=num * size).reshape(num, size)
@@ -181,7 +181,7 @@ def _tower_targets(raw: RawDelphes, tower: IntArray, particle: IntArray) -> tupl
 def _tower_edges(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]) -> tuple[IntArray, IntArray]:
     """Return pairs of tower and visible particle without track.
 
-    A particle that several towers list counts in the most energetic one.
+    A particle of several towers counts in the most energetic one.
     """
     tower, particle = raw.tower_particles.source, raw.tower_particles.target
     visible = ~is_invisible(raw.particles["pdg"])
@@ -199,9 +199,9 @@ def _tower_edges(raw: RawDelphes, has_track: BoolArray, counters: Counter[str]) 
 def _leading_charge(
     raw: RawDelphes, tower: IntArray, particle: IntArray, energy: FloatArray, of_winner: BoolArray
 ) -> FloatArray:
-    """Return [N] the charge of the most energetic particle of the species that names the tower."""
+    """Return [N] the charge of the most energetic particle of the species of the tower."""
     edges = np.flatnonzero(of_winner)
-    # Ascending energy: of several values for one tower the last assigned stays.
+    # Ascending energy: the last assigned value of a tower stays.
     edges = edges[np.argsort(energy[edges], kind="stable")]
     charge = np.zeros(len(raw.towers))
     charge[tower[edges]] = raw.particles["charge"][particle[edges]]
@@ -209,7 +209,7 @@ def _leading_charge(
 
 
 def candidate_targets(raw: RawDelphes, counters: Counter[str]) -> tuple[Rows, Rows]:
-    """Return [T, 7] and [N, 7] ``PARTICLE_COLUMNS``: what the baseline makes of each track and tower."""
+    """Return [T, 7] and [N, 7] ``PARTICLE_COLUMNS``: the baseline candidate of each track and tower."""
     return _charged_candidates(raw, counters), _neutral_candidates(raw, counters)
 
 
@@ -239,7 +239,7 @@ def _charged_candidates(raw: RawDelphes, counters: Counter[str]) -> Rows:
 
 
 def _neutral_candidates(raw: RawDelphes, counters: Counter[str]) -> Rows:
-    """Sum the candidates with exactly the direction of a tower; the more energetic one names the sum."""
+    """Sum the candidates with exactly the direction of a tower; the more energetic one decides the class."""
     num = len(raw.towers)
     of_towers, of_candidates = _direction_keys(raw)
     tower = RowFinder(of_towers).rows(of_candidates)

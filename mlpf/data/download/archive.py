@@ -1,4 +1,4 @@
-"""The public archive: which record holds which sample, and what the archive says about its files."""
+"""The public archive: the record of each sample, and the list of files of a record."""
 
 import fnmatch
 import re
@@ -14,7 +14,7 @@ from mlpf.errors import DataError
 from mlpf.files.checksum import ALGORITHMS
 from mlpf.physics.samples import CLIC_SAMPLES, DELPHES_SAMPLES, PhysicsSample
 
-# Bytes of one file: beyond any archive, and what counters of progress can hold.
+# Largest size of a file: more than any archive has, and within the range of progress counters.
 _SIZE_LIMIT = 2**63
 
 API = "https://zenodo.org/api"
@@ -25,11 +25,11 @@ class ArchivedSample:
     """Some files of a record.
 
     Attributes:
-        name: what users call it; also the folder its files go to.
+        name: name in the command, and name of the folder of its files.
         record: number of the record.
         patterns: globs of its file names.
         excluded: globs of file names that ``patterns`` match, but that belong to another sample.
-        content: what it holds, in words.
+        content: description of its content.
     """
 
     name: str
@@ -48,12 +48,12 @@ class ArchivedSample:
 
 
 _RAW, _CLUSTERS, _HITS, _DELPHES = "8260741", "8409592", "8414225", "4559324"
-# Processes of which tracks and hits were prepared; of the guns all were.
+# Processes that were prepared as tracks and hits; all samples of single particles were.
 _PROCESSES_WITH_HITS = ("ttbar", "qq")
 
 
 def _samples() -> Iterator[ArchivedSample]:
-    """Yield what the archive holds of each physics sample."""
+    """Yield the samples in the archive of each physics sample."""
     for sample in DELPHES_SAMPLES.values():
         content = f"{sample.description}, Delphes, pickles"
         yield ArchivedSample(sample.download_name, _DELPHES, (f"{sample.published_raw}_*.pkl*",), (), content)
@@ -88,7 +88,7 @@ def _prepared_clic(sample: PhysicsSample, kind: str, record: str, infix: str) ->
 
 
 def _what(sample: PhysicsSample) -> str:
-    """Return what is known of published events: guns of the simulation have their own momenta."""
+    """Describe published events; simulated single particles have other momenta."""
     return sample.title if sample.is_gun else sample.description
 
 
@@ -96,15 +96,15 @@ SAMPLES: dict[str, ArchivedSample] = {sample.name: sample for sample in _samples
 
 
 def list_record(client: Client, api: str, record: str) -> list[dict[str, Any]]:
-    """Return what the archive says about the files of a record: name first.
+    """Return the files of a record in the archive, by name.
 
     Args:
-        client: does the request.
+        client: HTTP client.
         api: base address of the archive, e.g. ``API``.
         record: number of the record.
 
     Raises:
-        DataError: not a record number, the archive cannot be reached, or what it sends lists no files.
+        DataError: not a record number, the archive cannot be reached, or its answer lists no files.
     """
     if not re.fullmatch(r"[A-Za-z0-9-]+", record):
         raise DataError(f"--record {record!r}: not a record, expected a number such as {_DELPHES}")
@@ -121,15 +121,15 @@ def list_record(client: Client, api: str, record: str) -> list[dict[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    """Return a text as it is, anything else in a few words: it may be nested deeply."""
+    """Return a text unchanged, and a short description of anything else, which may be deeply nested."""
     return value if isinstance(value, str) else reprlib.repr(value)
 
 
 def remote_file(entry: dict[str, Any]) -> RemoteFile:
-    """Check one entry of ``list_record`` and return what to fetch.
+    """Check one entry of ``list_record`` and return the file to fetch.
 
     Raises:
-        DataError: the name would leave the folder it goes to, or size, checksum or address are missing.
+        DataError: the name leads out of its folder, or size, checksum or address are missing.
     """
     name, size = entry["key"], entry.get("size")
     where = f"{entry['listed_at']}: file {name[:120]!r}"
@@ -162,7 +162,7 @@ def remote_file(entry: dict[str, Any]) -> RemoteFile:
 
 
 def _check_name(name: str, where: str) -> None:
-    """Refuse names that lead out of a folder, into hidden files, or upset a terminal."""
+    """Refuse names that lead out of a folder, name hidden files, or contain control characters."""
     parts = PurePosixPath(name).parts
     plain = name.isprintable() and not any(character in name for character in '\\:*?"<>|')
     inside = bool(parts) and not name.startswith("/") and not any(part.startswith(".") for part in parts)

@@ -1,4 +1,4 @@
-"""Fetch files over HTTP so that a broken connection costs only what was under way."""
+"""Fetch files over HTTP; after a broken connection only the rest is fetched."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from mlpf.files.atomic import atomic_write
 from mlpf.files.checksum import checksum
 
 CHUNK = 1 << 18
-# Failures in a row that are put up with; a listing is small and somebody waits for it.
+# Allowed failures in a row; fewer for a listing, which is small and keeps the user waiting.
 TRANSFER_ATTEMPTS = 6
 LISTING_ATTEMPTS = 3
 # The largest listings of public records have a few MiB.
@@ -38,8 +38,8 @@ class RemoteFile:
     """One file on a server.
 
     Attributes:
-        name: path below the folder it goes to, with slashes.
-        url: where its content is.
+        name: path below its folder, with slashes.
+        url: address of its content.
         size: bytes.
         algorithm: one of ``ALGORITHMS``.
         digest: checksum of the content, lower-case hexadecimal.
@@ -62,8 +62,8 @@ class Destination:
     """Where one file goes, and what is remembered about it.
 
     Attributes:
-        final: holds a complete file with the right checksum, or what was there before.
-        part: what has arrived so far.
+        final: a complete file with the right checksum, or the file that was there before.
+        part: the part that has arrived.
         note: JSON about ``part`` or ``final``.
     """
 
@@ -73,7 +73,7 @@ class Destination:
 
 
 class _Passing(Exception):
-    """A failure that another attempt may get over; ``retry_after`` is that header of the answer."""
+    """A failure that another attempt may avoid; ``retry_after`` is the header of this name."""
 
     def __init__(self, reason: str, retry_after: str = "") -> None:
         super().__init__(reason)
@@ -81,12 +81,12 @@ class _Passing(Exception):
 
 
 class Client:
-    """One HTTP session: retries, resumes and checks. Not to be shared between threads.
+    """One HTTP session with retries, resumes and checks. Use it in one thread only.
 
     Args:
-        secure: refuse anything but HTTPS, also after a redirect.
-        sleep: waits that many seconds.
-        stop: once set, transfers end with an error at the next piece; what has arrived stays.
+        secure: accept only HTTPS, also after a redirect.
+        sleep: function that waits a number of seconds.
+        stop: once set, transfers end with an error at the next piece; arrived parts stay.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Client:
         """Return the JSON document at ``url``.
 
         Raises:
-            DataError: the server cannot be reached, refuses, or sends something else, or too much.
+            DataError: the server cannot be reached or refuses, or its answer is invalid or too large.
         """
         retry = _retry(LISTING_ATTEMPTS)
         while True:
@@ -137,7 +137,7 @@ class Client:
             report: called with the bytes that are there.
 
         Returns:
-            False if it was there already, with the right checksum.
+            False if the file existed already with the right checksum.
 
         Raises:
             DataError: it could not be fetched, or has another checksum, twice.
@@ -180,8 +180,8 @@ class Client:
             except _Passing as failure:
                 if (here := _size(destination.part)) == file.size:
                     break
-                # Only bytes never reached before count as progress: a server that cannot resume and
-                # always breaks off would be asked for ever.
+                # Only bytes beyond the largest position so far count as progress. Otherwise a server that
+                # cannot resume and always breaks off would be asked without end.
                 if here >= best + CHUNK:
                     best, retry = here, _retry(TRANSFER_ATTEMPTS)
                 retry = self._after(failure, retry, file.url)
@@ -218,7 +218,7 @@ class Client:
     def _after(self, failure: _Passing, retry: Retry, url: str) -> Retry:
         """Wait as long as the server asks for, else 0, 2, 4, ... seconds, or give up.
 
-        urllib3 itself repeats only what fails before a body arrives, and cannot be woken while it waits.
+        urllib3 itself repeats only failures before a body arrives, and its waiting cannot be interrupted.
         """
         try:
             retry = retry.increment("GET", url, error=HTTPError(str(failure)))
@@ -228,13 +228,13 @@ class Client:
                 "check network and proxy, or run the same command again later"
             ) from None
         wait = retry.get_backoff_time()
-        with suppress(InvalidHeader, ValueError, OverflowError):  # no such header, or one without sense
+        with suppress(InvalidHeader, ValueError, OverflowError):  # no such header, or an invalid one
             wait = retry.parse_retry_after(failure.retry_after)
         self._sleep(min(wait, LONGEST_WAIT))
         return retry
 
     def _pieces(self, response: requests.Response) -> Iterator[bytes]:
-        """Yield the body as it was stored; translate connections that break."""
+        """Yield the body as stored on the server; turn broken connections into errors of this module."""
         try:
             for chunk in response.raw.stream(CHUNK, decode_content=False):
                 if self._stop.is_set():
@@ -269,7 +269,7 @@ def _retry(attempts: int) -> Retry:
 
 
 def _listing(response: requests.Response) -> bytes:
-    """Return the body of a listing, as long as it is of sensible size."""
+    """Return the body of a listing; refuse one that is too large."""
     body = bytearray()
     for chunk in response.iter_content(CHUNK):
         body += chunk
@@ -291,8 +291,7 @@ def _parsed(body: bytes, url: str) -> Any:
 def is_there(file: RemoteFile, destination: Destination) -> bool:
     """Return whether the final file has the right content.
 
-    The checksum is computed unless a note says that it was right when the file had its present size and
-    time of change.
+    The checksum is computed, unless a note says that it was right for the same size and time of change.
     """
     if not destination.final.is_file() or destination.final.stat().st_size != file.size:
         return False
@@ -335,7 +334,7 @@ def _write_note(path: Path, note: dict[str, Any]) -> None:
 
 
 def _continues(response: requests.Response, start: int, size: int) -> bool:
-    """Return whether a partial response begins where we are and belongs to a file of this size."""
+    """Return whether a partial response begins at the end of the part and belongs to a file of this size."""
     found = re.fullmatch(
         r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "").strip()
     )
@@ -343,13 +342,13 @@ def _continues(response: requests.Response, start: int, size: int) -> bool:
 
 
 def _strong_etag(response: requests.Response) -> str:
-    """Return the entity tag if bytes may be joined by it; weak ones do not promise equal bytes."""
+    """Return the entity tag if it guarantees equal bytes; weak tags do not."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else ""
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost message on one line: outer ones repeat addresses and class names."""
+    """Return the innermost message in one line; outer ones repeat addresses and class names."""
     while True:
         inner = getattr(error, "reason", None) or next(iter(error.args), None)
         if not isinstance(inner, BaseException):

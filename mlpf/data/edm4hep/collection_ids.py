@@ -1,7 +1,7 @@
-"""Collection ids of EDM4HEP files: which number stands for which collection in a reference.
+"""Collection ids of EDM4HEP files, which are the numbers of collections in references.
 
-Up to podio 0.16 they are small numbers that differ from file to file; from 0.17 on they are hashes of the
-names, so that they are known even where the file lost its metadata.
+Up to podio 0.16 they are small numbers that depend on the file. From 0.17 on they are hashes of the names, so
+that they are known even if the file lost its metadata.
 """
 
 from typing import Any
@@ -11,8 +11,8 @@ import numpy as np
 from mlpf.errors import DataError
 
 ID_BITS = 0xFFFFFFFF
-# Tree, and the two branches of names and ids; first that exists wins. Other categories than events have
-# tables of their own, in the same tree.
+# Tree, and its branches of names and ids; the first existing one is taken. Categories other than events have
+# their own tables in the same tree.
 _ID_TABLES = (
     ("metadata", "m_names", "m_collectionIDs"),
     ("metadata", "CollectionIDs/m_names", "CollectionIDs/m_collectionIDs"),
@@ -66,7 +66,7 @@ def read_id_table(file: Any) -> tuple[dict[str, int], str]:
 
 
 def _plain(key: str) -> str:
-    """One spelling for a/b, a.b and a/a.b: files differ in how they name the members of a branch."""
+    """Return one spelling for a/b, a.b and a/a.b: files name the members of a branch differently."""
     parts = key.replace("/", ".").split(".")
     return ".".join(
         part for part, after in zip(parts, [*parts[1:], ""], strict=True) if part and part != after
@@ -76,13 +76,13 @@ def _plain(key: str) -> str:
 def collection_ids(
     table: dict[str, int], names: list[str], *, old_references: bool, where: object
 ) -> dict[int, int]:
-    """Say which collection a reference means.
+    """Return the collection of each id in references.
 
     Args:
         table: name -> id, as :func:`read_id_table` returns it; may be empty.
         names: collections that references may lead to.
         old_references: the file is of podio 0.16 or older, whose ids are no hashes.
-        where: the file, for the error.
+        where: the file, for the message.
 
     Returns:
         id -> position in ``names``; collections without an id are left out.
@@ -106,7 +106,7 @@ def collection_ids(
 
 
 def positions(collection: np.ndarray, ids: dict[int, int]) -> np.ndarray:
-    """Return the position of the collection of each reference [n]; -1 where the id is not known."""
+    """Return the position of the collection of each reference [n]; -1 for an unknown id."""
     collection = collection & ID_BITS
     found = np.full(len(collection), -1, dtype=np.int64)
     for number, position in ids.items():

@@ -1,4 +1,4 @@
-"""One EDM4HEP file -> prepared events: reader, features, truth and limits put together."""
+"""One EDM4HEP file -> prepared events, by reader, features, truth and limits."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from mlpf.data.flat_tables import Table, offsets_from_counts
 from mlpf.data.source_file import SourceFile
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
-# Most events per chunk, by kind of element: an event of hits is tens of times larger.
+# Largest number of events per chunk, by kind of element: an event of hits is tens of times larger.
 CHUNK_EVENTS = {"cluster": 100, "hit": 25}
 _FEATURES = {"cluster": cluster_features, "hit": hit_features}
 _LISTS = {
@@ -45,14 +45,14 @@ class Edm4hepConversion(Conversion):
         return TREE in source.trees
 
     def read(self) -> Iterator[Chunk]:
-        """Yield all events in file order, some at a time."""
+        """Yield all events in file order, in chunks."""
         for raw in read_events(self.source, CHUNK_EVENTS[self.schema.kinds[-1].name]):
             yield prepare_chunk(raw, self.schema)
 
 
 def prepare_chunk(raw: RawEvents, schema: EventSchema = SCHEMAS["clic"]) -> Chunk:
     """Compute features, targets and particle lists of a chunk."""
-    # Bad numbers give bad numbers, which are looked for afterwards, event by event.
+    # NaN and infinity propagate; events with such numbers are removed afterwards.
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         return _prepare_chunk(raw, schema)
 

@@ -16,7 +16,7 @@ from mlpf.physics.features import (
 )
 from mlpf.physics.kinematics import eta_from_momentum, eta_from_theta
 
-# pt [GeV] = 3e-4 * B [T] * radius [mm]: the speed of light in these units, rounded as the reference does.
+# pt [GeV] = 3e-4 * B [T] * radius [mm]: the speed of light in these units, rounded as in the reference.
 PT_PER_TESLA_MM = 3e-4
 
 

@@ -1,7 +1,7 @@
-"""Where EDM4HEP keeps what we read: for every column the leaves to try, first that exists wins.
+"""Leaves of EDM4HEP: for every column the possible leaves, of which the first existing one is taken.
 
-In a pattern ``{}`` stands for the name of the collection. ``X#n`` is the n-th relation and ``X_n`` the n-th
-vector member of X up to podio 0.16, ``_X_name`` is both from 0.17 on. A new name is one more pattern.
+In a pattern ``{}`` is the name of the collection. Up to podio 0.16 ``X#n`` is the n-th relation and ``X_n``
+the n-th vector member of X; from 0.17 on ``_X_name`` is both. To read a new name, add a pattern.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ class Column:
     """One column of a table.
 
     Attributes:
-        patterns: leaves to try.
-        integer: only integers make sense, as for indices.
-        zeros: if no leaf exists the column is 0, and the rows are counted under this name; empty = needed.
-        optional: if no leaf exists the table does without the column.
+        patterns: possible leaves.
+        integer: the column must hold integers, such as indices.
+        zeros: if no leaf exists, the column is 0 and its rows are counted under this name; empty = required.
+        optional: if no leaf exists, the table has no such column.
     """
 
     patterns: tuple[str, ...]
@@ -34,9 +34,9 @@ class Group:
     """Tables that must come from the same collection.
 
     Attributes:
-        collections: names to try; the first with everything needed is taken.
+        collections: possible names; the first complete one is taken.
         tables: name of the table -> its columns. Tables after the first are relations of the first.
-        optional: nothing is missing if none of the collections is there.
+        optional: the collections may all be missing.
     """
 
     collections: tuple[str, ...]
@@ -53,12 +53,12 @@ def _vector(member: str, prefix: str = "") -> Columns:
 
 
 def _relation(number: int, *names: str) -> tuple[str, ...]:
-    """Patterns of the n-th relation, which newer layouts call by one of ``names``."""
+    """Patterns of the n-th relation, which has one of ``names`` in newer layouts."""
     return (f"{{}}#{number}", *(f"_{{}}_{name}" for name in names))
 
 
 def _reference(number: int, *names: str, mixed: bool = False, index: str = "index") -> Columns:
-    """An index, and the id of the collection it counts in, which is needed only where they are ``mixed``."""
+    """An index and the id of its collection, which is required only for ``mixed`` collections."""
     bases = _relation(number, *names)
     return {
         index: Column(tuple(f"{base}.index" for base in bases), integer=True),
@@ -69,12 +69,12 @@ def _reference(number: int, *names: str, mixed: bool = False, index: str = "inde
 
 
 def collection_of(index: str) -> str:
-    """Name the column with the ids of the collections that the column ``index`` counts in."""
+    """Return the name of the column with the collection ids of the column ``index``."""
     return f"{index} collection"
 
 
 def _link(source: str, *, mixed: bool = False) -> Columns:
-    """A weighted link: ends are called rec and sim up to EDM4hep 0.10, from and to afterwards."""
+    """A weighted link, with ends rec and sim up to EDM4hep 0.10, from and to afterwards."""
     return {
         **_members("weight"),
         **_reference(0, "from", "rec", index=source, mixed=mixed),
@@ -85,12 +85,12 @@ def _link(source: str, *, mixed: bool = False) -> Columns:
 _PARTICLE = {**_members("charge", "mass"), **_vector("momentum", "p")}
 STATE_NAMES = ("tanLambda", "D0", "phi", "omega", "Z0", "time")
 _REFITTED = "SiTracks_Refitted"
-# Older productions keep the states of the unrefitted tracks only.
+# Older productions have only the states of the tracks before refitting.
 _STATES = (f"{_REFITTED}_1", f"_{_REFITTED}_trackStates", "SiTracks_1")
 
-# Table -> collections whose indices are those of its rows. Others have members of their own: candidates of
-# MergedRecoParticles made by the forward calorimeters count in LumiCalClusters. Refitting keeps the order of
-# tracks, so that references to the tracks before it are as good.
+# Table -> collections with the same indices as its rows. References to other collections are ignored, such as
+# those of forward candidates in MergedRecoParticles to LumiCalClusters. Refitting keeps the order of tracks,
+# so references to the tracks before refitting are valid.
 REFERRED: dict[str, tuple[str, ...]] = {
     "particles": ("MCParticles",),
     "tracks": (_REFITTED, "SiTracks"),
@@ -126,7 +126,7 @@ GROUPS: tuple[Group, ...] = (
             }
         },
     ),
-    # Without parents links of secondaries cannot be traced to a stable ancestor.
+    # Without parents, links of secondaries have no stable ancestor.
     Group(
         ("MCParticles",),
         {
@@ -157,7 +157,7 @@ GROUPS: tuple[Group, ...] = (
             }
         },
     ),
-    # From EDM4hep 0.99 on tracks have no dE/dx and no innermost radius of their own.
+    # From EDM4hep 0.99 on tracks have no members for dE/dx and innermost radius.
     Group(
         (f"{_REFITTED}_dQdx",),
         {
@@ -214,6 +214,6 @@ GROUPS: tuple[Group, ...] = (
             "candidate tracks": _reference(1, "tracks"),
         },
     ),
-    # Collections of hits: which of them a production keeps differs; one at least is needed.
+    # Collections of hits: productions keep different ones; at least one is required.
     *(Group((name,), {name: HIT_COLUMNS}, optional=True) for name in HIT_SYSTEMS),
 )

@@ -1,4 +1,4 @@
-"""Who gets what: one column for each row of a sparse matrix, for all events of a chunk at once."""
+"""Greedy assignment of one column to each row of a sparse matrix, for all events of a chunk at once."""
 
 import numpy as np
 import numpy.typing as npt
@@ -28,16 +28,17 @@ def leading_rows(row: npt.NDArray, col: npt.NDArray, weight: FloatArray, num_col
 
 
 def choose_in_turn(wishes: sparse.coo_array, queue: IntArray) -> IntArray:
-    """Let rows choose one column each, one after the other: the best that nobody before them took.
+    """Assign each row, in the order of a queue, its best column that is still free.
 
-    The turns need not be played one by one. In rounds, every row without a column asks for the best one that
-    has not refused it, and each column keeps whoever stands first in the queue. As all columns prefer the
-    same order, the matching that this ends in is the only stable one: that of the turns.
+    This is the deferred acceptance of Gale and Shapley (1962), without a loop over rows. In each round every
+    row without a column proposes to the best column that has not refused it. Each column keeps the proposal
+    of the row that is first in the queue. All columns prefer the same order, so there is only one stable
+    matching: that of the loop over the queue.
 
     Args:
-        wishes: [P, N], no two entries in one place. A row prefers larger entries, of equal ones the lower
+        wishes: [P, N], no duplicate entries. A row prefers larger entries, and of equal ones the lower
             column.
-        queue: rows that take part, first one first.
+        queue: participating rows, first one first.
 
     Returns:
         [P] columns, -1 = none.

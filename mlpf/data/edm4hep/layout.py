@@ -1,4 +1,4 @@
-"""Which leaf of a file holds which column."""
+"""The leaf of each column in a file."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ class FoundTable:
     Attributes:
         leaves: column -> leaf.
         integers: columns that must hold integers.
-        zeros: columns without a leaf -> what their rows are counted as.
+        zeros: columns without a leaf -> name of the counter of their rows.
     """
 
     leaves: dict[str, str]
@@ -23,12 +23,12 @@ class FoundTable:
 
 @dataclass
 class FoundLayout:
-    """What was found in a file.
+    """The layout of a file.
 
     Attributes:
         tables: name of the table -> its leaves.
-        missing: what is needed and not there, each as a text.
-        old_references: relations are called by number, as podio did up to 0.16.
+        missing: texts about missing required leaves.
+        old_references: relations have numbers as names, as in podio up to 0.16.
     """
 
     tables: dict[str, FoundTable] = field(default_factory=dict)
@@ -64,14 +64,14 @@ def _lacking(columns: Columns, table: FoundTable) -> list[str]:
 
 
 def _branches(columns: Columns, collections: Collection[str]) -> str:
-    """Name the branches in which the columns could be, e.g. ``X#1 or _X_hits``."""
+    """Return the possible branches of the columns, e.g. ``X#1 or _X_hits``."""
     first = next(iter(columns.values()))
     names = dict.fromkeys(p.format(c).split(".")[0] for p in first.patterns for c in collections)
     return " or ".join(names)
 
 
 def _missing(group: Group, collection: str, tables: dict[str, FoundTable]) -> list[str]:
-    """Say what a collection lacks: whole branches by their names, else single leaves."""
+    """Return what a collection lacks: names of whole branches, or of single leaves."""
     texts = []
     for position, (name, columns) in enumerate(group.tables.items()):
         lacking = _lacking(columns, tables[name])
@@ -79,14 +79,14 @@ def _missing(group: Group, collection: str, tables: dict[str, FoundTable]) -> li
             whole = group.collections if position == 0 else (collection,)
             texts.append(_branches(columns, whole))
             if position == 0:
-                break  # without the collection its relations go without saying
+                break  # without the collection its relations need no message
         else:
             texts += [" or ".join(p.format(collection) for p in columns[c].patterns) for c in lacking]
     return texts
 
 
 def _drop_replacements(layout: FoundLayout) -> None:
-    """Leave out tables that stand in for leaves of tracks which are there, and those of no use alone."""
+    """Leave out tables that replace existing leaves of tracks, and tables that are useless alone."""
     known = layout.tables["tracks"].leaves if "tracks" in layout.tables else {}
     places = {"state ranges", "state places"}
     if "radiusOfInnermostHit" in known or not places <= set(layout.tables):
@@ -114,7 +114,7 @@ def find_layout(leaves: Collection[str]) -> FoundLayout:
             for collection in group.collections
         }
         lacks = {collection: _missing(group, collection, tables) for collection, tables in tried.items()}
-        # A collection that is there in part says more about what is wrong than one that is not.
+        # An incomplete collection tells more about the problem than a missing one.
         num_found = {c: sum(len(t.leaves) for t in tables.values()) for c, tables in tried.items()}
         best = min(group.collections, key=lambda c: (bool(lacks[c]), -num_found[c] if lacks[c] else 0))
         if not lacks[best]:
@@ -128,19 +128,19 @@ def find_layout(leaves: Collection[str]) -> FoundLayout:
 
 
 def collection_names(leaves: Collection[str]) -> list[str]:
-    """Return the collections with data of their own, without relations and subsets, sorted."""
+    """Return the collections with their own data, without relations and subsets, sorted."""
     names = {leaf.split(".")[0] for leaf in leaves if "." in leaf}
     return sorted(n for n in names if "#" not in n and not n.startswith("_") and not n.endswith("_objIdx"))
 
 
 def look_alikes(leaves: Collection[str]) -> dict[str, list[str]]:
-    """Find collections of other names that have every member of a table of ours.
+    """Find collections with other names that have every member of a table.
 
     Args:
         leaves: names of all leaves of a file.
 
     Returns:
-        Name of the table -> collections that look the same and are not read.
+        Name of the table -> similar collections that are not read.
     """
     known = {name for group in GROUPS for name in group.collections}
     others = [name for name in collection_names(leaves) if name not in known]
@@ -150,6 +150,6 @@ def look_alikes(leaves: Collection[str]) -> dict[str, list[str]]:
         name: [c for c in others if not _lacking(tables[name], _find_table(tables[name], c, leaves))]
         for name in ("particles", "tracks", "clusters", "hits", "candidates")
     }
-    # Clusters have all that a hit needs, and more.
+    # Clusters have all members of a hit.
     alike["hits"] = [c for c in alike["hits"] if c not in alike["clusters"]]
     return {name: found for name, found in alike.items() if found}

@@ -1,7 +1,7 @@
 """The events of one open EDM4HEP file: names of its leaves, and their values for a range of events.
 
-A ``TTree`` is read basket by basket straight into numpy: with hundreds of leaves and few events per file the
-general way through awkward arrays costs several times as much.
+A ``TTree`` is read basket by basket directly into numpy. With hundreds of leaves and few events per file,
+reading through awkward arrays takes several times as long.
 """
 
 import re
@@ -37,7 +37,7 @@ class EventFile:
         """Find the leaves of a file with a tree ``TREE``.
 
         Raises:
-            DataError: it is damaged.
+            DataError: the file is damaged.
         """
         self.path = source.path
         with readable_errors(self.path):
@@ -49,14 +49,15 @@ class EventFile:
             self.leaves = frozenset(self._leaves.names)
 
     def select(self, leaves: Collection[str]) -> None:
-        """Say which leaves will be read: an RNTuple gives them all at once much faster than one by one."""
+        """Select the leaves to read: an RNTuple reads them together much faster than one by one."""
         self._leaves.select(leaves)
 
     def read(self, leaf: str, start: int, stop: int) -> Values:
         """Read one selected leaf of events start ... stop - 1.
 
         Returns:
-            The values of all events behind each other [n], and how many each event has [stop - start].
+            The values of all events [n], one event after the other, and their number per event [stop -
+            start].
 
         Raises:
             DataError: the leaf does not hold one list of numbers per event, or the file is damaged.
@@ -72,7 +73,7 @@ class EventFile:
 
 
 class _NotNumbers(Exception):
-    """A leaf holds something else than a list of numbers per event."""
+    """A leaf does not hold one list of numbers per event."""
 
 
 class _TreeLeaves:
@@ -86,7 +87,7 @@ class _TreeLeaves:
         self.names = list(self._branches)
 
     def select(self, leaves: Collection[str]) -> None:
-        """Nothing to prepare: branches are read one by one."""
+        """Do nothing: branches are read one by one."""
 
     def read(self, leaf: str, start: int, stop: int) -> Values:
         """Read values and counts of events start ... stop - 1."""
@@ -96,7 +97,7 @@ class _TreeLeaves:
 
 
 class _TreeLeaf:
-    """A branch of a ``TTree``, read forwards; the last basket stays in memory, so each is unpacked once."""
+    """A branch of a ``TTree``, read forwards. The last basket stays in memory: each is unpacked once."""
 
     def __init__(self, branch: Any) -> None:
         self._branch = branch
@@ -126,7 +127,7 @@ class _TreeLeaf:
         return np.concatenate(contents), np.concatenate(counts)
 
     def _unpacked(self, number: int) -> tuple[npt.NDArray, npt.NDArray]:
-        """Return the content of a basket and where each of its events begins in it."""
+        """Return the content of a basket and the start of each of its events."""
         if self._basket is None or self._basket[0] != number:
             basket = self._branch.basket(number)
             assert self._dtype is not None  # noqa: S101 - read() has returned where it is None
@@ -149,7 +150,7 @@ class _TreeLeaf:
 
 
 class _TupleLeaves:
-    """The fields of an ``RNTuple``; those selected are read together, for one range of events at a time."""
+    """The fields of an ``RNTuple``. Selected fields are read together, one range of events at a time."""
 
     def __init__(self, events: Any) -> None:
         self._events = events
@@ -159,7 +160,7 @@ class _TupleLeaves:
         self.names = list(_field_names(events, ""))
 
     def select(self, leaves: Collection[str]) -> None:
-        """Read these leaves from now on."""
+        """Select the leaves that later reads return."""
         self._selected = sorted(leaves)
         self._records = None
 
@@ -186,12 +187,12 @@ def _field_names(parent: Any, prefix: str) -> Iterator[str]:
             yield prefix + field.name
 
 
-# Working out the type of a branch takes uproot longer than reading a small one, and depends on these only.
+# uproot needs longer to find the type of a branch than to read a small one. The type depends on these only.
 _KNOWN_TYPES: dict[tuple, np.dtype] = {}
 
 
 def _type_key(branch: Any) -> tuple | None:
-    """Return what the type of a branch of numbers depends on; None for other branches."""
+    """Return the properties that determine the type of a branch of numbers; None for other branches."""
     leaves = branch.member("fLeaves")
     if len(leaves) != 1 or len(branch.branches):
         return None

@@ -13,23 +13,23 @@ SYSTEM_OTHER = 2
 
 @dataclass(frozen=True)
 class RawEvents:
-    """A chunk of E events as the file has them, all tables flat.
+    """A chunk of E events as in the file, all tables flat.
 
     Attributes:
         number: [E] number of each event in its file.
         particles: pdg, status, charge, mass, px, py, pz; parent (row of the first parent, -1 = none).
         tracks: type, chi2, ndf, dEdx, dEdxError, radiusOfInnermostHit (mm), tanLambda, D0, phi, omega, Z0,
-            time; type is 0 where the file has none.
+            time; type is 0 if the file has none.
         clusters: x, y, z, iTheta, phi, energy.
         hits: x, y, z, energy, time (ns), type (as stored), system (``SYSTEM_ECAL`` ...); time and type are 0
-            where the file has none.
+            if the file has none.
         candidates: pdg, charge, mass, px, py, pz of the baseline particle flow.
         cluster_hits: cluster -> hit.
         track_particles: track -> particle, weight = fraction of the track's hits.
         hit_particles: hit -> particle, weight proportional to the deposited energy.
         candidate_tracks, candidate_clusters: candidate -> element, in file order.
-        bad: reason -> [E] True where the event cannot be used.
-        counters: what was ignored while reading, by name.
+        bad: reason -> [E] True for unusable events.
+        counters: number of ignored items, by name.
     """
 
     number: IntArray

@@ -1,7 +1,7 @@
-"""EDM4HEP ROOT files of any vintage -> flat tables.
+"""EDM4HEP ROOT files of any version -> flat tables.
 
-Leaves are found by name (``fields``), collections of references by id (``collection_ids``), and nothing
-is deduced from version numbers: productions mix them.
+Leaves are found by name (``fields``), collections of references by id (``collection_ids``). Version numbers
+are not used, because productions mix versions.
 """
 
 from collections import Counter
@@ -33,19 +33,19 @@ _TRUTH = ("MCParticles", "CalohitMCTruthLink", "SiTracksMCTruthLink")
 
 @dataclass(frozen=True)
 class FileDescription:
-    """What an EDM4HEP file holds of what we read.
+    """Description of an EDM4HEP file.
 
     Attributes:
         path: the file.
-        layout: which podio wrote it, in words.
+        layout: text about the layout of podio.
         num_events: events in the file.
-        id_table: where the ids of collections come from; empty if they are not known.
+        id_table: source of the collection ids; empty if they are unknown.
         leaves: table -> column -> leaf.
-        absent: table -> columns that are not there and, unless another leaf holds them, become 0.
-        absent_hits: hit collections that are not there and count as empty.
-        missing: what is needed and not there; empty if the file can be converted.
-        collections: all collections with data of their own.
-        look_alikes: table -> collections of other names that have the same members.
+        absent: table -> missing columns; they become 0 unless another leaf holds them.
+        absent_hits: missing hit collections, which count as empty.
+        missing: missing required parts; empty if the file can be converted.
+        collections: all collections with their own data.
+        look_alikes: table -> collections with other names and the same members.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class FileDescription:
 
 
 def describe(source: SourceFile) -> FileDescription:
-    """Say what a file holds, also one that cannot be converted. Reads no events.
+    """Describe a file, also one that cannot be converted. Reads no events.
 
     Raises:
         DataError: the file is damaged.
@@ -90,12 +90,12 @@ def describe(source: SourceFile) -> FileDescription:
 def read_events(source: SourceFile, chunk_events: int = 200) -> Iterator[RawEvents]:
     """Read a file in chunks of events.
 
-    Memory grows with ``chunk_events``, not with the file; but a basket is unpacked as a whole, so a file of
-    which each leaf is one huge basket needs the memory of all its leaves.
+    Memory grows with ``chunk_events``, not with the file. A basket is unpacked as a whole: a file whose
+    leaves are one huge basket each needs the memory of all leaves.
 
     Args:
         source: an EDM4HEP file with simulation truth, of any podio layout (TTree or RNTuple).
-        chunk_events: most events per chunk; bounds the memory.
+        chunk_events: largest number of events per chunk; bounds the memory.
 
     Yields:
         The chunks in file order.
@@ -146,7 +146,7 @@ class _Reader:
 
 
 class _Chunk:
-    """Events start ... stop - 1 on their way into tables."""
+    """Reads events start ... stop - 1 into tables."""
 
     def __init__(self, reader: _Reader, start: int, stop: int) -> None:
         self.events, self.layout, self.ids = reader.events, reader.layout, reader.ids
@@ -184,7 +184,7 @@ class _Chunk:
     def table(self, *names: str, count_zeros: bool = True) -> Table:
         """Read tables of equal length as one; integers become int64, other numbers float64.
 
-        Events whose columns differ in length become empty and are marked bad.
+        Events with columns of unequal length become empty and are marked bad.
         """
         flat: dict[str, npt.NDArray] = {}
         counts: dict[str, IntArray] = {}
@@ -216,7 +216,7 @@ class _Chunk:
                 f"{self.events.path}: leaf {leaf} holds {values.dtype.name}, expected "
                 f"{'integers' if integer else 'numbers'}; write the file with EDM4HEP's own types"
             )
-        # Damaged files hold NaNs that signal when they are converted; they are NaN afterwards as well.
+        # Damaged files can hold signalling NaNs, which warn when they are converted; they stay NaN.
         with np.errstate(invalid="ignore"):
             return values.astype(np.int64 if integer else np.float64)
 
@@ -232,7 +232,7 @@ class _Chunk:
         index: str,
         target: tuple[str, Table],
     ) -> IntArray:
-        """Return the row in ``target``, a name of ``REFERRED`` and its table, of each reference; or -1."""
+        """Return the row of each reference in ``target`` (a name of ``REFERRED`` and its table), or -1."""
         name, table = target
         return rows_of(
             event,
@@ -244,7 +244,7 @@ class _Chunk:
         )
 
     def particles(self) -> Table:
-        """Read particles and the row of the first parent of each, -1 where there is none."""
+        """Read particles and the row of the first parent of each, -1 without a parent."""
         if "parents" not in self.layout.tables:
             particles = self.table("particles")
             parent = np.full(len(particles), -1, dtype=np.int64)
@@ -254,7 +254,7 @@ class _Chunk:
         rows, references = self.expanded(particles, "parents", self.table("parents"))
         target = self.rows_of(particles.event[rows], references, "index", ("particles", particles))
         valid = target >= 0
-        # Assigned backwards, so that the first parent of a particle is the one that stays.
+        # Assigned backwards: the last assignment of a particle, its first parent, stays.
         parent[rows[valid][::-1]] = target[valid][::-1]
         return Table({**particles.columns, "parent": parent}, particles.offsets)
 
@@ -278,7 +278,7 @@ class _Chunk:
                 columns[column][rows[known]] = dedx[column][known]
                 lacking[column][rows[known]] = False
         for column, what in absent.items():
-            if column != "dEdxError":  # goes with dEdx and has the same counter
+            if column != "dEdxError":  # belongs to dEdx and has the same counter
                 self.counters[what] += int(lacking[column].sum())
         return Table(columns, tracks.offsets)
 
@@ -293,17 +293,17 @@ class _Chunk:
         return {name: states[name][row] for name in STATE_NAMES}
 
     def innermost_radius(self, tracks: Table, states: Table) -> npt.NDArray:
-        """Distance from the beam axis of the state at the first hit [T], 0 where a track has none."""
+        """Distance from the beam axis of the state at the first hit [T], 0 without such a state."""
         rows, state = self.expanded(tracks, "trackStates", states)
         at_hit = state["location"] == AT_FIRST_HIT
         radius = np.zeros(len(tracks))
-        # Rounded as the leaf of older files is, whose value it replaces.
+        # Rounded like the leaf of older files, whose value it replaces.
         with np.errstate(over="ignore", invalid="ignore"):
             radius[rows[at_hit]] = np.hypot(state["x"], state["y"])[at_hit].astype(np.float32)
         return radius
 
     def hits(self) -> tuple[Table, HitRows]:
-        """Put the hit collections behind each other within every event."""
+        """Join the hit collections within every event."""
         tables = {name: self.table(name) for name in self.layout.hit_collections}
         for name in HIT_SYSTEMS:
             if name not in tables:
@@ -317,7 +317,7 @@ class _Chunk:
         }
         system = np.zeros(offsets[-1], dtype=np.int64)
         for i, (name, table) in enumerate(tables.items()):
-            # Rows of one event stay together: only the beginning of each event moves.
+            # Rows of one event stay together; only the start of each event changes.
             place = np.arange(len(table)) + np.repeat(
                 offsets[:-1] + within[i] - table.offsets[:-1], table.counts
             )
@@ -355,13 +355,13 @@ class _Chunk:
 
 
 def _without_ranges(table: Table) -> Table:
-    """Leave out the columns that only lead to relations."""
+    """Leave out the columns of relations."""
     columns = {n: v for n, v in table.columns.items() if not n.endswith(("_begin", "_end"))}
     return Table(columns, table.offsets)
 
 
 def _mark_numbers(raw: RawEvents) -> None:
-    """Mark events whose truth would be NaN: features may be repaired, energies may not."""
+    """Mark events with NaN in truth. NaN in features is set to 0, but energies cannot be repaired."""
     for table, names in (
         (raw.particles, ("charge", "mass", "px", "py", "pz")),
         (raw.hits, ("energy",)),

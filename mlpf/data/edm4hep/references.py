@@ -22,11 +22,11 @@ def expand_references(
     Args:
         table: rows with the two columns.
         kind: name of the relation.
-        references: what the ranges count in.
+        references: table of the references.
 
     Returns:
         Row of ``table`` of each reference [R]; columns of the references [R]; events [E] with a range that
-        is swapped or leaves the references of its event. Such a range counts as empty.
+        is swapped or exceeds the references of its event. Such a range counts as empty.
     """
     event = table.event
     begin, end = table[f"{kind}_begin"], table[f"{kind}_end"]
@@ -51,15 +51,15 @@ def rows_of(
 
     Args:
         event: event of each reference [n].
-        index: row within the event that each refers to [n]; negative = none.
-        table: what they refer to.
+        index: row within the event of each reference [n]; negative = none.
+        table: target of the references.
         counters: gets the number of references that fail, by reason.
-        collection: id of the collection that each index counts in [n]; None if the file does not say.
-        ids: ids of the collections that count as ``table`` does, modulo 2^32; empty if they are not known.
+        collection: id of the collection of each index [n]; None if the file does not have it.
+        ids: ids of the collections with the indices of ``table``, modulo 2^32; empty if they are unknown.
             References are checked only if both are known.
 
     Returns:
-        Row of each reference [n]; -1 where it fails.
+        Row of each reference [n]; -1 if it fails.
     """
     null = index < 0
     unknown = np.zeros(len(index), dtype=bool)
@@ -73,11 +73,11 @@ def rows_of(
 
 
 class HitRows:
-    """Rows of hits by (collection id, index), where the hits of several collections lie behind each other.
+    """Rows of hits by (collection id, index), if one table holds the hits of several collections.
 
     Attributes:
         hits: hits of all collections.
-        within: [collections + 1, E] where each collection begins within its event.
+        within: [collections + 1, E] start of each collection within its event.
         ids: collection id -> number of the collection.
     """
 
@@ -87,7 +87,7 @@ class HitRows:
     def find(
         self, event: IntArray, collection: IntArray, index: IntArray, counters: Counter[str]
     ) -> IntArray:
-        """Return the row of each reference [n]; -1 and a count where it leads nowhere."""
+        """Return the row of each reference [n]. A reference without a target becomes -1 and is counted."""
         which = positions(collection, self.ids)
         null = index < 0
         unknown = ~null & (which < 0)

@@ -1,15 +1,15 @@
-"""Which particle each element stands for: the targets, with an account of what no element can carry.
+"""Truth: the target particle of each element, and the particles that are on no element.
 
-Elements are tracks, and clusters or the hits that stand where clusters would: "element" below is one of the
-latter two. Rules (each repairs a defect of the reference's algorithm, J. Pata et al., v1.6):
+Elements are tracks, and clusters or hits. "Element" below means a cluster or a hit.
+Rules (each repairs a defect of the reference's algorithm, J. Pata et al., v1.6):
 
 1. Only stable generator particles (status 1, no neutrinos) count. Links of secondaries go to their stable
    ancestor when the file has parent references.
-2. The weight of a hit link is a share: it is normalised per hit and multiplied by the hit's energy.
+2. The weight of a hit link is a fraction: it is normalised per hit and multiplied by the hit's energy.
 3. Greedy, by decreasing energy: a track goes to a charged particle that made at least half of it or more of
    it than any other; otherwise the particle takes the free element that holds most of its energy.
-4. A particle left over is added, by running four-momentum sums, to the owner of its best element.
-5. What has no deposit there is counted as lost, and so is everything that leaves no visible signal.
+4. A remaining particle is added, by running four-momentum sums, to the owner of its best element.
+5. Particles without deposit in elements are counted as lost, and so are those without a visible signal.
 """
 
 from collections import Counter
@@ -33,7 +33,7 @@ MIN_DEPOSIT_FRACTION = 0.1
 MIN_ENERGY_GEV = 0.01
 # With at least half of the hits no other particle can claim more.
 MIN_TRACK_WEIGHT = 0.5
-# Generator records are never deeper; a cycle of parents ends here.
+# Generator records are less deep; this also ends a cycle of parents.
 MAX_GENERATIONS = 200
 
 
@@ -47,7 +47,7 @@ class TruthLinks:
         track_weight: [P, T] fraction of each track's hits.
         hit_energy: [P, H] energy of each hit in GeV.
         cluster_energy: [P, K] energy in each cluster in GeV.
-        element_energy: the one of these two that has a column for each element.
+        element_energy: ``hit_energy`` or ``cluster_energy``, with a column for each element.
         counters: links that could not be attributed.
     """
 
@@ -62,11 +62,11 @@ class TruthLinks:
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of a chunk and what they miss.
+    """Targets and losses of a chunk.
 
     Attributes:
         track, element: [T, 7], [K or H, 7] ``PARTICLE_COLUMNS``.
-        lost_energy, lost_charge, num_lost: [E] what no target carries (GeV, e, particles).
+        lost_energy, lost_charge, num_lost: [E] losses, which are on no target (GeV, e, particles).
         track_of, element_of, merged_into: [P] row of the track, element or owner, -1 = none.
         counters: unusual cases by name.
     """
@@ -113,7 +113,7 @@ def target_rows(
 
 
 def stable_owner(particles: Table) -> IntArray:
-    """Return the row of the stable particle each particle comes from (itself included), -1 = none, [P]."""
+    """Return the row of the stable ancestor of each particle (or of itself), -1 = none, [P]."""
     stable = particles["status"] == STATUS_STABLE
     parent = particles["parent"]
     owner = np.arange(len(particles))
@@ -126,7 +126,7 @@ def stable_owner(particles: Table) -> IntArray:
 
 
 def elements_of(raw: RawEvents, kind: str) -> Table:
-    """Return the table of the elements beside the tracks.
+    """Return the table of the elements besides tracks.
 
     Args:
         raw: the chunk.
@@ -198,7 +198,7 @@ def _by_owner(
 
 
 def visible_particles(links: TruthLinks) -> BoolArray:
-    """Return [P] True for stable particles that leave a track or enough of their energy in elements."""
+    """Return [P] True for stable particles with a track or enough of their energy in elements."""
     in_tracker = _row_maximum(links.track_weight) >= MIN_TRACK_WEIGHT_VISIBLE
     deposit = np.asarray(links.element_energy.sum(axis=1)).ravel()
     in_calorimeter = deposit > MIN_DEPOSIT_FRACTION * links.energy
@@ -213,10 +213,10 @@ def _row_maximum(matrix: sparse.csr_array) -> FloatArray:
 
 
 def track_claims(links: TruthLinks, charge: npt.NDArray) -> sparse.coo_array:
-    """Return the entries of ``track_weight`` with which a particle may claim a track (rule 3).
+    """Return the entries of ``track_weight`` that allow a particle to take a track (rule 3).
 
     Args:
-        links: the chunk's links.
+        links: links of the chunk.
         charge: [P] in e.
     """
     entries = links.track_weight.tocoo()
@@ -249,7 +249,7 @@ def assign_elements(links: TruthLinks, charge: npt.NDArray) -> tuple[IntArray, I
     owners = np.flatnonzero(element_of >= 0)
     owner = np.full(deposits.shape[1], -1, dtype=np.int64)
     owner[element_of[owners]] = owners
-    # Whoever is left over found all its elements taken, so the best one has an owner.
+    # All elements of a remaining particle are taken, so its best one has an owner.
     keep = left[deposits.row]
     best = leading_rows(deposits.col[keep], deposits.row[keep], deposits.data[keep], len(charge))
     merged = np.full(len(charge), -1, dtype=np.int64)
@@ -258,7 +258,7 @@ def assign_elements(links: TruthLinks, charge: npt.NDArray) -> tuple[IntArray, I
 
 
 def gen_targets(raw: RawEvents, links: TruthLinks) -> Targets:
-    """Compute the targets of all elements and what they miss (rules 3 to 5).
+    """Compute the targets of all elements and the losses (rules 3 to 5).
 
     Closure, per event: energy and charge of all ``links.stable`` particles equal the sums over the targets
     plus ``lost_energy`` and ``lost_charge``. The charge of a particle on an element counts as lost, because
@@ -301,9 +301,9 @@ def gen_targets(raw: RawEvents, links: TruthLinks) -> Targets:
 def candidate_targets(
     raw: RawEvents, kind: str = "cluster"
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Counter[str]]:
-    """Put each baseline candidate on its first track, or without one on its first cluster.
+    """Put each baseline candidate on its first track, or without a track on its first cluster.
 
-    Where the elements are hits, the hit of highest energy stands for the cluster. Candidates of type 0 are
+    In sets of hits the hit of highest energy replaces the cluster. Candidates of type 0 are
     ignored. Two candidates on one element add up; the first gives class and charge.
 
     Args:
@@ -352,7 +352,7 @@ def candidate_targets(
 
 
 def _highest_hit(raw: RawEvents, cluster: IntArray) -> IntArray:
-    """Return the hit of highest energy of each cluster [n]; -1 for cluster -1 and one without hits."""
+    """Return the hit of highest energy of each cluster [n]; -1 for cluster -1 or without hits."""
     members = raw.cluster_hits
     energy = raw.hits["energy"][members.target].astype(np.float64)
     highest = leading_rows(members.target, members.source, energy, len(raw.clusters))

@@ -1,4 +1,4 @@
-"""Particle lists that bound any reconstruction: generator, best choice of elements, best choice of hits."""
+"""Particle lists of generator and limits: best choice of elements, best choice of hits."""
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ Rows = tuple[npt.NDArray[np.float64], IntArray]
 
 
 def gen_particles(raw: RawEvents, links: TruthLinks) -> Rows:
-    """Return all stable particles that are no neutrinos, also outside acceptance."""
+    """Return all stable particles except neutrinos, also those outside acceptance."""
     p = np.flatnonzero(links.stable)
     particles = raw.particles
     charge = particles["charge"].astype(np.float64)[p]
@@ -37,7 +37,7 @@ def oracle_particles(raw: RawEvents, links: TruthLinks) -> Rows:
 
     Every particle with a track appears once, with the momentum of its best track. A cluster is neutral if
     more than half of its linked energy comes from particles without track; it is then kept whole, as the
-    class of the one that left most of it. Other clusters are absorbed.
+    class of the particle with most of it. Other clusters are absorbed.
     """
     charge = raw.particles["charge"].astype(np.float64)
     cls = class_from_pdg(raw.particles["pdg"], charge)
@@ -85,7 +85,7 @@ def perfect_particles(raw: RawEvents, links: TruthLinks) -> Rows:
 
 
 def _best_tracks(links: TruthLinks, charge: FloatArray, min_weight: float) -> IntArray:
-    """Return the track of each particle [P]: of those it made most of, the one with the largest weight."""
+    """Return the track of each particle [P]: of those it made most of, that with the largest weight."""
     claims = track_claims(links, charge)
     num_particles, num_tracks = claims.shape
     # A track goes to one particle only, the one with the largest weight.
@@ -112,7 +112,7 @@ def _along(
     """Massless four-momenta from the origin towards ``position``: a calorimeter measures no mass."""
     norm = np.sqrt(sum(x**2 for x in position))
     scale = np.divide(energy, norm, out=np.zeros_like(energy), where=norm > 0)
-    # An infinite position has no direction: 0 would look like one.
+    # An infinite position has no direction; 0 would look like one.
     scale[~np.isfinite(norm)] = np.nan
     px, py, pz = (x * scale for x in position)
     return target_rows(cls, charge, px, py, pz, energy)

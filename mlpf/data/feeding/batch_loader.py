@@ -39,7 +39,7 @@ def field_widths(schema: EventSchema) -> dict[str, int]:
 
 
 class EventSplit(Protocol):
-    """What the pipeline needs of a prepared split."""
+    """The part of a prepared split that the pipeline uses."""
 
     @property
     def num_events(self) -> int:
@@ -54,14 +54,14 @@ class EventSplit(Protocol):
 
 
 class EventPool:
-    """Events of several splits, numbered through, as padded arrays.
+    """Events of several splits with one numbering, as padded arrays.
 
     Args:
-        splits: (split, most events to use or None) of each dataset; the first events are used.
-        fields: arrays of an event to read, out of ``field_widths``.
-        memory_limit: bytes up to which decoded events are kept in memory: later epochs then cost a copy
-            instead of a decode. Every process keeps all events, since shuffling is over all of them.
-        schema: what the events are made of.
+        splits: (split, largest number of events or None) of each dataset; the first events are used.
+        fields: arrays of an event to read, of ``field_widths``.
+        memory_limit: decoded events stay in memory up to this number of bytes; later epochs then copy
+            them instead of decoding. Every process keeps all events, because all are shuffled.
+        schema: schema of the events.
 
     Attributes:
         widths: columns of each of the ``fields``.
@@ -107,7 +107,7 @@ class EventPool:
         return np.arange(self._first[position], self._first[position + 1])
 
     def locate(self, indices: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the number of the split and the position within it of some events, both like ``indices``."""
+        """Return number of the split and position in the split of some events, both like ``indices``."""
         number = np.searchsorted(self._first, indices, side="right") - 1
         return number, indices - self._first[number]
 
@@ -137,7 +137,7 @@ class EventPool:
 
         Args:
             indices: events.
-            fields: out of the fields of the pool.
+            fields: some of the fields of the pool.
 
         Raises:
             DataError: an event has not as many rows as elements.
@@ -149,7 +149,7 @@ class EventPool:
         """Decode some events and clean X.
 
         Returns:
-            The events, those of one split after those of another, and the place of each of ``indices`` there.
+            The events, split after split, and the position of each of ``indices`` in them.
         """
         owner, position = self.locate(indices)
         order = np.argsort(owner, kind="stable")
@@ -165,7 +165,7 @@ class EventPool:
         return parts[0] if len(parts) == 1 else Table.concatenate(parts), np.argsort(order)
 
     def _check_rows(self, table: Table, indices: IntArray, number: int) -> None:
-        """Refuse an event that is not as long as its place: what follows it would shift, in silence."""
+        """Refuse an event of unexpected length, which would shift all later events without an error."""
         expected = self.lengths[indices]
         if (wrong := np.flatnonzero(table.counts != expected)).size:
             i = wrong[0]
@@ -204,8 +204,8 @@ class Epoch:
 
     Attributes:
         plan: which event is in which batch, for all ranks and all steps.
-        batches: dicts of [B / ranks, N, width] float32 tensors: the rows of this rank, from the first step
-            asked for on.
+        batches: dicts of [B / ranks, N, width] float32 tensors: the rows of this rank, from the requested
+            first step on.
     """
 
     plan: BatchPlan
@@ -215,8 +215,8 @@ class Epoch:
 class BatchLoader:
     """Makes the batches of each epoch from a pool of events.
 
-    Several processes (ranks) share a batch: all make the same plan, and each fetches its own rows only, an
-    even share of every batch. So all take the same number of steps, of the same padded lengths.
+    Several processes (ranks) share a batch. All make the same plan, and each reads only its own equal part of
+    every batch. All ranks take the same number of steps with the same padded lengths.
 
     Args:
         pool: the events.
@@ -227,7 +227,7 @@ class BatchLoader:
         ranks: (rank of this process, number of ranks).
 
     Raises:
-        ValueError: no such rank, or a batch that cannot be shared evenly.
+        ValueError: no such rank, or a batch that cannot be divided equally.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class BatchLoader:
         self._ranks = ranks
 
     def plan(self, epoch: int) -> BatchPlan:
-        """Return the batches of ``epoch``, the same on every rank; each epoch has as many."""
+        """Return the plan of ``epoch``, the same on every rank. All epochs have as many batches."""
         groups = []
         for number, (datasets, batch_size) in enumerate(self._groups):
             drawn = [
@@ -266,7 +266,7 @@ class BatchLoader:
 
         Args:
             epoch: number of the epoch.
-            first_step: batches that were done before, and are left out.
+            first_step: number of batches to leave out, because they were done before.
 
         Raises:
             ValueError: the epoch has fewer batches than ``first_step``.
@@ -279,10 +279,10 @@ class BatchLoader:
         return Epoch(plan, prefetched(self.pool, batches))
 
     def fingerprint(self) -> str:
-        """Identify events, grouping, buckets and order: equal on all ranks, and in a run that goes on.
+        """Return a fingerprint of events, groups, buckets and order; equal on all ranks and in a resumed run.
 
-        Other events, weights, batch sizes, buckets or another seed make another fingerprint; where the data
-        are stored, or what is kept in memory, does not.
+        It changes with events, weights, batch sizes, buckets and seed, but not with the directory of the data
+        or the use of memory.
         """
         digest = hashlib.blake2b(digest_size=16)
         arrays = [self.pool.lengths, np.asarray(self._edges)]
@@ -320,8 +320,8 @@ def prefetched(pool: EventPool, batches: Sequence[Batch]) -> tf.data.Dataset:
 
     options = tf.data.Options()
     options.threading.private_threadpool_size = _PARALLEL_FETCHES
-    # Nothing to tune, and its thread sleeps 10, 20, 40 ... ms: the end of an epoch waits for it to wake up,
-    # up to as long as the epoch has lasted.
+    # There is nothing to tune, and its thread sleeps 10, 20, 40 ... ms. The end of an epoch waits until it
+    # wakes up, at most for the duration of the epoch.
     options.autotune.enabled = False
     dataset = tf.data.Dataset.range(len(batches))
     dataset = dataset.map(named, num_parallel_calls=_PARALLEL_FETCHES, deterministic=True)

@@ -1,4 +1,4 @@
-"""How events become batches: bucket lengths, and which events share a batch in an epoch. Pure numpy."""
+"""Plan of batches: bucket lengths, and the events of each batch of an epoch. Pure numpy."""
 
 import math
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ class WeightedEvents:
     """Events of one dataset, and how often an epoch takes each.
 
     An epoch takes round(weight n) of its n events, at least one: with weight 1 every event once, with 2
-    twice, with 0.5 one half, and the next epoch the other half. Epochs go on where the one before stopped
-    in a row of passes, each over all events in an order of its own; so after any number of epochs no event
-    was taken more than once more often than another.
+    twice, with 0.5 one half, and in the next epoch the other half. Epochs take events from a sequence of
+    passes over all events, each pass in its own order, and start where the previous epoch stopped. After any
+    number of epochs the numbers of times that two events were taken differ by at most one.
 
     Attributes:
         events: [n] numbers of the events.
@@ -34,15 +34,15 @@ class WeightedEvents:
 
     @property
     def num_draws(self) -> int:
-        """Events that every epoch takes, repeated ones counted each time."""
+        """Number of events of an epoch; repeated events count each time."""
         return max(1, round(self.weight * len(self.events))) if len(self.events) else 0
 
     def draw(self, epoch: int, seed: Sequence[int] | None) -> IntArray:
         """Return the events of one epoch.
 
         Args:
-            epoch: number of the epoch, from 1; 0 is as 1.
-            seed: orders of the passes follow from it; None keeps the order of ``events``.
+            epoch: number of the epoch, from 1; 0 means 1.
+            seed: seed of the orders of the passes; None keeps the order of ``events``.
         """
         size = len(self.events)
         if self.num_draws == size:
@@ -64,7 +64,7 @@ class Batch:
     """One batch of a plan.
 
     Attributes:
-        indices: [B] events, ``EMPTY_EVENT`` where there is none.
+        indices: [B] events, or ``EMPTY_EVENT``.
         length: padded number of elements N.
     """
 
@@ -82,10 +82,10 @@ class BatchPlan:
     """The batches of one epoch, in order.
 
     Attributes:
-        batches: every event to take is in exactly one of them.
-        num_events: events in all batches, repeated ones counted each time, empty ones not at all.
-        num_elements: elements of these events, padding not counted.
-        padded_fraction: share of the elements in all batches that are padding.
+        batches: every event of the epoch is in exactly one of them.
+        num_events: events in all batches; repeated events count each time, empty ones do not count.
+        num_elements: elements of these events, without padding.
+        padded_fraction: fraction of padding in the elements of all batches.
     """
 
     batches: tuple[Batch, ...]
@@ -104,7 +104,7 @@ def pad_length(num_elements: int, unit: int) -> int:
 
 
 def pad_events(table: Table, events: IntArray, length: int) -> dict[str, FloatArray]:
-    """Put events of a table into arrays of one shape, zero where there is no element or no event.
+    """Put events of a table into arrays of one shape, padded with zeros.
 
     Args:
         table: columns [n, width].
@@ -120,7 +120,7 @@ def pad_events(table: Table, events: IntArray, length: int) -> dict[str, FloatAr
     }
     places = np.flatnonzero(events != EMPTY_EVENT)
     begin, end = table.offsets[:-1][events[places]], table.offsets[1:][events[places]]
-    # A slice per event is one copy of memory. Picking all rows by index takes two to ten times as long.
+    # A slice per event is one copy of memory; selecting rows by index takes two to ten times as long.
     for place, first, last in zip(places.tolist(), begin.tolist(), end.tolist(), strict=True):
         for name, values in table.columns.items():
             padded[name][place, : last - first] = values[first:last]
@@ -128,7 +128,7 @@ def pad_events(table: Table, events: IntArray, length: int) -> dict[str, FloatAr
 
 
 def bucket_edges(max_elements: int, unit: int, growth: float) -> tuple[int, ...]:
-    """Return rising bucket lengths as of ``pad_length``, neighbours in the ratio ``growth`` or more.
+    """Return increasing bucket lengths by ``pad_length``, with ratios of at least ``growth``.
 
     Args:
         max_elements: elements of the longest event; the last edge holds it.
@@ -155,15 +155,15 @@ def plan_epoch(
 ) -> BatchPlan:
     """Put every event into one batch.
 
-    Events of similar length share a batch. What is left over in a bucket moves up to the next
-    one, so at most one batch per group is short; empty events fill it.
+    Events of similar length share a batch. Events that are left over in a bucket move to the next longer
+    one. At most one batch per group is short; empty events fill it.
 
     Args:
         lengths: elements of each event.
         groups: (events, batch size) of each group; a batch holds events of one group.
         edges: bucket lengths, rising; the last one holds the longest event.
-        seed: shuffles events and batches anew for each ``epoch``; None keeps the order of the
-            events and of the buckets.
+        seed: shuffles events and batches in each ``epoch``; None keeps the order of events and of
+            buckets.
         epoch: number of the epoch.
     """
     rng = None if seed is None else np.random.default_rng([seed, epoch])

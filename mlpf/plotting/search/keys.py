@@ -16,16 +16,16 @@ from mlpf.physics.methods import BASELINE
 from mlpf.plotting.search.progress import BEST_COLOR, Row, num_epochs, wrapped
 from mlpf.plotting.style import COLORS, single
 
-# Where a line passes an axis whose key the configuration does not have.
+# Position of a line at an axis whose key the configuration does not have.
 _ABSENT = -0.14
-# Width over which lines of one category are spread, so that they do not hide each other.
+# Lines of one category are spread over this width, so that they do not hide each other.
 _SPREAD = 0.05
 _MAX_TEXT = 14
 _MAX_NAME = 18
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest ends of dotted paths that tell them apart."""
+    """Return the shortest unique ends of dotted paths."""
     names = {}
     for key in keys:
         parts = key.split(".")
@@ -41,7 +41,7 @@ def parallel_coordinates(
     """Draw one line per configuration through an axis per searched key and one for the objective.
 
     Args:
-        rows: trials whose objectives compare, as ``trials.json`` holds.
+        rows: trials with comparable objectives, as in ``trials.json``.
         space: searched key -> its values.
         best: trial that is drawn on top, None = none.
         objective: its name.
@@ -54,7 +54,7 @@ def parallel_coordinates(
     axes = figure.add_subplot()
     axes.set_title(title, loc="left")
     values = np.array([row["objective"] for row in rows], np.float64)
-    # A trial that diverged would take all colours for itself.
+    # A diverged trial would use the whole range of colours.
     low, high = (float(v) for v in np.quantile(values, (0.0, 0.9))) if len(rows) else (0.0, 1.0)
     colors = Normalize(low, high if high > low else low + 1.0, clip=True)
     order = sorted(range(len(rows)), key=lambda i: -values[i])
@@ -105,11 +105,11 @@ def importance_bars(keys: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 class _Scale:
-    """Where the values of a key lie on its axis, from 0 to 1.
+    """Positions of the values of a key on its axis, from 0 to 1.
 
     Args:
         key: dotted path.
-        ticks: place and text of each.
+        ticks: position and text of each.
         numeric: lower bound, upper bound, logarithmic; None = categories, the texts of the ticks.
         partial: some configurations do not have the key.
     """
@@ -143,7 +143,7 @@ class _Scale:
         return cls(key, [(_fraction(v, *numeric), f"{v:g}") for v in values], numeric, partial)
 
     def place(self, values: Mapping[str, Any], number: int | None) -> float:
-        """Return where the line of a configuration passes; its number spreads lines of one category."""
+        """Return the position of the line of a configuration; its number spreads lines of one category."""
         spread = 0.0 if number is None else _SPREAD * ((number * 0.618) % 1 - 0.5)
         if self.key not in values:
             return _ABSENT + spread / 2
@@ -160,7 +160,7 @@ def _fraction(value: float, low: float, high: float, log: bool) -> float:
 
 
 def _ticks(low: float, high: float, log: bool, whole: bool) -> list[float]:
-    """Return values to write beside an axis: round ones inside, and the bounds."""
+    """Return the values of ticks: round ones inside, and the bounds."""
     if log:
         decades = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
         inside = [10.0**d for d in decades]

@@ -1,4 +1,4 @@
-"""Figures of a search: what its trials reached, when and at which cost, and what the best gain."""
+"""Figures of a search: objectives against time and cost, learning curves, and gains."""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +23,10 @@ _DEFAULT_COLOR = COLORS[BASELINE]
 _RUNG_COLORS = ("#3f90da", "#ffa90e", "#832db6", "#94a4a2", "#e76300", "#717581")
 _RUNG_MARKERS = "osD^v<"
 _SEED_MARKERS = "osD^v<>P"
-# So many interquartile ranges above the upper quartile an objective is drawn at the edge: else one trial that
-# diverged hides all others.
+# Objectives more than this number of interquartile ranges above the upper quartile are drawn at the edge,
+# because one diverged trial would hide all others.
 _FAR = 3.0
-# From this ratio on a linear axis hides the small values.
+# Above this ratio the axis is logarithmic.
 _LOG_FROM = 20
 
 
@@ -61,7 +61,7 @@ def objective_over_time(rows: Sequence[Row], objective: str, title: str) -> Figu
 
 
 def objective_over_cost(rows: Sequence[Row], objective: str, title: str) -> Figure:
-    """Draw the objective of every trial against what the search had spent when it ended.
+    """Draw the objective of every trial against the cost of the search at its end.
 
     Args:
         rows: one per trial, as ``trials.json`` holds.
@@ -105,11 +105,11 @@ def learning_curves(
     objective: str,
     title: str,
 ) -> Figure:
-    """Draw the objective after each epoch for every run, coloured by the epochs that it was given.
+    """Draw the objective after each epoch for every run, coloured by its planned epochs.
 
     Args:
         curves: run -> epochs and objectives.
-        given: run -> most epochs that it was to be trained for.
+        given: run -> largest planned number of epochs.
         best: run that is drawn on top.
         objective: its name.
         title: of the figure.
@@ -140,7 +140,7 @@ def confirmation(gains: Sequence[Row], objective: str, title: str) -> Figure:
     """Draw default and best configurations, trained with the same seeds, and the gain of each.
 
     Args:
-        gains: as in ``trials.json``, but with numbers as seeds, and NaN for what is not defined.
+        gains: as in ``trials.json``, but with numbers as seeds, and NaN for undefined numbers.
         objective: its name.
         title: of the figure.
     """
@@ -190,13 +190,13 @@ def _trials_of(epochs: int) -> str:
 
 
 def _legend(axes: Axes, **options: Any) -> None:
-    """Draw a legend that marks and ticks behind it do not disturb."""
+    """Draw a legend with an opaque background."""
     if options.get("handles") or axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=True, framealpha=0.9, edgecolor="none", title_fontsize=9, **options)
 
 
 def _legend_beside(figure: Figure, axes: Axes) -> None:
-    """Draw the legend of a panel beside all of them: trials may be anywhere."""
+    """Draw the legend of a panel beside all panels, because trials may be anywhere."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(
@@ -243,7 +243,7 @@ def _draw_objectives(axes: Axes, points: Sequence[Point], failed: Sequence[float
 
 
 def _limit(axes: Axes, values: Sequence[float]) -> float:
-    """Choose scale and range of the y axis; return the largest value that is drawn as it is."""
+    """Choose scale and range of the y axis; return the largest value inside the range."""
     finite = np.array([v for v in values if v is not None and np.isfinite(v)])
     if not len(finite):
         return float("inf")

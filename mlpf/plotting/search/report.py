@@ -1,4 +1,4 @@
-"""The report of a search: rows of its tables, for terminal and page, and the page itself."""
+"""The report of a search: rows of its tables, for terminal and page, and the page."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def build_search_report(
         results: contents of ``trials.json``.
         best_rows: trials of the top list, the best first.
         importance: ``key``, ``mean``, ``std`` of each key, empty if unknown.
-        notes: what is missing, and why.
+        notes: texts about missing parts.
         figures: PNG files.
 
     Raises:
@@ -72,7 +72,7 @@ def summary_rows(results: Mapping[str, Any], best: Row | None, objective: str) -
     Args:
         results: contents of ``trials.json``.
         best: row of the best trial.
-        objective: name of what is made small.
+        objective: name of the objective.
     """
     trials = results["trials"]
     counts = Counter(row["status"] for row in trials if row["purpose"] == "search")
@@ -104,7 +104,7 @@ def summary_rows(results: Mapping[str, Any], best: Row | None, objective: str) -
 
 
 def gain_text(gain: Mapping[str, Any]) -> str:
-    """Say what a configuration gains over the default one, with the error."""
+    """Describe the gain of a configuration over the default one, with its error."""
     absolute, relative = gain["gain"], gain["relative"]
     if not absolute["n"]:
         return "unknown: no seed with which both trainings completed"

@@ -1,4 +1,4 @@
-"""The datasets that ``mlpf build`` can make: one class per recipe, in the form that TFDS wants.
+"""Recipes of the datasets of ``mlpf build``: one TFDS builder class per recipe.
 
 README.md, CITATIONS.bib and TAGS.txt of a recipe are in the folder of its name.
 """
@@ -60,7 +60,7 @@ RECIPES: dict[str, type[ElementDatasetBuilder]] = {
 __all__ = ["RECIPES", "ClicClusters", "ClicHits", "Delphes", "find_recipe", "own_sample"]
 
 
-# What TFDS and file systems take as the name of a folder, and nobody mistakes for a version or a hidden file.
+# Folder names for TFDS and file systems that do not look like a version or a hidden file.
 _OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 _MAX_NAME = 100
 
@@ -68,7 +68,7 @@ _MAX_NAME = 100
 def find_recipe(dataset: str) -> tuple[type[ElementDatasetBuilder], str]:
     """Return the builder class of ``<recipe>/<sample>`` and the name of the sample.
 
-    A sample of any name is one of the user's own.
+    A name that is not in the recipe is a sample of the user.
 
     Raises:
         DataError: no such recipe, or the name of the sample cannot be one of a folder.
@@ -88,7 +88,7 @@ def find_recipe(dataset: str) -> tuple[type[ElementDatasetBuilder], str]:
 
 
 def _with_sample(recipe: type[ElementDatasetBuilder], sample: str) -> type[ElementDatasetBuilder]:
-    """Return a recipe that knows one more sample."""
+    """Return a recipe with one more sample."""
     own = tfds.core.BuilderConfig(name=sample, description="events of your own")
     content = {"name": recipe.name, "BUILDER_CONFIGS": [*recipe.BUILDER_CONFIGS, own]}
     return types.new_class(
@@ -97,7 +97,7 @@ def _with_sample(recipe: type[ElementDatasetBuilder], sample: str) -> type[Eleme
 
 
 def own_sample(dataset: str) -> str | None:
-    """Return a line that says that a sample is the user's own, and which listed one is near; else None.
+    """Return a line for a sample of the user, with the most similar listed name; None for listed samples.
 
     Args:
         dataset: ``<recipe>/<sample>`` that ``find_recipe`` takes.
