@@ -294,9 +294,8 @@ def _write_blocks(work: _Work, shard: Shard | None, placement: Placement, consol
     """Write the missing blocks of a job; return the number of written events."""
     work.prepare(shard)
     blocks = [block for block in work.blocks(shard) if work.report(block) is None]
-    blocks.sort(
-        key=lambda block: -block.num_events
-    )  # large blocks first: a large one at the end would keep workers waiting
+    # Large blocks first: at the end a large one would keep workers waiting.
+    blocks.sort(key=lambda block: -block.num_events)
     names = [block.file_name(work.dataset) for block in blocks]
     jobs = [work.job(block) for block in blocks]
     try:
