@@ -1,4 +1,4 @@
-"""Random streams: every event, and every stage of it, can be made alone and in any order."""
+"""Random streams, with which every event and every stage of it can be made alone and in any order."""
 
 import hashlib
 from enum import IntEnum
@@ -9,7 +9,7 @@ _PYTHIA_SEEDS = 899_999_999  # Pythia accepts 1 ... 900 000 000
 
 
 class Stage(IntEnum):
-    """Independent random streams of one event: a change in one leaves the others untouched."""
+    """Independent random streams of one event; a change in one does not change the others."""
 
     TRACKS = 0
     SHOWERS = 1
@@ -30,7 +30,6 @@ def event_rng(seed: int, sample: str, event: int, stage: Stage) -> np.random.Gen
 def pythia_seed(seed: int, sample: str, event: int) -> int:
     """Return the generator seed of one event, distinct for all events of a sample.
 
-    Consecutive seeds from a hashed start: hashing every event would give the same seed to several
-    events of a large sample.
+    Seeds are consecutive from a hashed start. Hashes of single events would collide in a large sample.
     """
     return 1 + (_hash32(f"{seed}/{sample}") + event) % _PYTHIA_SEEDS

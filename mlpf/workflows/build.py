@@ -35,14 +35,14 @@ from mlpf.files.locking import Shard, locked, remove_stale_parts
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """A finished dataset, or the part of it that a shard makes.
+    """A finished dataset, or the part of a shard.
 
     Attributes:
         path: folder of the version.
         events: split -> number of events.
-        reused: it was there already, made from the same inputs.
+        reused: a dataset from the same inputs existed already.
         wall_seconds: time of this run.
-        new_events: events written by this run; the others were there.
+        new_events: events that this run wrote; the others existed before.
         shard: the part, None = all.
     """
 
@@ -66,12 +66,12 @@ def _finished(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
     return (metadata, splits) if sources else None
 
 
-# What older datasets do not say about themselves.
+# Entries that older datasets do not have.
 _BEFORE = {"split_by": "file"}
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Describe in words the first entry in which two recipes differ, empty if none does."""
+    """Describe the first difference of two recipes; empty if there is none."""
     for key, wanted in new.items():
         found = old.get(key, _BEFORE.get(key))
         if found == wanted:
@@ -90,14 +90,14 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 class _Work:
-    """The folder beside the final one in which a dataset grows; it belongs to one plan.
+    """The folder of an incomplete dataset beside the final folder; it belongs to one plan.
 
     Attributes:
         plan: all blocks.
         dataset: name of the recipe.
-        data: the folder that becomes the final one.
-        final: its name then.
-        engine: for the files of the engine of a cluster.
+        data: the folder that is renamed to the final one.
+        final: the final folder.
+        engine: folder of files of the engine of a cluster.
     """
 
     def __init__(self, final: Path, plan: BuildPlan, dataset: str) -> None:
@@ -111,7 +111,7 @@ class _Work:
         self._jobs = self._path / "jobs"
 
     def prepare(self, shard: Shard | None) -> None:
-        """Make the folders; remove what processes that are gone left half done."""
+        """Make the folders; remove incomplete files of ended processes."""
         for folder in (self.data, self._reports, self._jobs):
             folder.mkdir(parents=True, exist_ok=True)
         if shard is not None:
@@ -133,7 +133,7 @@ class _Work:
         return dict(events)
 
     def report(self, block: Block) -> BlockReport | None:
-        """Return the report of a block, None if it is not complete."""
+        """Return the report of a block, None if the block is not complete."""
         path, report = self._targets(block)
         return read_report(report, path, block)
 
@@ -150,7 +150,7 @@ class _Work:
         """Return the reports of all blocks.
 
         Raises:
-            DataError: blocks are missing; says which jobs have to run, if they ever did.
+            DataError: blocks are missing; names the jobs to run, if any job ran before.
         """
         reports = {i: self.report(block) for i, block in enumerate(self.plan.blocks)}
         missing = [i for i, report in reports.items() if report is None]
@@ -172,7 +172,7 @@ class _Work:
         raise DataError(f"{self.final}: {begun}; run mlpf build with --shard 1/n to n/n and the same inputs")
 
     def publish(self) -> None:
-        """Give the data their final name, in place of an older version."""
+        """Rename the data to their final name; replaces an older version."""
         remove_stale_parts(self.data, {block.file_name(self.dataset) for block in self.plan.blocks})
         if self.final.exists():
             replaced = self._path / "replaced"
@@ -181,11 +181,11 @@ class _Work:
         self.data.replace(self.final)
 
     def remove(self) -> None:
-        """Remove the work on this plan."""
+        """Remove the incomplete folder of this plan."""
         shutil.rmtree(self._path, ignore_errors=True)
 
     def remove_all(self) -> None:
-        """Remove what is left of all plans, also of runs that were killed; needs the exclusive lock."""
+        """Remove the incomplete folders of all plans, also of killed runs; needs the exclusive lock."""
         for path in self._path.parent.glob(f"incomplete.{self.final.name}.*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -202,20 +202,20 @@ def run(
     shard: Shard | None = None,
     merge: bool = False,
 ) -> BuildSummary:
-    """Build one dataset, or a shard of it, or find that it was built from the same inputs before.
+    """Build one dataset, or a shard of it, or find an existing one from the same inputs.
 
-    What an interrupted run finished is used by the next. Neither ``placement`` nor shards change the result.
+    Finished blocks of an interrupted run are used. ``placement`` and shards do not change the result.
 
     Args:
-        dataset: recipe and sample, e.g. ``clic_edm4hep/ttbar``; a sample of any other name is the user's own.
+        dataset: recipe and sample, e.g. ``clic_edm4hep/ttbar``; any other name is a sample of the user.
         data_dir: the dataset goes to ``<data_dir>/<recipe>/<sample>/<version>``.
         inputs: parquet files of ``mlpf postprocess``, directories or globs.
-        overwrite: replace a version made from other inputs, or whatever has its name.
+        overwrite: replace a version made from other inputs, or any file or folder with its name.
         split_seed: seed of the split and of the order of events.
-        split_fractions: share of train, valid, test; a split with fraction 0 is left out.
-        placement: where the blocks are written.
+        split_fractions: fractions of train, valid, test; a split with fraction 0 is left out.
+        placement: place of the processes that write the blocks.
         shard: write the blocks of this job only; all jobs get the same other arguments.
-        merge: put together what the shards wrote.
+        merge: join the blocks of the shards.
 
     Raises:
         DataError: unknown dataset, unusable inputs, a split without events, missing shards, or no space.
@@ -251,14 +251,14 @@ def run(
 
 
 def _announce(dataset: str, plan: BuildPlan, console: Console) -> None:
-    """Say what a user may not expect: a sample that no recipe lists, a split by event."""
+    """Print facts that may surprise the user: a sample that no recipe lists, a split by event."""
     for line in (own_sample(dataset), plan.partition.describe() if plan.partition.by == "event" else None):
         if line:
             console.print(line, highlight=False, soft_wrap=True)
 
 
 def _stamp(final: Path) -> tuple[int, ...]:
-    """Return what changes when another process gives a version its name or replaces it."""
+    """Return a mark of a version that changes when another process makes or replaces it."""
     try:
         found = final.stat()
     except OSError:
@@ -270,11 +270,11 @@ def _finished_before(final: Path, plan: BuildPlan) -> dict[str, int] | None:
     """Return the events per split of a finished version, None if there is none.
 
     Raises:
-        OutputExists: it was made from something else, or what is there is no finished dataset.
+        OutputExists: it has other inputs, or the folder is no finished dataset.
     """
     finished = _finished(final)
     if finished is None:
-        # No kill leaves such a folder: a version gets its name when it is complete.
+        # A killed run does not leave such a folder, because a version is renamed when it is complete.
         if final.exists():
             raise OutputExists(
                 f"{final} is there and is no finished dataset; move it away or use --overwrite to replace it"
@@ -291,10 +291,11 @@ def _finished_before(final: Path, plan: BuildPlan) -> dict[str, int] | None:
 
 
 def _write_blocks(work: _Work, shard: Shard | None, placement: Placement, console: Console) -> int:
-    """Write the blocks of a job that are not there yet; return the number of events written."""
+    """Write the missing blocks of a job; return the number of written events."""
     work.prepare(shard)
     blocks = [block for block in work.blocks(shard) if work.report(block) is None]
-    blocks.sort(key=lambda block: -block.num_events)  # a large one at the end would keep others waiting
+    # Large blocks first: at the end a large one would keep workers waiting.
+    blocks.sort(key=lambda block: -block.num_events)
     names = [block.file_name(work.dataset) for block in blocks]
     jobs = [work.job(block) for block in blocks]
     try:
@@ -304,7 +305,7 @@ def _write_blocks(work: _Work, shard: Shard | None, placement: Placement, consol
                 track(done, "build", total=len(jobs), console=console, disable=not console.is_terminal)
             )
     except DataError as error:
-        # A wrong input, made again, belongs to another plan: this work is of no further use.
+        # After a repair the input belongs to another plan, so this folder is useless.
         if shard is None and not isinstance(error, OutputNotWritable):
             work.remove()
         raise

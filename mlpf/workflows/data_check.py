@@ -1,4 +1,4 @@
-"""Look at every event of a prepared dataset: counts, sums, histograms, and what is wrong with it."""
+"""Check every event of a prepared dataset: counts, sums, histograms and problems."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,10 +30,10 @@ from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.dataset_histograms import column_distributions
 from mlpf.plotting.style import style
 
-# Events and rows that are held at once, whichever is less: an event of hits has thousands of rows.
+# Largest numbers of events and rows in memory at once: an event of hits has thousands of rows.
 CHUNK = 200
 CHUNK_ROWS = 60_000
-# Events and rows of each split that the bins are chosen from, whichever is less; read in steps.
+# Largest numbers of events and rows of each split for the choice of bins; read in steps.
 SAMPLED = 400
 SAMPLED_ROWS = 60_000
 SAMPLE_STEP = 20
@@ -41,12 +41,12 @@ SAMPLE_STEP = 20
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """What was found.
+    """Result of a check.
 
     Attributes:
-        num_events: split -> events looked at.
+        num_events: split -> number of checked events.
         findings: problems and remarks.
-        figures: files written.
+        figures: written files.
     """
 
     num_events: dict[str, int]
@@ -62,7 +62,7 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
         output: directory for the figures; None for ``<path>/check``, without figures if that cannot be made.
 
     Raises:
-        DataError: no dataset there, or something in it is wrong.
+        DataError: there is no dataset, or it has problems.
         SchemaMismatch: its columns are not those of its schema.
         OutputNotWritable: figures cannot be written to ``output``.
     """
@@ -70,7 +70,7 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
     folder = find_dataset(path)
     splits = {name: folder.open(name) for name in folder.splits}
     fields = _fields(next(iter(splits.values())), folder.schema)
-    # Before hours of reading, of which a wrong directory would lose the result.
+    # Before hours of reading, whose result a wrong directory would lose.
     figure_folder = _figure_folder(folder.path, output, console)
     findings = Findings()
     found = [events for split in splits.values() for events in _sample(split, fields)]
@@ -107,7 +107,7 @@ def run(path: Path, output: Path | None = None) -> CheckSummary:
 
 
 def _figure_folder(dataset: Path, output: Path | None, console: Console) -> Path | None:
-    """Make the directory for figures; None, said on the console, if the dataset has no place for it.
+    """Make the directory for figures; None, with a line on the console, if the dataset folder is read-only.
 
     Raises:
         OutputNotWritable: the user named a directory that cannot be written.
@@ -115,7 +115,7 @@ def _figure_folder(dataset: Path, output: Path | None, console: Console) -> Path
     folder = dataset / "check" if output is None else Path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A directory that is there may still not take files.
+        # An existing directory may be read-only.
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
@@ -133,7 +133,7 @@ def _figure_folder(dataset: Path, output: Path | None, console: Console) -> Path
 
 
 def _fields(split: PreparedSplit, schema: EventSchema) -> tuple[str, ...]:
-    """Return what there is to look at; published datasets lack some of it."""
+    """Return the fields to check; published datasets lack some."""
     wanted = ("X", "ygen", "ycand", *schema.optional_widths, "event")
     return tuple(name for name in wanted if name in split.fields)
 
@@ -146,7 +146,7 @@ def _chunks(indices: Sequence[int], step: int) -> Iterator[Sequence[int]]:
 def _read(
     split: PreparedSplit, indices: Sequence[int], fields: Sequence[str], findings: Findings
 ) -> Iterator[tuple[PreparedEvents, Sequence[int]]]:
-    """Yield events and their positions; a damaged record is reported, its neighbours are read one by one."""
+    """Yield events and their positions. Report damaged records; read their neighbours one by one."""
     try:
         yield split.fetch(indices, fields), indices
         return
@@ -199,7 +199,7 @@ def _draw(
 
 
 def _table(checks: Sequence[SplitCheck], schema: EventSchema, path: Path) -> Table:
-    """Events, elements per event, and how often each class is a target and a candidate."""
+    """Table of events, elements per event, and fractions of each class in targets and candidates."""
     table = Table(
         Column(f"{path.parent.name}/{path.name}", no_wrap=True),
         *(check.split for check in checks),
@@ -233,8 +233,8 @@ def _table(checks: Sequence[SplitCheck], schema: EventSchema, path: Path) -> Tab
 def _closure_table(checks: Sequence[SplitCheck], schema: EventSchema) -> Table:
     """Energy sums per event relative to those of a reference.
 
-    The reference are the generator particles where the dataset has them; they include what is outside
-    acceptance, so the targets fall short of them by what truth put on no element. Else it is the targets.
+    The reference are the generator particles, or the targets if the dataset has no generator particles.
+    Generator particles include those outside acceptance: the targets are less by the losses of truth.
     """
     reference = "gen_particles" if any(len(check.energy("gen_particles")) for check in checks) else "ygen"
     table = Table(

@@ -1,4 +1,4 @@
-"""Draw one event of a file or dataset and print what is in it."""
+"""Draw one event of a file or dataset and print its contents."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,15 +42,15 @@ def run(
         path: ROOT file (EDM4HEP or Delphes), pickle of Delphes, parquet file of ``mlpf postprocess``, or
             folder of a dataset version.
         event: position among the usable events of the file or split, from 0.
-        split: of a dataset, None for train; nothing else has splits.
-        elements: ``clusters`` or ``hits`` of an EDM4HEP file, None for clusters; nothing else has the choice.
-        output: figure; its suffix says the format. None for ``<name>_event<i>.png`` here.
+        split: split of a dataset, None for train; refused for files.
+        elements: ``clusters`` or ``hits``, None for clusters; only for EDM4HEP files.
+        output: figure; its suffix is the format. None for ``<name>_event<i>.png`` in the working directory.
 
     Returns:
-        The figure.
+        Path of the figure.
 
     Raises:
-        DataError: nothing to read there, collections are missing, no such event, unknown format, or an
+        DataError: there is no such file, collections are missing, no such event, unknown format, or an
             option that does not apply.
         SchemaMismatch: columns are not those of the code.
     """
@@ -99,7 +99,7 @@ def _without_choice(path: Path, what: str) -> DataError:
 def _event_of_file(
     path: Path, elements: str | None, event: int, console: Console
 ) -> tuple[PreparedEvents, EventSchema]:
-    """Return the fields of one event as a dataset has them."""
+    """Return the fields of one event as in a dataset."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a ROOT, pickle or parquet file or a dataset folder")
     seen = 0
@@ -131,7 +131,7 @@ def _chunks(path: Path, elements: str | None, console: Console) -> Iterator[Even
 
 
 def _description(found: FileDescription) -> Table:
-    """Say what an EDM4HEP file holds that cannot be converted."""
+    """Print the contents of an EDM4HEP file that cannot be converted."""
     table = Table(
         Column(found.path.name, no_wrap=True), Column(f"events: {found.num_events}", overflow="fold")
     )
@@ -163,13 +163,13 @@ def _view(title: str, event: PreparedEvents, schema: EventSchema) -> EventView:
 
 
 def _particles(rows: npt.NDArray) -> npt.NDArray:
-    """Return the rows [n, 7] that hold a particle of a known class."""
+    """Return the rows [n, 7] with a particle of a known class."""
     cls = rows[:, PARTICLE_COLUMNS.index("cls")]
     return rows[(cls > 0) & (cls < len(CLASSES))][:, : len(PARTICLE_COLUMNS)]
 
 
 def _table(view: EventView, event: PreparedEvents) -> Table:
-    """Numbers and energies of elements, and of particles by class."""
+    """Table of numbers and energies of elements, and of particles by class."""
     lists = {view.gen_name: view.particles[GEN], "targets": _particles(event["ygen"])}
     lists["candidates"] = view.particles[BASELINE]
     table = Table(Column(view.title, overflow="fold"), *(Column(name, justify="right") for name in lists))

@@ -1,4 +1,4 @@
-"""Public records -> files in a directory, resumed, checked, and fetched once."""
+"""Download files of public records: each once, with resume and checksum."""
 
 import difflib
 import shutil
@@ -22,7 +22,7 @@ from mlpf.data.download.transfer import Client, Destination, RemoteFile, resumab
 from mlpf.errors import DataError
 from mlpf.files.locking import locked
 
-# Parts, notes and the lock are kept apart, so that the folders of samples hold finished files only.
+# Parts, notes and the lock are in a separate folder: folders of samples hold only finished files.
 STATE_FOLDER = ".download"
 
 
@@ -50,13 +50,13 @@ class Job:
 
 @dataclass(frozen=True)
 class DownloadSummary:
-    """What became of the files.
+    """The result of a download.
 
     Attributes:
-        fetched: files that arrived now.
-        reused: files that were there, with the right checksum.
-        failures: one line for each file that is not there.
-        num_bytes: size of all files that are there.
+        fetched: number of files that this run fetched.
+        reused: number of files that existed with the right checksum.
+        failures: one line for each missing file.
+        num_bytes: size of all existing files.
         wall_seconds: time of this run.
     """
 
@@ -92,18 +92,18 @@ def run(
         samples: names of ``SAMPLES``; with ``record`` also globs of its file names, none for all files.
         output: directory.
         record: take the files from this record, into ``<output>/record_<number>/`` if given by a glob.
-        max_files: most files of each sample.
-        dry_run: print what would be fetched and fetch nothing.
-        workers: files under way at the same time.
+        max_files: largest number of files of each sample.
+        dry_run: print the files that would be fetched, and fetch nothing.
+        workers: number of parallel downloads.
         api: base address of the archive.
-        sleep: waits that many seconds between attempts.
+        sleep: function that waits a number of seconds between attempts.
 
     Returns:
-        What became of the files, None for a dry run.
+        The result, None for a dry run.
 
     Raises:
-        DataError: unknown sample, no such files, archive not reachable, no space, or a file that could not
-            be fetched after the others were.
+        DataError: unknown sample, no such files, archive not reachable, no space; or, after all other
+            files were fetched, a file that failed.
         OutputExists: another download into the directory is at work.
     """
     start = time.perf_counter()
@@ -137,7 +137,7 @@ def run(
 
 
 def _selections(samples: Sequence[str], record: str | None) -> list[ArchivedSample]:
-    """Turn what the user named into samples; what is no name is a glob if a record is given."""
+    """Return the named samples. With a record a word that is no name is a glob."""
     if record is None:
         for name in samples:
             if name not in SAMPLES:
@@ -156,7 +156,7 @@ def _selections(samples: Sequence[str], record: str | None) -> list[ArchivedSamp
 def _plan(
     samples: Sequence[ArchivedSample], output: Path, client: Client, api: str, max_files: int | None
 ) -> tuple[list[Job], list[str]]:
-    """Ask the archive; return what to fetch and what cannot be."""
+    """Ask the archive; return the files to fetch, and lines about files that cannot be fetched."""
     records: dict[str, list[dict[str, Any]]] = {}
     jobs: dict[Path, Job] = {}
     failures: list[str] = []
@@ -189,7 +189,7 @@ def _nothing(sample: ArchivedSample, listed: Sequence[dict[str, Any]]) -> str:
 
 
 def _job(folder: str, file: RemoteFile, output: Path) -> Job:
-    """Say where a file goes.
+    """Return the paths of a file.
 
     Raises:
         DataError: a link in the output directory leads out of it.
@@ -202,7 +202,7 @@ def _job(folder: str, file: RemoteFile, output: Path) -> Job:
 
 @contextmanager
 def _only_download(output: Path) -> Iterator[None]:
-    """Keep other downloads out of the directory."""
+    """Lock the directory against other downloads."""
     state = output / STATE_FOLDER
     try:
         state.mkdir(parents=True, exist_ok=True)
@@ -230,7 +230,7 @@ def _fetch_all(
     stop: threading.Event,
     console: Console,
 ) -> tuple[list[Job], list[Job], list[str]]:
-    """Return what was fetched, what was there, and one line for each failure; failures are printed."""
+    """Return numbers of fetched and existing files, and one line for each failure; prints failures."""
     fetched: list[Job] = []
     reused: list[Job] = []
     failures: list[str] = []
@@ -250,7 +250,7 @@ def _in_threads(
     stop: threading.Event,
     console: Console,
 ) -> Iterator[tuple[Job, str, bool]]:
-    """Fetch; yield each job with its error, empty if none, and whether it was fetched now."""
+    """Fetch files; yield each job with its error (or empty), and whether it was fetched now."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         everything = progress.add_task("all files", total=sum(job.file.size for job in jobs))
@@ -282,7 +282,7 @@ def _in_threads(
                         raise error
                     yield futures[future], str(error or ""), error is None and future.result()
             except BaseException:
-                # An interrupt: what has arrived stays, the rest is not begun.
+                # After an interrupt arrived parts stay, and no further file is begun.
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -1,4 +1,4 @@
-"""Files of events -> parquet files of features and targets, one each, in parallel processes."""
+"""Files of events -> one parquet file of features and targets each, in parallel processes."""
 
 import errno
 import time
@@ -24,26 +24,26 @@ from mlpf.physics.features import PARTICLE_COLUMNS
 
 LOCK_FILE = ".postprocess.lock"
 CHECKSUM_KEY = "source_blake2b"
-# Why an output has to be made, if there is nothing to say about it.
+# Reason to make an output without a message.
 NOT_THERE = "not there"
-# No other file could be written either.
+# Errors that also prevent writing other files.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """What became of one file.
+    """The result of one file.
 
     Attributes:
         source: the ROOT file.
-        error: why it was skipped, empty if it was not.
-        reused: its parquet file was there already.
+        error: reason why it was skipped; empty if it was not.
+        reused: its parquet file existed already.
         num_events: events written.
         skipped: events left out, by reason.
-        counters: what was ignored or unusual, by name.
+        counters: numbers of ignored and unusual items, by name.
         lost_energy: sum over the events, GeV.
         gen_energy: energy of all generator particles, sum over the events, GeV.
-        cpu_seconds: processor time spent on it.
+        cpu_seconds: its processor time.
     """
 
     source: Path
@@ -66,7 +66,7 @@ class PostprocessSummary:
 
     @property
     def num_events(self) -> int:
-        """Events written now."""
+        """Number of events written by this run."""
         return sum(f.num_events for f in self.files)
 
     @property
@@ -76,7 +76,7 @@ class PostprocessSummary:
 
     @property
     def num_reused(self) -> int:
-        """Files whose output was there already."""
+        """Files whose output existed already."""
         return sum(f.reused for f in self.files)
 
     @property
@@ -86,7 +86,7 @@ class PostprocessSummary:
 
     @property
     def counters(self) -> Counter[str]:
-        """What was ignored or unusual, by name."""
+        """Numbers of ignored and unusual items, by name."""
         return sum((Counter(f.counters) for f in self.files), Counter())
 
     @property
@@ -103,7 +103,7 @@ class PostprocessSummary:
 
 
 def _process(path: Path, target: Path, elements: str) -> FileReport:
-    """Turn one file into parquet; what is wrong with the file itself becomes part of the report.
+    """Convert one file to parquet; errors of the file become part of the report.
 
     Raises:
         DataError: the disk is full.
@@ -112,7 +112,8 @@ def _process(path: Path, target: Path, elements: str) -> FileReport:
     lost_energy = gen_energy = 0.0
     try:
         with open_conversion(path, elements) as conversion, EventsWriter(target, conversion.schema) as writer:
-            # Before the events: of a file that changes meanwhile, the next run finds another checksum.
+            # Before the events: if the file changes during the conversion, the next run finds another
+            # checksum.
             checksum_before = conversion.source.checksum()
             for events in conversion.chunks():
                 writer.write(events)
@@ -141,11 +142,11 @@ def _process(path: Path, target: Path, elements: str) -> FileReport:
 
 
 def _require_ours(source: Path, target: Path, elements: str) -> dict[str, Any] | None:
-    """Return the description of ``target``, None if it is not there; reads nothing of ``source``.
+    """Return the description of ``target``, None if it does not exist; does not read ``source``.
 
     Raises:
-        OutputExists: ``target`` is not ours, or was made from a file of another name, as other elements, or
-            by a newer version.
+        OutputExists: ``target`` is not from ``mlpf postprocess``, or was made from a file of another name,
+            with other elements, or by a newer version.
     """
     if not target.exists():
         return None
@@ -177,10 +178,10 @@ def _require_ours(source: Path, target: Path, elements: str) -> dict[str, Any] |
 
 
 def _reason_to_make(source: Path, target: Path, elements: str) -> str:
-    """Say why ``target`` has to be made; empty if it was made from ``source`` as it is now, by present rules.
+    """Return the reason to make ``target``; empty if it fits the current ``source`` and the current rules.
 
-    Reads the whole source, but only if nothing else differs: size and times of a file can stay the same
-    while its content changes.
+    Reads the whole source if nothing else differs, because the content of a file can change while size and
+    times stay the same.
 
     Raises:
         OutputExists: see ``_require_ours``.
@@ -198,7 +199,7 @@ def _reason_to_make(source: Path, target: Path, elements: str) -> str:
         same = source.stat().st_size == found.get("source_bytes")
         same = same and checksum(source) == found.get(CHECKSUM_KEY)
     except (OSError, DataError):
-        return NOT_THERE  # the attempt to read the source reports and counts it
+        return NOT_THERE  # reading the source later reports and counts the error
     return "" if same else "their input file has changed"
 
 
@@ -213,24 +214,24 @@ def run(
 ) -> PostprocessSummary:
     """Process every input file that has no finished output yet.
 
-    An output of ours is made again if the content of its source or the rules of truth changed, or if its
-    format is older.
+    An output of ``mlpf postprocess`` is made again if the content of its source or the rules of truth
+    changed, or if its format is older.
 
     Args:
         inputs: files of EDM4HEP or Delphes (ROOT or pickle), directories of them, or globs.
         output: directory for ``<base name>.parquet``.
-        elements: ``clusters`` or ``hits``: what EDM4HEP events are made of besides tracks.
-        placement: where the files are processed.
+        elements: ``clusters`` or ``hits``: elements of EDM4HEP events besides tracks.
+        placement: place of the processes.
         shard: process the files of this job only: every n-th in the order of names.
-        overwrite: make finished outputs again, and replace whatever has the name of an output.
+        overwrite: make finished outputs again, and replace any file with the name of an output.
 
     Returns:
-        What became of each file. A file or event that cannot be used is reported and counted.
+        The result of each file. Unusable files and events are reported and counted.
 
     Raises:
         DataError: an input matches nothing, every file failed, or the disk is full.
-        OutputExists: another process is at work on this output, or a file of its name is not ours, was
-            made from a file of another name or of other elements.
+        OutputExists: another process is at work on this output, or a file of its name is not from this
+            command, or was made from a file of another name or with other elements.
         MLPFError: worker processes were killed, or the site cannot be used.
     """
     start = time.perf_counter()
@@ -271,7 +272,7 @@ def _process_all(
     overwrite: bool,
     console: Console,
 ) -> list[FileReport]:
-    """Process what is not finished, and say what is skipped as it happens."""
+    """Process unfinished files, and print skipped files at once."""
     targets = {source: _target(source, output) for source in sources}
     remove_stale_parts(output, {target.name for target in targets.values()})
     reasons = {s: NOT_THERE if overwrite else _reason_to_make(s, targets[s], elements) for s in sources}

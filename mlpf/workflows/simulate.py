@@ -40,7 +40,7 @@ _SAMPLES = {sample.simulation_name: sample for sample in CLIC_SAMPLES.values()} 
 
 @dataclass(frozen=True)
 class FileTask:
-    """One file to make."""
+    """A file to make."""
 
     path: Path
     provenance: Provenance | DelphesProvenance
@@ -48,7 +48,7 @@ class FileTask:
 
 @dataclass
 class FileSummary:
-    """What one file holds; counts are sums over its events."""
+    """Contents of one file; counts are sums over its events."""
 
     events: int = 0
     objects: Counter[str] = field(default_factory=Counter)
@@ -87,27 +87,27 @@ def run(
     Files of Delphes samples are called ``tev14_pythia8_<process>_<seed>_<number>``, as published.
 
     An event depends on ``seed``, ``sample`` and its number only. Complete files of an earlier run with the
-    same arguments are kept, so that an interrupted run can be repeated.
+    same arguments are kept: repeat the command to continue an interrupted run.
 
     Args:
-        sample: ``simulation_name`` of a sample out of :mod:`mlpf.physics.samples`.
+        sample: ``simulation_name`` of a sample of :mod:`mlpf.physics.samples`.
         num_events: events to write.
         output: directory, made if missing.
         events_per_file: the last file may hold fewer.
         seed: seed of the sample.
         first_event: number of the first event.
-        layout: how EDM4HEP files are laid out; the events are the same in all.
-        granularity: of the calorimeters, key of ``mlpf.simulation.clic.detector.GRANULARITIES``.
+        layout: layout of EDM4HEP files; the events are the same in all.
+        granularity: granularity of the calorimeters, key of ``mlpf.simulation.clic.detector.GRANULARITIES``.
         pileup: Delphes samples only: mean number of further collisions; None = ``DELPHES_PILEUP``.
         file_format: Delphes samples only: ROOT or the published form of pickle; the events are the same.
-        placement: where the files are made.
+        placement: place of the processes that make the files.
         overwrite: replace files that exist.
 
     Returns:
         The files, in order of event number.
 
     Raises:
-        MLPFError: unknown sample, an option that it does not have, or a file cannot be written.
+        MLPFError: unknown sample, an option that the sample does not have, or a file cannot be written.
         OutputExists: a file of that name holds other events, or the same in another layout or granularity,
             or another process is at work on this output.
         MissingDependency: the generator is not installed.
@@ -126,11 +126,11 @@ def run(
 
 
 def _make_missing(tasks: list[FileTask], output: Path, placement: Placement, overwrite: bool) -> None:
-    """Make the files that are not there, as the only process at work on the directory, and report."""
+    """Make the missing files, with a lock on the directory, and report."""
     start = time.perf_counter()
     if not overwrite:
         for task in tasks:
-            _is_done(task)  # a file in the way is told before anything is made
+            _is_done(task)  # existing other files are reported before anything is made
     try:
         output.mkdir(parents=True, exist_ok=True)
         with locked(output / LOCK_FILE, str(output)):
@@ -150,7 +150,7 @@ def _check_options(
     pileup: float | None,
     file_format: FormatName,
 ) -> None:
-    """Refuse unknown samples, and options that would do nothing."""
+    """Refuse unknown samples, and options without effect."""
     if sample not in _SAMPLES:
         near = difflib.get_close_matches(sample, _SAMPLES, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -194,7 +194,7 @@ def _is_done(task: FileTask) -> bool:
 
     Raises:
         OutputExists: it holds other events.
-        DataError: it is no file of the simulation.
+        DataError: the file is not from the simulation.
     """
     if not task.path.exists():
         return False
@@ -232,13 +232,13 @@ def _run_all(engine: Engine, tasks: list[FileTask], num_events: int) -> FileSumm
 
 @lru_cache(maxsize=1)
 def _generator(sample: str, seed: int) -> Generator:
-    """Return this process's generator: starting Pythia takes longer than some events."""
+    """Return the generator of this process, because starting Pythia takes longer than some events."""
     return Generator(sample, seed)
 
 
 @lru_cache(maxsize=1)
 def _delphes_generator(sample: str, seed: int, pileup: float) -> DelphesGenerator:
-    """Return this process's generator with its pool of soft collisions."""
+    """Return the generator of this process with its pool of soft collisions."""
     return DelphesGenerator(sample, seed, pileup)
 
 
@@ -281,7 +281,7 @@ def make_file(task: FileTask) -> FileSummary:
 
 
 def _report(total: FileSummary, tasks: list[FileTask], kept: int, wall_seconds: float) -> None:
-    """Print what was made."""
+    """Print a table of the result."""
     table = Table("quantity", "value", title="Simulation")
     size = sum(task.path.stat().st_size for task in tasks)
     table.add_row("files", f"{len(tasks)} ({kept} kept from before)")

@@ -27,19 +27,19 @@ from tests.support.docs_blocks import (
     programs,
     read_blocks,
 )
-from tests.support.models import TINY_NETWORK
+from tests.support.models import TINY_GRAPH, TINY_NETWORK
 
 ROOT = Path(__file__).resolve().parents[2]
 TTBAR = "clic_edm4hep/ttbar"
 # Options that make a command of a page short; the last one of its kind counts.
 FEW = ["--nepochs", "2", "--ntrain", "8", "--ntest", "8"]
 SHORT = {
-    "simulate": ["-n", "24", "--events-per-file", "8", "-j", "1"],
+    "simulate": ["-n", "40", "--events-per-file", "20", "-j", "1"],
     "train": FEW,
     "train-many": [*FEW, "--seeds", "1:2"],
     "find-lr": ["--ntrain", "8", "--steps", "10"],
     "hypertune": [
-        *["--ntrain", "8", "--ntest", "8", "--set", "setup.num_epochs=2", "--set", "hypertune.num_trials=2"],
+        *["--ntrain", "8", "--ntest", "8", "--set", "setup.num_epochs=3", "--set", "hypertune.num_trials=2"],
         *["--set", "hypertune.confirm.top=0"],
     ],
 }
@@ -60,16 +60,17 @@ def everything(repo_root, tmp_path_factory):
         shutil.copytree(repo_root / name, folder / name)
     for block in (block for page in pages(repo_root) for block in read_blocks(page) if block.file):
         (folder / block.file).write_text(block.code, encoding="utf-8")
-    small = {"parameters": TINY_NETWORK, "train_test_datasets": {"physical": {"datasets": [TTBAR]}}}
+    network = {**TINY_NETWORK, "combined_graph_layer": {**TINY_GRAPH, "max_num_bins": 1024}}
+    small = {"parameters": network, "train_test_datasets": {"physical": {"datasets": [TTBAR]}}}
     wider = {"node_encoding_hidden_dim": 2 * TINY_NETWORK["node_encoding_hidden_dim"]}
-    for name, more in (("tiny", {}), ("my", {}), ("wider", {"parameters": {**TINY_NETWORK, **wider}})):
+    for name, more in (("tiny", {}), ("my", {}), ("wider", {"parameters": {**network, **wider}})):
         text = yaml.safe_dump({"extends": "clic-demo", **small, **more})
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         mlpf_command("simulate", "ttbar", "--seed", "1", "-o", "root/ttbar", *SHORT["simulate"])
-        (folder / "my_files").mkdir()
-        shutil.copy("root/ttbar/reco_p8_ee_tt_ecm380_1.root", "my_files/events.root")
+        mlpf_command("simulate", "ttbar", "--seed", "2", "-o", "my_files", "-n", "40")
+        (folder / "my_files" / "reco_p8_ee_tt_ecm380_1.root").rename(folder / "my_files" / "events.root")
         mlpf_command("postprocess", "root/ttbar", "-o", "parquet/ttbar")
         for dataset in (TTBAR, "clic_edm4hep/qq"):
             mlpf_command("build", dataset, "-i", "parquet/ttbar")
@@ -103,6 +104,8 @@ def shortened(words):
         return words
     if words[0] != "simulate" and "-o" in words:
         shutil.rmtree(words[words.index("-o") + 1], ignore_errors=True)
+    if "--stop-after" in words:  # which must not be beyond the last epoch
+        return [*words, *FEW[2:]]
     return [*words, *SHORT[words[0]]]
 
 

@@ -32,6 +32,31 @@ def test_nobody_is_told_to_install_a_stranger(repo_root, folder):
     assert (strangers, unknown) == ([], [])
 
 
+def anchors(page):
+    """The anchors that GitHub makes of the headings of a page."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    titles = re.findall(r"^#+ +(.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_of_the_pages_lead_somewhere(repo_root):
+    lost = []
+    for page in (repo_root / "README.md", repo_root / "CONTRIBUTING.md", *(repo_root / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            if "://" in link or (target.exists() and (not anchor or anchor in anchors(target))):
+                continue
+            lost.append(f"{page.name}: {link}")
+    assert lost == []
+
+
+def test_every_page_is_in_the_index(repo_root):
+    index = (repo_root / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (repo_root / "docs").glob("*.md")} - {"index.md"}
+    assert {name for name in pages if f"({name})" not in index} == set()
+
+
 def test_configurations_that_pages_name_exist(repo_root):
     """``-c NAME`` of the package; files, with a suffix, are those of the user."""
     pages = [

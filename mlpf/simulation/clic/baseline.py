@@ -1,6 +1,6 @@
 """Rule-based particle flow: tracks, clusters and a fixed list of rules give particle candidates.
 
-The yardstick for the network: it follows PandoraPFA (Thomson, NIM A 611, 25, 2009) in simple form.
+It is the reference for the network and follows PandoraPFA (Thomson, NIM A 611, 25, 2009) in simple form.
 """
 
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ SETTINGS = BaselineSettings()
 
 @dataclass(frozen=True)
 class _Measured:
-    """What the rules look at: T tracks, K clusters."""
+    """Input of the rules: T tracks, K clusters."""
 
     momentum: FloatArray
     direction: FloatArray
@@ -71,7 +71,7 @@ class _Measured:
 
 @dataclass
 class _Builder:
-    """Candidates so far, one list entry each."""
+    """The candidates, one list entry each."""
 
     pdg: list[int] = field(default_factory=list)
     charge: list[float] = field(default_factory=list)
@@ -88,7 +88,7 @@ class _Builder:
         self.clusters.append(np.array(clusters, dtype=np.int64))
 
     def finish(self) -> Candidates:
-        """Return the record; neutral candidates are massless, their energy is what the calorimeter saw."""
+        """Return the record; neutral candidates are massless with the energy of the calorimeter."""
         label = np.array(self.pdg, dtype=np.int64)
         charge = np.array(self.charge, dtype=np.float64)
         momentum = np.array(self.momentum, dtype=np.float64).reshape(-1, 3)
@@ -147,7 +147,7 @@ def reconstruct_candidates(
 def _measure(
     tracks: Tracks, hits: Hits, clusters: Clusters, detector: Detector, settings: BaselineSettings
 ) -> _Measured:
-    """Compute everything the rules look at, for all tracks and clusters at once."""
+    """Compute the input of the rules, for all tracks and clusters at once."""
     state = tracks.at_ip
     pt = detector.bending / np.abs(state.omega)
     momentum = pt * np.sqrt(1 + state.tan_lambda**2)
@@ -243,8 +243,8 @@ def _residual(
 ) -> tuple[int, int, float]:
     """Return (cluster, pdg, energy) of the neutral particle that explains an excess over the tracks.
 
-    The excess is on the hadronic scale; only in a cluster that is nearly all ECAL is it a photon's for sure
-    and put on the electromagnetic scale. Elsewhere it is a photon's if the ECAL alone could hold it.
+    The excess is on the hadronic scale. In a cluster that is nearly all ECAL it is a photon on the
+    electromagnetic scale. In other clusters it is a photon if the energy of the ECAL is large enough for it.
     """
     share = shapes.ecal_share[cluster]
     if share > settings.residual_photon_ecal_share:

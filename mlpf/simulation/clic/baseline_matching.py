@@ -1,4 +1,4 @@
-"""What the rule-based particle flow looks at: track-cluster distances, shapes, muon votes."""
+"""Input of the rule-based particle flow: track-cluster distances, shapes, muon votes."""
 
 from dataclasses import dataclass
 
@@ -89,7 +89,7 @@ def track_lines(tracks: Tracks, detector: Detector) -> TrackLines:
 
 
 def cluster_shapes(hits: Hits, clusters: Clusters, detector: Detector) -> Shapes:
-    """Compute the shapes that tell showers apart."""
+    """Compute the shapes that distinguish showers."""
     member = clusters.hit_cluster >= 0
     of, energy = clusters.hit_cluster[member], hits.energy[member]
     x, y, z = hits.x[member], hits.y[member], hits.z[member]
@@ -116,7 +116,7 @@ def hit_distance(
     """Distance of each cluster's nearest hit from each track's line, in units of the tolerance.
 
     Returns:
-        [T, K]; infinite where no hit is near the face, or where the track does not reach it.
+        [T, K]; infinite without a hit near the face, or if the track does not reach it.
     """
     num_tracks, num_clusters = len(lines.reaches), len(clusters)
     result = np.full((num_tracks, num_clusters), np.inf)

@@ -149,7 +149,7 @@ def digitise(key: IntArray, particle: IntArray, energy: FloatArray, detector: De
 
 _MUON = 13
 _TIME_RESOLUTION = 0.5  # ns
-_NOISE_MAX_COS_THETA = 0.985  # keeps noise cells out of the beam hole
+_NOISE_MAX_COS_THETA = 0.985  # no noise cells in the beam hole
 
 
 def muon_layer_crossings(
@@ -182,7 +182,7 @@ def muon_layer_crossings(
 def _muon_spots(
     particles: Particles, propagation: Propagation, detector: Detector, rng: np.random.Generator
 ) -> tuple[Spots, Layers]:
-    """Deposits of muons that are hard enough to cross the calorimeters and the coil."""
+    """Deposits of muons with enough momentum to cross the calorimeters and the coil."""
     index = propagation.charged
     px, py, pz = particles.px[index], particles.py[index], particles.pz[index]
     pt = np.hypot(px, py)
@@ -219,7 +219,7 @@ def _noise_keys(detector: Detector, rng: np.random.Generator) -> IntArray:
 def _flight_delay(
     particle: IntArray, path: FloatArray, position: tuple[FloatArray, ...], particles: Particles
 ) -> FloatArray:
-    """Arrival in ns after light from the origin would; the path starts at the production vertex. All [H]."""
+    """Arrival time in ns relative to light from the origin; paths start at the production vertex. All [H]."""
     p = np.sqrt(particles.px**2 + particles.py**2 + particles.pz**2)
     inverse_beta = particles.energy / np.maximum(p, 1e-9)
     x, y, z = position

@@ -1,6 +1,6 @@
 """Calorimeter clustering by density peaks on a k-d tree, one event at a time.
 
-Method: Rodriguez and Laio, Science 344, 1492 (2014), in the form that CLUE (Rovere et al., 2020) gave it for
+Method: Rodriguez and Laio, Science 344, 1492 (2014), in the form of CLUE (Rovere et al., 2020) for
 calorimeters: a hit of high local energy density that has no denser neighbour nearby seeds a cluster, every
 other hit follows its nearest denser neighbour.
 """
@@ -26,17 +26,17 @@ class ClusteringSettings:
 
     Attributes:
         depth_scale: compresses the depth behind the calorimeter face; larger breaks showers along their axis.
-        hcal_scale: shrinks HCAL coordinates: its showers are wider, and the two systems must not mix.
-        critical_distance: a denser hit farther than this does not keep a hit from seeding.
-        search_distance: how far the density and the denser neighbour are looked for.
-        seed_density: least density of a seed.
+        hcal_scale: shrinks HCAL coordinates, because HCAL showers are wider and the two systems must not mix.
+        critical_distance: a hit is a seed if no denser hit is closer than this.
+        search_distance: largest distance of hits in the density, and of the denser neighbour.
+        seed_density: smallest density of a seed.
         link_distance: HCAL hits vote for the ECAL cluster of the nearest ECAL hit within this.
         link_hcal_depth: deepest HCAL hits that vote.
         link_ecal_depth: ECAL hits in front of this depth receive no votes.
         min_energy, min_hits: smaller clusters are dissolved.
         adopt_distance: loose hits join the nearest clustered hit within this.
         muon_angle: muon-system hits join the cluster of the nearest deep HCAL hit within this angle.
-        muon_link_depth: what a deep HCAL hit is.
+        muon_link_depth: smallest depth of a deep HCAL hit.
     """
 
     depth_scale: float = 0.15
@@ -59,7 +59,7 @@ SETTINGS = ClusteringSettings()
 
 @dataclass(frozen=True)
 class _Points:
-    """What is clustered, [n]: calorimeter hits, or voxels of them.
+    """Points to cluster, [n]: calorimeter hits, or voxels of hits.
 
     Attributes:
         projected: [n, 3] positions projected onto the face, mm.
@@ -76,7 +76,7 @@ class _Points:
     in_hcal: npt.NDArray[np.bool_]
 
     def metric(self, settings: ClusteringSettings) -> FloatArray:
-        """Positions [n, 3] whose distances count, mm."""
+        """Positions [n, 3] for distances, mm."""
         return self.projected * np.where(self.in_hcal, settings.hcal_scale, 1.0)[:, None]
 
 
@@ -90,7 +90,7 @@ def cluster_hits(hits: Hits, detector: Detector, settings: ClusteringSettings = 
 
     Returns:
         K clusters, numbered by the system and position of their seed hit; ``hit_cluster`` is -1 for hits
-        that no cluster takes.
+        outside of clusters.
     """
     system = SYSTEM_OF_COLLECTION[hits.collection]
     label = np.full(len(hits), -1)
@@ -166,7 +166,7 @@ def _merge(points: _Points, side: float, settings: ClusteringSettings) -> tuple[
 
 
 def _cluster_points(points: _Points, settings: ClusteringSettings) -> IntArray:
-    """Return [n] the point that names the cluster of each point, -1 for points outside of all clusters."""
+    """Return [n] the label point of the cluster of each point, -1 for points outside of all clusters."""
     metric = points.metric(settings)
     label = _density_peaks(metric, points.energy, settings)
     label = _link_hcal_to_ecal(label, points.projected, points.depth, points.in_hcal, points.energy, settings)
@@ -193,7 +193,7 @@ def _density_peaks(metric: FloatArray, energy: FloatArray, settings: ClusteringS
     lower, higher = np.where(first_is_denser, (second, first), (first, second))
     to_denser = np.full(num_hits, np.inf)
     np.minimum.at(to_denser, lower, distance)
-    # Among equally near neighbours the densest: of several assignments to one hit the last one stays.
+    # Among equally near neighbours the densest: the last assignment to a hit stays.
     closest = distance == to_denser[lower]
     lower, higher = lower[closest], higher[closest]
     order = np.argsort(-rank[higher])
@@ -236,7 +236,7 @@ def _link_hcal_to_ecal(
 def _adopt_loose_points(
     label: IntArray, metric: FloatArray, points: _Points, settings: ClusteringSettings
 ) -> IntArray:
-    """Dissolve small clusters; give loose points to the nearest surviving one. Returns labels [n]."""
+    """Dissolve small clusters; add loose points to the nearest remaining one. Returns labels [n]."""
     clustered = label >= 0
     num_hits = np.bincount(label[clustered], points.num_hits[clustered], minlength=len(label))
     total = np.bincount(label[clustered], points.energy[clustered], minlength=len(label))
@@ -252,7 +252,7 @@ def _adopt_loose_points(
 def _attach_muon_hits(
     label: IntArray, hits: Hits, system: IntArray, deep: IntArray, settings: ClusteringSettings
 ) -> None:
-    """Give muon-system hits to the cluster of the deep HCAL hit nearest in angle; changes ``label`` [H]."""
+    """Add muon-system hits to the cluster of the deep HCAL hit nearest in angle; changes ``label`` [H]."""
     muon = np.flatnonzero(system == MUON)
     deep = deep[label[deep] >= 0]
     if not (muon.size and deep.size):

@@ -1,4 +1,4 @@
-"""What a simulated event looks like in EDM4HEP, in the layouts of podio's times.
+"""Simulated events in EDM4HEP, in the layouts of different podio versions.
 
 ``old``: podio 0.16 with EDM4hep 0.7, as CLIC's published files. ``X#n`` is the n-th relation of X and ``X_n``
 its n-th vector member; ids of collections count in order of registration. ``new``: podio 1.1 with EDM4hep
@@ -40,11 +40,11 @@ Collections = dict[str, Callable[[SimulatedEvent], Leaves]]
 
 @dataclass(frozen=True)
 class Layout:
-    """How events are laid out in a file.
+    """Layout of the events in a file.
 
     Attributes:
         name: one of ``LAYOUT_NAMES``.
-        ids: collection -> number that stands for it in references.
+        ids: collection -> its number in references.
         collections: branch group -> its leaves for one event.
         metadata: name of the tree beside ``events``.
         id_table: branch in it that holds the names and ids; empty if they are branches themselves.
@@ -66,7 +66,7 @@ def _f8(values: np.ndarray) -> np.ndarray:
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """Doubles with the values that older layouts hold as floats: the same event in every layout."""
+    """Doubles with the values of the floats of older layouts, so that events are equal in every layout."""
     return _f8(_f4(values))
 
 
@@ -148,7 +148,7 @@ _STATE_LEAVES = {
 
 
 def _track_states(states: dict[int, TrackStates]) -> Leaves:
-    """States of each track behind each other, given by their location."""
+    """States of each track, one after the other, by their location."""
 
     def all_of(name: str) -> np.ndarray:
         return _f4(np.stack([getattr(state, name) for state in states.values()], axis=1).ravel())
@@ -174,7 +174,7 @@ def first_hit_states(tracks: Tracks) -> TrackStates:
 
     Returns:
         States with the hit as reference point. Its coordinates are floats whose distance from the beam axis
-        rounds to exactly ``radius_of_innermost_hit`` as a float. Where the helix does not reach the radius
+        rounds to exactly ``radius_of_innermost_hit`` as a float. If the helix does not reach the radius,
         the azimuth is that of the perigee.
     """
     helix = Helix.from_states(tracks.at_ip)
@@ -308,7 +308,7 @@ _LINK_WEIGHTS: Collections = {
 
 
 def _old_collections(to: _References) -> Collections:
-    # SiTracks_1 repeats SiTracks_Refitted_1: readers of CLIC files look up the states in either.
+    # SiTracks_1 repeats SiTracks_Refitted_1: readers of CLIC files read the states from either.
     return {
         "EventHeader": lambda e: {"eventNumber": _i4(np.array([e.number])), "runNumber": _i4(np.zeros(1))},
         "MCParticles": lambda e: _mc_particles(e.particles, _f4),
@@ -372,7 +372,7 @@ _OLD_NAMES = (
     "EventHeader",
 )
 _RENAMED = {"SiTracks": "SiTracks_Refitted_dQdx", "MergedRecoParticles": "PandoraPFOs"}
-# Small integers in order of registration, as the old podio gave them.
+# Small integers in order of registration, as in the old podio.
 _OLD_IDS = {name: number for number, name in enumerate(_OLD_NAMES, start=1)}
 _NEW_IDS = {name: murmur3_32(name) for name in (_RENAMED.get(name, name) for name in _OLD_NAMES)}
 

@@ -21,14 +21,15 @@ EVENTS_PER_CHUNK = 200
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the events of a file are; kept beside the table of collection ids.
+    """Description of the events of a file; stored beside the table of collection ids.
 
     Attributes:
         sample: name of the sample.
         seed: seed of the sample.
         first_event, num_events: the file holds events first_event ... first_event + num_events - 1.
-        layout: how they are laid out; told by the file's structure.
-        granularity: of the calorimeters, a key of ``mlpf.simulation.clic.detector.GRANULARITIES``.
+        layout: layout of the file; read from its structure.
+        granularity: granularity of the calorimeters, a key of
+            ``mlpf.simulation.clic.detector.GRANULARITIES``.
     """
 
     sample: str
@@ -97,10 +98,10 @@ def _metadata(layout: Layout, provenance: Provenance) -> dict[str, ak.Array]:
 
 
 def read_provenance(path: Path) -> Provenance:
-    """Return what :func:`write_events` stored about the events of a file.
+    """Return the description that :func:`write_events` stored in a file.
 
     Raises:
-        DataError: not a complete file of the simulation.
+        DataError: the file is not a complete file of the simulation.
     """
     try:
         with open_root(path) as file, readable_errors(path):
@@ -110,7 +111,7 @@ def read_provenance(path: Path) -> Provenance:
             metadata = file[LAYOUTS[layout].metadata]
             keys = ("sample", "seed", "first_event", "num_events")
             values = {key: metadata[f"simulation_{key}"].array()[0] for key in keys}
-            # Files of earlier versions do not say it: there was one.
+            # Files of earlier versions do not have it: there was only one.
             has_granularity = "simulation_granularity" in metadata.keys()  # noqa: SIM118 - a tree would also look inside branches
             granularity = metadata["simulation_granularity"].array()[0] if has_granularity else "clusters"
             return Provenance(

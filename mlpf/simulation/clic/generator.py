@@ -1,4 +1,4 @@
-"""Generated events: e+e- processes by Pythia, overlay, single-particle guns."""
+"""Generated events: e+e- processes by Pythia, overlay, single particles."""
 
 import importlib
 from dataclasses import dataclass, fields
@@ -45,8 +45,8 @@ class GeneratorSettings:
     """How to generate the events of a sample.
 
     Attributes:
-        pythia: settings of Pythia; empty for a gun.
-        gun: PDG codes of a gun, drawn with equal probability; empty for a process.
+        pythia: settings of Pythia; empty for single particles.
+        gun: PDG codes of single particles, drawn with equal probability; empty for a process.
         overlay_mean: mean number of overlaid photon-photon events.
     """
 
@@ -71,7 +71,7 @@ SETTINGS: dict[str, GeneratorSettings] = {
     "single_gamma": GeneratorSettings(gun=(_PHOTON,)),
 }
 
-# Masses in GeV and charges in e of what the guns shoot.
+# Masses in GeV and charges in e of single particles.
 _MASS = {2112: 0.93957, 130: 0.49761, 211: 0.13957, _PI0: 0.13498, 13: 0.10566, _ELECTRON: 0.000511}
 _CHARGE = {211: 1.0, -211: -1.0, 13: -1.0, -13: 1.0, _ELECTRON: -1.0, -_ELECTRON: 1.0}
 
@@ -121,7 +121,7 @@ def start_pythia(settings: tuple[str, ...]) -> Any:
 def next_event(pythia: Any, seed: int) -> Particles:
     """Generate the event that belongs to ``seed``."""
     pythia.rndm.init(seed)
-    # A failed attempt is repeated without a new seed: still a function of the seed alone.
+    # A failed attempt is repeated without a new seed, so that the event depends on the seed only.
     if not any(pythia.next() for _ in range(_MAX_TRIES)):
         raise RuntimeError(f"Pythia gave up {_MAX_TRIES} times on the event of seed {seed}")
     pdg, rows = [], []
@@ -179,7 +179,7 @@ class Generator:
     """Generated events of one sample; each can be made alone and in any order.
 
     Args:
-        sample: name out of ``CLIC_SAMPLES``.
+        sample: name of ``CLIC_SAMPLES``.
         seed: non-negative; together with sample and event number it fixes every event.
 
     Raises:

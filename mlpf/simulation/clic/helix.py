@@ -26,14 +26,14 @@ _MIN_PT = 1e-9  # GeV; keeps the radius of curvature away from zero
 
 @dataclass(frozen=True)
 class FacePoints:
-    """Where and how trajectories meet the calorimeter face, arrays of shape [n].
+    """Entry of trajectories into the calorimeter face, arrays of shape [n].
 
     Attributes:
         x, y, z: entry point in mm.
         ux, uy, uz: unit vector of the direction there.
         path: length of the trajectory up to there in mm.
         barrel: True on the cylinder, False on a plane.
-        valid: the face is reached inside the acceptance; the other fields mean nothing where False.
+        valid: the face is reached inside the acceptance; if False, the other fields have no meaning.
     """
 
     x: FloatArray

@@ -1,4 +1,4 @@
-"""Which particles reach the calorimeter, where, and in which direction."""
+"""Entry points and directions of the particles that reach the calorimeter."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Propagation:
 
 
 def _line_to_face(particles: Particles, detector: Detector) -> FacePoints:
-    """Follow straight lines [P]; nothing here says whether the particle is neutral."""
+    """Follow straight lines [P], whatever the charge of the particle."""
     p = np.sqrt(particles.px**2 + particles.py**2 + particles.pz**2)
     moves = p > 0
     safe = np.where(moves, p, 1.0)

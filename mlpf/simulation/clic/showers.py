@@ -1,8 +1,8 @@
 """Energy spots of particles in the calorimeters.
 
-The energy a particle leaves is drawn first and then spread over spots, so the resolution depends neither on
-the number of spots nor on the cell size. A spot lies at a path length along the direction of the particle
-at the calorimeter face and two offsets across it. Spots [S], showers [n], sub-cascades [m].
+The energy of a particle in the calorimeter is drawn first and then distributed over spots. The resolution
+depends neither on the number of spots nor on the cell size. A spot lies at a path length along the direction
+of the particle at the calorimeter face and two offsets across it. Spots [S], showers [n], sub-cascades [m].
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class _Paths:
 def _paths(face: FacePoints, detector: Detector) -> _Paths:
     radius = np.maximum(np.hypot(face.x, face.y), 1.0)
     radial = (face.x * face.ux + face.y * face.uy) / radius
-    # Grazing entries see a longer, but not an endless, calorimeter.
+    # Grazing entries have a longer, but limited, path.
     slope = np.clip(np.where(face.barrel, radial, np.abs(face.uz)), 0.2, 1.0)
     return _Paths(detector.ecal_depth / slope, detector.hcal_end / slope)
 
@@ -169,7 +169,7 @@ def _interactions(
     # Far sub-cascades are neutral secondaries: the satellites that split clusters.
     far = rng.random(m) < 0.18
     offset = rng.standard_exponential(m) * np.where(far, 200.0, 60.0)
-    offset[first] = 0.0  # the leading sub-cascade starts where the hadron interacts
+    offset[first] = 0.0  # the leading sub-cascade starts at the interaction
     polar = np.minimum(rng.standard_exponential(m) * np.where(far, 0.9, 0.35), 2.2)
     azimuth = rng.uniform(-np.pi, np.pi, m)
     probability = np.clip(0.12 + 0.12 * np.log(np.maximum(energy, 1e-3)), 0.0, 0.6) * (energy > 0.5)
@@ -203,7 +203,7 @@ def _hadronic(
     """Ionisation and interactions of the hadrons at ``index`` [n]."""
     energy = _deposited(particles)[index]
     charged = particles.charge[index] != 0
-    # Thresholds and binding energy cost neutral hadrons part of their signal.
+    # Neutral hadrons lose part of their signal by thresholds and binding energy.
     loss = np.where(charged, 0.0, 0.12 * np.maximum(energy, 0.3) ** -0.6)
     visible = _visible_energy(energy, np.hypot(0.50 * np.sqrt(energy), 0.03 * energy), rng) * (1.0 - loss)
     start = rng.exponential(_INTERACTION_LENGTH, len(index))
@@ -216,7 +216,7 @@ def _hadronic(
 
 
 def _place(local: _Local, face: FacePoints, detector: Detector) -> Spots:
-    """Move spots [S] into the detector, apply the calibration, drop what leaks."""
+    """Move spots [S] into the detector, apply the calibration, drop leaking spots."""
     p = local.particle
     ux, uy, uz = face.ux[p], face.uy[p], face.uz[p]
     transverse = np.hypot(ux, uy)

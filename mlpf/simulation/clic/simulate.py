@@ -14,7 +14,7 @@ from mlpf.simulation.seeding import Stage, event_rng
 def simulate_event(
     generator: Generator, seed: int, sample: str, number: int, detector: Detector
 ) -> SimulatedEvent:
-    """Simulate one event; it depends on nothing but these arguments.
+    """Simulate one event, which depends on these arguments only.
 
     Args:
         generator: of ``sample`` and ``seed``.

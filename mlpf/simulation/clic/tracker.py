@@ -40,7 +40,7 @@ class _Truth:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Tracks to be made, arrays of shape [T].
+    """Tracks to make, arrays of shape [T].
 
     Attributes:
         base: index into the charged particles.
@@ -87,7 +87,7 @@ def _efficiency(truth: _Truth, vertex_z: FloatArray) -> FloatArray:
 
 
 def _choose_rows(found: IntArray, rng: np.random.Generator) -> _Rows:
-    """Add split and fake tracks to the charged particles [n] that were found."""
+    """Add split and fake tracks to the found charged particles [n]."""
     n = len(found)
     weight = np.where(rng.random(n) < _FULL_SHARE_RATE, 1.0, 0.6 + 0.4 * rng.random(n))
     split = found[rng.random(n) < _SPLIT_RATE]

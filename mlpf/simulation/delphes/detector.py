@@ -1,4 +1,4 @@
-"""One CMS-like detector in the manner of Delphes: a field, a grid of towers, resolutions and efficiencies.
+"""One CMS-like detector, parametrised as in Delphes: field, grid of towers, resolutions, efficiencies.
 
 No showers: an electron or photon leaves all its energy in the ECAL part of one tower, a hadron in the HCAL
 part, a muon nothing. Units GeV, mm, T, rad.
@@ -26,7 +26,7 @@ CMS_TRACKER = Detector(
 
 @dataclass(frozen=True)
 class Resolution:
-    """Relative width a (+) b / sqrt(E) (+) c / E of a calorimeter, and the least energy it reads out.
+    """Relative width a (+) b / sqrt(E) (+) c / E of a calorimeter, and its smallest read-out energy.
 
     Attributes:
         constant, stochastic, noise: a, b in sqrt(GeV), c in GeV, for |eta| below ``FORWARD_ETA``.
@@ -126,7 +126,7 @@ class TowerGrid:
     def point(
         self, tower: IntArray, along_eta: FloatArray, along_phi: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Return eta and phi of points in towers [n], given as shares 0 to 1 of their extents."""
+        """Return eta and phi of points in towers [n], given as fractions 0 to 1 of their extents."""
         ring = self.ring(tower)
         eta = self.edges[ring] + along_eta * np.diff(self.edges)[ring]
         sector = tower - self.first_of_ring[ring] + along_phi

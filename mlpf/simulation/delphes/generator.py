@@ -14,7 +14,7 @@ from mlpf.simulation.clic.generator import concatenate, next_event, rotate, star
 from mlpf.simulation.delphes.detector import MAX_ETA
 from mlpf.simulation.seeding import Stage, event_rng, pythia_seed
 
-# Long-lived particles are left to the detector, as in the published events.
+# Long-lived particles do not decay in the generator, as in the published events.
 _PROTONS = (
     "Beams:idA=2212",
     "Beams:idB=2212",
@@ -25,7 +25,7 @@ _PROTONS = (
 )
 _SOFT = ("SoftQCD:nonDiffractive=on", "SoftQCD:singleDiffractive=on", "SoftQCD:doubleDiffractive=on")
 POOL_SIZE = 500
-_POOL_MIN_PT = 0.1  # GeV; what is softer reaches neither a tower nor a track
+_POOL_MIN_PT = 0.1  # GeV; softer particles reach neither a tower nor a track
 _VERTEX_WIDTH = 53.0  # mm along the beam
 
 
@@ -57,8 +57,8 @@ class PileUpPool:
     def draw(self, mean: float, rng: np.random.Generator) -> Particles:
         """Return the particles of a Poisson number of collisions.
 
-        Each is turned by its own angle, possibly mirrored in z, and gets its own vertex, so that a small pool
-        does not repeat visibly.
+        Each is rotated by its own angle, possibly mirrored in z, and moved to its own vertex, so that the
+        repetitions of a small pool are not visible.
         """
         picks = rng.integers(len(self), size=rng.poisson(mean))
         counts = np.diff(self._offsets)[picks]
@@ -80,10 +80,10 @@ class DelphesGenerator:
     """Generated events of one sample; each can be made alone and in any order.
 
     Args:
-        sample: ``simulation_name`` of a sample out of ``DELPHES_SAMPLES``.
+        sample: ``simulation_name`` of a sample of ``DELPHES_SAMPLES``.
         seed: non-negative; together with sample and event number it fixes every event.
         pileup: mean number of further collisions.
-        pool_size: collisions to draw those from.
+        pool_size: number of collisions in their pool.
 
     Raises:
         ConfigError: unknown sample, or negative seed or pile-up.
@@ -110,7 +110,7 @@ class DelphesGenerator:
 
 
 def _slim(particles: Particles) -> Particles:
-    """Keep what the detector can see."""
+    """Keep the visible particles."""
     eta = eta_from_momentum(particles.px, particles.py, particles.pz)
     soft = np.hypot(particles.px, particles.py) < _POOL_MIN_PT
     return _take(particles, np.flatnonzero((np.abs(eta) < MAX_ETA) & ~soft & ~is_invisible(particles.pdg)))

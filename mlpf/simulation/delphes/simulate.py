@@ -1,7 +1,7 @@
 """One Delphes-like event through all stages: particles, towers, tracks, energy flow.
 
-The result has the form in which files are read (``RawDelphes``), so that what a file holds and what was
-simulated can be compared. Numbers are float32, as files hold them.
+The result has the type of a read file (``RawDelphes``), so that a file can be compared with the simulation.
+Numbers are float32, as in files.
 """
 
 from dataclasses import dataclass
@@ -32,12 +32,12 @@ _PDG_ELECTRON, _PDG_MUON, _PDG_PHOTON = 11, 13, 22
 
 @dataclass(frozen=True)
 class Impacts:
-    """Where particles [P] meet the calorimeter.
+    """Entry of particles [P] into the calorimeter.
 
     Attributes:
         eta, phi: direction of the entry point from the origin.
         tower: its tower, -1 = not reached.
-        in_ecal, in_hcal: which part takes the energy; neither for muons.
+        in_ecal, in_hcal: the part with the energy; neither for muons.
     """
 
     eta: FloatArray
@@ -80,7 +80,7 @@ def simulate_event(generator: DelphesGenerator, number: int) -> RawDelphes:
 
 
 def find_impacts(particles: Particles) -> Impacts:
-    """Follow all particles [P] to the calorimeter; as in Delphes, however often a curling one turns."""
+    """Follow all particles [P] to the calorimeter; as in Delphes, with any number of turns."""
     propagation = propagate(particles, CMS_TRACKER)
     face, charged = propagation.face, propagation.charged
     x, y, z, valid = face.x.copy(), face.y.copy(), face.z.copy(), face.valid.copy()
@@ -110,7 +110,7 @@ class TowerEnergies:
 def measure_towers(
     particles: Particles, impacts: Impacts, rng: np.random.Generator
 ) -> tuple[Table, TowerEnergies]:
-    """Sum and smear the energy in each tower; those with nothing above threshold are left out."""
+    """Sum and smear the energy in each tower; leave out towers below threshold."""
     size = len(CMS_TOWERS)
     centre, _ = CMS_TOWERS.point(np.arange(size), *np.full((2, size), 0.5))
     measured = []
@@ -162,7 +162,7 @@ def measure_tracks(
 def charged_candidates(
     tracks: Table, track_particle: IntArray, particles: Particles
 ) -> tuple[Table, IntArray]:
-    """Make a candidate of every track, of the class its particle has.
+    """Make a candidate of every track, with the class of its particle.
 
     Returns:
         The candidates [T] by class: charged hadrons, electrons, muons, and the particle of each.
@@ -177,7 +177,7 @@ def charged_candidates(
 def neutral_candidates(
     towers: Table, energies: TowerEnergies, tracks: Table, impacts: Impacts, track_particle: IntArray
 ) -> Table:
-    """Subtract from each tower what its tracks explain; what is left and significant is neutral."""
+    """Subtract the energy of its tracks from each tower; a significant rest is a neutral candidate."""
     momentum = tracks["pt"] * np.cosh(tracks["eta"].astype(np.float64))
     tower = impacts.tower[track_particle]
     parts = []

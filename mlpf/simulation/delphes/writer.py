@@ -1,10 +1,10 @@
-"""Simulated Delphes-like events to files: ROOT with a tree ``Delphes``, or pickles as the published ones.
+"""Write simulated Delphes-like events: ROOT with a tree ``Delphes``, or pickles like the published ones.
 
-ROOT: uproot cannot write ``TRef`` and ``TRefArray``, so references are plain integers; those of towers lie
-behind each other in a branch of their own. The reader takes both.
+ROOT: uproot cannot write ``TRef`` and ``TRefArray``, so references are plain integers; those of towers are
+in a separate branch. The reader accepts both.
 
 Pickles: made from the same targets, without what the published files leave out (pt of neutral candidates,
-energy of charged ones) and with the charge of leptons turned round as there.
+energy of charged ones) and with the opposite charge of leptons, as in the published files.
 """
 
 import bz2
@@ -36,7 +36,7 @@ FormatName = Literal["root", "pickle"]
 FORMATS: tuple[str, ...] = get_args(FormatName)
 SUFFIXES: dict[str, str] = {"root": ".root", "pickle": ".pkl.bz2"}
 EVENTS_PER_CHUNK = 20
-# Of numpy 1.18 and Python 3.7, which the published files were written with.
+# Of numpy 1.18 and Python 3.7, which wrote the published files.
 PICKLE_PROTOCOL = 3
 _PROVENANCE_TREE = "simulation"
 
@@ -46,7 +46,7 @@ Rows = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DelphesProvenance:
-    """What the events of a file are.
+    """Description of the events of a file.
 
     Attributes:
         sample: name of the sample.
@@ -76,10 +76,10 @@ def write_events(path: Path, events: Iterable[RawDelphes], provenance: DelphesPr
 
 
 def read_provenance(path: Path) -> DelphesProvenance:
-    """Return what :func:`write_events` stored about the events of a file.
+    """Return the description that :func:`write_events` stored in a file.
 
     Raises:
-        DataError: not a complete file of the simulation.
+        DataError: the file is not a complete file of the simulation.
     """
     try:
         if path.suffix == SUFFIXES["root"]:
@@ -175,13 +175,13 @@ def _write_pickle(path: Path, events: Iterable[RawDelphes], provenance: DelphesP
         with bz2.open(part, "wb") as stream:
             pickle.dump(content, stream, protocol=PICKLE_PROTOCOL)
         digest = checksum(part, "md5")
-        # Before the file itself, so that a file is never without; md5sum ignores the second line.
+        # Written before the file, so that a file always has one; md5sum ignores the second line.
         with atomic_write(_sidecar(path)) as note:
             note.write_text(f"{digest}  {path.name}\n#{json.dumps(asdict(provenance))}\n", encoding="utf-8")
 
 
 def published_form(event: RawDelphes) -> dict[str, Rows]:
-    """Return ``X`` [n, 12], ``ygen`` and ``ycand`` [n, 7] of one event as the published files have them."""
+    """Return ``X`` [n, 12], ``ygen`` and ``ycand`` [n, 7] of one event as in the published files."""
     events = prepare_chunk(event).events
     kinds = [kind.name for kind in events.schema.kinds]
     arrays = {

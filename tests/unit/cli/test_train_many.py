@@ -93,7 +93,7 @@ def test_devices_are_those_that_the_ensemble_began_with(tmp_path):
         ("-c c.yaml -o e --seeds 1 --nodes 2", "--nodes and --inside belong to --site"),
         ("-c c.yaml -o e --seeds 1 --inside", "--nodes and --inside belong to --site"),
         ("-c c.yaml -o e --seeds 1 --site s --workers 2", "--workers are those of this machine"),
-        ("-c c.yaml -o e --seeds 1 --retry-failed", "--retry-failed is about an ensemble that has begun"),
+        ("-c c.yaml -o e --seeds 1 --retry-failed", "--retry-failed is for an ensemble that has begun"),
         ("-o e --resume", "nothing to resume"),
         ("-o e report d", "-o is no option of report"),
     ],
