@@ -1,4 +1,4 @@
-"""The package as a library: what is public, what importing costs, and the page about it."""
+"""The package as a library: public names, cost of the import. test_docs_code.py runs the code of the page."""
 
 import ast
 import inspect
@@ -16,7 +16,7 @@ import mlpf
 from mlpf.errors import CheckpointError, DataError
 from mlpf.evaluation.particles import rows_from_outputs
 from mlpf.evaluation.predictions import event_name
-from mlpf.workflows import evaluate, import_weights
+from mlpf.workflows import import_weights
 from tests.support.child_process import run_code
 from tests.support.datasets import write_dataset
 from tests.support.events import dijet_events
@@ -39,7 +39,6 @@ def folder(tmp_path_factory):
     config = mlpf.load_config("clic-demo").with_overrides({"parameters": TINY_NETWORK})
     write_published(folder / "weights.hdf5", tiny_model())
     import_weights.run(config, folder / "weights.hdf5", folder / "experiments" / "first")
-    evaluate.run(folder / "experiments" / "first", data_dir=folder / "tensorflow_datasets")
     return folder
 
 
@@ -52,22 +51,6 @@ def in_folder(folder, monkeypatch):
 def blocks_of_the_page(repo_root):
     page = (repo_root / "docs" / "library.md").read_text(encoding="utf-8")
     return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the export
-@pytest.mark.usefixtures("in_folder")
-def test_the_code_of_the_page_runs(repo_root, capsys):
-    names: dict = {}
-    for number, block in enumerate(blocks_of_the_page(repo_root)):
-        exec(compile(block, f"docs/library.md, block {number + 1}", "exec"), names)
-    printed = capsys.readouterr().out
-    assert f"{NUM_EVENTS} events, {12 * NUM_EVENTS} elements; arrays: " in printed
-    assert "zz: not in the configuration, which has clic_edm4hep/" in printed
-    assert names["tracks"].shape == (6, 17)
-    assert names["classes"].shape == (12,)
-    # Two jets per event, of which the baseline finds all.
-    assert len(names["response"]) == len(names["gen_pt"]) == 2 * NUM_EVENTS
-    assert names["files"]["float32"].path.is_file()
 
 
 def test_every_public_name_is_on_the_page_and_documented(repo_root):
