@@ -30,7 +30,7 @@ def show(name: str) -> None:
 
     To change one, write a file that names it, such as `extends: clic-demo`, and hold there what differs.
     """
-    from mlpf.config.loading import read_document
+    from mlpf.config.documents import read_document
     from mlpf.config.shipped import configuration_path
 
     path = configuration_path(name)
