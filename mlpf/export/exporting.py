@@ -20,7 +20,7 @@ from mlpf.export.precision import largest_int8_weight, quantize, refuse_saturati
 from mlpf.export.runtimes import OUTPUT_NAME, TARGETS, ExportError, Target
 from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import ExportFiles
-from mlpf.physics.random_events import sample_events
+from mlpf.physics.random_events import FieldAndFace, sample_events
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ def export_onnx(
     opset: int | None = None,
     metadata: Mapping[str, Any] | None = None,
     schema: EventSchema = SCHEMAS["clic"],
+    detector: FieldAndFace | None,
 ) -> dict[str, ExportedFile]:
     """Write ``path``, ``<stem>_<precision>`` beside it for others than float32, and ``model_card.json``.
 
@@ -83,6 +84,7 @@ def export_onnx(
         opset: ONNX operator set; default that of the target.
         metadata: further entries of the ONNX metadata and of the model card.
         schema: what the events are made of.
+        detector: that they are measured with, for the events of the check; None where they have no positions.
 
     Returns:
         The files by precision.
@@ -99,7 +101,9 @@ def export_onnx(
     model = with_policy(model, "float32")
     entries = {**model_metadata(model, goal, opset, schema), **(metadata or {})}
     shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
-    references = [reference(model, sample_events(schema, b, n, seed=i)) for i, (b, n) in enumerate(shapes)]
+    references = [
+        reference(model, sample_events(schema, b, n, detector, seed=i)) for i, (b, n) in enumerate(shapes)
+    ]
     files = {}
     names.float32.parent.mkdir(parents=True, exist_ok=True)
     # The card gets its name last: it never describes a file that is not there.

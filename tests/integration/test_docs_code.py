@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlpf.cli import cli
+from mlpf.config.detector import CLIC
 from mlpf.config.loading import load_config
 from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.export import export_onnx
@@ -73,7 +74,11 @@ def test_the_example_of_the_export_runs(repo_root, tmp_path, monkeypatch, capsys
     (tmp_path / "parquet" / "ttbar").mkdir(parents=True)
     write_parquet(tmp_path / "parquet" / "ttbar" / "reco_p8_ee_tt_ecm380_1.parquet", 3)
     export_onnx(
-        tiny_model(), tmp_path / "experiments" / "first" / "model.onnx", schema=SCHEMAS["clic"], metadata={}
+        tiny_model(),
+        tmp_path / "experiments" / "first" / "model.onnx",
+        schema=SCHEMAS["clic"],
+        detector=CLIC,
+        metadata={},
     )
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
