@@ -100,12 +100,15 @@ def open_dataset(config: Config, name: str, split: Literal["train", "valid", "te
         split: which events.
 
     Raises:
-        DataError: the configuration has no such dataset, it is not built, or it has no such split.
+        DataError: the configuration has no such dataset, it is not built, of another detector, or it has no
+            such split.
         SchemaMismatch: its columns are not those of the configuration.
     """
     if name not in config.datasets:
         raise DataError(f"{name}: not in the configuration, which has {', '.join(config.datasets)}")
-    return Dataset(name, split, open_split(name, config.datasets[name], split, config.dataset.event_schema))
+    section = config.dataset
+    events = open_split(name, config.datasets[name], split, section.event_schema, section.detector)
+    return Dataset(name, split, events)
 
 
 def build_network(config: Config) -> "keras.Model":
@@ -207,6 +210,7 @@ def export_onnx(
         ExportError: a file would differ too much from Keras; nothing is written.
     """
     from mlpf.export import export_onnx as export
+    from mlpf.runs.trained import export_metadata
 
     config = model.config
     return export(
@@ -215,11 +219,8 @@ def export_onnx(
         target=target,
         precisions=precisions,
         schema=config.dataset.event_schema,
-        metadata={
-            "checkpoint": model.checkpoint.name,
-            "jet_algorithm": config.evaluation_jet_algo,
-            "none_threshold": config.evaluation_none_threshold,
-        },
+        detector=config.dataset.detector,
+        metadata=export_metadata(config, model.checkpoint),
     )
 
 

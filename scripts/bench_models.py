@@ -144,7 +144,8 @@ def medians(engines: dict[str, Pass], events: np.ndarray, rounds: int) -> dict[s
 
 def events_of(config: Config, num_events: int, num_elements: int) -> np.ndarray:
     """Return random events of a configuration's schema."""
-    return sample_events(config.dataset.event_schema, num_events, num_elements)
+    section = config.dataset
+    return sample_events(section.event_schema, num_events, num_elements, section.detector)
 
 
 def floor(rounds: int) -> Iterator[Row]:
@@ -323,7 +324,14 @@ def onnx(rounds: int) -> Iterator[Row]:
         engines = {"keras": graph_forward(model)}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            files = export_onnx(model, path, precisions=PRECISIONS, schema=config.dataset.event_schema)
+            section = config.dataset
+            files = export_onnx(
+                model,
+                path,
+                precisions=PRECISIONS,
+                schema=section.event_schema,
+                detector=section.detector,
+            )
             for precision, file in files.items():
                 engines[precision] = onnx_forward(open_session(str(file.path), 1))
         for precision, file in files.items():

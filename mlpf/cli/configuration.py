@@ -30,7 +30,7 @@ def show(name: str) -> None:
 
     To change one, write a file with `extends: clic-demo` and the keys that differ.
     """
-    from mlpf.config.loading import read_document
+    from mlpf.config.documents import read_document
     from mlpf.config.shipped import configuration_path
 
     path = configuration_path(name)

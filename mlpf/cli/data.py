@@ -10,6 +10,7 @@ from mlpf.cli.options import (
     PATH,
     FiniteRange,
     Fractions,
+    detector_option,
     overwrite_option,
     shard_option,
 )
@@ -52,6 +53,7 @@ Proton collisions with pile-up, CMS-like detector, Delphes files:
     help="Calorimeter cells: coarse and fast for networks of clusters; as in the detector for networks of "
     "hits (about 5,300 in a top pair event); more hits still (11,000).",
 )
+@detector_option
 @click.option("--pileup", type=FiniteRange(0), help="Mean pile-up of delphes_* samples, default 200.")
 @click.option(
     "--format",
@@ -80,6 +82,7 @@ def simulate(sample: str, num_events: int, output: Path, **options: Any) -> None
     default="clusters",
     help="Elements of EDM4HEP events besides tracks.",
 )
+@detector_option
 @placement_options
 @shard_option
 @overwrite_option
@@ -180,6 +183,7 @@ def check(path: Path, output: Path | None) -> None:
     type=PATH,
     help="PNG, PDF or SVG file; default <name>_event<i>.png in the working directory.",
 )
+@detector_option
 def show(path: Path, event: int, **options: Any) -> None:
     """Draw one event of a ROOT, pickle or parquet FILE or of a prepared dataset DIR; print its contents."""
     from mlpf.workflows import data_show as workflow

@@ -33,6 +33,23 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace exist
 data_dir_option = click.option("--data-dir", type=PATH, help="Directory of all datasets.")
 
 
+def _find_detector(_context: click.Context, _option: click.Parameter, given: str | None) -> Any:
+    """Read the description that a user means."""
+    if given is None:
+        return None
+    from mlpf.config.detector import find_detector
+
+    return find_detector(given)
+
+
+detector_option = click.option(
+    "--detector",
+    metavar="NAME|FILE.yaml",
+    callback=_find_detector,
+    help="What EDM4HEP events are measured with, default clic (docs/detector.md).",
+)
+
+
 def refuse_options_before_a_command(context: click.Context) -> None:
     """Refuse options of a group in front of one of its commands, where they have no effect.
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from mlpf.config.detector import CLIC, Detector
 from mlpf.config.model_schema import Section
 from mlpf.physics.features import NUM_CLIC_FEATURES, TARGETS
 from mlpf.physics.particles import NUM_CLASSES
@@ -37,6 +38,11 @@ class DatasetConfig(Section):
     num_output_classes: Literal[NUM_CLASSES] = Field(  # type: ignore[valid-type]  # pydantic reads the value
         NUM_CLASSES, description="particle classes C, none included"
     )
+    detector: Detector | None = Field(
+        CLIC,
+        description="what the events were measured with: name of a shipped detector, a file FILE.yaml, or "
+        "its keys; null for events without positions, such as those of Delphes",
+    )
 
     @property
     def event_schema(self) -> EventSchema:
@@ -59,7 +65,7 @@ class DatasetConfig(Section):
         if schema is None:
             return data
         derived = {"num_input_features": schema.num_features, "num_input_classes": schema.num_element_types}
-        return {**derived, **data}
+        return {**derived, **({} if schema.has_positions else {"detector": None}), **data}
 
     @model_validator(mode="after")
     def _numbers_follow_from_schema(self) -> "DatasetConfig":
@@ -73,6 +79,9 @@ class DatasetConfig(Section):
                     f"{key}={getattr(self, key)} does not fit schema {schema.name}, which has {wanted}; "
                     "leave it out"
                 )
+        if schema.has_positions != (self.detector is not None):
+            need = "a detector" if schema.has_positions else "none"
+            raise ValueError(f"detector: {schema.name} events need {need}; leave the key out")
         return self
 
 

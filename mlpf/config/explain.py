@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from mlpf.config.loading import section_of
+from mlpf.config.documents import section_of
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS, Section
 from mlpf.config.schema import Config
 from mlpf.config.search.schema import FORMS

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from mlpf import __version__
+from mlpf.config.detector import DetectorConfig
 from mlpf.data.events import Events
 from mlpf.data.flat_tables import BoolArray, FloatArray
 from mlpf.data.source_file import SourceFile
@@ -47,24 +48,28 @@ class Conversion(ABC):
     the summed losses of the usable events, if the file allows to compute them.
 
     Args:
-        source: the file, which must stay open while it is read.
-        schema: schema of the events, one of ``schemas``.
+        source: the file, open as long as it is read.
+        schema: what the events shall be made of, one of ``schemas``.
+        detector: that they were measured with; default ``default_detector``.
 
     Attributes:
-        name: name of the format.
-        suffixes: suffixes of its files in a directory.
-        schemas: kind of elements besides tracks (``--elements``) -> schema.
-        truth_version: version of the rules of the targets.
+        name: of the format.
+        suffixes: of its files, where a directory is given.
+        schemas: what its events can be made of besides tracks (``--elements``) -> schema.
+        truth_version: version of the rules behind the targets.
+        default_detector: that of files of which nothing else is known; None = results depend on none.
     """
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     schemas: ClassVar[Mapping[str, EventSchema]]
     truth_version: ClassVar[str]
+    default_detector: ClassVar[DetectorConfig | None] = None
 
-    def __init__(self, source: SourceFile, schema: EventSchema):
+    def __init__(self, source: SourceFile, schema: EventSchema, detector: DetectorConfig | None = None):
         self.source = source
         self.schema = schema
+        self.detector = detector or self.default_detector
         self._forget()
 
     def _forget(self) -> None:
@@ -127,6 +132,7 @@ class Conversion(ABC):
             "source_bytes": self.source.num_bytes,
             "format": self.name,
             "truth_version": self.truth_version,
+            **({} if self.detector is None else {"detector": self.detector.model_dump()}),
             "mlpf_version": __version__,
             "events_read": self._num_read,
             "skipped": dict(sorted(self._skipped.items())),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlpf.config.detector import DetectorConfig
 from mlpf.data.conversion import Conversion
 from mlpf.data.delphes.conversions import DelphesConversion, PickleConversion
 from mlpf.data.edm4hep.conversion import Edm4hepConversion
@@ -17,15 +18,19 @@ DEFAULT_ELEMENTS = "clusters"
 
 
 @contextmanager
-def open_conversion(path: Path, elements: str = DEFAULT_ELEMENTS) -> Iterator[Conversion]:
-    """Open a file and choose its conversion by its content.
+def open_conversion(
+    path: Path, elements: str = DEFAULT_ELEMENTS, detector: DetectorConfig | None = None
+) -> Iterator[Conversion]:
+    """Open a file and choose how it is converted by what it holds.
 
     Args:
         path: a file of one of ``FORMATS``.
-        elements: kind of elements besides tracks: ``clusters`` or ``hits``.
+        elements: what the events shall be made of besides tracks: ``clusters`` or ``hits``.
+        detector: that the events were measured with; None = the default of the format.
 
     Raises:
-        DataError: the file cannot be opened, is of no known format, or has no such elements.
+        DataError: the file cannot be opened, is of no known format, has no such elements, or is of a format
+            whose results depend on no detector.
     """
     with open_source(path) as source:
         chosen = next((known for known in FORMATS if known.recognises(source)), None)
@@ -36,7 +41,9 @@ def open_conversion(path: Path, elements: str = DEFAULT_ELEMENTS) -> Iterator[Co
             )
         if elements not in chosen.schemas:
             raise DataError(f"{path}: {elements_of_format(chosen)}, no {elements}; drop --elements")
-        yield chosen(source, chosen.schemas[elements])
+        if detector is not None and chosen.default_detector is None:
+            raise DataError(f"{path}: results of {chosen.name} files depend on no detector; drop --detector")
+        yield chosen(source, chosen.schemas[elements], detector)
 
 
 def elements_of_format(known: type[Conversion]) -> str:

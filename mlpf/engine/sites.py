@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mlpf.config.loading import describe_error, read_document
+from mlpf.config.documents import describe_error, read_document
 from mlpf.engine.base import Slot
 from mlpf.errors import ConfigError, MissingDependency, how_to_install
 

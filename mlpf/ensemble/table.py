@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from mlpf.config.loading import MAX_VALUES, num_values, parse_value
+from mlpf.config.documents import MAX_VALUES, num_values
+from mlpf.config.loading import parse_value
 from mlpf.errors import ConfigError
 
 NAME_KEY = "name"

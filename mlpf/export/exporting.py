@@ -29,7 +29,7 @@ from mlpf.files.atomic import atomic_write
 from mlpf.files.run_directory import ExportFiles
 from mlpf.models.interface import OUTPUT_NAMES, output_widths
 from mlpf.physics.particles import CLASS_NAMES, CLASSES
-from mlpf.physics.random_events import sample_events
+from mlpf.physics.random_events import FieldAndFace, sample_events
 from mlpf.physics.schemas import SCHEMAS, EventSchema
 
 
@@ -119,6 +119,7 @@ def export_onnx(
     opset: int | None = None,
     metadata: Mapping[str, Any] | None = None,
     schema: EventSchema = SCHEMAS["clic"],
+    detector: FieldAndFace | None,
 ) -> dict[str, ExportedFile]:
     """Write ``path`` (float32), ``<stem>_<precision>`` for other precisions, and ``model_card.json``.
 
@@ -129,7 +130,8 @@ def export_onnx(
         precisions: out of ``PRECISIONS``.
         opset: ONNX operator set; default that of the runtime.
         metadata: further entries of the ONNX metadata and of the model card.
-        schema: schema of the events.
+        schema: what the events are made of.
+        detector: that they are measured with, for the events of the check; None where they have no positions.
 
     Returns:
         The files by precision.
@@ -146,7 +148,9 @@ def export_onnx(
     model = with_policy(model, "float32")
     entries = {**model_metadata(model, runtime, opset, schema), **(metadata or {})}
     shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
-    references = [reference(model, sample_events(schema, b, n, seed=i)) for i, (b, n) in enumerate(shapes)]
+    references = [
+        reference(model, sample_events(schema, b, n, detector, seed=i)) for i, (b, n) in enumerate(shapes)
+    ]
     files = {}
     names.float32.parent.mkdir(parents=True, exist_ok=True)
     # The card is renamed last: it never describes a missing file.

@@ -12,10 +12,6 @@ from types import MappingProxyType
 
 from keras import ops
 
-# Inner face of the CLIC electromagnetic calorimeter.
-CLIC_RADIUS_MM = 1500.0
-CLIC_HALF_LENGTH_MM = 2307.0
-
 # Columns used of tracks, and of clusters or hits. Their places depend on the schema of the events; these
 # are those of CLIC clusters (layers must not import mlpf.physics; a test compares).
 TRACK_COLUMNS = ("sin_phi", "cos_phi", "tanLambda", "D0", "omega", "Z0")
@@ -113,8 +109,8 @@ def _points(x, radius: float, half_length: float, columns: Mapping[str, int]):
 
 def face_points(
     x,
-    radius: float = CLIC_RADIUS_MM,
-    half_length: float = CLIC_HALF_LENGTH_MM,
+    radius: float,
+    half_length: float,
     columns: Mapping[str, int] = CLIC_COLUMNS,
 ):
     """Return where each element meets the face of the calorimeter.
@@ -144,8 +140,8 @@ def _octaves(cosine, sine):
 
 def helix_features(
     x,
-    radius: float = CLIC_RADIUS_MM,
-    half_length: float = CLIC_HALF_LENGTH_MM,
+    radius: float,
+    half_length: float,
     columns: Mapping[str, int] = CLIC_COLUMNS,
 ):
     """Return the features of the position at the calorimeter, all of order 1.

@@ -6,13 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mlpf.layers.helix_encoding import (
-    CLIC_COLUMNS,
-    CLIC_HALF_LENGTH_MM,
-    CLIC_RADIUS_MM,
-    NUM_HELIX_FEATURES,
-    helix_features,
-)
+from mlpf.layers.helix_encoding import CLIC_COLUMNS, NUM_HELIX_FEATURES, helix_features
 
 ENCODINGS = ("clic", "clic_helix")
 
@@ -25,13 +19,13 @@ class InputEncoding(keras.layers.Layer):
         num_input_classes: element types T, padding included.
         encoding: ``clic`` = one-hot of column 0 and the other columns; ``clic_helix`` appends
             ``helix_features`` of the raw columns.
-        radius: radius of the calorimeter face in mm (``clic_helix``).
-        half_length: half length of the calorimeter face in mm (``clic_helix``).
+        radius: radius of the calorimeter face in mm; needed for ``clic_helix`` only.
+        half_length: half length of the calorimeter face in mm; likewise.
         helix_columns: places of the columns that ``clic_helix`` needs, None = those of CLIC clusters.
         **kwargs: keyword arguments of ``keras.layers.Layer``.
 
     Raises:
-        ValueError: unknown encoding.
+        ValueError: unknown encoding, or ``clic_helix`` without the face.
 
     Example:
         >>> import numpy as np
@@ -44,8 +38,8 @@ class InputEncoding(keras.layers.Layer):
         self,
         num_input_classes: int,
         encoding: str = "clic",
-        radius: float = CLIC_RADIUS_MM,
-        half_length: float = CLIC_HALF_LENGTH_MM,
+        radius: float | None = None,
+        half_length: float | None = None,
         helix_columns: Mapping[str, int] | None = None,
         **kwargs: Any,
     ):
@@ -53,10 +47,14 @@ class InputEncoding(keras.layers.Layer):
         super().__init__(**kwargs)
         if encoding not in ENCODINGS:
             raise ValueError(f"input_encoding={encoding!r}, expected one of {', '.join(ENCODINGS)}")
+        if encoding == "clic_helix" and (radius is None or half_length is None):
+            raise ValueError(
+                "input_encoding='clic_helix' needs radius and half length of the calorimeter face"
+            )
         self.num_input_classes = num_input_classes
         self.encoding = encoding
-        self.radius = radius
-        self.half_length = half_length
+        self.radius: Any = radius
+        self.half_length: Any = half_length
         self.helix_columns = dict(CLIC_COLUMNS if helix_columns is None else helix_columns)
 
     def build(self, x_shape, raw_shape=None):

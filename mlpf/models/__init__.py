@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import keras
 
+from mlpf.config.detector import CLIC, DetectorConfig
 from mlpf.config.model_schema import GNNConfig, ModelConfig
 from mlpf.models.gnn_dense import PFNetDense
 from mlpf.models.transformer import PFNetTransformer
@@ -19,6 +20,7 @@ def build_model(
     num_input_classes: int = 3,
     num_output_classes: int = 6,
     helix_columns: Mapping[str, int] | None = None,
+    detector: DetectorConfig | None = CLIC,
 ) -> keras.Model:
     """Build a model with its weights, under the dtype policy in force.
 
@@ -29,6 +31,7 @@ def build_model(
         num_output_classes: particle classes C, none included.
         helix_columns: places in X of the columns from which positions at the calorimeter are computed (see
             ``mlpf.layers.helix_encoding``), None = those of CLIC clusters.
+        detector: on whose calorimeter these positions are; None for events without positions.
 
     Returns:
         A model of X [B, N, F] float32; see ``mlpf.models.interface`` for what it returns.
@@ -40,6 +43,7 @@ def build_model(
         num_input_classes=num_input_classes,
         num_output_classes=num_output_classes,
         helix_columns=helix_columns,
+        face=None if detector is None else detector.face_mm,
         name=config.model,
         **arguments,
     )

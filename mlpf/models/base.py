@@ -1,10 +1,11 @@
 """What both networks have in common: input, encoding and heads around two towers of features."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
+from mlpf.config.detector import CLIC
 from mlpf.layers.gradient_checkpointing import recompute
 from mlpf.layers.input_encoding import InputEncoding
 from mlpf.layers.input_normalization import InputNormalization
@@ -28,6 +29,8 @@ class PFNet(keras.Model):
         gradient_checkpointing: compute the layers of the towers again in the backward pass instead of
             keeping their activations: less memory, more time, the same results.
         helix_columns: places of the columns from which positions are computed, None = those of CLIC clusters.
+        face: radius and half length of the calorimeter face in mm, on which positions are; None = the network
+            needs no positions.
         **kwargs: keyword arguments of ``keras.Model``.
     """
 
@@ -46,6 +49,7 @@ class PFNet(keras.Model):
         output_decoding: Mapping[str, Any],
         gradient_checkpointing: bool = False,
         helix_columns: Mapping[str, int] | None = None,
+        face: Sequence[float] | None = None,
         **kwargs: Any,
     ):
         # No cast on entry: the encoding and the heads need X at full precision.
@@ -59,12 +63,14 @@ class PFNet(keras.Model):
             "output_decoding": dict(output_decoding),
             "gradient_checkpointing": gradient_checkpointing,
             "helix_columns": None if helix_columns is None else dict(helix_columns),
+            "face": None if face is None else list(face),
         }
         self.num_input_features = num_input_features
         self.num_output_classes = num_output_classes
         self.gradient_checkpointing = gradient_checkpointing
+        radius, half_length = (None, None) if face is None else face
         self.encoding = InputEncoding(
-            num_input_classes, input_encoding, helix_columns=helix_columns, name="input_encoding"
+            num_input_classes, input_encoding, radius, half_length, helix_columns, name="input_encoding"
         )
         self.input_normalization = None
         if use_normalizer:
@@ -130,3 +136,8 @@ class PFNet(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self._arguments}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        # Models that were saved before they told their face are of CLIC.
+        return super().from_config({"face": list(CLIC.face_mm), **config}, custom_objects)

@@ -70,6 +70,8 @@ class PFNetDense(PFNet):
         self.additive = node_update_mode == "additive"
         self.skip_connection = skip_connection
         self.needs_position = bool(combined_graph_layer.get("position_scales"))
+        if self.needs_position and self._arguments["face"] is None:
+            raise ValueError("position_scales need the face of the calorimeter")
         self._activate = keras.activations.get(activation)
         self.node_encoding = None
         if do_node_encoding:
@@ -114,7 +116,10 @@ class PFNetDense(PFNet):
         h = encoded
         if self.node_encoding is not None:
             h = self._activate(self.node_encoding(encoded, training=training))
-        position = face_points(raw, columns=self.encoding.helix_columns) if self.needs_position else None
+        position = None
+        if self.needs_position:
+            of = self.encoding
+            position = face_points(raw, of.radius, of.half_length, of.helix_columns)
         h_id = self._run_stack(self.cg_id, h, encoded, mask, position, training)
         h_reg = self._run_stack(self.cg_reg, h, encoded, mask, position, training)
         return h_id, h_reg

@@ -1,9 +1,10 @@
 """Random events with the columns and ranges of a schema, to compare two forms of a model."""
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM, FIELD_T
 from mlpf.physics.schemas import ElementKind, EventSchema
 
 Array = npt.NDArray[np.float64]
@@ -12,10 +13,24 @@ TRACK_FRACTION = 0.4
 PADDED_FRACTION = 0.1
 
 
+class FieldAndFace(Protocol):
+    """What of a detector the columns depend on: ``mlpf.config.detector.DetectorConfig`` has it."""
+
+    @property
+    def field_T(self) -> float:
+        """Field in T."""
+
+    @property
+    def face_mm(self) -> tuple[float, float]:
+        """Radius and half length of the calorimeter face in mm."""
+
+
 def sample_events(
-    schema: EventSchema, num_events: int, num_elements: int, seed: int = 0
+    schema: EventSchema, num_events: int, num_elements: int, detector: FieldAndFace | None, seed: int = 0
 ) -> npt.NDArray[np.float32]:
     """Return [B, N, F] raw elements: tracks, then the other kind, then a tenth of padding, per event.
+
+    ``detector`` may only be None where the schema has no columns that depend on it.
 
     Momenta fall steeply from 0.1 GeV, directions are uniform in azimuth and within |eta| < 2.5. The columns
     of one element are consistent (pt, p, omega; position, direction). Elements are independent.
@@ -26,8 +41,8 @@ def sample_events(
     num_tracks = max(1, int(TRACK_FRACTION * num_real))
     track, calorimeter = schema.kinds
     for event in x:
-        event[:num_tracks, : len(track.features)] = _table(track, _tracks(num_tracks, rng))
-        rows = _table(calorimeter, _deposits(num_real - num_tracks, rng))
+        event[:num_tracks, : len(track.features)] = _table(track, _tracks(num_tracks, detector, rng))
+        rows = _table(calorimeter, _deposits(num_real - num_tracks, detector, rng))
         event[num_tracks:num_real, : len(calorimeter.features)] = rows
     return x.astype(np.float32)
 
@@ -47,8 +62,8 @@ def _momenta(n: int, rng: np.random.Generator) -> Array:
     return np.minimum(0.1 + rng.exponential(1.0, n) ** 2, 190.0)
 
 
-def _tracks(n: int, rng: np.random.Generator) -> dict[str, Array]:
-    """Return the columns that the tracks of any schema have."""
+def _tracks(n: int, detector: FieldAndFace | None, rng: np.random.Generator) -> dict[str, Array]:
+    """Return the columns that the tracks of any schema have; curvature only with a detector."""
     direction = _directions(n, rng)
     pt = _momenta(n, rng)
     ndf = 2.0 * rng.integers(4, 16, n) - 5.0
@@ -68,7 +83,7 @@ def _tracks(n: int, rng: np.random.Generator) -> dict[str, Array]:
         "radiusOfInnermostHit": radius,
         "tanLambda": np.sinh(direction["eta"]),
         "D0": d0,
-        "omega": charge * 3e-4 * FIELD_T / pt,
+        **({} if detector is None else {"omega": charge * 3e-4 * detector.field_T / pt}),
         "Z0": rng.normal(0.0, 0.05, n),
         "time": np.zeros(n),
         "type": np.ones(n),
@@ -85,23 +100,19 @@ def _bent(direction: dict[str, Array], curvature: Array) -> dict[str, Array]:
     return {"eta": direction["eta"], "sin_phi": np.sin(phi), "cos_phi": np.cos(phi)}
 
 
-def _deposits(n: int, rng: np.random.Generator) -> dict[str, Array]:
-    """Return the columns that clusters, hits or towers of any schema have."""
+def _deposits(n: int, detector: FieldAndFace | None, rng: np.random.Generator) -> dict[str, Array]:
+    """Return the columns that clusters, hits or towers of any schema have; positions only with a detector."""
     direction = _directions(n, rng)
     et = _momenta(n, rng)
     energy = et * np.cosh(direction["eta"])
-    slope = np.sinh(direction["eta"])
-    transverse = np.minimum(FACE_RADIUS_MM, FACE_HALF_LENGTH_MM / np.maximum(np.abs(slope), 1e-3))
-    transverse = transverse * rng.uniform(1.02, 1.4, n)
+    behind = rng.uniform(1.02, 1.4, n)
     ecal = rng.uniform(0.0, 1.0, n)
     spread = rng.uniform(5.0, 60.0, (3, n))
     return {
         **direction,
         "et": et,
         "energy": energy,
-        "position.x": transverse * direction["cos_phi"],
-        "position.y": transverse * direction["sin_phi"],
-        "position.z": transverse * slope,
+        **({} if detector is None else _positions(direction, detector, behind)),
         "iTheta": 2.0 * np.arctan(np.exp(-direction["eta"])),
         "energy_ecal": energy * ecal,
         "energy_hcal": energy * (1.0 - ecal),
@@ -116,4 +127,16 @@ def _deposits(n: int, rng: np.random.Generator) -> dict[str, Array]:
         "subdetector": np.floor(2.0 * ecal),
         "type": np.floor(2.0 * ecal),
         **{f"unused_{i}": np.zeros(n) for i in range(4)},
+    }
+
+
+def _positions(direction: dict[str, Array], detector: FieldAndFace, behind: Array) -> dict[str, Array]:
+    """Return positions at ``behind`` [n] times the distance of the face."""
+    radius, half_length = detector.face_mm
+    slope = np.sinh(direction["eta"])
+    transverse = np.minimum(radius, half_length / np.maximum(np.abs(slope), 1e-3)) * behind
+    return {
+        "position.x": transverse * direction["cos_phi"],
+        "position.y": transverse * direction["sin_phi"],
+        "position.z": transverse * slope,
     }

@@ -68,6 +68,11 @@ class EventSchema:
         return max(len(kind.features) for kind in self.kinds)
 
     @property
+    def has_positions(self) -> bool:
+        """Whether elements have places, not only directions: towers of Delphes have none."""
+        return "position.x" in self.kinds[-1].features.names
+
+    @property
     def num_element_types(self) -> int:
         """Element types, padding (0) included."""
         return 1 + max(kind.elemtype for kind in self.kinds)

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM
 from mlpf.physics.features import PARTICLE_COLUMNS, Columns
 from mlpf.physics.methods import BASELINE, GEN
 from mlpf.physics.particles import CLASSES
@@ -17,7 +16,6 @@ from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.style import COLORS
 
 Array = npt.NDArray[np.floating]
-# Inner face of the CLIC calorimeter, where drawn tracks end.
 # Transverse length in mm up to which a track that never meets the face is followed.
 LONGEST_TURN = 4000.0
 POINTS_PER_TRACK = 200
@@ -52,8 +50,9 @@ class EventView:
         schema: schema of the event.
         elements: name of a kind -> its rows [n, F].
         particles: ``gen`` and ``cand`` -> rows [n, 7] of ``PARTICLE_COLUMNS``; ``gen`` are generator
-            particles, or targets if there is no such list.
-        gen_name: name of ``gen``.
+            particles, or targets where there is no such list.
+        gen_name: what ``gen`` is.
+        face_mm: radius and half length of the calorimeter face; (0, 0) where elements have no positions.
     """
 
     title: str
@@ -61,10 +60,17 @@ class EventView:
     elements: Mapping[str, Array]
     particles: Mapping[str, Array]
     gen_name: str
+    face_mm: tuple[float, float] = (0.0, 0.0)
 
 
 def helix_points(
-    d0: Array, z0: Array, phi: Array, omega: Array, tan_lambda: Array, num_points: int = POINTS_PER_TRACK
+    d0: Array,
+    z0: Array,
+    phi: Array,
+    omega: Array,
+    tan_lambda: Array,
+    face_mm: tuple[float, float],
+    num_points: int = POINTS_PER_TRACK,
 ) -> tuple[Array, Array, Array]:
     """Follow tracks from their perigee to the calorimeter face, or one turn if they curl up before.
 
@@ -74,13 +80,15 @@ def helix_points(
         phi: azimuth at the perigee [n], rad.
         omega: signed curvature [n], 1/mm; positive turns clockwise seen against the z axis.
         tan_lambda: tangent of the dip angle [n].
+        face_mm: radius and half length of the calorimeter face.
         num_points: points P of each track.
 
     Returns:
         x, y, z [P, n] in mm; NaN beyond the face.
     """
     d0, z0, phi, omega, tan_lambda = (np.asarray(v, float) for v in (d0, z0, phi, omega, tan_lambda))
-    longest = np.minimum(LONGEST_TURN, 2 * np.pi / np.maximum(np.abs(omega), 1e-12))
+    radius, half_length = face_mm
+    longest = np.minimum(max(LONGEST_TURN, 2 * radius), 2 * np.pi / np.maximum(np.abs(omega), 1e-12))
     path = np.linspace(0, 1, num_points)[:, np.newaxis] * longest
     # Chord and its direction: exact, also for straight tracks.
     half_turn = omega * path / 2
@@ -88,19 +96,14 @@ def helix_points(
     x = -d0 * np.sin(phi) + chord * np.cos(direction)
     y = d0 * np.cos(phi) + chord * np.sin(direction)
     z = z0 + path * tan_lambda
-    outside = (np.hypot(x, y) > FACE_RADIUS_MM) | (np.abs(z) > FACE_HALF_LENGTH_MM)
+    outside = (np.hypot(x, y) > radius) | (np.abs(z) > half_length)
     left = np.logical_or.accumulate(outside, axis=0)
     return tuple(np.where(left, np.nan, v) for v in (x, y, z))  # type: ignore[return-value]  # three arrays, as said
 
 
-def has_positions(schema: EventSchema) -> bool:
-    """Return whether elements have positions; Delphes towers have only directions."""
-    return "position.x" in schema.kinds[-1].features.names
-
-
 def event_display(view: EventView) -> Figure:
     """Draw elements and particles by direction and, where positions are known, across and along the beam."""
-    if has_positions(view.schema):
+    if view.schema.has_positions:
         figure = Figure(figsize=(13, 12), layout="constrained")
         (directions, particles), (across, along) = figure.subplots(2, 2)
         _draw_across(across, view)
@@ -142,7 +145,7 @@ def _size_names(schema: EventSchema) -> tuple[str, str, str]:
     Schemas without positions are of proton beams, where most energy is along the beam: these use transverse
     columns.
     """
-    return ("p", "energy", "energy") if has_positions(schema) else ("pt", "et", "pt")
+    return ("p", "energy", "energy") if schema.has_positions else ("pt", "et", "pt")
 
 
 def _eta_range(view: EventView) -> tuple[float, float]:
@@ -163,7 +166,7 @@ def _systems(rows: Array, columns: Columns) -> npt.NDArray[np.int64]:
 def _colors(view: EventView) -> list[str]:
     kind = view.schema.kinds[-1]
     rows = view.elements[kind.name]
-    if not has_positions(view.schema):
+    if not view.schema.has_positions:
         return [SYSTEM_COLORS["tower"]] * len(rows)
     return [SYSTEM_COLORS[SYSTEMS[i]] for i in _systems(rows, kind.features)]
 
@@ -176,7 +179,7 @@ def _marker(color: str, label: str, marker: str = "o", filled: bool = True) -> L
 def _element_legend(axes: Axes, view: EventView) -> None:
     last = view.schema.kinds[-1].name
     present = dict.fromkeys(_colors(view))
-    names = [last] if not has_positions(view.schema) else SYSTEMS
+    names = [last] if not view.schema.has_positions else SYSTEMS
     handles = [
         _marker(SYSTEM_COLORS[name], f"{last}, {name}" if name != last else last)
         for name in names
@@ -238,7 +241,8 @@ def _draw_across(axes: Axes, view: EventView) -> None:
     x, y, _ = _positions(view)
     _draw_places(axes, x, y, view)
     turn = np.linspace(0, 2 * np.pi, 100)
-    axes.plot(FACE_RADIUS_MM * np.cos(turn), FACE_RADIUS_MM * np.sin(turn), color="black", linewidth=0.6)
+    face_radius = view.face_mm[0]
+    axes.plot(face_radius * np.cos(turn), face_radius * np.sin(turn), color="black", linewidth=0.6)
     radius = _enclosing(np.hypot(x, y))
     for name, rows in view.particles.items():
         phi = _direction(rows, PARTICLE_COLUMNS)[1]
@@ -255,7 +259,8 @@ def _draw_along(axes: Axes, view: EventView) -> None:
     x, y, z = _positions(view)
     _draw_places(axes, z, np.where(y < 0, -1, 1) * np.hypot(x, y), view)
     corner_z, corner_r = np.array([-1, 1, 1, -1, -1]), np.array([-1, -1, 1, 1, -1])
-    axes.plot(FACE_HALF_LENGTH_MM * corner_z, FACE_RADIUS_MM * corner_r, color="black", linewidth=0.6)
+    face_radius, face_half_length = view.face_mm
+    axes.plot(face_half_length * corner_z, face_radius * corner_r, color="black", linewidth=0.6)
     radius = _enclosing(np.sqrt(x * x + y * y + z * z))
     for name, rows in view.particles.items():
         eta, phi = _direction(rows, PARTICLE_COLUMNS)
@@ -270,7 +275,7 @@ def _track_points(view: EventView) -> tuple[Array, Array, Array]:
     rows = view.elements["track"]
     phi = _direction(rows, columns)[1]
     d0, z0, omega, tan_lambda = (_column(rows, columns, n) for n in ("D0", "Z0", "omega", "tanLambda"))
-    return helix_points(d0, z0, phi, omega, tan_lambda)
+    return helix_points(d0, z0, phi, omega, tan_lambda, view.face_mm)
 
 
 def _positions(view: EventView) -> tuple[Array, Array, Array]:

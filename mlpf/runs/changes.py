@@ -17,6 +17,7 @@ from mlpf.files.run_directory import CheckpointFolder, RunDirectory
 Limits = Mapping[str, int | None]
 
 # Keys that can make a checkpoint unfit. A star stands for any name.
+DETECTOR = ("dataset.detector.*",)
 NETWORK = ("parameters.*", "dataset.*")
 OPTIMIZER = (
     "setup.optimizer",

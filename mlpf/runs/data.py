@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from mlpf.config.data_schema import TRAIN, VALID
+from mlpf.config.data_schema import TRAIN, VALID, SplitName
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import PreparedSplit, open_split
 from mlpf.data.feeding.batch_loader import BatchLoader, EventPool, length_buckets
@@ -81,13 +81,18 @@ def dataset_names(config: Config) -> list[str]:
     return [name for group in config.train_test_datasets.values() for name in group.datasets]
 
 
+def _open(config: Config, name: str, split: SplitName) -> PreparedSplit:
+    section = config.dataset
+    return open_split(name, config.datasets[name], split, section.event_schema, section.detector)
+
+
 def open_training(config: Config, name: str) -> PreparedSplit:
     """Open the training split of a dataset.
 
     Raises:
         DataError: it cannot be read.
     """
-    return open_split(name, config.datasets[name], TRAIN, config.dataset.event_schema)
+    return _open(config, name, TRAIN)
 
 
 def open_validation(config: Config) -> PreparedSplit:
@@ -97,7 +102,7 @@ def open_validation(config: Config) -> PreparedSplit:
         DataError: it cannot be read.
     """
     name = config.validation_dataset
-    return open_split(name, config.datasets[name], VALID, config.dataset.event_schema)
+    return _open(config, name, VALID)
 
 
 def _require_events(pool: EventPool, name: str, split: str) -> None:

@@ -8,10 +8,12 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
+from mlpf.config.schema import Config
 from mlpf.data.feeding.batch_loader import BatchLoader
 from mlpf.errors import CheckpointError, ConfigError
 from mlpf.files.run_directory import CheckpointFolder, RunDirectory
-from mlpf.runs.changes import BATCHES, NETWORK, OPTIMIZER, RANDOM_NUMBERS, Changes
+from mlpf.runs.changes import BATCHES, DETECTOR, NETWORK, OPTIMIZER, RANDOM_NUMBERS, Changes
+from mlpf.runs.trained import require_detector_of
 from mlpf.training.checkpoints.checkpoint import (
     load_optimizer,
     load_random_states,
@@ -54,6 +56,9 @@ def restore(
     """
     started = time.perf_counter()
     state = read_run_state(checkpoint)
+    with changes.explained(DETECTOR):
+        if any(key.startswith(DETECTOR[0].rstrip("*")) for key in changes.keys):
+            raise CheckpointError(f"{checkpoint}: of a training for another detector")
     same_batches = state.fingerprint == train.fingerprint()
     with changes.explained(BATCHES):
         if state.current.step and not same_batches:
@@ -90,21 +95,23 @@ def _restore_random_states(trainer: Trainer, checkpoint: Path) -> None:
         ) from None
 
 
-def start_from(weights: Path, model: keras.Model, partial: bool, console: Console) -> None:
+def start_from(weights: Path, model: keras.Model, config: Config, partial: bool, console: Console) -> None:
     """Load weights from a run directory (its best checkpoint), a checkpoint or a file.
 
     Args:
         weights: the directory or file.
         model: receives the weights.
-        partial: load only the weights that fit, and print which.
+        config: of the run that begins.
+        partial: load only the weights that fit, and print which; they may be of another detector.
         console: prints the table of ``partial``.
 
     Raises:
-        CheckpointError: missing, damaged, or of another model.
+        CheckpointError: missing, damaged, or of another model or detector.
         ConfigError: ``setup.trainable`` freezes layers whose weights do not fit.
     """
     path = find_checkpoint(weights) if RunDirectory(weights).checkpoints.is_dir() else weights
     if not partial:
+        require_detector_of(path, config, "to train them further for this one add --partial")
         load_weights(path, model)
         return
     matches = load_partial_weights(path, model)

@@ -8,7 +8,7 @@ from mlpf.config.loading import load_config
 from mlpf.config.model_schema import ModelConfig
 from mlpf.config.schema import Config
 from mlpf.errors import CheckpointError, ConfigError, EventTooLong, one_line
-from mlpf.files.run_directory import ENSEMBLE_FILE, SEARCH_FILE, RunDirectory
+from mlpf.files.run_directory import ENSEMBLE_FILE, SEARCH_FILE, CheckpointFolder, RunDirectory
 
 
 def load_run_config(run_dir: Path) -> Config:
@@ -59,6 +59,7 @@ def build_network(config: Config) -> Any:
             dataset.num_input_classes,
             dataset.num_output_classes,
             dataset.helix_columns,
+            dataset.detector,
         )
     except (ValueError, TypeError, OverflowError, tf.errors.InvalidArgumentError) as error:
         raise ConfigError(
@@ -66,9 +67,42 @@ def build_network(config: Config) -> Any:
         ) from error
 
 
+def export_metadata(config: Config, checkpoint: Path) -> dict[str, Any]:
+    """Return what an exported file tells of the training: detector, checkpoint, what makes its particles."""
+    detector = config.dataset.detector
+    return {
+        **({} if detector is None else {"detector": detector.model_dump()}),
+        "checkpoint": checkpoint.name,
+        "jet_algorithm": config.evaluation_jet_algo,
+        "none_threshold": config.evaluation_none_threshold,
+    }
+
+
 def count_parameters(model: Any) -> int:
     """Return the number of trainable parameters; those of the input normalisation are not trainable."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def require_detector_of(checkpoint: Path, config: Config, remedy: str) -> None:
+    """Refuse weights of a network that was trained for another detector.
+
+    Args:
+        checkpoint: folder of the weights; a file without a configuration beside it is taken as it is.
+        config: of now.
+        remedy: what to do instead.
+
+    Raises:
+        CheckpointError: names the first difference.
+    """
+    try:
+        trained = load_config(CheckpointFolder(checkpoint).config)
+    except ConfigError:
+        return  # published weights have none; one that cannot be read is met when the weights are loaded
+    before, now = trained.dataset.detector, config.dataset.detector
+    if before is None or now is None:
+        return  # events without positions: other columns are refused by shape
+    if difference := before.difference(now, "in the checkpoint", "in the configuration"):
+        raise CheckpointError(f"{checkpoint}: weights for another detector: {difference}; {remedy}")
 
 
 def load_trained_model(run_dir: Path, config: Config, weights: str | None = None) -> tuple[Any, Path]:
@@ -83,12 +117,13 @@ def load_trained_model(run_dir: Path, config: Config, weights: str | None = None
         The Keras model and the path of the checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged, or belongs to another model.
+        CheckpointError: the checkpoint is missing, damaged, or belongs to another model or detector.
     """
     from mlpf.training.checkpoints.checkpoint import load_weights
     from mlpf.training.checkpoints.store import find_checkpoint
 
     checkpoint = find_checkpoint(run_dir, weights or "best")
+    require_detector_of(checkpoint, config, "give a checkpoint of this run, or evaluate the run it is of")
     model = build_network(config)
     load_weights(checkpoint, model)
     return model, checkpoint

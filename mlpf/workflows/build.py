@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mlpf.config.detector import recorded_detector
 from mlpf.data.dataset.blocks import (
     Block,
     BlockReport,
@@ -73,6 +74,10 @@ _BEFORE = {"split_by": "file"}
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Describe the first difference of two recipes; empty if there is none."""
     for key, wanted in new.items():
+        if key == "detector":
+            if difference := _other_detector(old, new):
+                return difference
+            continue
         found = old.get(key, _BEFORE.get(key))
         if found == wanted:
             continue
@@ -87,6 +92,12 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
                 return f"{len(names)} input file(s) {what}, e.g. {names[0]}"
         return "the order of the input files changed"
     return ""
+
+
+def _other_detector(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Describe the first difference of the detectors of two recipes, empty if there is none."""
+    before = recorded_detector(old, "metadata.json")
+    return before.difference(recorded_detector(new, "the inputs"), "there", "in the new inputs")
 
 
 class _Work:

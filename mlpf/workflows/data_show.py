@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from mlpf.config.data_schema import TRAIN
+from mlpf.config.detector import CLIC, DetectorConfig, recorded_detector
 from mlpf.data.dataset.examples import make_examples
 from mlpf.data.dataset.folder import find_dataset
 from mlpf.data.dataset.prepared_events import PreparedEvents
@@ -34,6 +35,7 @@ def run(
     *,
     split: str | None = None,
     elements: str | None = None,
+    detector: DetectorConfig | None = None,
     output: Path | None = None,
 ) -> Path:
     """Draw an event.
@@ -42,9 +44,10 @@ def run(
         path: ROOT file (EDM4HEP or Delphes), pickle of Delphes, parquet file of ``mlpf postprocess``, or
             folder of a dataset version.
         event: position among the usable events of the file or split, from 0.
-        split: split of a dataset, None for train; refused for files.
-        elements: ``clusters`` or ``hits``, None for clusters; only for EDM4HEP files.
-        output: figure; its suffix is the format. None for ``<name>_event<i>.png`` in the working directory.
+        split: of a dataset, None for train; nothing else has splits.
+        elements: ``clusters`` or ``hits`` of an EDM4HEP file, None for clusters; nothing else has the choice.
+        detector: of an EDM4HEP file, None for CLIC; parquet files and datasets name their own.
+        output: figure; its suffix says the format. None for ``<name>_event<i>.png`` here.
 
     Returns:
         Path of the figure.
@@ -62,12 +65,13 @@ def run(
     if path.is_dir():
         if elements is not None:
             raise _without_choice(path, "a dataset")
-        one, schema = _event_of_dataset(path, split or TRAIN, event)
+        _require_no_detector(path, detector)
+        one, schema, detector = _event_of_dataset(path, split or TRAIN, event)
     else:
         if split is not None:
             raise DataError(f"{path}: only a dataset folder has splits; drop --split {split}")
-        one, schema = _event_of_file(path, elements, event, console)
-    view = _view(f"{_stem(path)}, event {event}", one, schema)
+        one, schema, detector = _event_of_file(path, elements, detector, event, console)
+    view = _view(f"{_stem(path)}, event {event}", one, schema, detector)
     console.print(_table(view, one))
     with style():
         figure = event_display(view)
@@ -84,50 +88,64 @@ def _stem(path: Path) -> str:
     return f"{path.parent.name}_{path.name}" if path.is_dir() else path.name.split(".")[0]
 
 
-def _event_of_dataset(path: Path, split: str, event: int) -> tuple[PreparedEvents, EventSchema]:
+def _event_of_dataset(
+    path: Path, split: str, event: int
+) -> tuple[PreparedEvents, EventSchema, DetectorConfig | None]:
     folder = find_dataset(path)
     opened = folder.open(split)
     if event >= opened.num_events:
         raise DataError(f"{folder.path}: no event {event}, split {split!r} has {opened.num_events}")
-    return opened.fetch([event], opened.fields), folder.schema
+    return opened.fetch([event], opened.fields), folder.schema, folder.detector
 
 
 def _without_choice(path: Path, what: str) -> DataError:
     return DataError(f"{path}: what elements {what} has was chosen when it was made; drop --elements")
 
 
+def _require_no_detector(path: Path, detector: DetectorConfig | None) -> None:
+    if detector is not None:
+        raise DataError(f"{path}: names its own detector; drop --detector")
+
+
 def _event_of_file(
-    path: Path, elements: str | None, event: int, console: Console
-) -> tuple[PreparedEvents, EventSchema]:
-    """Return the fields of one event as in a dataset."""
+    path: Path, elements: str | None, detector: DetectorConfig | None, event: int, console: Console
+) -> tuple[PreparedEvents, EventSchema, DetectorConfig | None]:
+    """Return the fields of one event as a dataset has them."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; give a ROOT, pickle or parquet file or a dataset folder")
     seen = 0
-    for chunk in _chunks(path, elements, console):
+    for chunk, of in _chunks(path, elements, detector, console):
         if event < seen + len(chunk):
             one = chunk.take(np.array([event - seen]))
-            return PreparedEvents.from_events([make_examples(one, path.stem)[0]]), chunk.schema
+            return PreparedEvents.from_events([make_examples(one, path.stem)[0]]), chunk.schema, of
         seen += len(chunk)
     raise DataError(f"{path}: no event {event}, it has {seen} usable ones, counted from 0")
 
 
-def _chunks(path: Path, elements: str | None, console: Console) -> Iterator[Events]:
+def _chunks(
+    path: Path, elements: str | None, detector: DetectorConfig | None, console: Console
+) -> Iterator[tuple[Events, DetectorConfig | None]]:
+    """Yield the events of a file, some at a time, and the detector that they were measured with."""
     if path.suffix == ".parquet":
         if elements is not None:
             raise _without_choice(path, "a parquet file")
-        yield from iterate_events(path)
+        _require_no_detector(path, detector)
+        for events in iterate_events(path):
+            told = recorded_detector(events.metadata, str(path)) if events.schema.has_positions else None
+            yield events, told
         return
-    with open_conversion(path, elements or DEFAULT_ELEMENTS) as conversion:
+    with open_conversion(path, elements or DEFAULT_ELEMENTS, detector) as conversion:
         if elements is not None and len(conversion.schemas) == 1:
             raise DataError(f"{path}: {elements_of_format(type(conversion))} only; drop --elements")
         if isinstance(conversion, Edm4hepConversion):
-            found = describe(conversion.source)
+            found = describe(conversion.source, conversion.detector or CLIC)
             if found.missing:
                 console.print(_description(found))
                 raise DataError(
                     f"{path}: cannot be drawn, missing {', '.join(found.missing)}; see the table above"
                 )
-        yield from conversion.chunks()
+        for events in conversion.chunks():
+            yield events, conversion.detector
 
 
 def _description(found: FileDescription) -> Table:
@@ -145,7 +163,9 @@ def _description(found: FileDescription) -> Table:
     return table
 
 
-def _view(title: str, event: PreparedEvents, schema: EventSchema) -> EventView:
+def _view(
+    title: str, event: PreparedEvents, schema: EventSchema, detector: DetectorConfig | None
+) -> EventView:
     x = event["X"]
     rows = {
         kind.name: x[x[:, kind.features.index("elemtype")] == kind.elemtype][:, : len(kind.features)]
@@ -159,6 +179,7 @@ def _view(title: str, event: PreparedEvents, schema: EventSchema) -> EventView:
         rows,
         {GEN: _particles(event[gen]), BASELINE: _particles(event["ycand"])},
         "generator particles" if gen == "gen_particles" else "targets",
+        (0.0, 0.0) if detector is None else detector.face_mm,
     )
 
 

@@ -145,12 +145,13 @@ def _open(name: str, config: Config, num_events: int | None) -> _Part:
     """Open a dataset and check that the model takes its events.
 
     Raises:
-        DataError: it cannot be read, or has no events.
+        DataError: it cannot be read, is of another detector, or has no events.
         EventTooLong: an event is too long for the model.
     """
     settings = config.evaluation_datasets[name]
     limit = settings.num_events if num_events is None else num_events
-    split = open_split(name, config.datasets[name], settings.split, config.dataset.event_schema)
+    section, source = config.dataset, config.datasets[name]
+    split = open_split(name, source, settings.split, section.event_schema, section.detector)
     total = split.num_events if limit < 0 else min(limit, split.num_events)
     if total == 0:
         raise DataError(f"{name}: split {settings.split} has no events; evaluate another one")

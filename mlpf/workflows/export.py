@@ -10,7 +10,7 @@ from rich.table import Table
 from mlpf.export import ExportedFile, export_onnx
 from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import session
-from mlpf.runs.trained import load_run_config, load_trained_model
+from mlpf.runs.trained import export_metadata, load_run_config, load_trained_model
 
 
 def run(
@@ -52,11 +52,8 @@ def run(
         precisions=precisions,
         opset=opset,
         schema=config.dataset.event_schema,
-        metadata={
-            "checkpoint": checkpoint.name,
-            "jet_algorithm": config.evaluation_jet_algo,
-            "none_threshold": config.evaluation_none_threshold,
-        },
+        detector=config.dataset.detector,
+        metadata=export_metadata(config, checkpoint),
     )
     console = Console()
     for table in _tables(files):

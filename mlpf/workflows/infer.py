@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mlpf.config.data_schema import TEST
+from mlpf.config.data_schema import TEST, DatasetConfig
 from mlpf.config.schema import Config
 from mlpf.data.dataset.split import open_split
 from mlpf.data.feeding.batch_plan import pad_events
@@ -23,7 +23,6 @@ from mlpf.files.atomic import atomic_write
 from mlpf.forward import Forward, eager_forward, graph_forward, xla_forward
 from mlpf.machine import devices, session
 from mlpf.physics.random_events import sample_events
-from mlpf.physics.schemas import EventSchema
 from mlpf.plotting.latency import latency_figure
 from mlpf.plotting.style import style
 from mlpf.runs.trained import count_parameters, load_run_config, load_trained_model, require_fit
@@ -78,7 +77,7 @@ def run(
     shapes = _batches(config, batch_sizes, num_elements, dataset)
     latencies: list[Latency] = []
     with tempfile.TemporaryDirectory() as folder:
-        sessions = _onnx(model, Path(folder), num_cpus, engines, config.dataset.event_schema)
+        sessions = _onnx(model, Path(folder), num_cpus, engines, config.dataset)
         functions = {name: sessions.get(name) or KERAS_ENGINES[name](model) for name in engines}
         for events in track(shapes, "infer", console=console, disable=not console.is_terminal):
             latencies += measure(functions, events, num_runs)
@@ -106,13 +105,18 @@ def _batches(
     """Return one batch [B, N, F] per shape to measure."""
     if dataset is None:
         require_fit("random events", config.parameters, max(num_elements))
-        schema = config.dataset.event_schema
-        return [sample_events(schema, b, n) for b in batch_sizes for n in num_elements]
+        section = config.dataset
+        return [
+            sample_events(section.event_schema, b, n, section.detector)
+            for b in batch_sizes
+            for n in num_elements
+        ]
     if dataset not in config.datasets:
         raise DataError(
             f"--dataset {dataset}: not in the configuration, which has {', '.join(config.datasets)}"
         )
-    split = open_split(dataset, config.datasets[dataset], TEST, config.dataset.event_schema)
+    section = config.dataset
+    split = open_split(dataset, config.datasets[dataset], TEST, section.event_schema, section.detector)
     batches = []
     for size in batch_sizes:
         if split.num_events < size:
@@ -128,7 +132,7 @@ def _batches(
 
 
 def _onnx(
-    model: keras.Model, folder: Path, num_cpus: int | None, engines: Sequence[str], schema: EventSchema
+    model: keras.Model, folder: Path, num_cpus: int | None, engines: Sequence[str], section: DatasetConfig
 ) -> dict[str, Forward]:
     """Export the precisions that the engines need, at once, and return the forward pass of each engine."""
     precisions = {name: ONNX_PRECISIONS[name] for name in engines if name in ONNX_PRECISIONS}
@@ -136,7 +140,13 @@ def _onnx(
         return {}
     from mlpf.export import export_onnx, onnx_forward, open_session
 
-    files = export_onnx(model, folder / "model.onnx", precisions=tuple(precisions.values()), schema=schema)
+    files = export_onnx(
+        model,
+        folder / "model.onnx",
+        precisions=tuple(precisions.values()),
+        schema=section.event_schema,
+        detector=section.detector,
+    )
     return {
         name: onnx_forward(open_session(str(files[precision].path), num_cpus))
         for name, precision in precisions.items()

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mlpf.config.detector import DetectorConfig, recorded_detector
 from mlpf.data.events import FORMAT_VERSION, EventsWriter, read_description, read_metadata
 from mlpf.data.formats import DEFAULT_ELEMENTS, FORMATS, SUFFIXES, open_conversion
 from mlpf.data.input_files import base_name, checksum, expand_inputs
@@ -102,8 +103,8 @@ class PostprocessSummary:
         return self.num_events / seconds if seconds else 0.0
 
 
-def _process(path: Path, target: Path, elements: str) -> FileReport:
-    """Convert one file to parquet; errors of the file become part of the report.
+def _process(path: Path, target: Path, elements: str, detector: DetectorConfig | None) -> FileReport:
+    """Turn one file into parquet; what is wrong with the file itself becomes part of the report.
 
     Raises:
         DataError: the disk is full.
@@ -111,9 +112,11 @@ def _process(path: Path, target: Path, elements: str) -> FileReport:
     start = time.process_time()
     lost_energy = gen_energy = 0.0
     try:
-        with open_conversion(path, elements) as conversion, EventsWriter(target, conversion.schema) as writer:
-            # Before the events: if the file changes during the conversion, the next run finds another
-            # checksum.
+        with (
+            open_conversion(path, elements, detector) as conversion,
+            EventsWriter(target, conversion.schema) as writer,
+        ):
+            # Before the events: of a file that changes meanwhile, the next run finds another checksum.
             checksum_before = conversion.source.checksum()
             for events in conversion.chunks():
                 writer.write(events)
@@ -141,12 +144,14 @@ def _process(path: Path, target: Path, elements: str) -> FileReport:
     )
 
 
-def _require_ours(source: Path, target: Path, elements: str) -> dict[str, Any] | None:
-    """Return the description of ``target``, None if it does not exist; does not read ``source``.
+def _require_ours(
+    source: Path, target: Path, elements: str, detector: DetectorConfig | None
+) -> dict[str, Any] | None:
+    """Return the description of ``target``, None if it is not there; reads nothing of ``source``.
 
     Raises:
-        OutputExists: ``target`` is not from ``mlpf postprocess``, or was made from a file of another name,
-            with other elements, or by a newer version.
+        OutputExists: ``target`` is not ours, or was made from a file of another name, as other elements, for
+            another detector, or by a newer version.
     """
     if not target.exists():
         return None
@@ -170,6 +175,12 @@ def _require_ours(source: Path, target: Path, elements: str) -> dict[str, Any] |
         raise OutputExists(
             f"{target} holds events of {found['schema']}, asked for {' or '.join(schemas)}; {remedy}"
         )
+    made_by = next((known for known in possible if known.name == found.get("format")), None)
+    wanted = detector or (made_by.default_detector if made_by else None)
+    if wanted is not None:
+        before = recorded_detector(found, str(target))
+        if difference := before.difference(wanted, "there", "asked for"):
+            raise OutputExists(f"{target} was made for another detector: {difference}; {remedy}")
     if version > FORMAT_VERSION:
         raise OutputExists(
             f"{target} was written by a newer version (format {version}, expected {FORMAT_VERSION}); {remedy}"
@@ -177,8 +188,8 @@ def _require_ours(source: Path, target: Path, elements: str) -> dict[str, Any] |
     return found
 
 
-def _reason_to_make(source: Path, target: Path, elements: str) -> str:
-    """Return the reason to make ``target``; empty if it fits the current ``source`` and the current rules.
+def _reason_to_make(source: Path, target: Path, elements: str, detector: DetectorConfig | None) -> str:
+    """Say why ``target`` has to be made; empty if it was made from ``source`` as it is now, by present rules.
 
     Reads the whole source if nothing else differs, because the content of a file can change while size and
     times stay the same.
@@ -186,7 +197,7 @@ def _reason_to_make(source: Path, target: Path, elements: str) -> str:
     Raises:
         OutputExists: see ``_require_ours``.
     """
-    found = _require_ours(source, target, elements)
+    found = _require_ours(source, target, elements, detector)
     if found is None:
         return NOT_THERE
     version = int(found["format_version"])
@@ -208,6 +219,7 @@ def run(
     output: Path,
     *,
     elements: str = DEFAULT_ELEMENTS,
+    detector: DetectorConfig | None = None,
     placement: Placement = HERE,
     shard: Shard | None = None,
     overwrite: bool = False,
@@ -220,8 +232,9 @@ def run(
     Args:
         inputs: files of EDM4HEP or Delphes (ROOT or pickle), directories of them, or globs.
         output: directory for ``<base name>.parquet``.
-        elements: ``clusters`` or ``hits``: elements of EDM4HEP events besides tracks.
-        placement: place of the processes.
+        elements: ``clusters`` or ``hits``: what EDM4HEP events are made of besides tracks.
+        detector: that EDM4HEP events were measured with; default CLIC.
+        placement: where the files are processed.
         shard: process the files of this job only: every n-th in the order of names.
         overwrite: make finished outputs again, and replace any file with the name of an output.
 
@@ -230,8 +243,8 @@ def run(
 
     Raises:
         DataError: an input matches nothing, every file failed, or the disk is full.
-        OutputExists: another process is at work on this output, or a file of its name is not from this
-            command, or was made from a file of another name or with other elements.
+        OutputExists: another process is at work on this output, or a file of its name is not ours, was
+            made from a file of another name, of other elements or for another detector.
         MLPFError: worker processes were killed, or the site cannot be used.
     """
     start = time.perf_counter()
@@ -243,11 +256,11 @@ def run(
         raise DataError(f"{sources[0]}: no such file; give files, directories or quoted globs")
     if not overwrite:
         for source in sources:
-            _require_ours(source, _target(source, output), elements)
+            _require_ours(source, _target(source, output), elements, detector)
     try:
         output.mkdir(parents=True, exist_ok=True)
         with locked(output / LOCK_FILE, str(output), shard):
-            reports = _process_all(sources, output, elements, placement, overwrite, console)
+            reports = _process_all(sources, output, (elements, detector), placement, overwrite, console)
     except OSError as error:
         raise DataError(f"{output}: not usable as output directory ({error}); choose another") from error
     reports.sort(key=lambda r: r.source.name)
@@ -267,7 +280,7 @@ def _target(source: Path, output: Path) -> Path:
 def _process_all(
     sources: Sequence[Path],
     output: Path,
-    elements: str,
+    options: tuple[str, DetectorConfig | None],
     placement: Placement,
     overwrite: bool,
     console: Console,
@@ -275,12 +288,12 @@ def _process_all(
     """Process unfinished files, and print skipped files at once."""
     targets = {source: _target(source, output) for source in sources}
     remove_stale_parts(output, {target.name for target in targets.values()})
-    reasons = {s: NOT_THERE if overwrite else _reason_to_make(s, targets[s], elements) for s in sources}
+    reasons = {s: NOT_THERE if overwrite else _reason_to_make(s, targets[s], *options) for s in sources}
     for reason, number in Counter(reasons.values()).items():
         if reason not in (NOT_THERE, ""):
             console.print(f"made again, {reason}: {number} outputs", highlight=False, soft_wrap=True)
     reports = [FileReport(source, reused=True) for source, reason in reasons.items() if not reason]
-    jobs = [(source, targets[source], elements) for source, reason in reasons.items() if reason]
+    jobs = [(source, targets[source], *options) for source, reason in reasons.items() if reason]
     with engine_for(placement, output / ENGINE_FOLDER, len(jobs)) as engine:
         for report in track(
             run_jobs(engine, _process, jobs, [source.name for source, *_ in jobs]),

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mlpf.config.detector import CLIC, DetectorConfig
 from mlpf.data.delphes.tables import RawDelphes
 from mlpf.engine.base import Engine
 from mlpf.engine.jobs import run_jobs
@@ -20,7 +21,7 @@ from mlpf.engine.opening import ENGINE_FOLDER, HERE, Placement, engine_for
 from mlpf.errors import MLPFError, OutputExists
 from mlpf.files.locking import locked, remove_stale_parts
 from mlpf.physics.samples import CLIC_SAMPLES, DELPHES_PILEUP, DELPHES_SAMPLES
-from mlpf.simulation.clic.detector import GranularityName, clic_with
+from mlpf.simulation.clic.detector import Detector, GranularityName, build_detector
 from mlpf.simulation.clic.edm4hep_layouts import LayoutName
 from mlpf.simulation.clic.edm4hep_writer import Provenance, read_provenance, write_events
 from mlpf.simulation.clic.event_data import SimulatedEvent
@@ -77,6 +78,7 @@ def run(
     first_event: int = 0,
     layout: LayoutName = "old",
     granularity: GranularityName = "clusters",
+    detector: DetectorConfig | None = None,
     pileup: float | None = None,
     file_format: FormatName = "root",
     placement: Placement = HERE,
@@ -86,8 +88,8 @@ def run(
 
     Files of Delphes samples are called ``tev14_pythia8_<process>_<seed>_<number>``, as published.
 
-    An event depends on ``seed``, ``sample`` and its number only. Complete files of an earlier run with the
-    same arguments are kept: repeat the command to continue an interrupted run.
+    An event depends on ``seed``, ``sample``, ``detector`` and its number only. Complete files of an earlier
+    run with the same arguments are kept, so that an interrupted run can be repeated.
 
     Args:
         sample: ``simulation_name`` of a sample of :mod:`mlpf.physics.samples`.
@@ -96,8 +98,9 @@ def run(
         events_per_file: the last file may hold fewer.
         seed: seed of the sample.
         first_event: number of the first event.
-        layout: layout of EDM4HEP files; the events are the same in all.
-        granularity: granularity of the calorimeters, key of ``mlpf.simulation.clic.detector.GRANULARITIES``.
+        layout: how EDM4HEP files are laid out; the events are the same in all.
+        granularity: of the calorimeters, key of ``mlpf.simulation.clic.detector.GRANULARITIES``.
+        detector: of EDM4HEP samples; default CLIC.
         pileup: Delphes samples only: mean number of further collisions; None = ``DELPHES_PILEUP``.
         file_format: Delphes samples only: ROOT or the published form of pickle; the events are the same.
         placement: place of the processes that make the files.
@@ -112,13 +115,15 @@ def run(
             or another process is at work on this output.
         MissingDependency: the generator is not installed.
     """
-    _check_options(sample, layout, granularity, pileup, file_format)
+    _check_options(sample, layout, granularity, detector, pileup, file_format)
     wanted: Provenance | DelphesProvenance
     if sample in _OF_DELPHES:
         mean = float(DELPHES_PILEUP) if pileup is None else pileup
         wanted = DelphesProvenance(sample, seed, first_event, num_events, mean)
     else:
-        wanted = Provenance(sample, seed, first_event, num_events, layout, granularity)
+        detector = detector or CLIC
+        build_detector(detector, granularity)  # one that cannot be simulated is told before anything is made
+        wanted = Provenance(sample, seed, first_event, num_events, layout, granularity, detector)
     output = Path(output)
     tasks = _plan(wanted, output, events_per_file, file_format)
     _make_missing(tasks, output, placement, overwrite)
@@ -147,6 +152,7 @@ def _check_options(
     sample: str,
     layout: LayoutName,
     granularity: GranularityName,
+    detector: DetectorConfig | None,
     pileup: float | None,
     file_format: FormatName,
 ) -> None:
@@ -156,7 +162,11 @@ def _check_options(
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise MLPFError(f"no sample {sample!r}; {hint}Samples are {', '.join(_SAMPLES)}")
     if sample in _OF_DELPHES:
-        wrong = {"--layout": layout != "old", "--granularity": granularity != "clusters"}
+        wrong = {
+            "--layout": layout != "old",
+            "--granularity": granularity != "clusters",
+            "--detector": detector is not None,
+        }
         remedy = "an EDM4HEP sample"
     else:
         wrong = {"--pileup": pileup is not None, "--format": file_format != "root"}
@@ -201,9 +211,12 @@ def _is_done(task: FileTask) -> bool:
     is_delphes = isinstance(task.provenance, DelphesProvenance)
     found = (delphes_writer.read_provenance if is_delphes else read_provenance)(task.path)
     if found != task.provenance:
+        difference = f"{_describe(found)}, asked for {_describe(task.provenance)}"
+        if isinstance(found, Provenance) and isinstance(task.provenance, Provenance):
+            other = found.detector.difference(task.provenance.detector, "there", "asked for")
+            difference = f"events of another detector: {other}" if other else difference
         raise OutputExists(
-            f"{task.path} holds {_describe(found)}, asked for {_describe(task.provenance)}; "
-            f"choose another --output, or replace it with --overwrite"
+            f"{task.path} holds {difference}; choose another --output, or replace it with --overwrite"
         )
     return True
 
@@ -231,9 +244,9 @@ def _run_all(engine: Engine, tasks: list[FileTask], num_events: int) -> FileSumm
 
 
 @lru_cache(maxsize=1)
-def _generator(sample: str, seed: int) -> Generator:
-    """Return the generator of this process, because starting Pythia takes longer than some events."""
-    return Generator(sample, seed)
+def _generator(sample: str, seed: int, detector: Detector) -> Generator:
+    """Return this process's generator: starting Pythia takes longer than some events."""
+    return Generator(sample, seed, detector)
 
 
 @lru_cache(maxsize=1)
@@ -252,8 +265,8 @@ def _events(
             generator = _delphes_generator(wanted.sample, wanted.seed, wanted.pileup)
             event = delphes_event.simulate_event(generator, number)
         else:
-            detector = clic_with(wanted.granularity)
-            clic = _generator(wanted.sample, wanted.seed)
+            detector = build_detector(wanted.detector, wanted.granularity)
+            clic = _generator(wanted.sample, wanted.seed, detector)
             event = simulate_event(clic, wanted.seed, wanted.sample, number, detector)
         summary.count(event)
         yield event

@@ -184,7 +184,7 @@ class _Training:
         trainer = build_trainer(config, distribution, train, fit=first and checkpoint is None)
         state, changes = self._state(trainer, train, checkpoint)
         if weights is not None:
-            start_from(weights, trainer.model, partial, console)
+            start_from(weights, trainer.model, config, partial, console)
         finished = self._claim(stack, checkpoint)
         if checkpoint is not None and (done := self.stop_criterion.nothing_left(state.history, run_dir)):
             console.print(done, highlight=False, soft_wrap=True)

@@ -38,7 +38,7 @@ def config(schema="clic", **loss):
 def use(monkeypatch, with_jets=True):
     """Train on events in memory."""
 
-    def open_fake(name, source, split, schema):
+    def open_fake(name, source, split, schema, detector):
         fake = FakeSplit(20, seed=1, max_elements=60, schema=schema.name)
         for event in fake._events:
             event["ygen"][:, TARGETS.index("jet_idx")] *= with_jets

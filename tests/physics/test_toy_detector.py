@@ -6,7 +6,8 @@ Reference values: 1000 ttbar events, ``python -m pytest tests/physics/test_toy_d
 import numpy as np
 import pytest
 
-from mlpf.simulation.clic.detector import CLIC, clic_with
+from mlpf.config import detector as description
+from mlpf.simulation.clic.detector import CLIC, build_detector
 from mlpf.simulation.clic.generator import Generator
 from mlpf.simulation.clic.simulate import simulate_event
 from tests.support.toy_jets import (
@@ -22,7 +23,7 @@ pytest.importorskip("pythia8mc")
 
 
 def simulate(num_events, granularity="clusters"):
-    generator, detector = Generator("ttbar", 1), clic_with(granularity)
+    generator, detector = Generator("ttbar", 1), build_detector(description.CLIC, granularity)
     return [simulate_event(generator, 1, "ttbar", number, detector) for number in range(num_events)]
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mlpf.config.detector import CLIC
 from mlpf.data.dataset.prepared_events import PreparedEvents
 from mlpf.evaluation.predictions import Predictions, make_predictions
 from mlpf.physics.features import PARTICLE_COLUMNS, TARGETS
@@ -14,7 +15,7 @@ NAMES = PARTICLE_COLUMNS.names
 
 def clic_like_events(num_events: int, num_elements: int, seed: int = 0) -> np.ndarray:
     """Random elements [B, N, F] of the columns and ranges of CLIC's tracks and clusters, and padding."""
-    return sample_events(SCHEMAS["clic"], num_events, num_elements, seed)
+    return sample_events(SCHEMAS["clic"], num_events, num_elements, CLIC, seed)
 
 
 def particle_rows(**columns) -> np.ndarray:

@@ -37,7 +37,7 @@ def tiny_config(**overrides):
     return config.with_overrides(overrides)
 
 
-def open_fake(name, source, split, schema):
+def open_fake(name, source, split, schema, detector):
     """Stands in for ``open_split``."""
     return FakeSplit(12, seed=_SEEDS[name, split], max_elements=20)
 

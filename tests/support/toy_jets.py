@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from mlpf.config.detector import CLIC
 from mlpf.data.flat_tables import Table, offsets_from_counts
 from mlpf.physics.jets import cluster_jets, match_jets
 from mlpf.physics.kinematics import eta_from_momentum
 from mlpf.physics.particles import is_invisible
-from mlpf.simulation.clic.showers import HADRON_SCALE_ECAL
 
 
 def gen_momenta(event):
@@ -46,7 +46,7 @@ def perfect_momenta(event, bending):
     share = hits.links
     electromagnetic = np.isin(np.abs(p.pdg), (11, 22))
     in_ecal = hits.collection[share.source] < 3
-    scale = np.where(in_ecal & ~electromagnetic[share.particle], 1 / HADRON_SCALE_ECAL, 1.0)
+    scale = np.where(in_ecal & ~electromagnetic[share.particle], 1 / CLIC.ecal_hadron_response, 1.0)
     weight = share.weight * scale
     total = np.bincount(share.particle, weight, len(p))
     position = np.stack(

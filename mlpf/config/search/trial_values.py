@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mlpf.config.loading import Document, describe_error
+from mlpf.config.documents import Document, describe_error
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS, Section
 from mlpf.config.schema import Config
 from mlpf.config.search.schema import ParameterSpace
@@ -34,7 +34,7 @@ def validated(data: dict[str, Any], values: Mapping[str, Any]) -> Config | list[
 
 def refusal(problem: ErrorDetails, where: str) -> str:
     """Return one line for one problem."""
-    return describe_error(problem, where, Document(), {})
+    return describe_error(problem, where, Document(), {}, Config)
 
 
 def shown(values: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from tensorflow_datasets.core.splits import SplitDict, SplitInfo
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from mlpf import __version__
+from mlpf.data.dataset.detectors import detector_entry
 from mlpf.data.dataset.examples import common_truth_version, make_examples, source_entry
 from mlpf.data.dataset.splitting import EventSelection, Partition, partition, stored_keys
 from mlpf.data.events import iterate_events
@@ -95,9 +96,10 @@ class BuildPlan:
     def recipe(self, sources: Sequence[dict[str, str]]) -> dict[str, Any]:
         """Return the result of ``mlpf.data.dataset.examples.recipe``, from the sources of all blocks."""
         by_name = {source["file"]: source for source in sources}
-        keys = ("schema", "split_seed", "split_fractions", "split_by", "truth_version")
+        keys = ("schema", "split_seed", "split_fractions", "split_by", "truth_version", "detector")
         entries = [by_name[path.name] for path in self.files]
-        return {**{key: self.description[key] for key in keys}, "source_files": entries}
+        known = {key: self.description[key] for key in keys if key in self.description}
+        return {**known, "source_files": entries}
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def plan_blocks(
     The files of a split are sorted by a hash of seed and name. Neighbours form blocks.
 
     Raises:
-        DataError: a file cannot be used, is of another schema or truth version, or a split gets no events.
+        DataError: a file cannot be used, is of another schema, truth version or detector, or a split gets no
+            events.
     """
     version = common_truth_version(files, schema)
     facts = {path: _facts(path) for path in files}
@@ -150,6 +153,7 @@ def plan_blocks(
         "split_fractions": [float(f) for f in fractions],
         "split_by": parts.by,
         "truth_version": version,
+        **detector_entry(files, schema),
         "mlpf_version": __version__,
         "rules": [WINDOW_BYTES, MIN_BLOCK_BYTES, BLOCKS_PER_SPLIT, WRITER_OPTIONS],
         "source_files": [{"file": path.name, **facts[path]} for path in files],

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from mlpf import __version__
+from mlpf.data.dataset.detectors import detector_entry
 from mlpf.data.dataset.splitting import DEFAULT_FRACTIONS, EventSelection, event_keys, partition
 from mlpf.data.events import Events, iterate_events, read_metadata
 from mlpf.data.flat_tables import IntArray, Table, expand_ranges, offsets_from_counts
@@ -27,8 +28,8 @@ def recipe(
     """Describe the inputs of a dataset; equal descriptions give equal datasets.
 
     Raises:
-        DataError: a file is missing, not from ``mlpf postprocess``, or of another schema; or a split gets no
-            events.
+        DataError: a file is missing, not one of ours, or of another schema; files are of different detectors;
+            or a split gets no events.
         SchemaMismatch: its columns differ from those of the code.
     """
     return {
@@ -37,6 +38,7 @@ def recipe(
         "split_fractions": [float(f) for f in fractions],
         "split_by": partition(files, seed, fractions).by,
         "truth_version": common_truth_version(files, schema),
+        **detector_entry(files, schema),
         "source_files": [source_entry(path) for path in files],
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpf.config.data_schema import DatasetSourceConfig
+from mlpf.config.detector import DetectorConfig, recorded_detector
 from mlpf.data.dataset.split import PreparedSplit, open_split
 from mlpf.errors import DataError
 from mlpf.physics.schemas import SCHEMAS, EventSchema, schema_named
@@ -17,13 +18,15 @@ class DatasetFolder:
 
     Attributes:
         path: folder of the version.
-        schema: schema of its events.
-        splits: names of its splits, in the order of the dataset.
+        schema: what its events are made of.
+        splits: names of its splits, as the dataset lists them.
+        detector: that its events were measured with; None where they have no positions.
     """
 
     path: Path
     schema: EventSchema
     splits: tuple[str, ...]
+    detector: DetectorConfig | None
 
     def open(self, split: str) -> PreparedSplit:
         """Open one split.
@@ -69,15 +72,23 @@ def find_dataset(path: Path) -> DatasetFolder:
         ) from None
     if not splits:
         raise DataError(f"{path / 'dataset_info.json'}: lists no splits; build the dataset again")
-    return DatasetFolder(path, _schema(path), splits)
+    metadata = _metadata(path)
+    schema = _schema(path, metadata)
+    detector = recorded_detector(metadata, str(path)) if schema.has_positions else None
+    return DatasetFolder(path, schema, splits, detector)
 
 
-def _schema(path: Path) -> EventSchema:
+def _metadata(path: Path) -> dict[str, Any]:
+    """Return what a dataset says of itself; published ones need not say anything."""
     try:
         metadata = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        metadata = {}
-    if isinstance(metadata, dict) and "schema" in metadata:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _schema(path: Path, metadata: dict[str, Any]) -> EventSchema:
+    if "schema" in metadata:
         return schema_named(str(metadata["schema"]), str(path))
     try:
         features: Any = json.loads((path / "features.json").read_text(encoding="utf-8"))

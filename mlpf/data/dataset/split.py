@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.config.data_schema import TRAIN, VALID, DatasetSourceConfig
+from mlpf.config.detector import DetectorConfig
 from mlpf.data.dataset.array_records import RECORD_ERRORS, Decoder, RecordFiles, record_decoder
+from mlpf.data.dataset.detectors import require_detector
 from mlpf.data.dataset.prepared_events import ELEMENT_FIELDS, PreparedEvents
 from mlpf.data.flat_tables import Table
 from mlpf.errors import DataError, MLPFError, SchemaMismatch, one_line
@@ -25,7 +27,6 @@ from mlpf.physics.schemas import SCHEMAS, EventSchema
 _FEATURE_MODULE = "tensorflow_datasets.core.features"
 _FEATURE_CLASS = rf"{re.escape(_FEATURE_MODULE)}(\.[A-Za-z_0-9]+)+"
 _LENGTHS_CHUNK = 1024
-# Splits that are taken from the training split if a dataset does not have them.
 # The published builders name columns under these keys of the metadata.
 _PUBLISHED_KEY = "x_features_{kind}"
 _PUBLISHED_TARGETS = "y_features"
@@ -199,7 +200,11 @@ def require_built(name: str, source: DatasetSourceConfig) -> Path:
 
 
 def open_split(
-    name: str, source: DatasetSourceConfig, split: str, schema: EventSchema = SCHEMAS["clic"]
+    name: str,
+    source: DatasetSourceConfig,
+    split: str,
+    schema: EventSchema = SCHEMAS["clic"],
+    detector: DetectorConfig | None = None,
 ) -> PreparedSplit:
     """Open one split of a prepared dataset and check its columns.
 
@@ -210,10 +215,11 @@ def open_split(
         name: ``<recipe>/<config>``, or the folder name of a published dataset.
         source: version and directory, and the fraction of validation events.
         split: ``train``, ``valid`` or ``test``.
-        schema: expected schema of its events.
+        schema: what its events must be made of.
+        detector: that they must be measured with; None = any.
 
     Raises:
-        DataError: the dataset is not built, is not array_record, or has no such split.
+        DataError: the dataset is not built, not array_record, of another detector, or has no such split.
         SchemaMismatch: names the first column that differs.
     """
     path = require_built(name, source)
@@ -230,6 +236,8 @@ def open_split(
     if file_format != "array_record":
         raise DataError(f"{path}: file format {file_format}, expected array_record; build it with mlpf build")
     _check_columns(builder.info, path, schema)
+    if detector is not None:
+        require_detector(builder.info.metadata or {}, path, detector)
     names = builder.info.splits
     if VALID not in names and TRAIN in names and split in (TRAIN, VALID) and source.valid_fraction > 0:
         _check_sizes(names[TRAIN], path)

@@ -4,8 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.data.edm4hep.raw_events import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER, RawEvents
-from mlpf.data.flat_tables import FloatArray, Table
-from mlpf.physics.clic import FIELD_T
+from mlpf.data.flat_tables import FloatArray
 from mlpf.physics.features import (
     CLUSTER_FEATURES,
     ELEMTYPE_CLUSTER,
@@ -20,10 +19,11 @@ from mlpf.physics.kinematics import eta_from_momentum, eta_from_theta
 PT_PER_TESLA_MM = 3e-4
 
 
-def track_momentum(tracks: Table) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return (px, py, pz) in GeV, each [T]: pt = 3e-4 |B / omega|, pz = pt tan(lambda)."""
+def track_momentum(raw: RawEvents) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return (px, py, pz) of the tracks in GeV, each [T]: pt = 3e-4 |B / omega|, pz = pt tan(lambda)."""
+    tracks = raw.tracks
     with np.errstate(divide="ignore", invalid="ignore"):
-        pt = PT_PER_TESLA_MM * np.abs(FIELD_T / tracks["omega"].astype(np.float64))
+        pt = PT_PER_TESLA_MM * np.abs(raw.detector.field_T / tracks["omega"].astype(np.float64))
         phi = tracks["phi"].astype(np.float64)
         return pt * np.cos(phi), pt * np.sin(phi), pt * tracks["tanLambda"].astype(np.float64)
 
@@ -39,7 +39,7 @@ def track_features(raw: RawEvents, columns: Columns = TRACK_FEATURES) -> tuple[n
         [T, F], and how many NaN or infinite values were replaced by 0.
     """
     tracks = raw.tracks
-    px, py, pz = track_momentum(tracks)
+    px, py, pz = track_momentum(raw)
     with np.errstate(invalid="ignore"):
         values = {
             "elemtype": np.full(len(tracks), ELEMTYPE_TRACK),

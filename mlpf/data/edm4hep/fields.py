@@ -1,11 +1,13 @@
 """Leaves of EDM4HEP: for every column the possible leaves, of which the first existing one is taken.
 
-In a pattern ``{}`` is the name of the collection. Up to podio 0.16 ``X#n`` is the n-th relation and ``X_n``
-the n-th vector member of X; from 0.17 on ``_X_name`` is both. To read a new name, add a pattern.
+The names of the collections are those of a detector (``mlpf.config.detector``).
+In a pattern ``{}`` stands for the name of the collection. ``X#n`` is the n-th relation and ``X_n`` the n-th
+vector member of X up to podio 0.16, ``_X_name`` is both from 0.17 on. A new name is one more pattern.
 """
 
 from dataclasses import dataclass
 
+from mlpf.config.detector import CollectionsConfig
 from mlpf.data.edm4hep.raw_events import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER
 
 
@@ -84,29 +86,30 @@ def _link(source: str, *, mixed: bool = False) -> Columns:
 
 _PARTICLE = {**_members("charge", "mass"), **_vector("momentum", "p")}
 STATE_NAMES = ("tanLambda", "D0", "phi", "omega", "Z0", "time")
-_REFITTED = "SiTracks_Refitted"
-# Older productions have only the states of the tracks before refitting.
-_STATES = (f"{_REFITTED}_1", f"_{_REFITTED}_trackStates", "SiTracks_1")
 
-# Table -> collections with the same indices as its rows. References to other collections are ignored, such as
-# those of forward candidates in MergedRecoParticles to LumiCalClusters. Refitting keeps the order of tracks,
-# so references to the tracks before refitting are valid.
-REFERRED: dict[str, tuple[str, ...]] = {
-    "particles": ("MCParticles",),
-    "tracks": (_REFITTED, "SiTracks"),
-    "clusters": ("PandoraClusters",),
-}
 
-# Concatenated in this (alphabetical) order within each event.
-HIT_SYSTEMS = {
-    "ECALBarrel": SYSTEM_ECAL,
-    "ECALEndcap": SYSTEM_ECAL,
-    "ECALOther": SYSTEM_ECAL,
-    "HCALBarrel": SYSTEM_HCAL,
-    "HCALEndcap": SYSTEM_HCAL,
-    "HCALOther": SYSTEM_HCAL,
-    "MUON": SYSTEM_OTHER,
-}
+def referred(names: CollectionsConfig) -> dict[str, tuple[str, ...]]:
+    """Return table -> collections whose indices are those of its rows.
+
+    Others have members of their own: candidates of CLIC made by the forward calorimeters count in
+    LumiCalClusters. Refitting keeps the order of tracks, so that references to the tracks before are as good.
+    """
+    before = () if names.first_tracks is None else (names.first_tracks,)
+    return {
+        "particles": (names.particles,),
+        "tracks": (names.tracks, *before),
+        "clusters": (names.clusters,),
+    }
+
+
+def hit_systems(names: CollectionsConfig) -> dict[str, int]:
+    """Return collection of hits -> its system; they are concatenated in this order within each event."""
+    return {
+        **dict.fromkeys(names.ecal_hits, SYSTEM_ECAL),
+        **dict.fromkeys(names.hcal_hits, SYSTEM_HCAL),
+        **dict.fromkeys(names.muon_hits, SYSTEM_OTHER),
+    }
+
 
 HIT_COLUMNS: Columns = {
     **_vector("position"),
@@ -115,105 +118,125 @@ HIT_COLUMNS: Columns = {
     **_members("type", integer=True, zeros="hits without type"),
 }
 
-GROUPS: tuple[Group, ...] = (
-    Group(
-        ("MCParticles",),
-        {
-            "particles": {
-                "pdg": Column(("{}.PDG",), integer=True),
-                "status": Column(("{}.generatorStatus",), integer=True),
-                **_PARTICLE,
-            }
-        },
-    ),
-    # Without parents, links of secondaries have no stable ancestor.
-    Group(
-        ("MCParticles",),
-        {
-            "parent ranges": _members("parents_begin", "parents_end", integer=True),
-            "parents": _reference(0, "parents"),
-        },
-        optional=True,
-    ),
-    Group(
-        (_REFITTED,),
-        {
-            "tracks": {
-                **_members("trackStates_begin", "ndf", integer=True),
-                **_members("type", integer=True, zeros="tracks without type"),
-                **_members("chi2"),
-                **_members("dEdx", "dEdxError", zeros="tracks without dE/dx"),
-                **_members("radiusOfInnermostHit", zeros="tracks without innermost hit"),
-            }
-        },
-    ),
-    # EDM4hep 0.4 has no time.
-    Group(
-        _STATES,
-        {
-            "track states": {
-                **_members(*(name for name in STATE_NAMES if name != "time")),
-                **_members("time", zeros="tracks without time"),
-            }
-        },
-    ),
-    # From EDM4hep 0.99 on tracks have no members for dE/dx and innermost radius.
-    Group(
-        (f"{_REFITTED}_dQdx",),
-        {
-            "dE/dx": {
-                "dEdx": Column(("{}.dQdx.value",)),
-                "dEdxError": Column(("{}.dQdx.error",)),
-                "track": Column(("_{}_track.index", "{}#0.index"), integer=True),
-                collection_of("track"): Column(
-                    ("_{}_track.collectionID", "{}#0.collectionID"), integer=True, optional=True
-                ),
-            }
-        },
-        optional=True,
-    ),
-    Group(
-        (_REFITTED,),
-        {"state ranges": _members("trackStates_begin", "trackStates_end", integer=True)},
-        optional=True,
-    ),
-    Group(
-        _STATES,
-        {
-            "state places": {
-                **_members("location", integer=True),
-                "x": Column(("{}.referencePoint.x",)),
-                "y": Column(("{}.referencePoint.y",)),
-            }
-        },
-        optional=True,
-    ),
-    Group(
-        ("PandoraClusters",),
-        {
-            "clusters": {
-                **_vector("position"),
-                **_members("iTheta", "energy"),
-                "phi": Column(("{}.phi", "{}.iPhi")),
-                **_members("hits_begin", "hits_end", integer=True),
+
+def _particle_groups(names: CollectionsConfig) -> list[Group]:
+    return [
+        Group(
+            (names.particles,),
+            {
+                "particles": {
+                    "pdg": Column(("{}.PDG",), integer=True),
+                    "status": Column(("{}.generatorStatus",), integer=True),
+                    **_PARTICLE,
+                }
             },
-            "cluster hits": _reference(1, "hits", mixed=True),
-        },
-    ),
-    Group(("CalohitMCTruthLink",), {"hit links": _link("hit", mixed=True)}),
-    Group(("SiTracksMCTruthLink",), {"track links": _link("track")}),
-    Group(
-        ("MergedRecoParticles", "PandoraPFOs"),
-        {
-            "candidates": {
-                "pdg": Column(("{}.type", "{}.PDG"), integer=True),
-                **_PARTICLE,
-                **_members("clusters_begin", "clusters_end", "tracks_begin", "tracks_end", integer=True),
+        ),
+        # Without parents links of secondaries cannot be traced to a stable ancestor.
+        Group(
+            (names.particles,),
+            {
+                "parent ranges": _members("parents_begin", "parents_end", integer=True),
+                "parents": _reference(0, "parents"),
             },
-            "candidate clusters": _reference(0, "clusters"),
-            "candidate tracks": _reference(1, "tracks"),
-        },
-    ),
-    # Collections of hits: productions keep different ones; at least one is required.
-    *(Group((name,), {name: HIT_COLUMNS}, optional=True) for name in HIT_SYSTEMS),
-)
+            optional=True,
+        ),
+    ]
+
+
+def _track_groups(names: CollectionsConfig) -> list[Group]:
+    states: tuple[str, ...] = (f"{names.tracks}_1", f"_{names.tracks}_trackStates")
+    if names.first_tracks is not None:  # older productions keep the states of the unrefitted tracks only
+        states = (*states, f"{names.first_tracks}_1")
+    return [
+        Group(
+            (names.tracks,),
+            {
+                "tracks": {
+                    **_members("trackStates_begin", "ndf", integer=True),
+                    **_members("type", integer=True, zeros="tracks without type"),
+                    **_members("chi2"),
+                    **_members("dEdx", "dEdxError", zeros="tracks without dE/dx"),
+                    **_members("radiusOfInnermostHit", zeros="tracks without innermost hit"),
+                }
+            },
+        ),
+        # EDM4hep 0.4 has no time.
+        Group(
+            states,
+            {
+                "track states": {
+                    **_members(*(name for name in STATE_NAMES if name != "time")),
+                    **_members("time", zeros="tracks without time"),
+                }
+            },
+        ),
+        # From EDM4hep 0.99 on tracks have no dE/dx and no innermost radius of their own.
+        Group(
+            (f"{names.tracks}_dQdx",),
+            {
+                "dE/dx": {
+                    "dEdx": Column(("{}.dQdx.value",)),
+                    "dEdxError": Column(("{}.dQdx.error",)),
+                    "track": Column(("_{}_track.index", "{}#0.index"), integer=True),
+                    collection_of("track"): Column(
+                        ("_{}_track.collectionID", "{}#0.collectionID"), integer=True, optional=True
+                    ),
+                }
+            },
+            optional=True,
+        ),
+        Group(
+            (names.tracks,),
+            {"state ranges": _members("trackStates_begin", "trackStates_end", integer=True)},
+            optional=True,
+        ),
+        Group(
+            states,
+            {
+                "state places": {
+                    **_members("location", integer=True),
+                    "x": Column(("{}.referencePoint.x",)),
+                    "y": Column(("{}.referencePoint.y",)),
+                }
+            },
+            optional=True,
+        ),
+    ]
+
+
+def _calorimeter_groups(names: CollectionsConfig) -> list[Group]:
+    return [
+        Group(
+            (names.clusters,),
+            {
+                "clusters": {
+                    **_vector("position"),
+                    **_members("iTheta", "energy"),
+                    "phi": Column(("{}.phi", "{}.iPhi")),
+                    **_members("hits_begin", "hits_end", integer=True),
+                },
+                "cluster hits": _reference(1, "hits", mixed=True),
+            },
+        ),
+        Group((names.hit_links,), {"hit links": _link("hit", mixed=True)}),
+        Group((names.track_links,), {"track links": _link("track")}),
+        Group(
+            tuple(names.candidates),
+            {
+                "candidates": {
+                    "pdg": Column(("{}.type", "{}.PDG"), integer=True),
+                    **_PARTICLE,
+                    **_members("clusters_begin", "clusters_end", "tracks_begin", "tracks_end", integer=True),
+                },
+                "candidate clusters": _reference(0, "clusters"),
+                "candidate tracks": _reference(1, "tracks"),
+            },
+        ),
+        # Collections of hits: which of them a production keeps differs; one at least is needed.
+        *(Group((name,), {name: HIT_COLUMNS}, optional=True) for name in hit_systems(names)),
+    ]
+
+
+def table_groups(names: CollectionsConfig) -> list[Group]:
+    """Return all tables and the collections of a detector that they can be read from."""
+    return [*_particle_groups(names), *_track_groups(names), *_calorimeter_groups(names)]

@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from mlpf.data.edm4hep.fields import GROUPS, HIT_COLUMNS, HIT_SYSTEMS, Column, Columns, Group
+from mlpf.config.detector import CLIC, CollectionsConfig
+from mlpf.data.edm4hep.fields import HIT_COLUMNS, Column, Columns, Group, hit_systems, table_groups
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,20 @@ class FoundLayout:
 
     Attributes:
         tables: name of the table -> its leaves.
-        missing: texts about missing required leaves.
-        old_references: relations have numbers as names, as in podio up to 0.16.
+        missing: what is needed and not there, each as a text.
+        old_references: relations are called by number, as podio did up to 0.16.
+        systems: collection of hits that the detector has -> its system.
     """
 
     tables: dict[str, FoundTable] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     old_references: bool = False
+    systems: dict[str, int] = field(default_factory=dict)
 
     @property
     def hit_collections(self) -> list[str]:
         """Hit collections that the file has, in the order in which they are concatenated."""
-        return [name for name in HIT_SYSTEMS if name in self.tables]
+        return [name for name in self.systems if name in self.tables]
 
 
 def _leaf(column: Column, collection: str, leaves: Collection[str]) -> str | None:
@@ -96,17 +99,20 @@ def _drop_replacements(layout: FoundLayout) -> None:
         layout.tables.pop("dE/dx", None)
 
 
-def find_layout(leaves: Collection[str]) -> FoundLayout:
+def find_layout(leaves: Collection[str], names: CollectionsConfig = CLIC.collections) -> FoundLayout:
     """Find the leaf of every column.
 
     Args:
         leaves: names of all leaves of a file.
+        names: of the collections.
 
     Returns:
         The leaves found, and what is missing. Optional groups that are incomplete are left out.
     """
-    layout = FoundLayout(old_references=any("#" in leaf.split(".")[0] for leaf in leaves))
-    for group in GROUPS:
+    systems = hit_systems(names)
+    old = any("#" in leaf.split(".")[0] for leaf in leaves)
+    layout = FoundLayout(old_references=old, systems=systems)
+    for group in table_groups(names):
         tried = {
             collection: {
                 name: _find_table(columns, collection, leaves) for name, columns in group.tables.items()
@@ -119,11 +125,11 @@ def find_layout(leaves: Collection[str]) -> FoundLayout:
         best = min(group.collections, key=lambda c: (bool(lacks[c]), -num_found[c] if lacks[c] else 0))
         if not lacks[best]:
             layout.tables |= tried[best]
-        elif not group.optional or (set(group.tables) <= set(HIT_SYSTEMS) and num_found[best]):
+        elif not group.optional or (set(group.tables) <= set(systems) and num_found[best]):
             layout.missing += lacks[best]
     _drop_replacements(layout)
-    if not layout.hit_collections and not any(m.split(".")[0] in HIT_SYSTEMS for m in layout.missing):
-        layout.missing.append(f"hits (one of {', '.join(HIT_SYSTEMS)} at least)")
+    if not layout.hit_collections and not any(m.split(".")[0] in systems for m in layout.missing):
+        layout.missing.append(f"hits (one of {', '.join(systems)} at least)")
     return layout
 
 
@@ -133,18 +139,20 @@ def collection_names(leaves: Collection[str]) -> list[str]:
     return sorted(n for n in names if "#" not in n and not n.startswith("_") and not n.endswith("_objIdx"))
 
 
-def look_alikes(leaves: Collection[str]) -> dict[str, list[str]]:
-    """Find collections with other names that have every member of a table.
+def look_alikes(leaves: Collection[str], names: CollectionsConfig = CLIC.collections) -> dict[str, list[str]]:
+    """Find collections of other names that have every member of a table of ours.
 
     Args:
         leaves: names of all leaves of a file.
+        names: of the collections that are read.
 
     Returns:
         Name of the table -> similar collections that are not read.
     """
-    known = {name for group in GROUPS for name in group.collections}
+    groups = table_groups(names)
+    known = {name for group in groups for name in group.collections}
     others = [name for name in collection_names(leaves) if name not in known]
-    tables = {name: columns for group in GROUPS for name, columns in group.tables.items()}
+    tables = {name: columns for group in groups for name, columns in group.tables.items()}
     tables["hits"] = HIT_COLUMNS
     alike = {
         name: [c for c in others if not _lacking(tables[name], _find_table(tables[name], c, leaves))]

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from mlpf.config.detector import CLIC, DetectorConfig
 from mlpf.data.flat_tables import BoolArray, IntArray, Relation, Table
 
 # Values of the hit column "system".
@@ -28,8 +29,9 @@ class RawEvents:
         track_particles: track -> particle, weight = fraction of the track's hits.
         hit_particles: hit -> particle, weight proportional to the deposited energy.
         candidate_tracks, candidate_clusters: candidate -> element, in file order.
-        bad: reason -> [E] True for unusable events.
-        counters: number of ignored items, by name.
+        bad: reason -> [E] True where the event cannot be used.
+        counters: what was ignored while reading, by name.
+        detector: that the events were measured with.
     """
 
     number: IntArray
@@ -45,6 +47,7 @@ class RawEvents:
     candidate_clusters: Relation
     bad: dict[str, BoolArray] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
+    detector: DetectorConfig = CLIC
 
     def __len__(self) -> int:
         """Return the number of events E."""

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mlpf.config.detector import CLIC, CollectionsConfig, DetectorConfig
 from mlpf.data.conversion import BAD_NUMBERS
 from mlpf.data.edm4hep.collection_ids import collection_ids, read_id_table
-from mlpf.data.edm4hep.fields import HIT_COLUMNS, HIT_SYSTEMS, REFERRED, STATE_NAMES, collection_of
+from mlpf.data.edm4hep.fields import HIT_COLUMNS, STATE_NAMES, collection_of, referred
 from mlpf.data.edm4hep.layout import FoundLayout, collection_names, find_layout, look_alikes
 from mlpf.data.edm4hep.leaves import EventFile
 from mlpf.data.edm4hep.raw_events import RawEvents
@@ -27,8 +28,6 @@ BAD_LENGTHS = "inconsistent lengths"
 BAD_RANGES = "inconsistent ranges"
 AT_FIRST_HIT = 2  # value of TrackState.location
 _NAMES_IN_ERROR = 40
-# Collections of the simulation, not of the detector.
-_TRUTH = ("MCParticles", "CalohitMCTruthLink", "SiTracksMCTruthLink")
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class FileDescription:
     look_alikes: dict[str, list[str]]
 
 
-def describe(source: SourceFile) -> FileDescription:
-    """Describe a file, also one that cannot be converted. Reads no events.
+def describe(source: SourceFile, detector: DetectorConfig = CLIC) -> FileDescription:
+    """Say what a file of a detector holds, also one that cannot be converted. Reads no events.
 
     Raises:
         DataError: the file is damaged.
@@ -69,7 +68,7 @@ def describe(source: SourceFile) -> FileDescription:
     events = EventFile(source)
     with readable_errors(source.path):
         table, id_table = read_id_table(source.root)
-    found = find_layout(events.leaves)
+    found = find_layout(events.leaves, detector.collections)
     if not table and not found.old_references:
         id_table = "hashes of the names"
     style = "by number (podio 0.16 and older)" if found.old_references else "by name (podio 0.17 and newer)"
@@ -80,14 +79,16 @@ def describe(source: SourceFile) -> FileDescription:
         id_table=id_table,
         leaves={name: dict(t.leaves) for name, t in found.tables.items()},
         absent={name: tuple(t.zeros) for name, t in found.tables.items() if t.zeros},
-        absent_hits=tuple(name for name in HIT_SYSTEMS if name not in found.tables),
+        absent_hits=tuple(name for name in found.systems if name not in found.tables),
         missing=tuple(found.missing),
         collections=tuple(collection_names(events.leaves)),
-        look_alikes=look_alikes(events.leaves),
+        look_alikes=look_alikes(events.leaves, detector.collections),
     )
 
 
-def read_events(source: SourceFile, chunk_events: int = 200) -> Iterator[RawEvents]:
+def read_events(
+    source: SourceFile, chunk_events: int = 200, detector: DetectorConfig = CLIC
+) -> Iterator[RawEvents]:
     """Read a file in chunks of events.
 
     Memory grows with ``chunk_events``, not with the file. A basket is unpacked as a whole: a file whose
@@ -95,7 +96,8 @@ def read_events(source: SourceFile, chunk_events: int = 200) -> Iterator[RawEven
 
     Args:
         source: an EDM4HEP file with simulation truth, of any podio layout (TTree or RNTuple).
-        chunk_events: largest number of events per chunk; bounds the memory.
+        chunk_events: most events per chunk; bounds the memory.
+        detector: that the events were measured with.
 
     Yields:
         The chunks in file order.
@@ -103,18 +105,20 @@ def read_events(source: SourceFile, chunk_events: int = 200) -> Iterator[RawEven
     Raises:
         DataError: the file is damaged, or lacks collections or their ids.
     """
-    reader = _Reader(source)
+    reader = _Reader(source, detector)
     for start in range(0, reader.events.num_events, chunk_events):
         yield reader.chunk(start, min(start + chunk_events, reader.events.num_events))
 
 
-def _check_complete(events: EventFile, layout: FoundLayout) -> None:
+def _check_complete(events: EventFile, layout: FoundLayout, collections: CollectionsConfig) -> None:
     if not layout.missing:
         return
     names = collection_names(events.leaves)
     found = ", ".join(names[:_NAMES_IN_ERROR]) + (" ..." if len(names) > _NAMES_IN_ERROR else "")
     advice = "keep these collections when the file is written"
-    if all(text.startswith(_TRUTH) for text in layout.missing):
+    # Collections of the simulation, not of the detector.
+    truth = (collections.particles, collections.hit_links, collections.track_links)
+    if all(text.startswith(truth) for text in layout.missing):
         advice += (
             "; they are the truth of a simulation, which training and evaluation need. A file of data has "
             "none: for such events use the ONNX file (docs/export.md, Use)"
@@ -127,10 +131,11 @@ def _check_complete(events: EventFile, layout: FoundLayout) -> None:
 class _Reader:
     """Turns ranges of events of one open file into tables."""
 
-    def __init__(self, source: SourceFile) -> None:
+    def __init__(self, source: SourceFile, detector: DetectorConfig) -> None:
+        self.detector = detector
         self.events = events = EventFile(source)
-        self.layout = find_layout(events.leaves)
-        _check_complete(events, self.layout)
+        self.layout = find_layout(events.leaves, detector.collections)
+        _check_complete(events, self.layout, detector.collections)
         events.select({leaf for table in self.layout.tables.values() for leaf in table.leaves.values()})
         with readable_errors(source.path):
             table, _ = read_id_table(source.root)
@@ -138,7 +143,7 @@ class _Reader:
         self.ids = collection_ids(table, self.layout.hit_collections, old_references=old, where=where)
         self.referred = {
             name: frozenset(collection_ids(table, list(names), old_references=old, where=where))
-            for name, names in REFERRED.items()
+            for name, names in referred(detector.collections).items()
         }
 
     def chunk(self, start: int, stop: int) -> RawEvents:
@@ -150,7 +155,7 @@ class _Chunk:
 
     def __init__(self, reader: _Reader, start: int, stop: int) -> None:
         self.events, self.layout, self.ids = reader.events, reader.layout, reader.ids
-        self.referred = reader.referred
+        self.referred, self.detector = reader.referred, reader.detector
         self.start, self.stop = start, stop
         self.bad: dict[str, BoolArray] = {
             reason: np.zeros(stop - start, dtype=bool) for reason in (BAD_LENGTHS, BAD_RANGES, BAD_NUMBERS)
@@ -177,6 +182,7 @@ class _Chunk:
             candidate_clusters=self.candidate_elements(candidates, "clusters", clusters),
             bad=self.bad,
             counters=self.counters,
+            detector=self.detector,
         )
         _mark_numbers(raw)
         return raw
@@ -305,7 +311,7 @@ class _Chunk:
     def hits(self) -> tuple[Table, HitRows]:
         """Join the hit collections within every event."""
         tables = {name: self.table(name) for name in self.layout.hit_collections}
-        for name in HIT_SYSTEMS:
+        for name in self.layout.systems:
             if name not in tables:
                 self.counters[f"events without collection {name}"] += self.stop - self.start
         counts = np.stack([t.counts for t in tables.values()])
@@ -323,7 +329,7 @@ class _Chunk:
             )
             for column, values in columns.items():
                 values[place] = table[column]
-            system[place] = HIT_SYSTEMS[name]
+            system[place] = self.layout.systems[name]
         hits = Table({**columns, "system": system}, offsets)
         return hits, HitRows(hits, within, self.ids)
 

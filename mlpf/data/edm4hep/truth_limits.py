@@ -11,8 +11,6 @@ from mlpf.data.flat_tables import FloatArray, IntArray
 from mlpf.physics.features import ELEMTYPE_CLUSTER, ELEMTYPE_TRACK
 from mlpf.physics.particles import CLASSES, ELECTRON, PHOTON, class_from_pdg, class_on_element
 
-# Response of the ECAL to hadrons relative to photons; the HCAL is on the hadronic scale.
-ECAL_HADRON_RESPONSE = 0.80
 MIN_PERFECT_ENERGY_GEV = 0.05
 MIN_NEUTRAL_FRACTION = 0.5
 _ELECTROMAGNETIC = (PHOTON, ELECTRON)
@@ -56,7 +54,7 @@ def oracle_particles(raw: RawEvents, links: TruthLinks) -> Rows:
     ecal = sum_by_cluster(raw, np.where(raw.hits["system"] == SYSTEM_ECAL, raw.hits["energy"], 0.0))[kept]
     rest = sum_by_cluster(raw, np.where(raw.hits["system"] == SYSTEM_ECAL, 0.0, raw.hits["energy"]))[kept]
     total = raw.clusters["energy"].astype(np.float64)[kept]
-    energy = np.where(cluster_cls == PHOTON, total, ecal / ECAL_HADRON_RESPONSE + rest)
+    energy = np.where(cluster_cls == PHOTON, total, ecal / raw.detector.ecal_hadron_response + rest)
     position = [raw.clusters[axis].astype(np.float64)[kept] for axis in "xyz"]
     rows = _along(position, energy, cluster_cls, np.zeros(len(kept)))
     return _merge(charged, (rows, raw.clusters.event[kept]))
@@ -76,7 +74,7 @@ def perfect_particles(raw: RawEvents, links: TruthLinks) -> Rows:
     in_ecal = (raw.hits["system"] == SYSTEM_ECAL).astype(np.float64)
     total = links.hit_energy @ np.ones(len(raw.hits))
     ecal = links.hit_energy @ in_ecal
-    hadronic = ecal / ECAL_HADRON_RESPONSE + (total - ecal)
+    hadronic = ecal / raw.detector.ecal_hadron_response + (total - ecal)
     energy = np.where(np.isin(cls, _ELECTROMAGNETIC), total, hadronic)
     p = np.flatnonzero((track_of < 0) & (energy > MIN_PERFECT_ENERGY_GEV))
     centroid = [(links.hit_energy @ raw.hits[axis])[p] / total[p] for axis in "xyz"]
@@ -98,7 +96,7 @@ def _at_track_momentum(
     raw: RawEvents, p: IntArray, track_of: IntArray, cls: IntArray, charge: FloatArray
 ) -> Rows:
     track = track_of[p]
-    px, py, pz = (component[track] for component in track_momentum(raw.tracks))
+    px, py, pz = (component[track] for component in track_momentum(raw))
     usable = np.isfinite(px) & np.isfinite(py) & np.isfinite(pz)
     p, px, py, pz = p[usable], px[usable], py[usable], pz[usable]
     on_track = class_on_element(cls[p], ELEMTYPE_TRACK)

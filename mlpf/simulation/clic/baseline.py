@@ -19,7 +19,6 @@ from mlpf.simulation.clic.baseline_matching import (
 )
 from mlpf.simulation.clic.detector import Detector
 from mlpf.simulation.clic.event_data import Candidates, Clusters, FloatArray, Hits, IntArray, Tracks
-from mlpf.simulation.clic.showers import HADRON_SCALE_ECAL
 
 PION, PHOTON, NEUTRAL_HADRON, ELECTRON, MUON = 211, 22, 130, 11, 13
 MASS_GEV = {c.pdg: c.mass_gev for c in CLASSES}
@@ -67,6 +66,7 @@ class _Measured:
     shapes: Shapes
     num_hits: IntArray
     energy_other: FloatArray
+    ecal_hadron_response: float
 
 
 @dataclass
@@ -174,6 +174,7 @@ def _measure(
         shapes=shapes,
         num_hits=clusters.num_hits,
         energy_other=clusters.energy_other,
+        ecal_hadron_response=detector.ecal_hadron_response,
     )
 
 
@@ -214,7 +215,7 @@ def _reconstruct_group(
 
     excess = energy - expected
     if excess > max(settings.residual_sigmas * sigma, settings.residual_min_energy):
-        return [_residual(shapes, primary, excess, settings)]
+        return [_residual(measured, primary, excess, settings)]
     return []
 
 
@@ -239,16 +240,17 @@ def _is_electron(measured: _Measured, track: int, cluster: int, settings: Baseli
 
 
 def _residual(
-    shapes: Shapes, cluster: int, excess: float, settings: BaselineSettings
+    measured: _Measured, cluster: int, excess: float, settings: BaselineSettings
 ) -> tuple[int, int, float]:
     """Return (cluster, pdg, energy) of the neutral particle that explains an excess over the tracks.
 
     The excess is on the hadronic scale. In a cluster that is nearly all ECAL it is a photon on the
     electromagnetic scale. In other clusters it is a photon if the energy of the ECAL is large enough for it.
     """
+    shapes = measured.shapes
     share = shapes.ecal_share[cluster]
     if share > settings.residual_photon_ecal_share:
-        return cluster, PHOTON, excess * HADRON_SCALE_ECAL
+        return cluster, PHOTON, excess * measured.ecal_hadron_response
     explained = share * shapes.em_energy[cluster] >= excess
     return cluster, PHOTON if explained else NEUTRAL_HADRON, excess
 

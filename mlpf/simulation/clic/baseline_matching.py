@@ -10,7 +10,6 @@ from mlpf.simulation.clic.clustering import HCAL, MUON, SYSTEM_OF_COLLECTION, ne
 from mlpf.simulation.clic.detector import Detector
 from mlpf.simulation.clic.event_data import Clusters, FloatArray, Hits, IntArray, Tracks
 from mlpf.simulation.clic.helix import Helix
-from mlpf.simulation.clic.showers import HADRON_SCALE_ECAL
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def cluster_shapes(hits: Hits, clusters: Clusters, detector: Detector) -> Shapes
     width = np.sqrt(np.bincount(of, energy * transverse2, num) / clusters.energy)
     return Shapes(
         em_energy=clusters.energy,
-        had_energy=clusters.energy_ecal / HADRON_SCALE_ECAL + clusters.energy_hcal,
+        had_energy=clusters.energy_ecal / detector.ecal_hadron_response + clusters.energy_hcal,
         ecal_share=ecal_share,
         depth=depth,
         width=width,

@@ -1,7 +1,7 @@
 """One CLIC-like detector: geometry, field and granularity.
 
-Lengths follow CLIC_o3_v14 (key4hep k4geo). The calorimeter face is a cylinder closed by two planes; depth
-is measured from it. Units mm, T, GeV, ns.
+Its numbers are those of a description (``mlpf.config.detector``). The calorimeter face is a cylinder closed
+by two planes; depth is measured from it. Units mm, T, GeV, ns.
 """
 
 from dataclasses import dataclass, replace
@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM, FIELD_T
+from mlpf.config import detector as description
+from mlpf.errors import ConfigError
 from mlpf.simulation.clic.event_data import FloatArray
 
 SPEED_OF_LIGHT = 299.792458  # mm/ns
@@ -90,19 +91,32 @@ GRANULARITIES: dict[str, Granularity] = {
 
 @dataclass(frozen=True)
 class MuonSystem:
-    """Layers of the yoke: cylinders at ``barrel_radius + k barrel_step``, planes likewise. Lengths in mm."""
+    """Layers of the yoke: cylinders at ``barrel_radius + k barrel_step``, planes likewise. Lengths in mm.
 
+    ``gap`` is between the end of the barrel and the first plane; ``thickness`` that of the whole yoke.
+    """
+
+    barrel_radius: float
+    endcap_z: float
     layers: int = 6
-    barrel_radius: float = 4500.0
     barrel_step: float = 330.0
-    barrel_half_length: float = 4179.0
-    endcap_z: float = 4200.0
     endcap_step: float = 250.0
     endcap_inner_radius: float = 490.0
-    outer_radius: float = 6450.0
+    gap: float = 21.0
+    thickness: float = 1950.0
     cell: float = 30.0
     hit_energy: float = 0.02
     efficiency: float = 0.97
+
+    @property
+    def barrel_half_length(self) -> float:
+        """Half length of the barrel layers in mm."""
+        return self.endcap_z - self.gap
+
+    @property
+    def outer_radius(self) -> float:
+        """Radius where the planes end in mm."""
+        return self.barrel_radius + self.thickness
 
     @property
     def barrel_radii(self) -> tuple[float, ...]:
@@ -116,30 +130,20 @@ class MuonSystem:
 
 
 @dataclass(frozen=True)
-class Detector:
-    """Geometry and field.
+class Tracker:
+    """A field and the calorimeter face around it.
 
     Attributes:
         field: solenoid field along z, T.
         face_radius: radius of the calorimeter face (barrel) = end of the tracker, mm.
         face_half_length: |z| of the calorimeter face (endcap), mm.
-        tracker_inner_radius: first tracker layer, mm.
         endcap_inner_radius: nothing is measured at the endcap face inside this radius, mm.
-        ecal_depth: the ECAL fills depths [0, ecal_depth), mm.
-        hcal_start, hcal_end: the HCAL fills [hcal_start, hcal_end); depths between ``ecal_depth`` and
-            ``hcal_start`` count as its first layer, those beyond ``hcal_end`` are leaked.
     """
 
-    field: float = FIELD_T
-    face_radius: float = FACE_RADIUS_MM
-    face_half_length: float = FACE_HALF_LENGTH_MM
-    tracker_inner_radius: float = 31.0
-    endcap_inner_radius: float = 260.0
-    ecal_depth: float = 202.0
-    hcal_start: float = 240.0
-    hcal_end: float = 1826.0
-    muon: MuonSystem = MuonSystem()
-    granularity: Granularity = Granularity()
+    field: float
+    face_radius: float
+    face_half_length: float
+    endcap_inner_radius: float
 
     @property
     def bending(self) -> float:
@@ -161,13 +165,60 @@ class Detector:
         return length / scale
 
 
-CLIC = Detector()
+@dataclass(frozen=True)
+class Detector(Tracker):
+    """A tracker and what is around it.
+
+    Attributes:
+        ecal_hadron_response: ECAL signal per energy of a spot that is not electromagnetic.
+        tracker_inner_radius: first tracker layer, mm.
+        ecal_depth: the ECAL fills depths [0, ecal_depth), mm.
+        hcal_start, hcal_end: the HCAL fills [hcal_start, hcal_end); depths between ``ecal_depth`` and
+            ``hcal_start`` count as its first layer, those beyond ``hcal_end`` are leaked.
+        muon: layers of the yoke.
+        granularity: of the calorimeters.
+    """
+
+    ecal_hadron_response: float
+    tracker_inner_radius: float
+    ecal_depth: float
+    hcal_start: float
+    hcal_end: float
+    muon: MuonSystem
+    granularity: Granularity
 
 
-def clic_with(granularity: str) -> Detector:
-    """Return the CLIC detector with a granularity out of ``GRANULARITIES``.
+def build_detector(described: description.DetectorConfig, granularity: str = "clusters") -> Detector:
+    """Build the detector that a description and a granularity out of ``GRANULARITIES`` give.
 
     Raises:
+        ConfigError: the description has no section ``simulation``, or too few collections of hits.
         KeyError: no such granularity.
     """
-    return replace(CLIC, granularity=GRANULARITIES[granularity])
+    geometry, names = described.simulation, described.collections
+    if min(len(names.ecal_hits), len(names.hcal_hits)) < 2 or not names.muon_hits:
+        raise ConfigError(
+            f"detector {described.name}: mlpf simulate writes hits of barrel and end cap of each calorimeter "
+            "and of the muon system; name two ecal_hits, two hcal_hits and one of muon_hits"
+        )
+    if geometry is None:
+        raise ConfigError(
+            f"detector {described.name}: its description has no section simulation, which mlpf simulate "
+            "needs; add it (docs/detector.md)"
+        )
+    return Detector(
+        field=described.field_T,
+        face_radius=described.face_radius_mm,
+        face_half_length=described.face_half_length_mm,
+        ecal_hadron_response=described.ecal_hadron_response,
+        tracker_inner_radius=geometry.tracker_inner_radius_mm,
+        endcap_inner_radius=geometry.endcap_inner_radius_mm,
+        ecal_depth=geometry.ecal_depth_mm,
+        hcal_start=geometry.hcal_start_mm,
+        hcal_end=geometry.hcal_end_mm,
+        muon=MuonSystem(geometry.muon_barrel_radius_mm, geometry.muon_endcap_mm),
+        granularity=GRANULARITIES[granularity],
+    )
+
+
+CLIC = build_detector(description.CLIC)

@@ -372,20 +372,28 @@ _OLD_NAMES = (
     "EventHeader",
 )
 _RENAMED = {"SiTracks": "SiTracks_Refitted_dQdx", "MergedRecoParticles": "PandoraPFOs"}
-# Small integers in order of registration, as in the old podio.
-_OLD_IDS = {name: number for number, name in enumerate(_OLD_NAMES, start=1)}
-_NEW_IDS = {name: murmur3_32(name) for name in (_RENAMED.get(name, name) for name in _OLD_NAMES)}
 
-LAYOUTS: dict[str, Layout] = {
-    "old": Layout("old", _OLD_IDS, _old_collections(_References(_OLD_IDS, np.int32)), "metadata", ""),
-    **{
-        name: Layout(
-            name,
-            _NEW_IDS,
-            _new_collections(_References(_NEW_IDS, np.uint32)),
-            "podio_metadata",
-            "events___idTable",
-        )
-        for name in ("new", "rntuple")
-    },
-}
+
+def make_layout(name: LayoutName, named: Callable[[str], str | None] = str) -> Layout:
+    """Return a layout.
+
+    Args:
+        name: of the layout.
+        named: CLIC's name of a collection or branch -> the name to write; None = leave it out.
+    """
+    old = name == "old"
+    names = _OLD_NAMES if old else tuple(_RENAMED.get(n, n) for n in _OLD_NAMES)
+    # Small integers in order of registration, as the old podio gave them; hashes of the names since.
+    ids = {n: number if old else murmur3_32(named(n) or n) for number, n in enumerate(names, start=1)}
+    to = _References(ids, np.int32 if old else np.uint32)
+    collections = _old_collections(to) if old else _new_collections(to)
+    return Layout(
+        name,
+        {own: number for n, number in ids.items() if (own := named(n)) is not None},
+        {own: make for n, make in collections.items() if (own := named(n)) is not None},
+        "metadata" if old else "podio_metadata",
+        "" if old else "events___idTable",
+    )
+
+
+LAYOUTS: dict[str, Layout] = {name: make_layout(name) for name in get_args(LayoutName)}

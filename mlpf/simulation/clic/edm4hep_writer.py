@@ -1,7 +1,8 @@
 """Simulated events to ROOT files shaped like CLIC's EDM4HEP files, in any of ``edm4hep_layouts``."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import awkward as ak
 import numpy as np
 import uproot
 
+from mlpf.config.detector import CLIC, DetectorConfig, recorded_detector
 from mlpf.data.source_file import open_root, readable_errors
 from mlpf.errors import DataError
 from mlpf.files.atomic import atomic_write
 from mlpf.simulation.clic.edm4hep_layouts import LAYOUTS, Layout, LayoutName, Leaves
+from mlpf.simulation.clic.edm4hep_names import layout_for
 from mlpf.simulation.clic.event_data import SimulatedEvent
 
 EVENTS_PER_CHUNK = 200
@@ -27,9 +30,9 @@ class Provenance:
         sample: name of the sample.
         seed: seed of the sample.
         first_event, num_events: the file holds events first_event ... first_event + num_events - 1.
-        layout: layout of the file; read from its structure.
-        granularity: granularity of the calorimeters, a key of
-            ``mlpf.simulation.clic.detector.GRANULARITIES``.
+        layout: how they are laid out; told by the file's structure.
+        granularity: of the calorimeters, a key of ``mlpf.simulation.clic.detector.GRANULARITIES``.
+        detector: that they were simulated with.
     """
 
     sample: str
@@ -38,6 +41,7 @@ class Provenance:
     num_events: int
     layout: LayoutName = "old"
     granularity: str = "clusters"
+    detector: DetectorConfig = CLIC
 
 
 def write_events(path: Path, events: Iterable[SimulatedEvent], provenance: Provenance) -> None:
@@ -56,7 +60,7 @@ def write_events(path: Path, events: Iterable[SimulatedEvent], provenance: Prove
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    layout = LAYOUTS[provenance.layout]
+    layout = layout_for(provenance.layout, provenance.detector.collections)
     with atomic_write(path) as part, uproot.recreate(part, compression=uproot.ZSTD(5)) as file:
         tree = None
         for chunk in _chunks(events):
@@ -90,7 +94,8 @@ def _metadata(layout: Layout, provenance: Provenance) -> dict[str, ak.Array]:
         ak.Array([list(layout.ids.values())]), np.int64 if layout.name == "old" else np.uint32
     )
     table = {"m_names": ak.Array([list(layout.ids)]), "m_collectionIDs": numbers}
-    told = {key: value for key, value in asdict(provenance).items() if key != "layout"}
+    told = {f.name: getattr(provenance, f.name) for f in fields(provenance) if f.name != "layout"}
+    told["detector"] = provenance.detector.model_dump_json()
     return {
         **({layout.id_table: ak.zip(table, depth_limit=1)} if layout.id_table else table),
         **{f"simulation_{key}": ak.Array([value]) for key, value in told.items()},
@@ -111,16 +116,21 @@ def read_provenance(path: Path) -> Provenance:
             metadata = file[LAYOUTS[layout].metadata]
             keys = ("sample", "seed", "first_event", "num_events")
             values = {key: metadata[f"simulation_{key}"].array()[0] for key in keys}
-            # Files of earlier versions do not have it: there was only one.
-            has_granularity = "simulation_granularity" in metadata.keys()  # noqa: SIM118 - a tree would also look inside branches
-            granularity = metadata["simulation_granularity"].array()[0] if has_granularity else "clusters"
+            # Files of earlier versions do not say all: there was one.
+            later = {
+                key: str(metadata[f"simulation_{key}"].array()[0])
+                for key in ("granularity", "detector")
+                if f"simulation_{key}" in metadata.keys()  # noqa: SIM118 - a tree would also look inside branches
+            }
+            described = {"detector": json.loads(later["detector"])} if "detector" in later else {}
             return Provenance(
                 sample=str(values["sample"]),
                 seed=int(values["seed"]),
                 first_event=int(values["first_event"]),
                 num_events=int(values["num_events"]),
                 layout=layout,
-                granularity=str(granularity),
+                granularity=later.get("granularity", "clusters"),
+                detector=recorded_detector(described, str(path)),
             )
     except DataError as error:
         raise DataError(

@@ -7,20 +7,16 @@ from typing import Any
 import numpy as np
 
 from mlpf.errors import ConfigError, MissingDependency, how_to_install
-from mlpf.physics.clic import FACE_RADIUS_MM
 from mlpf.physics.samples import CLIC_ENERGY, GUN_MOMENTUM
+from mlpf.simulation.clic.detector import CLIC, Detector
 from mlpf.simulation.clic.event_data import FloatArray, Particles
 from mlpf.simulation.seeding import Stage, event_rng, pythia_seed
 
-# V0s and hyperons decay inside the tracker volume (mm), and only there.
 _COMMON = (
     "Print:quiet=on",
     "Next:numberCount=0",
     "Random:setSeed=on",
     "Random:seed=1",
-    "ParticleDecays:limitCylinder=on",
-    f"ParticleDecays:xyMax={FACE_RADIUS_MM:g}",
-    "ParticleDecays:zMax=2300",
     "Beams:idA=11",
     "Beams:idB=-11",
     f"Beams:eCM={CLIC_ENERGY:g}",
@@ -33,6 +29,7 @@ _OVERLAY = (
     "Photon:Q2max=1",
     "SoftQCD:nonDiffractive=on",
 )
+_MARGIN = 7.0  # mm between the last decay and the end cap
 _POOL_SIZE = 1500  # smaller pools repeat visibly
 _SCATTERED_BEAM_PZ = 50.0  # GeV
 _MAX_TRIES = 100
@@ -94,6 +91,15 @@ def rotate(particles: Particles, phi: float | FloatArray) -> Particles:
         a, b = columns[x], columns[y]
         columns[x], columns[y] = cosine * a - sine * b, sine * a + cosine * b
     return Particles(**columns)
+
+
+def decays_inside(detector: Detector) -> tuple[str, ...]:
+    """Return settings of Pythia with which V0s and hyperons decay inside the tracker, and only there."""
+    return (
+        "ParticleDecays:limitCylinder=on",
+        f"ParticleDecays:xyMax={detector.face_radius:g}",
+        f"ParticleDecays:zMax={detector.face_half_length - _MARGIN:g}",
+    )
 
 
 def start_pythia(settings: tuple[str, ...]) -> Any:
@@ -179,15 +185,16 @@ class Generator:
     """Generated events of one sample; each can be made alone and in any order.
 
     Args:
-        sample: name of ``CLIC_SAMPLES``.
-        seed: non-negative; together with sample and event number it fixes every event.
+        sample: name out of ``CLIC_SAMPLES``.
+        seed: non-negative; together with sample, detector and event number it fixes every event.
+        detector: inside which long-lived particles decay.
 
     Raises:
         ConfigError: unknown sample or negative seed.
         MissingDependency: a process needs Pythia, which is not installed.
     """
 
-    def __init__(self, sample: str, seed: int) -> None:
+    def __init__(self, sample: str, seed: int, detector: Detector = CLIC) -> None:
         if sample not in SETTINGS:
             raise ConfigError(f"process {sample!r} is not known; choose one of {', '.join(SETTINGS)}")
         if seed < 0:
@@ -195,11 +202,14 @@ class Generator:
         self.sample = sample
         self.seed = seed
         self._settings = SETTINGS[sample]
-        self._pythia = start_pythia(self._settings.pythia) if self._settings.pythia else None
+        self._decays = decays_inside(detector)
+        self._pythia = None
+        if self._settings.pythia:
+            self._pythia = start_pythia((*self._decays, *self._settings.pythia))
         self._pool = self._make_pool() if self._settings.overlay_mean > 0 else []
 
     def _make_pool(self) -> list[Particles]:
-        pythia = start_pythia(_OVERLAY)
+        pythia = start_pythia((*self._decays, *_OVERLAY))
         pool = []
         for i in range(_POOL_SIZE):
             event = next_event(pythia, pythia_seed(self.seed, "overlay", i))

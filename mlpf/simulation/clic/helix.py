@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.simulation.clic.detector import Detector
+from mlpf.simulation.clic.detector import Tracker
 from mlpf.simulation.clic.event_data import FloatArray, TrackStates
 
 # A particle that turns by more before the face curls in the tracker and is lost (1.5 turns).
@@ -85,7 +85,7 @@ class Helix:
             point: x, y, z.
             momentum: px, py, pz.
             charge: in e.
-            bending: ``Detector.bending`` in GeV/mm.
+            bending: ``Tracker.bending`` in GeV/mm.
         """
         px, py, pz = momentum
         pt = np.maximum(np.hypot(px, py), _MIN_PT)
@@ -174,7 +174,7 @@ class Helix:
         return d0, phi, self.z + self.radius * angle * self.tan_lambda
 
 
-def helix_to_face(helix: Helix, detector: Detector) -> FacePoints:
+def helix_to_face(helix: Helix, detector: Tracker) -> FacePoints:
     """Follow helices from inside the tracker to the calorimeter face.
 
     Args:
@@ -206,6 +206,6 @@ def helix_to_face(helix: Helix, detector: Detector) -> FacePoints:
     )
 
 
-def extrapolate_to_face(states: TrackStates, detector: Detector) -> FacePoints:
+def extrapolate_to_face(states: TrackStates, detector: Tracker) -> FacePoints:
     """Extrapolate perigee states [T], e.g. ``Tracks.at_ip``, to the calorimeter face."""
     return helix_to_face(Helix.from_states(states), detector)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.physics.particles import is_invisible
-from mlpf.simulation.clic.detector import Detector
+from mlpf.simulation.clic.detector import Tracker
 from mlpf.simulation.clic.event_data import IntArray, Particles
 from mlpf.simulation.clic.helix import FacePoints, Helix, helix_to_face
 
@@ -26,8 +26,8 @@ class Propagation:
     helix: Helix
 
 
-def _line_to_face(particles: Particles, detector: Detector) -> FacePoints:
-    """Follow straight lines [P], whatever the charge of the particle."""
+def _line_to_face(particles: Particles, detector: Tracker) -> FacePoints:
+    """Follow straight lines [P]; nothing here says whether the particle is neutral."""
     p = np.sqrt(particles.px**2 + particles.py**2 + particles.pz**2)
     moves = p > 0
     safe = np.where(moves, p, 1.0)
@@ -47,7 +47,7 @@ def _line_to_face(particles: Particles, detector: Detector) -> FacePoints:
     return FacePoints(x, y, z, ux, uy, uz, path, barrel, valid)
 
 
-def propagate(particles: Particles, detector: Detector) -> Propagation:
+def propagate(particles: Particles, detector: Tracker) -> Propagation:
     """Follow every visible particle [P] through the tracker."""
     radius = np.hypot(particles.vx, particles.vy)
     in_tracker = (radius < detector.face_radius) & (np.abs(particles.vz) < detector.face_half_length)

@@ -21,7 +21,6 @@ _HCAL_RADIATION_LENGTH = 26.0  # mm
 _INTERACTION_LENGTH = 207.0  # mm
 _MIP_LOSS = 1.2e-3  # GeV/mm
 _MIP_SPREAD = 0.25  # log-normal
-HADRON_SCALE_ECAL = 0.80  # ECAL signal per energy of a spot that is not electromagnetic
 
 
 @dataclass(frozen=True)
@@ -230,7 +229,7 @@ def _place(local: _Local, face: FacePoints, detector: Detector) -> Spots:
     z = face.z[p] + length * uz + local.b * transverse
     depth = detector.depth(x, y, z)
     scaled = ~local.electromagnetic & (depth < detector.ecal_depth)
-    energy = local.energy * np.where(scaled, HADRON_SCALE_ECAL, 1.0)
+    energy = local.energy * np.where(scaled, detector.ecal_hadron_response, 1.0)
     kept = depth < detector.hcal_end
     path = face.path[p] + length
     return Spots(p[kept], x[kept], y[kept], z[kept], energy[kept], path[kept])

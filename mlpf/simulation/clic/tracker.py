@@ -1,6 +1,7 @@
 """Tracks: efficiency, smeared helix parameters, split and fake tracks, links to particles.
 
 Resolutions are those of the CLIC detector model in fast simulation (Delphes CLICdet card, central values).
+That of pT is scaled to other fields B and radii R: its first term with 1/(B R^2), scattering with 1/(B R).
 """
 
 from dataclasses import dataclass, replace
@@ -8,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mlpf.physics.clic import FACE_RADIUS_MM
 from mlpf.physics.kinematics import eta_from_momentum
 from mlpf.simulation.clic.detector import Detector
 from mlpf.simulation.clic.event_data import FloatArray, IntArray, Links, Particles, Tracks, TrackStates
@@ -22,6 +22,8 @@ _TAIL_RATE = 0.02
 _FULL_SHARE_RATE = 0.93  # tracks whose hits all come from one particle
 _MIN_OMEGA_FACTOR = 0.1  # a smeared track keeps its charge
 _TRACK_TYPE = 1
+# The detector whose resolutions are used.
+_REFERENCE_FIELD, _REFERENCE_RADIUS = 4.0, 1500.0  # T, mm
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,20 @@ def _choose_rows(found: IntArray, rng: np.random.Generator) -> _Rows:
 
 
 def _smeared_states(
-    truth: _Truth, helix: Helix, rows: _Rows, tail: npt.NDArray[np.bool_], rng: np.random.Generator
+    truth: _Truth,
+    helix: Helix,
+    rows: _Rows,
+    tail: npt.NDArray[np.bool_],
+    detector: Detector,
+    rng: np.random.Generator,
 ) -> TrackStates:
     """Return perigee states [T] with measurement errors."""
     i = rows.base
     pt, p, sine = truth.pt[i], truth.p[i], truth.sine[i]
-    lever = (FACE_RADIUS_MM / truth.exit_radius[i]) ** 2
-    pt_error = np.hypot(1.3e-5 * pt * lever, 2.1e-3 / sine**1.5)
+    weaker = _REFERENCE_FIELD / detector.field
+    lever = weaker * (_REFERENCE_RADIUS / truth.exit_radius[i]) ** 2
+    scattering = weaker * _REFERENCE_RADIUS / detector.face_radius
+    pt_error = np.hypot(1.3e-5 * pt * lever, 2.1e-3 * scattering / sine**1.5)
     pt_error *= np.where(truth.electron[i], 1.5, 1.0) * np.where(tail, 3.0, 1.0) * rows.error
     angle_error = np.hypot(5e-5, 3e-4 / (p * np.sqrt(sine)))
     d0, phi, z0 = helix.take(i).perigee()
@@ -169,7 +178,7 @@ def reconstruct_tracks(
     rows = _choose_rows(found, rng)
     n = len(rows.base)
     tail = rng.random(n) < _TAIL_RATE
-    at_ip = _smeared_states(truth, propagation.helix, rows, tail, rng)
+    at_ip = _smeared_states(truth, propagation.helix, rows, tail, detector, rng)
 
     exit_fraction = truth.exit_radius[rows.base] / detector.face_radius
     vertex_radius = truth.vertex_radius[rows.base]

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlpf.data.flat_tables import offsets_from_counts
-from mlpf.simulation.clic.detector import Detector
+from mlpf.simulation.clic.detector import Tracker
 from mlpf.simulation.clic.event_data import FloatArray, IntArray
 
 MAX_ETA = 5.0
 # The tracker and its field; the hole around the beam is where |eta| exceeds MAX_ETA.
-CMS_TRACKER = Detector(
+CMS_TRACKER = Tracker(
     field=3.8,
     face_radius=1290.0,
     face_half_length=3000.0,

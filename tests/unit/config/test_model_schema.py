@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from mlpf.config.documents import section_of
 from mlpf.config.explain import explain
-from mlpf.config.loading import section_of
 from mlpf.config.model_schema import VARIANTS, GNNConfig, TransformerConfig
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models import build_model

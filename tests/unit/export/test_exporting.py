@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from onnxruntime.quantization import QuantType
 
+from mlpf.config.detector import CLIC
 from mlpf.export import RUNTIMES, ExportError, export_onnx, exporting
 from mlpf.export.parity import TOLERANCE
 from mlpf.layers.input_normalization import fit_normalization
@@ -37,7 +38,7 @@ def exported(request, tmp_path_factory):
     model = normalised(build)
     path = tmp_path_factory.mktemp("export") / "run" / "model.onnx"
     metadata = {"checkpoint": "epoch_3"}
-    files = export_onnx(model, path, target=target, precisions=PRECISIONS, metadata=metadata)
+    files = export_onnx(model, path, target=target, precisions=PRECISIONS, metadata=metadata, detector=CLIC)
     return model, RUNTIMES[target], files
 
 
@@ -108,7 +109,7 @@ def test_int8_files_are_exact_without_vnni(exported):
 def test_int8_that_would_saturate_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "quantize", lambda proto: quantize_with(proto, QuantType.QInt8))
     with pytest.raises(ExportError, match=r"m_int8.onnx: int8 weights reach 127, allowed 64"):
-        export_onnx(tiny_transformer(), tmp_path / "m.onnx", precisions=("float32", "int8"))
+        export_onnx(tiny_transformer(), tmp_path / "m.onnx", precisions=("float32", "int8"), detector=CLIC)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,20 +151,20 @@ def test_a_failed_export_leaves_nothing(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "convert", lambda *_: onnx.load(files["float32"].path))
     monkeypatch.setattr(exporting, "check_parity", lambda *_: replace(report, finite=False))
     with pytest.raises(ExportError, match=r"m_int8.onnx: int8 overflows: NaN, .*; no file was written"):
-        export_onnx(model, tmp_path / "m.onnx", precisions=("int8",))
+        export_onnx(model, tmp_path / "m.onnx", precisions=("int8",), detector=CLIC)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_in_the_way_is_named(tmp_path):
     (tmp_path / "m_int8.onnx").mkdir()
     with pytest.raises(ExportError, match=r"m_int8.onnx: is a directory"):
-        export_onnx(tiny_transformer(), tmp_path / "m.onnx", precisions=("float32", "int8"))
+        export_onnx(tiny_transformer(), tmp_path / "m.onnx", precisions=("float32", "int8"), detector=CLIC)
 
 
 def test_the_card_keeps_its_name_to_itself(tmp_path):
     with pytest.raises(ExportError, match="is the name of the model card"):
-        export_onnx(tiny_transformer(), tmp_path / "model_card.json")
+        export_onnx(tiny_transformer(), tmp_path / "model_card.json", detector=CLIC)
     (tmp_path / "model_card.json").mkdir()
     with pytest.raises(ExportError, match=r"model_card.json: is a directory"):
-        export_onnx(tiny_transformer(), tmp_path / "m.onnx")
+        export_onnx(tiny_transformer(), tmp_path / "m.onnx", detector=CLIC)
     assert [p.name for p in tmp_path.iterdir()] == ["model_card.json"]

@@ -3,6 +3,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType
 
+from mlpf.config.detector import CLIC
 from mlpf.export import ExportError, export_onnx, exporting, open_session
 from mlpf.export.precision import (
     FLOAT16_MAX,
@@ -223,5 +224,10 @@ def test_messages_that_are_cut_off_are_not_exported(tmp_path, monkeypatch):
     }
     monkeypatch.setattr(exporting, "PARITY_SHAPES", ((1, 256),))
     with pytest.raises(ExportError, match=r"m_float16.onnx: float16 ends at 65504, but numbers in \S*cg_"):
-        export_onnx(tiny_model(combined_graph_layer=graph), tmp_path / "m.onnx", precisions=("float16",))
+        export_onnx(
+            tiny_model(combined_graph_layer=graph),
+            tmp_path / "m.onnx",
+            precisions=("float16",),
+            detector=CLIC,
+        )
     assert list(tmp_path.iterdir()) == []

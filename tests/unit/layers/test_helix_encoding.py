@@ -5,7 +5,6 @@ from mlpf.config.data_schema import POSITION_COLUMNS, DatasetConfig
 from mlpf.layers import helix_encoding
 from mlpf.layers.helix_encoding import NUM_HELIX_FEATURES, face_points, helix_features
 from mlpf.physics import features
-from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM
 from mlpf.physics.schemas import SCHEMAS
 from tests.support.events import clic_like_events
 
@@ -26,8 +25,11 @@ def cluster(*position):
     return x
 
 
-def point(x):
-    return np.asarray(face_points(x))[0, 0]
+FACE = (1500.0, 2307.0)  # radius and half length of CLIC's calorimeter, mm
+
+
+def point(x, face=FACE):
+    return np.asarray(face_points(x, *face))[0, 0]
 
 
 def test_columns_are_those_of_the_physics_room():
@@ -102,14 +104,14 @@ def test_positions_of_hit_based_events_are_read_from_their_own_columns():
     for row, (kind, values) in enumerate(zip(schema.kinds, (track_values, hit_values), strict=True)):
         for name, value in values.items():
             x[0, row, kind.features.index(name)] = value
-    found = np.asarray(face_points(x, columns=columns))[0]
+    found = np.asarray(face_points(x, *FACE, columns))[0]
     assert found[0] == pytest.approx([1299.04, -750.0, 157.08], abs=0.1)
     assert found[1] == pytest.approx([1500.0, 0.0, 500.0], abs=1e-2)
 
 
 def test_features_are_finite_and_of_order_one():
     x = clic_like_events(4, 200)
-    y = np.asarray(helix_features(x))
+    y = np.asarray(helix_features(x, *FACE))
     assert y.shape == (4, 200, NUM_HELIX_FEATURES)
     assert np.isfinite(y).all()
     # the largest is log(1 + E) of about 1000 GeV
@@ -117,7 +119,7 @@ def test_features_are_finite_and_of_order_one():
 
 
 def test_sine_of_the_highest_octave_is_that_of_the_angle():
-    y = np.asarray(helix_features(track(phi=0.3)))[0, 0]
+    y = np.asarray(helix_features(track(phi=0.3), *FACE))[0, 0]
     octave = 6
     # cos and sin of 2^k phi follow direction (3) and point (3); 1e-4: doubling multiplies roundings
     assert y[6 + 2 * octave : 8 + 2 * octave] == pytest.approx(
@@ -130,10 +132,14 @@ def test_nonsense_stays_finite(value):
     for kind in (0, 1, 2):
         x = np.full((1, 1, 17), value, np.float32)
         x[..., 0] = kind
-        assert np.isfinite(np.asarray(helix_features(x))).all()
+        assert np.isfinite(np.asarray(helix_features(x, *FACE))).all()
         assert np.isfinite(point(x)).all()
 
 
-def test_the_face_is_that_of_the_detector():
-    found = helix_encoding.CLIC_RADIUS_MM, helix_encoding.CLIC_HALF_LENGTH_MM
-    assert found == (FACE_RADIUS_MM, FACE_HALF_LENGTH_MM)
+def test_points_lie_on_the_face_that_is_given():
+    other = (2000.0, 2600.0)
+    # as above: 60 degrees along a circle whose radius is that of the face
+    expected = [2000 * np.sin(np.pi / 3), -1000.0, 0.1 * 2000 * np.pi / 3]
+    assert point(track(tan_lambda=0.1, omega=1 / 2000), other) == pytest.approx(expected, abs=0.1)
+    assert point(track(tan_lambda=2.0), other) == pytest.approx([1300.0, 0.0, 2600.0], abs=0.1)
+    assert point(cluster(3000.0, 0.0, 1000.0), other) == pytest.approx([2000.0, 0.0, 2000 / 3], abs=1e-2)

@@ -11,7 +11,11 @@ from tests.support.layer_contract import LayerCase, check_layer
 def test_contract(encoding, width):
     x = clic_like_events(2, 20)
     case = LayerCase(
-        lambda: InputEncoding(3, encoding), (x, x), (2, 20, width), num_trainable=0, tolerance=1e-4
+        lambda: InputEncoding(3, encoding, 1500.0, 2307.0),
+        (x, x),
+        (2, 20, width),
+        num_trainable=0,
+        tolerance=1e-4,
     )
     check_layer(case)
 
@@ -25,3 +29,8 @@ def test_hand_worked():
 def test_unknown_encoding_is_refused():
     with pytest.raises(ValueError, match="input_encoding='cms', expected one of clic, clic_helix"):
         InputEncoding(3, "cms")
+
+
+def test_positions_need_a_face():
+    with pytest.raises(ValueError, match="clic_helix' needs radius and half length of the calorimeter"):
+        InputEncoding(3, "clic_helix")

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mlpf.config.detector import CLIC
 from mlpf.layers.input_normalization import fit_normalization
-from mlpf.models import build_model
+from mlpf.models import PFNetDense, build_model
 from mlpf.models.interface import OUTPUT_NAMES, concatenate_outputs, output_widths
 from tests.support.events import clic_like_events
 from tests.support.layer_contract import num_weights
@@ -197,3 +198,23 @@ def test_compiled_by_xla_gives_the_eager_result(variant):
     compiled = tf.function(lambda x: model(x), jit_compile=True)(x)
     for name, values in outputs(model, x).items():
         np.testing.assert_allclose(values, np.asarray(compiled[name]), **TOLERANCE)
+
+
+def test_positions_lie_on_the_face_of_the_detector():
+    x = clic_like_events(1, 60)
+    large = CLIC.model_copy(update={"face_radius_mm": 2000.0, "face_half_length_mm": 3000.0})
+    graph = {**TINY_GRAPH, "position_scales": [50.0]}
+    for changes in ({"input_encoding": "clic_helix"}, {"combined_graph_layer": graph}):
+        usual, other = (build_model(tiny_config(**changes), detector=d) for d in (CLIC, large))
+        other.set_weights(usual.get_weights())
+        # the same weights and events: only the face differs
+        assert np.abs(concatenate_outputs(usual(x)) - concatenate_outputs(other(x))).max() > 1e-3
+    with pytest.raises(ValueError, match="position_scales need the face of the calorimeter"):
+        build_model(tiny_config(combined_graph_layer=graph), detector=None)
+
+
+def test_models_saved_before_they_told_their_face_are_of_clic():
+    config = tiny_model(input_encoding="clic_helix").get_config()
+    del config["face"]
+    encoding = PFNetDense.from_config(config).encoding
+    assert (encoding.radius, encoding.half_length) == CLIC.face_mm

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mlpf.config.data_schema import DatasetConfig
+from mlpf.config.detector import CLIC
 from mlpf.layers.helix_encoding import CLIC_COLUMNS, NUM_HELIX_FEATURES, helix_features
 from mlpf.layers.input_normalization import fit_normalization
 from mlpf.models.interface import OUTPUT_NAMES, output_widths
@@ -139,8 +140,8 @@ def test_positions_are_computed_from_the_columns_of_the_schema(make_tiny, rng):
     x = rng.normal(size=(1, 6, schema.num_input_features)).astype(np.float32) * 100
     x[..., 0] = [1, 1, 1, 2, 2, 2]
     found = np.asarray(model.encoding(x, x))[..., -NUM_HELIX_FEATURES:]
-    np.testing.assert_array_equal(found, helix_features(x, columns=schema.helix_columns))
-    assert np.abs(found - helix_features(x, columns=CLIC_COLUMNS)).max() > 1e-2
+    np.testing.assert_array_equal(found, helix_features(x, *CLIC.face_mm, schema.helix_columns))
+    assert np.abs(found - helix_features(x, *CLIC.face_mm, CLIC_COLUMNS)).max() > 1e-2
 
 
 def test_nan_and_inf_inputs_give_finite_outputs():
@@ -208,9 +209,9 @@ def test_redrawn_directions_compile_with_xla():
 
 def test_the_encoding_gets_the_columns_of_the_schema():
     columns = DatasetConfig(schema="clic_hits").helix_columns
-    model = make(input_encoding="clic_helix", helix_columns=columns)
+    model = make(input_encoding="clic_helix", helix_columns=columns, face=CLIC.face_mm)
     assert model.encoding.helix_columns == columns
-    assert columns != make(input_encoding="clic_helix").encoding.helix_columns
+    assert columns != make(input_encoding="clic_helix", face=CLIC.face_mm).encoding.helix_columns
 
 
 @pytest.mark.parametrize("shape", [(1, 0, 17), (0, 5, 17)])

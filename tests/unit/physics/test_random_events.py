@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mlpf.config.detector import CLIC
 from mlpf.physics.random_events import sample_events
 from mlpf.physics.schemas import SCHEMAS
 from tests.support.events import clic_like_events
@@ -11,7 +12,7 @@ KINDS = [(schema, kind) for schema in SCHEMAS.values() for kind in schema.kinds]
 
 
 def rows_of(schema, kind):
-    x = sample_events(schema, 2, 100, seed=1)
+    x = sample_events(schema, 2, 100, CLIC if schema.has_positions else None, seed=1)
     assert x.shape == (2, 100, schema.num_features)
     rows = x[x[..., 0] == kind.elemtype]
     return {name: rows[:, kind.features.index(name)] for name in kind.features.names}
@@ -36,7 +37,7 @@ def test_positions_are_behind_the_calorimeter_face(name):
 
 @pytest.mark.parametrize("schema", list(SCHEMAS.values()), ids=lambda schema: schema.name)
 def test_a_tenth_is_padding_at_the_end(schema):
-    x = sample_events(schema, 1, 50)
+    x = sample_events(schema, 1, 50, CLIC if schema.has_positions else None)
     assert np.flatnonzero(x[0, :, 0] == 0).tolist() == [45, 46, 47, 48, 49]
     assert not x[0, 45:].any()
 

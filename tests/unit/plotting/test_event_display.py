@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 
-from mlpf.physics.clic import FACE_HALF_LENGTH_MM, FACE_RADIUS_MM
+from mlpf.config.detector import CLIC
 from mlpf.physics.features import PARTICLE_COLUMNS
 from mlpf.physics.schemas import SCHEMAS
 from mlpf.plotting.event_display import EventView, event_display, helix_points
 from mlpf.plotting.style import COLORS
-from mlpf.simulation.clic.detector import CLIC
 from mlpf.simulation.clic.helix import Helix
 
 
@@ -22,7 +21,12 @@ def view(schema_name, elements, particles=None):
     if particles is None:
         particles = rows(PARTICLE_COLUMNS, 3, cls=[1, 3, 2], energy=[1, 10, 100], pt=1, eta=[0, 1, -1])
     return EventView(
-        "a title", SCHEMAS[schema_name], elements, {"gen": particles, "cand": particles[:2]}, "targets"
+        "a title",
+        SCHEMAS[schema_name],
+        elements,
+        {"gen": particles, "cand": particles[:2]},
+        "targets",
+        CLIC.face_mm,
     )
 
 
@@ -48,7 +52,7 @@ def test_tracks_follow_the_helices_of_the_simulation(rng):
     d0, z0 = rng.normal(0, 5, n), rng.normal(0, 5, n)
     phi, tan_lambda = rng.uniform(-np.pi, np.pi, n), rng.normal(0, 1, n)
     omega = rng.choice([-1, 1], n) * 10 ** rng.uniform(-5, -3.2, n)
-    x, y, z = helix_points(d0, z0, phi, omega, tan_lambda)
+    x, y, z = helix_points(d0, z0, phi, omega, tan_lambda, CLIC.face_mm)
     start = -d0 * np.sin(phi), d0 * np.cos(phi), z0
     helix = Helix(*start, phi, 1 / np.abs(omega), tan_lambda, np.sign(omega))
     path = np.linspace(0, 1, len(x))[:, None] * np.minimum(4000.0, 2 * np.pi / np.abs(omega))
@@ -59,22 +63,21 @@ def test_tracks_follow_the_helices_of_the_simulation(rng):
         np.testing.assert_allclose(found[inside], right[inside], atol=1e-6)
 
 
-def test_tracks_end_where_they_first_meet_the_face():
-    omega = np.array([1e-4, 1e-4, 3e-3])
-    x, y, z = helix_points(np.zeros(3), np.zeros(3), np.zeros(3), omega, np.array([0.1, 10.0, 0.01]))
+@pytest.mark.parametrize(("radius", "half_length"), [CLIC.face_mm, (1800.0, 2100.0)])
+def test_tracks_end_where_they_first_meet_the_face(radius, half_length):
+    omega, tan_lambda = np.array([1e-4, 1e-4, 3e-3]), np.array([0.1, 10.0, 0.01])
+    x, y, z = helix_points(np.zeros(3), np.zeros(3), np.zeros(3), omega, tan_lambda, (radius, half_length))
     last = np.isfinite(x).sum(axis=0) - 1
     step = 4000 / (len(x) - 1)
-    assert 0 <= FACE_RADIUS_MM - np.hypot(x, y)[last[0], 0] < step
-    assert 0 <= FACE_HALF_LENGTH_MM - z[last[1], 1] < 10 * step
+    assert 0 <= radius - np.hypot(x, y)[last[0], 0] < step
+    assert 0 <= half_length - z[last[1], 1] < 10 * step
     # 333 mm of radius: curls up inside and is followed for one turn
     assert last[2] == len(x) - 1
     assert np.hypot(x, y)[-1, 2] < 1e-6
-    # the face is that of the simulated detector
-    assert (CLIC.face_radius, CLIC.face_half_length) == (FACE_RADIUS_MM, FACE_HALF_LENGTH_MM)
 
 
 def test_a_track_that_would_come_back_is_not_drawn_again():
-    x, y, _ = helix_points(*np.array([[0.0], [0.0], [0.0], [1 / 780], [0.0]]))
+    x, y, _ = helix_points(*np.array([[0.0], [0.0], [0.0], [1 / 780], [0.0]]), CLIC.face_mm)
     drawn = np.isfinite(x[:, 0])
     assert np.all(np.diff(np.hypot(x, y)[drawn, 0]) > 0)
     assert 0 < drawn.sum() < len(x)
@@ -92,7 +95,8 @@ def test_tracks_stay_on_the_side_they_start_on():
 
 
 def test_straight_tracks_and_positive_charges_turn_clockwise():
-    x, y, _ = helix_points(np.zeros(3), np.zeros(3), np.zeros(3), np.array([0.0, 1e-4, -1e-4]), np.zeros(3))
+    omega = np.array([0.0, 1e-4, -1e-4])
+    x, y, _ = helix_points(np.zeros(3), np.zeros(3), np.zeros(3), omega, np.zeros(3), CLIC.face_mm)
     assert np.nanmax(np.abs(y[:, 0])) == 0
     assert np.nanmax(x[:, 0]) > 1480
     assert np.nanmin(y[:, 1]) < -50

@@ -28,7 +28,7 @@ def splits(monkeypatch):
     found = {"a": FakeSplit(13, seed=1, max_elements=20), "b": FakeSplit(12, seed=2, max_elements=20)}
     valid = FakeSplit(5, seed=3)
 
-    def open_fake(name, source, split, schema):
+    def open_fake(name, source, split, schema, detector):
         return found[name] if split == "train" else valid
 
     monkeypatch.setattr(training_data, "open_split", open_fake)

@@ -85,7 +85,7 @@ def test_events_without_generated_particles_are_judged_by_their_targets(
     class DelphesSplit(DijetSplit):
         fields = ("X", "ygen", "ycand", "event")
 
-    def open_split(name, source, split, schema):
+    def open_split(name, source, split, schema, detector):
         opened.append(schema.name)
         return DelphesSplit(6)
 

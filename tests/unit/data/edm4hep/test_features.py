@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mlpf.config.detector import CLIC
 from mlpf.data.edm4hep.features import cluster_features, hit_features, track_features
 from mlpf.data.edm4hep.raw_events import SYSTEM_ECAL, SYSTEM_HCAL, SYSTEM_OTHER
 from mlpf.physics.features import CLUSTER_FEATURES, HIT_FEATURES, HIT_TRACK_FEATURES, TRACK_FEATURES
@@ -32,6 +35,15 @@ def test_track_columns_follow_from_the_helix():
     }
     assert replaced == 0
     assert found == pytest.approx(expected, abs=1e-6)  # float32
+
+
+def test_momenta_follow_from_the_field():
+    event = HandEvent()
+    event.track(pt=2.0, tan_lambda=0.75)
+    raw = replace(read(event), detector=CLIC.model_copy(update={"field_T": 2.0}))
+    found = named(track_features(raw)[0], TRACK_FEATURES)
+    # half the field, so half of the momentum for the same curvature
+    assert (found["pt"], found["p"], found["omega"]) == pytest.approx((1.0, 1.25, 6e-4), abs=1e-6)
 
 
 def test_cluster_columns_follow_from_direction_and_member_hits():

@@ -1,4 +1,5 @@
-from mlpf.data.edm4hep.fields import GROUPS
+from mlpf.config.detector import CLIC
+from mlpf.data.edm4hep.fields import table_groups
 from mlpf.data.edm4hep.layout import collection_names, find_layout, look_alikes
 
 
@@ -10,7 +11,7 @@ def all_leaves(choice: int) -> set[str]:
 
     return {
         pick(column.patterns).format(pick(group.collections))
-        for group in GROUPS
+        for group in table_groups(CLIC.collections)
         for columns in group.tables.values()
         for column in columns.values()
     }

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mlpf.config.detector import CLIC
 from mlpf.data.edm4hep.truth import link_truth
 from mlpf.data.edm4hep.truth_limits import gen_particles, oracle_particles, perfect_particles
 from mlpf.physics.features import PARTICLE_COLUMNS
@@ -61,6 +64,18 @@ def test_perfect_assignment_takes_only_the_particle_s_own_hits():
     assert rows[:, CLS].tolist() == [CHARGED_HADRON, NEUTRAL_HADRON]
     assert rows[1, ENERGY] == pytest.approx(2.0 / 0.80 + 0.5, abs=GEV)
     assert rows[1, PT] == pytest.approx(rows[1, ENERGY], abs=GEV)  # massless, at z = 0
+
+
+def test_energies_follow_from_the_detector():
+    raw = raw_events(mixed_cluster(2.1))
+    other = CLIC.model_copy(update={"field_T": 2.0, "ecal_hadron_response": 0.5})
+    raw = replace(raw, detector=other)
+    links = link_truth(raw, "cluster")
+    (oracle, _), (perfect, _) = oracle_particles(raw, links), perfect_particles(raw, links)
+    assert oracle[1, ENERGY] == pytest.approx(4.0 / 0.5 + 1.0, abs=GEV)
+    assert perfect[1, ENERGY] == pytest.approx(2.1 / 0.5 + 0.5, abs=GEV)
+    # the curvature was made for 8 GeV in 4 T
+    assert oracle[0, PT] == perfect[0, PT] == pytest.approx(4.0, abs=GEV)
 
 
 def test_a_split_track_is_used_by_the_oracle_and_not_by_perfect_assignment():

@@ -12,7 +12,7 @@ from mlpf.simulation.clic.calorimeter import (
 from mlpf.simulation.clic.detector import CLIC
 from mlpf.simulation.clic.event_data import HIT_COLLECTIONS, Hits, Particles
 from mlpf.simulation.clic.propagation import propagate
-from mlpf.simulation.clic.showers import HADRON_SCALE_ECAL, shower_spots
+from mlpf.simulation.clic.showers import shower_spots
 from tests.support.particles import no_particles, single_particle
 
 MUON_COLLECTION = HIT_COLLECTIONS.index("MUON")
@@ -35,11 +35,11 @@ def hits_of(particles: Particles, seed: int = 1) -> Hits:
         (22, 0.0, 5.0, 1.0, 0.99, 0.035),
         (22, 0.0, 50.0, 1.0, 1.00, 0.02),
         (11, -1.0, 20.0, 1.0, 0.99, 0.025),
-        (130, 0.0, 5.0, HADRON_SCALE_ECAL, 0.96, 0.08),
-        (130, 0.0, 50.0, HADRON_SCALE_ECAL, 1.05, 0.05),
-        (2112, 0.0, 1.5, HADRON_SCALE_ECAL, 0.29, 0.07),
-        (211, 1.0, 1.5, HADRON_SCALE_ECAL, 0.97, 0.14),
-        (211, 1.0, 20.0, HADRON_SCALE_ECAL, 1.04, 0.05),
+        (130, 0.0, 5.0, CLIC.ecal_hadron_response, 0.96, 0.08),
+        (130, 0.0, 50.0, CLIC.ecal_hadron_response, 1.05, 0.05),
+        (2112, 0.0, 1.5, CLIC.ecal_hadron_response, 0.29, 0.07),
+        (211, 1.0, 1.5, CLIC.ecal_hadron_response, 0.97, 0.14),
+        (211, 1.0, 20.0, CLIC.ecal_hadron_response, 1.04, 0.05),
     ],
 )
 def test_single_particle_response(

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlpf.config import detector as description
 from mlpf.simulation.clic.clustering import cluster_hits, project
-from mlpf.simulation.clic.detector import CLIC, clic_with
+from mlpf.simulation.clic.detector import CLIC, build_detector
 from tests.support.detector_hits import blob, make_hits
 
 SHOWER = (1560.0, 0.0, 100.0)
@@ -139,7 +140,7 @@ def test_one_voxel_for_all_is_one_cluster_per_calorimeter():
 
 def test_hits_of_one_voxel_count_one_by_one():
     hits = make_hits(("ECALBarrel", np.tile(SHOWER, (2, 1)), 0.1))
-    assert cluster_hits(hits, clic_with("hits")).num_hits.tolist() == [2]
+    assert cluster_hits(hits, build_detector(description.CLIC, "hits")).num_hits.tolist() == [2]
 
 
 def test_projection_keeps_the_face_and_compresses_depth():
