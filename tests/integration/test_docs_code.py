@@ -155,7 +155,7 @@ def test_blocks_that_need_minutes_run_with_fewer_events(name, repo_root, in_fold
 def check_export(names, printed):
     assert len(printed.splitlines()) == np.count_nonzero(names["cls"])
     pt = np.hypot(names["px"], names["py"])
-    np.testing.assert_allclose(pt, names["out"]["pt"][:, 0], rtol=1e-5, atol=1e-5)  # float32
+    np.testing.assert_allclose(pt, names["out"]["pt"], rtol=1e-5, atol=1e-5)  # float32
 
 
 def check_library(names, printed):
