@@ -142,9 +142,8 @@ def export_onnx(
             int8 would saturate on some processors; nothing is written.
     """
     names = ExportFiles(Path(path))
-    runtime = RUNTIMES[target]
+    runtime, paths = RUNTIMES[target], _paths(names, precisions)
     opset = runtime.choose_opset(opset)
-    paths = _paths(names, precisions)
     model = with_policy(model, "float32")
     entries = {**model_metadata(model, runtime, opset, schema), **(metadata or {})}
     shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
