@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import mlpf
 from mlpf.cli import cli
+from mlpf.config.detector import find_detector
 from mlpf.config.loading import load_config
 from mlpf.config.training_schema import OptimizerConfig, SetupConfig
 from mlpf.engine.sites import load_site
@@ -183,6 +184,8 @@ def test_yaml_of_the_pages_is_valid(block, in_folder):
         assert read_rows(written(path, code))
     elif "provider" in value:
         assert load_site(written(path, code)).provider == value["provider"]
+    elif "field_T" in value:
+        assert find_detector(str(written(path, code))).name == value["name"]
     else:
         if all("." in key for key in value):
             code = "hypertune:\n  space:\n" + indent(code, "    ")
