@@ -220,9 +220,9 @@ def test_variants_of_a_section_can_be_searched():
         ({"objective": "val_lose"}, "hypertune.objective: 'val_lose' is not recorded; choose one of loss"),
         (
             {"objective": "val_jet_response_median"},
-            "of val_jet_response_median a smaller value is not better",
+            "a smaller val_jet_response_median is not better",
         ),
-        ({"objective": {"val_loss": -1.0}}, "weight -1 of val_loss makes it large"),
+        ({"objective": {"val_loss": -1.0}}, "weight -1 would maximise val_loss"),
     ],
 )
 def test_settings_that_do_not_fit(hypertune, message):
