@@ -131,7 +131,7 @@ def export_onnx(
         opset: ONNX operator set; default that of the runtime.
         metadata: further entries of the ONNX metadata and of the model card.
         schema: what the events are made of.
-        detector: that they are measured with, for the events of the check; None where they have no positions.
+        detector: for the events of the check; None where they have no positions.
 
     Returns:
         The files by precision.
@@ -146,10 +146,7 @@ def export_onnx(
     opset = runtime.choose_opset(opset)
     model = with_policy(model, "float32")
     entries = {**model_metadata(model, runtime, opset, schema), **(metadata or {})}
-    shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
-    references = [
-        reference(model, sample_events(schema, b, n, detector, seed=i)) for i, (b, n) in enumerate(shapes)
-    ]
+    references = _references(model, schema, detector)
     files = {}
     names.float32.parent.mkdir(parents=True, exist_ok=True)
     # The card is renamed last: it never describes a missing file.
@@ -173,6 +170,13 @@ def export_onnx(
         content = model_card(entries, {precision: written.as_dict() for precision, written in files.items()})
         card.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return files
+
+
+def _references(model: keras.Model, schema: EventSchema, detector: FieldAndFace | None) -> list[Reference]:
+    """Return random events of the shapes of the check, with what Keras makes of them."""
+    shapes = [(b, min(n, model.max_num_elements or n)) for b, n in PARITY_SHAPES]
+    events = [sample_events(schema, b, n, detector, seed=i) for i, (b, n) in enumerate(shapes)]
+    return [reference(model, x) for x in events]
 
 
 def _check(

@@ -195,13 +195,17 @@ def test_yaml_of_the_pages_is_valid(block, in_folder):
 
 
 def written(path, code):
+    path.parent.mkdir(exist_ok=True)
     path.write_text(code, encoding="utf-8")
     return path
 
 
 @pytest.mark.parametrize("page", pages(ROOT), ids=lambda page: page.name)
-def test_commands_of_the_pages_have_only_options_that_exist(page, repo_root):
+def test_commands_of_the_pages_have_only_options_that_exist(page, repo_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for block in read_blocks(page):
+        if block.file:  # an option can read it
+            written(Path(block.file), block.code)
         if block.language == "bash":
             found = [mlpf_words(words, repo_root) for words in programs(block)]
             assert found, f"{block}: no program in it"
