@@ -137,12 +137,15 @@ def test_a_network_that_cannot_be_built(search):
 
 def test_memory_that_does_not_suffice(search, monkeypatch):
     def no_memory(*_, **__):
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nand the whole graph")
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\n" + "node " * 999)
 
     monkeypatch.setattr(train, "build_trainer", no_memory)
     found = failed(search())
     assert found["kind"] == "memory"
-    assert found["reason"] == "out of memory: ResourceExhaustedError: OOM when allocating tensor"
+    assert found["reason"].startswith(
+        "out of memory: ResourceExhaustedError: OOM when allocating tensor node"
+    )
+    assert len(found["reason"]) < 250  # not the whole graph
 
 
 def test_a_dataset_that_is_missing_is_not_the_fault_of_the_trial(search, monkeypatch):
