@@ -56,8 +56,8 @@ class Dataset:
         """Return the number of events."""
         return self._events.num_events
 
-    def __getitem__(self, index: int) -> dict[str, npt.NDArray[Any]]:
-        """Return one event.
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one event: its arrays, and ``event``, its name as text.
 
         Raises:
             IndexError: there is no such event.
@@ -66,9 +66,9 @@ class Dataset:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name}: no event {index}, split {self.split!r} has {len(self)}")
         event = self._events.fetch([index % len(self)], self.fields)
-        return {name: event.values[name][0] if name in event.values else event[name] for name in self.fields}
+        return {name: event.names[0] if name == "event" else event[name] for name in self.fields}
 
-    def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the events in order."""
         return (self[index] for index in range(len(self)))
 

@@ -15,7 +15,6 @@ import pytest
 import mlpf
 from mlpf.errors import CheckpointError, DataError
 from mlpf.evaluation.particles import rows_from_outputs
-from mlpf.evaluation.predictions import event_name
 from mlpf.workflows import import_weights
 from tests.support.child_process import run_code
 from tests.support.datasets import write_dataset
@@ -123,7 +122,7 @@ def test_events_are_those_that_were_written(in_folder):
     written = dijet_events(NUM_EVENTS)
     assert (dataset.name, dataset.split, len(dataset)) == (DATASET, "test", NUM_EVENTS)
     assert dataset.lengths.tolist() == [12] * NUM_EVENTS
-    read = {event_name(event["event"]): event for event in dataset}  # in the order of a hash
+    read = {event["event"]: event for event in dataset}  # in the order of a hash
     for event in written:
         found = read.pop(str(event.pop("event")))
         for field, values in event.items():
@@ -159,10 +158,10 @@ def test_predictions_are_what_the_network_says_event_by_event(in_folder):
     predictions = mlpf.predict(model, dataset, num_events=4, batch_size=3)
     assert predictions.num_events == 4
     threshold = model.config.evaluation_none_threshold
-    found = np.split(predictions.elements.cls["pred"], 4)
+    found = np.split(predictions.elements["pred.cls"], 4)
     for event, classes in zip(dataset, found, strict=False):
         outputs = {k: v.numpy() for k, v in model.network(event["X"][None]).items()}
-        (alone,) = rows_from_outputs(outputs, [12], threshold)
+        alone = rows_from_outputs(outputs, np.array([12]), threshold)
         np.testing.assert_array_equal(classes, alone[:, 0])
     with pytest.raises(DataError, match="0 events to predict"):
         mlpf.predict(model, dataset, num_events=0)
