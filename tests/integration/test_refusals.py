@@ -352,6 +352,12 @@ def test_a_dataset_that_the_run_does_not_know_is_evaluated_beside_the_others(pla
     assert set(after) == {NAME, "clic_edm4hep/later"}
     assert after[NAME] == before[NAME]
     assert len(list((place / "run" / "predictions").glob("*.parquet"))) == 2
-    require_refusal(place, "no prepared dataset", *evaluate, "--dataset", "clic_edm4hep/nothing")
+    require_refusal(
+        place,
+        "clic_edm4hep/nothing: not built in .*run mlpf build",
+        *evaluate,
+        "--dataset",
+        "clic_edm4hep/nothing",
+    )
     mlpf(*in_place(place, RESUME), "--nepochs", 2)
     require_refusal(place, "numbers of epoch_1, now asked for epoch_2", *evaluate, "-w", "latest")
