@@ -105,7 +105,10 @@ def open_dataset(config: Config, name: str, split: Literal["train", "valid", "te
         SchemaMismatch: its columns are not those of the configuration.
     """
     if name not in config.datasets:
-        raise DataError(f"{name}: not in the configuration, which has {', '.join(config.datasets)}")
+        raise DataError(
+            f"{name}: not in the configuration, which has {', '.join(config.datasets)}; for a dataset of "
+            f"your own give load_config the override 'datasets.{name}.version=1.0.0'"
+        )
     section = config.dataset
     events = open_split(name, config.datasets[name], split, section.event_schema, section.detector)
     return Dataset(name, split, events)

@@ -171,7 +171,7 @@ def check(path: Path, output: Path | None) -> None:
 @data.command("show")
 @click.argument("path", metavar="FILE|DIR", type=PATH)
 @click.option("-e", "--event", type=click.IntRange(0), default=0, help="Position of the event, from 0.")
-@click.option("--split", help="Split of a dataset, default train.")
+@click.option("--split", help="Split of a dataset; default train, or the first one.")
 @click.option(
     "--elements",
     type=click.Choice(["clusters", "hits"]),

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, get_origin
+from typing import get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -14,6 +14,7 @@ from mlpf.config.documents import section_of
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS, Section
 from mlpf.config.schema import Config
 from mlpf.config.search.schema import FORMS
+from mlpf.config.type_text import type_text, value_text
 from mlpf.errors import ConfigError
 
 _SHORTEST_PLURAL = 3  # shorter words with an s at their end are no plurals
@@ -84,7 +85,7 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[KeyInfo]:
             yield from _variants(key, variants)
             continue
         if section is None:
-            kind = "name, or weights by name" if name in FORMS else _type_text(info)
+            kind = "name, or weights by name" if name in FORMS else type_text(info.annotation, info.metadata)
             yield KeyInfo(key, kind, _default_text(info), info.description or "")
             continue
         form = (info.alias or name) in FORMS
@@ -110,7 +111,7 @@ def _variants(key: str, variants: dict[str, type[Section]]) -> Iterator[KeyInfo]
     for name, infos in keys.items():
         for info in infos:
             if info.key == choice:
-                info = replace(info, type=f"one of {list(variants)}", default=next(iter(variants)))
+                info = replace(info, type=f"one of {', '.join(variants)}", default=next(iter(variants)))
             if seen.get(info.key) == info:
                 continue
             in_all = all(info.key in {other.key for other in others} for others in keys.values())
@@ -119,15 +120,7 @@ def _variants(key: str, variants: dict[str, type[Section]]) -> Iterator[KeyInfo]
             yield replace(info, meaning=f"{where}{info.meaning}")
 
 
-def _type_text(info: FieldInfo) -> str:
-    annotation: Any = info.annotation
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    text = text.replace("typing.", "").replace("Literal", "one of ")
-    bounds = [str(m) for m in info.metadata if type(m).__module__ == "annotated_types"]
-    return " ".join([text, *bounds])
-
-
 def _default_text(info: FieldInfo) -> str:
     if info.default is PydanticUndefined:
         return "required"
-    return str(info.default)
+    return value_text(info.default)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from mlpf.config.documents import Document, Path_, describe_error, place_of, read_document
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS
 from mlpf.config.schema import Config
-from mlpf.config.shipped import configuration_path
+from mlpf.config.shipped import configuration_path, shipped_configurations
 from mlpf.errors import ConfigError
 from mlpf.files.atomic import atomic_write
 
@@ -113,7 +113,11 @@ def read_extended(path: Path, on_top: tuple[Path, ...] = ()) -> Document:
     if base_path.resolve() in files:
         raise ConfigError(f"{where}  {EXTENDS}: {given} is or extends this file itself; name another one")
     if not base_path.is_file():
-        raise ConfigError(f"{where}  {EXTENDS}: {base_path}: no such file; the path is relative to {path}")
+        known = base_path.stem in shipped_configurations()
+        hint = f"; did you mean {EXTENDS}: {base_path.stem} (of the package)?" if known else ""
+        raise ConfigError(
+            f"{where}  {EXTENDS}: {base_path}: no such file; the path is relative to {path}{hint}"
+        )
     base = read_extended(base_path, files)
     base.data = _merged(base, document.data, ())
     base.places |= document.places

@@ -227,7 +227,8 @@ def _comparison(methods: dict[str, dict[str, Any]], widths: dict[str, Array]) ->
     """Network minus baseline in IQR/median of the jet response, and the closed part of the gap to the limits.
 
     ``gap_closed_to_<limit>`` is (baseline - network) / (baseline - limit): 0 = like the baseline, 1 = at
-    the limit. The uncertainty is that of the paired difference.
+    the limit. It is left out where the limit is not better than the baseline. The uncertainty is that of the
+    paired difference.
     """
     width = {m: numbers["jet"]["iqr_over_median"] for m, numbers in methods.items()}
     gain = width[BASELINE] - width[NETWORK]
@@ -236,7 +237,7 @@ def _comparison(methods: dict[str, dict[str, Any]], widths: dict[str, Array]) ->
         "iqr_over_median_difference_uncertainty": _deviation(widths[NETWORK] - widths[BASELINE]),
     }
     for limit in LIMITS:
-        if limit in width and width[BASELINE] != width[limit]:
+        if limit in width and width[BASELINE] > width[limit]:
             result[f"gap_closed_to_{limit}"] = gain / (width[BASELINE] - width[limit])
     return result
 

@@ -21,3 +21,11 @@ METHOD_NAMES = {
     ORACLE: "oracle",
     PERFECT: "perfect",
 }
+# What the particles of a method are.
+METHOD_TEXTS = {
+    NETWORK: "found by the network (pred)",
+    BASELINE: "candidates of the rule-based particle flow (cand)",
+    TARGET: "targets of the training, with the values of the generator: they show what truth loses (target)",
+    ORACLE: "whole clusters assigned by truth: the limit of choosing classes (oracle)",
+    PERFECT: "every hit assigned by truth: the limit of assigning hits (perfect)",
+}

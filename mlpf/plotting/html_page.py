@@ -49,11 +49,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
-def figure(path: Path) -> str:
-    """Return a picture inside the page, with its name below.
+def figure(path: Path, text: str | None = None) -> str:
+    """Return a picture inside the page, with a text below.
 
     Args:
         path: PNG file.
+        text: what it shows; default the name of the file. Escaped here.
 
     Raises:
         OSError: it cannot be read.
@@ -61,4 +62,4 @@ def figure(path: Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     name = escape(path.stem.replace("_", " "))
     image = f'<img alt="{name}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
+    return f"<figure>{image}<figcaption>{escape(text or path.stem.replace('_', ' '))}</figcaption></figure>"

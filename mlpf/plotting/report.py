@@ -1,11 +1,11 @@
 """The report of a run: one HTML page with its tables and figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from mlpf.physics.methods import BASELINE
+from mlpf.physics.methods import BASELINE, METHOD_NAMES, METHOD_TEXTS
 from mlpf.plotting.html_page import figure, page, table
 from mlpf.plotting.report_text import caption, class_rows, number, response_rows, scale_sentence
 
@@ -22,7 +22,7 @@ VALIDATION_TEXTS = {
 def build_report(
     title: str,
     metrics: Mapping[str, Any],
-    figures: Mapping[str, Sequence[Path]],
+    figures: Mapping[str, Mapping[Path, str]],
     *,
     settings: Mapping[str, Any],
     environment: Mapping[str, Any],
@@ -35,7 +35,7 @@ def build_report(
     Args:
         title: of the page.
         metrics: contents of ``metrics.json``.
-        figures: dataset name -> PNG files; ``"training"`` holds those of the training.
+        figures: dataset name -> PNG file -> what it shows; ``"training"`` holds those of the training.
         settings: summary of the configuration, name -> value.
         environment: contents of ``environment.json``.
         history: records of the epochs, as in ``history.json``.
@@ -45,7 +45,8 @@ def build_report(
     Raises:
         OSError: a figure cannot be read.
     """
-    parts = []
+    methods = dict.fromkeys(m for numbers in metrics["datasets"].values() for m in numbers["methods"])
+    parts = ["<h2>Methods</h2>", table(["method", "particles"], method_rows(methods))]
     for name, numbers in metrics["datasets"].items():
         parts += [
             f"<h2>{escape(name)}</h2>",
@@ -54,17 +55,33 @@ def build_report(
             f'<p class="note">{escape(caption(numbers))}</p>',
             "<h3>Elements against their targets</h3>",
             table(*class_rows(numbers)),
-            *(figure(path) for path in figures.get(name, ())),
+            *(figure(path, text) for path, text in figures.get(name, {}).items()),
         ]
     for reason in metrics["skipped"].values():
         parts.append(f'<p class="note">skipped {escape(reason)}</p>')
-    parts += ["<h2>Training</h2>", table(["quantity", "value"], training_rows(history, metrics, reference))]
-    parts += [figure(path) for path in figures.get("training", ())]
+    rows = start_rows(environment) + training_rows(history, metrics, reference)
+    parts += ["<h2>Training</h2>", table(["quantity", "value"], rows)]
+    parts += [figure(path, text) for path, text in figures.get("training", {}).items()]
     if model_card is not None:
         parts += ["<h2>ONNX</h2>", table(ONNX_HEADER, onnx_rows(model_card))]
     parts += ["<h2>Configuration</h2>", table(["key", "value"], _as_rows(settings))]
-    parts += ["<h2>Environment</h2>", table(["", "value"], _as_rows(environment))]
+    facts = {name: value for name, value in environment.items() if name != "starts"}
+    parts += ["<h2>Environment</h2>", table(["", "value"], _as_rows(facts))]
     return page(title, parts)
+
+
+def method_rows(methods: Iterable[str]) -> list[list[str]]:
+    """Return rows with the name of each method and what its particles are."""
+    return [[METHOD_NAMES[method], METHOD_TEXTS[method]] for method in methods]
+
+
+def start_rows(environment: Mapping[str, Any]) -> list[list[str]]:
+    """Return rows with date and command of the first start of a training, and of the last."""
+    starts = environment.get("starts") or []
+    named = {"started": starts[:1], "last continued": starts[1:][-1:]}
+    return [
+        [text, f"{start['time']}: {start['command']}"] for text, found in named.items() for start in found
+    ]
 
 
 def training_rows(

@@ -5,6 +5,10 @@ from typing import Any
 
 from mlpf.physics.methods import BASELINE, LIMITS, METHOD_NAMES, NETWORK, ORACLE
 
+# Closed part of the gap between baseline and limit that the sentence shows. A share far outside 0 to 1 means
+# that the limit is hardly better than the baseline.
+_MIN_SHARE, _MAX_SHARE = -1.0, 2.0
+
 
 def number(value: float | None, uncertainty: float | None = None, digits: int = 4) -> str:
     """Format a number of metrics.json, with its uncertainty if there is one."""
@@ -88,10 +92,11 @@ def scale_sentence(numbers: dict[str, Any]) -> str:
         return f"jet response IQR/median: {scale}"
     verdict = "better than" if difference < 0 else "not better than"
     spread = number(difference, comparison["iqr_over_median_difference_uncertainty"])
+    shares = {limit: comparison.get(f"gap_closed_to_{limit}") for limit in LIMITS}
     gaps = [
-        f"{100 * comparison[f'gap_closed_to_{limit}']:.0f} % of the way to {METHOD_NAMES[limit]}"
-        for limit in LIMITS
-        if comparison.get(f"gap_closed_to_{limit}") is not None
+        f"{100 * share:.0f} % of the way to {METHOD_NAMES[limit]}"
+        for limit, share in shares.items()
+        if share is not None and _MIN_SHARE <= share <= _MAX_SHARE and width[limit] < width[BASELINE]
     ]
     tail = f"; {', '.join(gaps)}" if gaps else ""
     verdict = f"network is {verdict} the baseline, difference {spread} (paired){tail}"

@@ -32,8 +32,9 @@ RANDOM_NUMBERS = ("parameters.*", "loss.*")
 
 _MAY = (
     "with --resume may change: epochs, learning rate, schedule, loss, callbacks; after a whole epoch also "
-    "datasets, --ntrain, seed and batch sizes. May not: what gives network or optimizer other weights "
-    "(dataset, parameters, setup.optimizer, ema, trainable, gradient_accumulation_steps, float16). "
+    "datasets, --ntrain, seed, batch sizes and dropout. May not: what gives network or optimizer other "
+    "weights (dataset, widths and layers in parameters, setup.optimizer, ema, trainable, "
+    "gradient_accumulation_steps, float16). "
     "For these begin a new run from the weights of this one: mlpf train -c CONFIG -w {run_dir} --partial"
 )
 
@@ -64,6 +65,12 @@ class Changes:
     def lines(self) -> list[str]:
         """Return one line for each change since the run began."""
         return [f"changed after {where}: {line}" for where, lines in self.record().items() for line in lines]
+
+    def not_kept(self) -> str:
+        """Return what to add to a message that nothing is left to train; empty if nothing has changed."""
+        if not self.keys:
+            return ""
+        return f". Not used and not kept: {', '.join(self.keys)}; give the changes with the longer training"
 
     @contextmanager
     def explained(self, keys: Sequence[str]) -> Iterator[None]:

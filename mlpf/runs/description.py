@@ -1,13 +1,16 @@
 """What is needed to repeat a run: its configuration, and where and how it was trained."""
 
 import json
+import shlex
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from mlpf.config.loading import write_resolved
 from mlpf.config.schema import Config
-from mlpf.files.atomic import atomic_write
+from mlpf.files.atomic import atomic_write, read_json
 from mlpf.files.run_directory import RunDirectory
 from mlpf.machine import session
 from mlpf.training.loop.interruption import TrainingStopped
@@ -28,11 +31,18 @@ def write_description(
         changes: checkpoint -> what was changed when the run went on there.
     """
     write_resolved(config, RunDirectory(run_dir).config)
-    content = {**session.environment(), "limits": dict(limits)}
+    file = RunDirectory(run_dir).environment
+    earlier = read_json(file, dict).get("starts", [])
+    content = {**session.environment(), "limits": dict(limits), "starts": [*earlier, _start()]}
     if changes:
         content["changes"] = dict(changes)
-    with atomic_write(RunDirectory(run_dir).environment) as part:
+    with atomic_write(file) as part:
         part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _start() -> dict[str, str]:
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()), "command": command}
 
 
 @contextmanager

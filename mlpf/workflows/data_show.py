@@ -44,7 +44,7 @@ def run(
         path: ROOT file (EDM4HEP or Delphes), pickle of Delphes, parquet file of ``mlpf postprocess``, or
             folder of a dataset version.
         event: position among the usable events of the file or split, from 0.
-        split: of a dataset, None for train; nothing else has splits.
+        split: of a dataset, None for train, or the first if there is no train; nothing else has splits.
         elements: ``clusters`` or ``hits`` of an EDM4HEP file, None for clusters; nothing else has the choice.
         detector: of an EDM4HEP file, None for CLIC; parquet files and datasets name their own.
         output: figure; its suffix says the format. None for ``<name>_event<i>.png`` here.
@@ -66,7 +66,7 @@ def run(
         if elements is not None:
             raise _without_choice(path, "a dataset")
         _require_no_detector(path, detector)
-        one, schema, detector = _event_of_dataset(path, split or TRAIN, event)
+        one, schema, detector = _event_of_dataset(path, split, event)
     else:
         if split is not None:
             raise DataError(f"{path}: only a dataset folder has splits; drop --split {split}")
@@ -89,9 +89,11 @@ def _stem(path: Path) -> str:
 
 
 def _event_of_dataset(
-    path: Path, split: str, event: int
+    path: Path, split: str | None, event: int
 ) -> tuple[PreparedEvents, EventSchema, DetectorConfig | None]:
     folder = find_dataset(path)
+    if split is None:
+        split = TRAIN if TRAIN in folder.splits else folder.splits[0]
     opened = folder.open(split)
     if event >= opened.num_events:
         raise DataError(f"{folder.path}: no event {event}, split {split!r} has {opened.num_events}")

@@ -38,20 +38,22 @@ def run(
 ) -> dict[str, Any]:
     """Evaluate a run on the datasets of its configuration, or on others.
 
-    Predictions and numbers of before stay until all new ones are complete.
+    Predictions and numbers of before stay until all new ones are complete. Those of other datasets stay if
+    the checkpoint is the same. If it is another one, they and their figures are removed, and a line says so.
 
     Args:
         run_dir: run directory of a training.
         weights: ``best`` (default), ``latest``, or the path of a checkpoint.
         num_events: maximum of events per dataset; default from the configuration.
         data_dir: folder of all datasets; default from the configuration.
-        datasets: evaluate on these instead, known to the configuration or not; numbers of others stay.
+        datasets: evaluate on these instead, known to the configuration or not.
 
     Returns:
         The contents of ``metrics.json``. Datasets that are not built are listed under ``skipped``.
 
     Raises:
-        DataError: no dataset is built, one is damaged, or numbers that stay are of another checkpoint.
+        DataError: no dataset is built, or not one of ``datasets``; one is damaged; or ``datasets`` are given,
+            and the numbers of others are of another checkpoint.
         CheckpointError: no run directory, or its checkpoint is missing or of another model.
     """
     run_dir = Path(run_dir)
@@ -64,11 +66,11 @@ def run(
     session.prepare(config.setup.dtype, config.setup.allow_tf32)
     model, checkpoint = load_trained_model(run_dir, config, None if weights is None else str(weights))
     parts = [_open(name, config, num_events) for name in names]
-    before = _numbers_before(run_dir, checkpoint.name) if datasets else {}
+    kept, outdated = _numbers_before(run_dir, checkpoint.name, names, needed=bool(datasets))
     # Not XLA: it would compile each bucket for longer than an evaluation takes.
     forward = graph_forward(model)
     files = RunDirectory(run_dir)
-    metrics: dict[str, Any] = {"checkpoint": checkpoint.name, "datasets": before, "skipped": skipped}
+    metrics: dict[str, Any] = {"checkpoint": checkpoint.name, "datasets": kept, "skipped": skipped}
     console = Console()
     # All get their names when the last is complete, and none before; the numbers after the predictions.
     with ExitStack() as outputs:
@@ -80,12 +82,27 @@ def run(
                 part, config, forward, outputs.enter_context(atomic_write(path)), console
             )
             metrics["datasets"][part.name] = numbers
-            console.print(response_table(part.name, numbers))
-            console.print(class_table(part.name, numbers))
-        for reason in skipped.values():
-            console.print(f"skipped {reason}", style="yellow")
         file.write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    _remove_outputs(files, outdated, list(metrics["datasets"]))
+    # Printed last: a reader that closes the pipe ends the process.
+    _print_results(console, metrics, names, outdated)
     return metrics
+
+
+def _print_results(
+    console: Console, metrics: dict[str, Any], names: Sequence[str], outdated: Sequence[str]
+) -> None:
+    for name in names:
+        console.print(response_table(name, metrics["datasets"][name]))
+        console.print(class_table(name, metrics["datasets"][name]))
+    for reason in metrics["skipped"].values():
+        console.print(f"skipped {reason}", style="yellow")
+    if outdated:
+        console.print(
+            f"removed {', '.join(outdated)}: evaluated with another checkpoint than {metrics['checkpoint']}",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 def _with_datasets(config: Config, data_dir: Path | None, names: Sequence[str]) -> Config:
@@ -103,25 +120,56 @@ def _with_datasets(config: Config, data_dir: Path | None, names: Sequence[str]) 
     for name in names:
         evaluated[name] = config.evaluation_datasets.get(name, EvaluationDatasetConfig())
         if name not in sources:
+            if not any((Path(folder) / name).glob("*/dataset_info.json")):
+                raise DataError(_how_to_build(name, Path(folder) / name, folder))
             version = find_dataset(Path(folder) / name).path.name
             sources[name] = DatasetSourceConfig(version=version, data_dir=folder)
     return config.model_copy(update={"datasets": sources, "evaluation_datasets": evaluated})
 
 
-def _numbers_before(run_dir: Path, checkpoint: str) -> dict[str, Any]:
-    """Return the numbers of all datasets that were evaluated before with the same checkpoint.
+def _numbers_before(
+    run_dir: Path, checkpoint: str, names: Sequence[str], needed: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Sort the numbers of datasets that were evaluated before.
+
+    Args:
+        run_dir: run directory.
+        checkpoint: to evaluate now.
+        names: datasets to evaluate now.
+        needed: whether numbers of other datasets must stay.
+
+    Returns:
+        Numbers by dataset, all if they are of this checkpoint, else none; names of other datasets whose
+        numbers are of another checkpoint.
 
     Raises:
-        DataError: they are of another checkpoint.
+        DataError: numbers must stay, and are of another checkpoint.
     """
     file = RunDirectory(run_dir).metrics
     metrics = read_json(file, dict)
-    if metrics and metrics.get("checkpoint") != checkpoint:
+    numbers = dict(metrics.get("datasets", {}))
+    if metrics.get("checkpoint") == checkpoint:
+        return numbers, []
+    others = [name for name in numbers if name not in names]
+    if metrics and needed:
         raise DataError(
             f"{file}: numbers of {metrics.get('checkpoint')}, now asked for {checkpoint}; "
             "evaluate without --dataset first, or give that checkpoint with -w"
         )
-    return dict(metrics.get("datasets", {}))
+    return {}, others
+
+
+def _remove_outputs(files: RunDirectory, names: Sequence[str], stay: Sequence[str]) -> None:
+    """Remove predictions and figures of datasets; those of datasets that stay are left alone."""
+    removed = {files.predictions(name).stem: files.predictions(name) for name in names}
+    stems = sorted([*removed, *(files.predictions(name).stem for name in stay)], key=len, reverse=True)
+    for figure in files.figures.glob("*"):
+        # The longest name decides: figures of ttbar_pu10 begin with ttbar, too.
+        owner = next((stem for stem in stems if figure.name.startswith(f"{stem}_")), None)
+        if owner in removed:
+            figure.unlink()
+    for path in removed.values():
+        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -166,11 +214,15 @@ def _not_built(config: Config) -> dict[str, str]:
         source = config.datasets[name]
         folder = Path(source.data_dir) / name / source.version
         if not (folder / "dataset_info.json").is_file():
-            reasons[name] = (
-                f"{name}: not built in {folder}; run "
-                f"mlpf build {name} --data-dir {source.data_dir} --input <directory of parquet files>"
-            )
+            reasons[name] = _how_to_build(name, folder, source.data_dir)
     return reasons
+
+
+def _how_to_build(name: str, folder: Path, data_dir: str) -> str:
+    return (
+        f"{name}: not built in {folder}; run "
+        f"mlpf build {name} --data-dir {data_dir} --input <directory of parquet files>"
+    )
 
 
 def _evaluate_dataset(

@@ -1,7 +1,7 @@
 """Draw the figures of an evaluated run and write its report page."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mlpf.physics.methods import BASELINE, GEN, NETWORK, TARGET
 from mlpf.physics.particles import CLASSES
 from mlpf.plotting import history as history_figures
 from mlpf.plotting import performance
+from mlpf.plotting.figure_captions import figure_caption
 from mlpf.plotting.report import build_report
 from mlpf.plotting.style import save, style
 from mlpf.runs.trained import load_run_config
@@ -54,30 +55,25 @@ def run(run_dir: Path) -> Path:
     card = _read_json(files.export.card, dict)
     for name in metrics["datasets"]:
         read_predictions(files.predictions(name))  # nothing is drawn unless all can be
-    figures: dict[str, list[Path]] = {}
+    figures: dict[str, dict[Path, str]] = {}
     console = Console()
     with style(), console.status("drawing figures"):
         for name in metrics["datasets"]:
             path = files.predictions(name)
             prefix = f"{path.stem}_"
             drawn = dataset_figures(read_predictions(path))
-            figures[name] = [save(figure, files.figures, prefix + stem) for stem, figure in drawn]
-        figures["training"] = [
-            save(history_figures.loss_curve(history, loss), files.figures, loss)
-            for loss in history_figures.loss_names(history)
-        ] + [
-            save(
-                history_figures.physics_curves(history, reference.get("methods", {}), name),
-                files.figures,
-                name,
-            )
-            for name in history_figures.physics_names(history)
-        ]
+            figures[name] = {
+                save(figure, files.figures, prefix + stem): figure_caption(stem) for stem, figure in drawn
+            }
+        figures["training"] = {
+            save(figure, files.figures, name): figure_caption(name)
+            for name, figure in training_figures(history, reference)
+        }
     page = build_report(
         f"MLPF: {files.path.resolve().name}",
         metrics,
         figures,
-        settings=_settings(config),
+        settings=_settings(config, history),
         environment=environment,
         history=history,
         reference=reference,
@@ -87,6 +83,16 @@ def run(run_dir: Path) -> Path:
         part.write_text(page, encoding="utf-8")
     console.print(f"report: {files.report}")
     return files.report
+
+
+def training_figures(
+    history: Sequence[Mapping[str, float]], reference: Mapping[str, Any]
+) -> Iterator[tuple[str, Figure]]:
+    """Yield file stem and figure for each figure of the training."""
+    for loss in history_figures.loss_names(history):
+        yield loss, history_figures.loss_curve(history, loss)
+    for name in history_figures.physics_names(history):
+        yield name, history_figures.physics_curves(history, reference.get("methods", {}), name)
 
 
 def dataset_figures(predictions: Predictions) -> Iterator[tuple[str, Figure]]:
@@ -129,9 +135,17 @@ def _columns(fractions: list[Fraction]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([f.value for f in fractions]), np.array([f.uncertainty for f in fractions])
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def _settings(config: Config, history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     data = config.model_dump(by_alias=True, exclude_none=True)
-    return {section: data[section] for section in REPORTED_SECTIONS}
+    first: dict[str, Any] = {
+        "training datasets": [
+            name for group in config.train_test_datasets.values() for name in group.datasets
+        ]
+    }
+    if history and "num_events" in history[-1]:
+        first["training events per epoch"] = history[-1]["num_events"]
+    first["validation dataset"] = config.validation_dataset
+    return first | {section: data[section] for section in REPORTED_SECTIONS}
 
 
 def _read_json(path: Path, kind: type) -> Any:

@@ -187,7 +187,7 @@ class _Training:
             start_from(weights, trainer.model, config, partial, console)
         finished = self._claim(stack, checkpoint)
         if checkpoint is not None and (done := self.stop_criterion.nothing_left(state.history, run_dir)):
-            console.print(done, highlight=False, soft_wrap=True)
+            console.print(done + changes.not_kept(), highlight=False, soft_wrap=True)
             if first:  # it may have been killed before it wrote the record of its last epoch
                 HistoryWriter(RunDirectory(run_dir).history)(state.history)
             finished(self.stop_criterion.reason(state.history))

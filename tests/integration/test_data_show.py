@@ -83,6 +83,9 @@ def test_event_of_a_dataset(tmp_path, views, monkeypatch, rng):
     assert "(test_" in view.title
     assert view.gen_name == "targets"
     assert {name: len(rows) for name, rows in view.elements.items()} == {"track": 4, "cluster": 4}
+    only_test = write_dataset(tmp_path / "only", {"test": splits["test"]})
+    data_show.run(only_test, 2)
+    assert "(test_" in views[-1].title
     with pytest.raises(DataError, match="no event 3, split 'test' has 3"):
         data_show.run(version, 3, split="test")
     with pytest.raises(DataError, match="no split 'valid'"):

@@ -1,5 +1,6 @@
 """Every code block of README and docs is run, or says before it why not; every command is one that exists."""
 
+import ast
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,8 @@ from mlpf.cli import cli
 from mlpf.config.detector import find_detector
 from mlpf.config.loading import load_config
 from mlpf.config.training_schema import OptimizerConfig, SetupConfig
+from mlpf.data.dataset.examples import make_examples
+from mlpf.data.events import iterate_events
 from mlpf.engine.sites import load_site
 from mlpf.ensemble.table import read_rows
 from mlpf.training.optimizers.schedules import build_schedule
@@ -73,7 +76,7 @@ def everything(repo_root, tmp_path_factory):
         mlpf_command("simulate", "ttbar", "--seed", "2", "-o", "my_files", "-n", "40")
         (folder / "my_files" / "reco_p8_ee_tt_ecm380_1.root").rename(folder / "my_files" / "events.root")
         mlpf_command("postprocess", "root/ttbar", "-o", "parquet/ttbar")
-        for dataset in (TTBAR, "clic_edm4hep/qq"):
+        for dataset in (TTBAR, "clic_edm4hep/qq", "clic_edm4hep/my_ttbar"):
             mlpf_command("build", dataset, "-i", "parquet/ttbar")
         mlpf_command("train", "-c", "tiny.yaml", "-o", "experiments/first", *FEW)
         mlpf_command("evaluate", "-t", "experiments/first")
@@ -157,12 +160,30 @@ def check_export(names, printed):
     assert len(printed.splitlines()) == np.count_nonzero(names["cls"])
     pt = np.hypot(names["px"], names["py"])
     np.testing.assert_allclose(pt, names["out"]["pt"], rtol=1e-5, atol=1e-5)  # float32
+    assert names["pz"] == pytest.approx(pt * np.sinh(names["out"]["eta"]), rel=1e-5, abs=1e-5)
+    path = Path("parquet/ttbar/reco_p8_ee_tt_ecm380_1.parquet")
+    example = make_examples(next(iterate_events(path)), path.stem)[0]
+    np.testing.assert_array_equal(names["x"][0], example["X"])
+
+
+def test_the_example_of_the_export_does_not_need_the_package(repo_root):
+    (block,) = (b for b in read_blocks(find(repo_root, "export.md")) if b.language == "python")
+    imported = {
+        name.name.split(".")[0]
+        for node in ast.walk(ast.parse(block.code))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    assert imported == {"json", "numpy", "onnxruntime", "pyarrow"}
 
 
 def check_library(names, printed):
     events, elements = len(names["dataset"]), names["dataset"].lengths
     assert f"{events} events, {elements.sum()} elements; arrays: " in printed
     assert "zz: not in the configuration, which has clic_edm4hep/" in printed
+    assert "the override 'datasets.clic_edm4hep/zz.version=1.0.0'" in printed
+    assert names["mine"].name == "clic_edm4hep/my_ttbar"
+    assert len(names["mine"]) == events
     assert names["tracks"].shape[1] == 17
     assert 0 < len(names["tracks"]) < elements[0]
     assert names["classes"].shape == (elements[0],)

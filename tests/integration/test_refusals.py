@@ -113,6 +113,11 @@ def test_a_refused_resume_changes_nothing_and_the_run_still_works(place, capsys)
         "nothing is left to do, all 1 epochs are trained. To train longer: mlpf train"
         in capsys.readouterr().out
     )
+    file = place / "run" / "config.resolved.yaml"
+    before = file.read_bytes()
+    mlpf(*in_place(place, RESUME), "--set", "setup.lr=1e-4")
+    assert "Not used and not kept: setup.lr; give" in capsys.readouterr().out
+    assert file.read_bytes() == before
     mlpf("evaluate", "-t", place / "run")
     changes = ("--set", "setup.lr=1e-4", "--set", "setup.lr_warmup_steps=500")
     mlpf(*in_place(place, RESUME), "--nepochs", 2, *changes)
@@ -135,7 +140,8 @@ def test_what_may_change_is_said_when_something_else_did(place):
         "--set parameters.node_encoding_hidden_dim=9  parameters.node_encoding_hidden_dim: 8 -> 9"
     )
     assert "with --resume may change: epochs, learning rate" in may
-    assert "May not:" in may
+    assert "seed, batch sizes and dropout. May not:" in may
+    assert "widths and layers in parameters" in may
 
 
 def test_a_change_in_the_file_of_the_run_is_named_by_its_line(place):
@@ -352,6 +358,12 @@ def test_a_dataset_that_the_run_does_not_know_is_evaluated_beside_the_others(pla
     assert set(after) == {NAME, "clic_edm4hep/later"}
     assert after[NAME] == before[NAME]
     assert len(list((place / "run" / "predictions").glob("*.parquet"))) == 2
-    require_refusal(place, "no prepared dataset", *evaluate, "--dataset", "clic_edm4hep/nothing")
+    require_refusal(
+        place,
+        "clic_edm4hep/nothing: not built in .*run mlpf build",
+        *evaluate,
+        "--dataset",
+        "clic_edm4hep/nothing",
+    )
     mlpf(*in_place(place, RESUME), "--nepochs", 2)
     require_refusal(place, "numbers of epoch_1, now asked for epoch_2", *evaluate, "-w", "latest")

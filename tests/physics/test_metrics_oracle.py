@@ -68,6 +68,18 @@ def test_comparison_has_the_sign_of_the_better_method():
     assert same["gap_closed_to_oracle"] == 0
 
 
+def test_no_gap_to_a_limit_that_is_not_better_than_the_baseline():
+    events = dijet_events(100, seed=6)
+    rng = np.random.default_rng(6)
+    for event in events:
+        event["ycand"] = event["ygen"]  # of zero width
+        event["oracle_particles"] = scaled(event["oracle_particles"], rng.normal(1, 0.05))
+    numbers = numbers_of(events, rows_of(events))
+    width = {m: numbers["methods"][m]["jet"]["iqr_over_median"] for m in ("cand", "oracle")}
+    assert width["oracle"] > 0.01 > width["cand"]
+    assert "gap_closed_to_oracle" not in numbers["comparison"]
+
+
 def test_paired_difference_is_better_known_than_two_independent_widths():
     events = dijet_events(200, seed=7)
     numbers = numbers_of(events, [scaled(rows, 1.01) for rows in rows_of(events, "ycand")])

@@ -252,7 +252,7 @@ def open_split(
     if split not in names:
         raise DataError(
             f"{path}: no split {split!r}, it has {', '.join(sorted(names))}; "
-            "choose one of them or build the dataset again with more files"
+            "choose one of them, or build the dataset again with other --split-fractions"
         )
     _check_sizes(names[split], path)
     return PreparedSplit(builder, path, split)

@@ -309,6 +309,10 @@ def test_errors_name_the_file_in_which_the_value_stands(tmp_path):
             "extends: absent.yaml",
             r"top\.yaml:1  extends: .*absent\.yaml: no such file; the path is relative to",
         ),
+        (
+            "extends: parameters/clic-demo.yaml",
+            r"clic-demo\.yaml: no such file; .*did you mean extends: clic-demo \(of the package\)",
+        ),
         ("extends: clic-dmo", r"top\.yaml:1  extends: clic-dmo: the package has no .*mean 'clic-demo'"),
         ("extends: [a.yaml]", r"top\.yaml:1  extends: expected the path of a file, relative to this one"),
         ("extends: top.yaml", r"extends: top\.yaml is or extends this file itself"),

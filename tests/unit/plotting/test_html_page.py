@@ -13,3 +13,4 @@ def test_pictures_are_inside_the_page(tmp_path):
     path.write_bytes(b"\x89PNG")
     assert 'src="data:image/png;base64,iVBORw=="' in figure(path)
     assert "<figcaption>jet response</figcaption>" in figure(path)
+    assert "<figcaption>pt &lt; 1</figcaption>" in figure(path, "pt < 1")

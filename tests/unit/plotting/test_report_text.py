@@ -43,6 +43,34 @@ def test_sentence_says_where_the_network_stands():
     assert "100 % of the way to perfect" in sentence
 
 
+def narrower(limit, network):
+    """Numbers with these widths of the jet response, and a baseline of 0.1."""
+    found = numbers()
+    widths = {"pred": network, "cand": 0.1, "oracle": limit, "perfect": 0.05}
+    for method, width in widths.items():
+        found["methods"][method]["jet"]["iqr_over_median"] = width
+    for name in ("oracle", "perfect"):
+        share = (0.1 - network) / (0.1 - widths[name]) if widths[name] != 0.1 else None
+        found["comparison"][f"gap_closed_to_{name}"] = share
+    return found
+
+
+@pytest.mark.parametrize(
+    ("limit", "network", "expected"),
+    [
+        (0.06, 0.08, "; 50 % of the way to oracle, 40 % of the way to perfect"),
+        (0.06, 0.11, "; -25 % of the way to oracle, -20 % of the way to perfect"),
+        (0.11, 0.08, "; 40 % of the way to perfect"),  # a limit wider than the baseline
+        (0.0999, 0.08, "; 40 % of the way to perfect"),  # 20,000 %
+        (0.11, 0.2, "(paired)"),  # neither
+    ],
+)
+def test_sentence_has_no_share_of_a_gap_that_is_none(limit, network, expected):
+    sentence = scale_sentence(narrower(limit, network))
+    assert sentence.endswith(expected)
+    assert f"oracle {limit:.4f}" in sentence
+
+
 def test_sentence_without_limits_or_events_claims_nothing():
     assert "of the way" not in scale_sentence(numbers(with_limits=False))
     assert "better" not in scale_sentence(numbers(0))

@@ -1,5 +1,8 @@
 """What is written to repeat a run, and what stays of it when a run cannot go on."""
 
+import json
+import re
+
 import pytest
 
 from mlpf.config.loading import load_config
@@ -31,6 +34,15 @@ def test_a_resumed_run_remembers_its_limits(tmp_path, config):
     assert recorded_limits(tmp_path) == LIMITS
     RunDirectory(tmp_path).environment.write_text("{", encoding="utf-8")
     assert recorded_limits(tmp_path) == {}
+
+
+def test_each_start_is_recorded_with_its_command(tmp_path, config, monkeypatch):
+    for words in (["-c", "a b.yaml"], ["--resume", "run"]):
+        monkeypatch.setattr("sys.argv", ["/bin/mlpf", "train", *words])
+        write_description(config, tmp_path, LIMITS)
+    starts = json.loads(RunDirectory(tmp_path).environment.read_text(encoding="utf-8"))["starts"]
+    assert [start["command"] for start in starts] == ["mlpf train -c 'a b.yaml'", "mlpf train --resume run"]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", start["time"]) for start in starts)
 
 
 @pytest.mark.parametrize(

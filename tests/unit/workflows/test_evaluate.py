@@ -136,3 +136,71 @@ def test_event_larger_than_the_model_is_an_error(run_dir, monkeypatch):
     monkeypatch.setattr(evaluate, "open_split", lambda *_: split)
     with pytest.raises(DataError, match="1000000 elements, the model takes 51200"):
         evaluate.run(run_dir)
+
+
+def on_disk(run_dir):
+    return json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def with_another(run_dir):
+    """The run after evaluation of a dataset of its own, then of that of the configuration, with figures."""
+    for name in ("clic_edm4hep/mine", f"{DATASET}_mine"):
+        info = run_dir.parent / "data" / name / "1.0.0" / "dataset_info.json"
+        info.parent.mkdir(parents=True)
+        content = {"splits": [{"name": "test"}]}
+        info.write_text(json.dumps(content), encoding="utf-8")
+        width = {"featuresDict": {"features": {"X": {"tensor": {"shape": {"dimensions": ["-1", "17"]}}}}}}
+        info.with_name("features.json").write_text(json.dumps(width), encoding="utf-8")
+        evaluate.run(run_dir, datasets=[name])
+    (run_dir / "figures").mkdir()
+    for name in ("mine", "ttbar", "ttbar_mine"):
+        (run_dir / "figures" / f"clic_edm4hep_{name}_met_response.png").write_text("", encoding="utf-8")
+    (run_dir / "figures" / "loss.png").write_text("", encoding="utf-8")
+    return run_dir
+
+
+def test_numbers_of_other_datasets_with_the_same_checkpoint_stay(with_another):
+    before = on_disk(with_another)["datasets"]
+    evaluate.run(with_another)
+    after = on_disk(with_another)["datasets"]
+    assert set(after) == {"clic_edm4hep/mine", f"{DATASET}_mine", DATASET}
+    assert {name: after[name] for name in before} == before
+    assert len(list((with_another / "predictions").iterdir())) == 3
+    assert len(list((with_another / "figures").iterdir())) == 4
+
+
+def test_another_checkpoint_removes_what_other_datasets_have(with_another, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "load_trained_model", lambda run_dir, *_: (Silent(), run_dir / "epoch_4"))
+    with pytest.raises(DataError, match="numbers of epoch_3, now asked for epoch_4"):
+        evaluate.run(with_another, datasets=["clic_edm4hep/mine"])
+    assert on_disk(with_another)["checkpoint"] == "epoch_3"
+    capsys.readouterr()
+    evaluate.run(with_another)
+    assert (
+        "removed clic_edm4hep/mine, clic_edm4hep/ttbar_mine: evaluated with another"
+        in capsys.readouterr().out
+    )
+    assert list(on_disk(with_another)["datasets"]) == [DATASET]
+    assert [path.name for path in (with_another / "predictions").iterdir()] == ["clic_edm4hep_ttbar.parquet"]
+    figures = sorted(path.name for path in (with_another / "figures").iterdir())
+    assert figures == ["clic_edm4hep_ttbar_met_response.png", "loss.png"]
+
+
+def test_results_are_stored_before_tables_are_printed(run_dir, monkeypatch):
+    def closed_pipe(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(evaluate, "response_table", closed_pipe)
+    with pytest.raises(BrokenPipeError):
+        evaluate.run(run_dir)
+    assert list(on_disk(run_dir)["datasets"]) == [DATASET]
+    assert (run_dir / "predictions" / "clic_edm4hep_ttbar.parquet").is_file()
+
+
+def test_a_dataset_that_nobody_built_names_the_command(run_dir):
+    with pytest.raises(
+        DataError, match=r"clic_edm4hep/nope: not built in .*; run mlpf build clic_edm4hep/nope"
+    ):
+        evaluate.run(run_dir, datasets=["clic_edm4hep/nope"])
+    assert not (run_dir / "metrics.json").exists()

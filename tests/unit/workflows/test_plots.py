@@ -8,6 +8,7 @@ from mlpf.errors import CheckpointError, DataError
 from mlpf.evaluation.metrics import evaluate_predictions
 from mlpf.evaluation.predictions import write_predictions
 from mlpf.files.run_directory import RunDirectory
+from mlpf.plotting.figure_captions import figure_caption
 from mlpf.workflows import plots
 from tests.support.configs import write_config
 from tests.support.events import dijet_events, predictions_of, rows_of
@@ -36,7 +37,9 @@ def run_dir(tmp_path):
         for e in (1, 2)
     ]
     (run_dir / "history.json").write_text(json.dumps(history), encoding="utf-8")
-    (run_dir / "environment.json").write_text(json.dumps({"packages": {"numpy": "2.0"}}), encoding="utf-8")
+    starts = [{"time": f"day {i}", "command": f"mlpf train -c c{i}.yaml"} for i in (1, 2, 3)]
+    environment = {"packages": {"numpy": "2.0"}, "starts": starts}
+    (run_dir / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
     parity = {"outputs": {"pt": {"largest": 1e-5, "percentile_99": 2e-6}}, "class_flip_share": 0.0125}
     card = {"files": {"int8": {"file": "model_int8.onnx", "parity": parity}}}
     (run_dir / "model_card.json").write_text(json.dumps(card), encoding="utf-8")
@@ -62,9 +65,17 @@ def test_report_holds_tables_and_figures_and_loads_nothing(run_dir, monkeypatch)
         "<td>class flips</td><td>1.25%</td>",
         "<td>packages.numpy</td><td>2.0</td>",
         "<td>setup.lr</td>",
+        "<td>training datasets</td><td>clic_edm4hep/ttbar</td></tr>\n"
+        "<tr><td>training events per epoch</td><td>60</td>",
+        "<td>started</td><td>day 1: mlpf train -c c1.yaml</td>",
+        "<td>last continued</td><td>day 3: mlpf train -c c3.yaml</td>",
+        "<td>baseline</td><td>candidates of the rule-based particle flow (cand)</td>",
+        "<figcaption>Reconstructed over generated pt of matched jets; below",
+        "<figcaption>Total loss of training and validation",
         "not built &lt;here&gt;",
     ):
         assert text in page
+    assert "starts" not in page
     assert page.count("data:image/png;base64,") == 3
     assert "http" not in page
     names = sorted(path.name for path in (run_dir / "figures").iterdir())
@@ -96,6 +107,7 @@ def test_each_class_and_quantity_has_its_figure():
     predictions = predictions_of(DATASET, events, rows_of(events), "ee_genkt")
     stems = [stem for stem, _ in plots.dataset_figures(predictions)]
     assert len(stems) == len(set(stems)) == 16
+    assert len({figure_caption(stem) for stem in stems}) == 16
     assert {"jet_response", "met_response", "confusion", "num_elements", "sums_neutral_hadron"} < set(stems)
 
 
