@@ -19,7 +19,7 @@ NAME = "val_met_response_iqr"
 def comet(monkeypatch):
     """Data of the training and the package comet_ml."""
     splits = {"train": FakeSplit(24, seed=1), "valid": FakeSplit(20, seed=2)}
-    monkeypatch.setattr(training_data, "open_split", lambda _name, _source, split, _schema: splits[split])
+    monkeypatch.setattr(training_data, "open_split", lambda _name, _source, split, *_: splits[split])
     return stub_packages.comet_ml(monkeypatch)
 
 
