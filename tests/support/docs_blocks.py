@@ -36,9 +36,10 @@ _BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^ *```$",
     re.M | re.S,
 )
-# bash calls this function for every program that it does not find, and it finds none.
+# bash calls this function for every program that it does not find, and it finds none. Programs of a pipe
+# run at the same time: each is written at once.
 _RECORD = """\
-command_not_found_handle() { printf '%s\\x1f' "$@" >> "$RECORD"; printf '\\x1e' >> "$RECORD"; }
+command_not_found_handle() { printf -v words '%s\\x1f' "$@"; printf '%s\\x1e' "$words" >> "$RECORD"; }
 """
 
 
