@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from mlpf.config.documents import describe_error, read_document
+from mlpf.config.documents import read_model
 from mlpf.config.model_schema import Section
 from mlpf.errors import ConfigError, DataError
 
@@ -190,7 +190,9 @@ def find_detector(given: str) -> DetectorConfig:
     """
     known = shipped_detectors()
     if Path(given).suffix in _SUFFIXES:
-        return _read(Path(given), f"the package has {', '.join(known)}, or give a file of your own")
+        return read_model(
+            Path(given), f"the package has {', '.join(known)}, or give a file of your own", DetectorConfig
+        )
     if given not in known:
         close = difflib.get_close_matches(given, known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -198,22 +200,11 @@ def find_detector(given: str) -> DetectorConfig:
             f"detector {given}: no such detector{hint}; the package has {', '.join(known)}, or give a file "
             "FILE.yaml"
         )
-    return _read(_FOLDER / f"{given}.yaml", "the installation of mlpf is not complete; install it again")
-
-
-def _read(path: Path, instead: str) -> DetectorConfig:
-    document = read_document(path, instead)
-    problems = document.problems
-    try:
-        detector = DetectorConfig.model_validate(document.data)
-    except ValidationError as error:
-        problems = [
-            *problems,
-            *(describe_error(e, path, document, {}, DetectorConfig) for e in error.errors()),
-        ]
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return detector
+    return read_model(
+        _FOLDER / f"{given}.yaml",
+        "the installation of mlpf is not complete; install it again",
+        DetectorConfig,
+    )
 
 
 # The detector of everything that was made before descriptions were recorded. Read without line numbers: a

@@ -3,10 +3,10 @@
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mlpf.config.model_schema import VARIANT_KEYS, VARIANTS
@@ -69,6 +69,31 @@ def read_document(path: Path, ready_made: str | None = None) -> Document:
             f"{where}  a value cannot be read: {getattr(error, 'problem', None) or error}"
         ) from None
     return document
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_model(path: Path, ready_made: str, model: type[Model]) -> Model:
+    """Read a YAML file that describes one thing, such as a site or a detector.
+
+    Args:
+        path: YAML file with a mapping.
+        ready_made: hint for the error about a missing file: where files of this kind are.
+        model: type of the description.
+
+    Raises:
+        ConfigError: every problem, one per line, with file, line and key.
+    """
+    document = read_document(path, ready_made)
+    problems = document.problems
+    try:
+        found = model.model_validate(document.data)
+    except ValidationError as error:
+        problems = [*problems, *(describe_error(e, path, document, {}, model) for e in error.errors())]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return found
 
 
 def num_values(node: yaml.Node, known: dict[int, int]) -> int:

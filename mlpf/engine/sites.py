@@ -6,9 +6,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mlpf.config.documents import describe_error, read_document
+from mlpf.config.documents import read_model
 from mlpf.engine.base import Slot
 from mlpf.errors import ConfigError, MissingDependency, how_to_install
 
@@ -145,23 +145,11 @@ def load_site(name: str | Path) -> Site:
     known = f"there are {', '.join(site_names())}, or give a file FILE.yaml"
     path = Path(name)
     if path.suffix in _SUFFIXES:
-        return _read(path, known)
+        return read_model(path, known, Site)
     if str(name) not in site_names():
         raise ConfigError(f"site {name}: no such site; {known}")
     with resources.as_file(_FOLDER / f"{name}.yaml") as packaged:
-        return _read(packaged, known)
-
-
-def _read(path: Path, known: str) -> Site:
-    document = read_document(path, known)
-    problems = document.problems
-    try:
-        site = Site.model_validate(document.data)
-    except ValidationError as error:
-        problems = [*problems, *(describe_error(e, path, document, {}, Site) for e in error.errors())]
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return site
+        return read_model(packaged, known, Site)
 
 
 def require_parsl() -> None:
