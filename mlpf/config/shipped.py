@@ -37,7 +37,7 @@ def configuration_path(given: str | Path, folder: Path = Path()) -> Path:
     """Return the file that a user means: a path, or the name of a configuration of the package.
 
     Args:
-        given: a name has neither folder nor suffix, and there is no file that is called so.
+        given: a path, or a name without folder and suffix. An existing file of that name wins.
         folder: what a path is relative to.
 
     Raises:

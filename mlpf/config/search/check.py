@@ -38,7 +38,7 @@ _FIXED = {
     "evaluation_datasets": "it does not change what is learned",
     "evaluation_jet_algo": "trials would be judged by different jets",
 }
-# Keys of algorithms that the others do not know.
+# Key -> the algorithms that have it; the other algorithms refuse it.
 _ONLY_FOR = {
     "factor": ("hyperband", "asha"),
     "min_epochs": ("hyperband", "asha"),
