@@ -62,7 +62,7 @@ class _Type:
             raise _Refused("a type with an unusual state")
         if state[1] not in ("<", ">", "=", "|") or any(field is not None for field in state[2:5]):
             raise _Refused("a type of several fields")
-        self.dtype = self.dtype.newbyteorder(state[1])  # type: ignore[arg-type]
+        self.dtype = self.dtype.newbyteorder(state[1])  # type: ignore[arg-type]  # checked two lines above
 
 
 class _Array:
@@ -162,7 +162,7 @@ class _Unpickler(pickle._Unpickler):
 
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
-        self.dispatch = _Operations()  # type: ignore[assignment, misc]
+        self.dispatch = _Operations()  # type: ignore[assignment, misc]  # declared as a class variable
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if (module_name, global_name) not in _IMPORTS:

@@ -15,6 +15,7 @@ from mlpf.errors import DataError
 from mlpf.physics.schemas import SCHEMAS
 
 
+# skip_registration is an argument of TFDS' metaclass hook, which type checkers do not see.
 class ClicClusters(ElementDatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Events of tracks and calorimeter clusters."""
 
